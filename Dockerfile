@@ -1,0 +1,120 @@
+# Two images from one file:
+#
+#   docker build --target api .       HTTP API and page; holds no torch
+#   docker build --target worker .    model worker for CPUs
+#   docker build --target worker --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+#                                     model worker for NVIDIA GPUs
+#
+# Every version comes from constraints.txt; --build-arg REVISION="$(git rev-parse HEAD)" labels
+# the image with its source.
+
+FROM python:3.11.15-slim-trixie AS base
+
+
+# The requirements are installed before the code is copied, so that a change of the code does not
+# download them again. pip stays outside the virtual environment: /opt/gamma is all that goes on.
+FROM base AS requirements
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+RUN python <<PYTHON
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+core = project["dependencies"]
+Path("api.txt").write_text("\n".join(core))
+Path("worker.txt").write_text("\n".join(core + project["optional-dependencies"]["worker"]))
+PYTHON
+RUN python -m venv --without-pip /opt/gamma
+
+
+FROM base AS wheel
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY app ./app
+COPY model ./model
+COPY training ./training
+COPY worker ./worker
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --no-deps --wheel-dir /wheels .
+
+
+FROM requirements AS build-api
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/gamma/bin/python install -c constraints.txt -r api.txt
+COPY --from=wheel /wheels /wheels
+RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
+    && pip --python /opt/gamma/bin/python check
+
+
+FROM requirements AS build-worker
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Only torch itself is taken from that index; what it needs comes from PyPI like all the rest.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/gamma/bin/python install --no-deps --index-url "$TORCH_INDEX" \
+        -c constraints.txt torch \
+    && pip --python /opt/gamma/bin/python install -c constraints.txt -r worker.txt
+COPY --from=wheel /wheels /wheels
+RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
+    && pip --python /opt/gamma/bin/python check
+
+
+# What both images share: an unprivileged user with a fixed id, no installer, nothing to write to
+# but /tmp. They bind every interface, since nothing reaches a container's loopback; the API still
+# refuses to start so without GAMMA_ALLOW_ANONYMOUS.
+FROM base AS runtime
+RUN pip uninstall --yes --root-user-action=ignore pip setuptools wheel \
+    && groupadd --gid 10001 gamma \
+    && useradd --uid 10001 --gid gamma --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gamma
+COPY deploy/healthcheck.py /usr/local/bin/healthcheck.py
+ENV PATH=/opt/gamma/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    GAMMA_HOST=0.0.0.0 \
+    GAMMA_PORT=8000 \
+    GAMMA_METRICS_HOST=0.0.0.0 \
+    GAMMA_METRICS_PORT=9400 \
+    GAMMA_LOG_FORMAT=json
+# A gamma.toml that is mounted here is read.
+WORKDIR /etc/gamma
+ENTRYPOINT ["gamma"]
+
+
+FROM runtime AS worker
+COPY --from=build-worker /opt/gamma /opt/gamma
+# Models that GAMMA_CHECKPOINT names on a hub are kept here; a volume takes over this owner.
+RUN install --directory --owner=10001 --group=10001 /models
+ENV HF_HOME=/models
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="GAMMA worker" \
+      org.opencontainers.image.description="Runs the GAMMA network on pictures from the queue" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-trixie"
+USER 10001:10001
+EXPOSE 9400
+# The port opens once the model is warm; a large one from a hub has to be fetched first.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --start-interval=2s \
+    CMD python -I /usr/local/bin/healthcheck.py "$GAMMA_METRICS_PORT" /metrics
+CMD ["worker"]
+
+
+FROM runtime AS api
+COPY --from=build-api /opt/gamma /opt/gamma
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="GAMMA API" \
+      org.opencontainers.image.description="AI-generated image detection: HTTP API and page" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-trixie"
+USER 10001:10001
+EXPOSE 8000 9400
+# Alive, not ready: an API without a worker says so to its callers and is not to be restarted.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s \
+    CMD python -I /usr/local/bin/healthcheck.py "$GAMMA_PORT" /livez
+CMD ["api"]

@@ -1,0 +1,179 @@
+"""The `gamma` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from app import logs
+from app.settings import Settings
+
+app = typer.Typer(
+    help="GAMMA: was this picture, or a part of it, made by a neural network?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_errors = Console(stderr=True, highlight=False)
+
+
+def _variable(setting: str) -> str:
+    return f"GAMMA_{setting.upper()}"
+
+
+def _option(setting: str, *names: str) -> Any:
+    """An option that overrides a setting; its help is the setting's own."""
+    field = Settings.model_fields[setting]
+    default = "" if field.default is None else f" [default: {field.default}]"
+    flag = names or (f"--{setting.replace('_', '-')}",)
+    return typer.Option(*flag, help=f"{field.description}{default} ({_variable(setting)})")
+
+
+Host = Annotated[str | None, _option("host")]
+Port = Annotated[int | None, _option("port")]
+DataDir = Annotated[Path | None, _option("data_dir")]
+MetricsPort = Annotated[int | None, _option("metrics_port")]
+AllowAnonymous = Annotated[bool | None, _option("allow_anonymous", "--allow-anonymous")]
+Checkpoint = Annotated[str | None, _option("checkpoint")]
+Device = Annotated[str | None, _option("device")]
+
+
+def _settings(**command_line: Any) -> Settings:
+    """Load the settings; exit with code 2 and one line a problem if they are wrong."""
+    try:
+        settings = Settings.load(**command_line)
+    except ValidationError as error:
+        for found in error.errors():
+            name = ".".join(str(part) for part in found["loc"])
+            _errors.print(f"[red]setting {name}:[/red] {found['msg']}")
+        raise typer.Exit(2) from None
+    logs.configure(settings)
+    return settings
+
+
+def _fail(error: Exception) -> typer.Exit:
+    _errors.print(f"[red]gamma:[/red] {error}", soft_wrap=True)
+    return typer.Exit(1)
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    metrics_port: MetricsPort = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    allow_anonymous: AllowAnonymous = None,
+) -> None:
+    """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), a worker, API and page."""
+    from app.embedded import PrivateRedisError
+    from app.server import OpenBindError, check_binding
+    from app.supervisor import StartError
+    from app.supervisor import serve as supervise
+
+    given = {
+        "host": host,
+        "port": port,
+        "data_dir": data_dir,
+        "metrics_port": metrics_port,
+        "checkpoint": checkpoint,
+        "device": device,
+        "allow_anonymous": allow_anonymous,
+    }
+    settings = _settings(**given)
+    environment = {
+        _variable(name): str(value) for name, value in given.items() if value is not None
+    }
+    try:
+        check_binding(settings)
+        supervise(
+            settings,
+            environment,
+            lambda url: print(f"GAMMA is ready on {url} (Ctrl-C stops it)", flush=True),
+        )
+    except (OpenBindError, PrivateRedisError, StartError) as error:
+        raise _fail(error) from None
+
+
+@app.command()
+def api(
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
+    allow_anonymous: AllowAnonymous = None,
+) -> None:
+    """Run the HTTP API and the page; Redis and workers are elsewhere."""
+    from app.server import OpenBindError, run
+    from app.settings import RedisUrlMissingError
+
+    settings = _settings(
+        host=host, port=port, metrics_port=metrics_port, allow_anonymous=allow_anonymous
+    )
+    try:
+        run(settings)
+    except (OpenBindError, RedisUrlMissingError, OSError) as error:
+        raise _fail(error) from None
+
+
+@app.command()
+def worker(
+    metrics_port: MetricsPort = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    burst: Annotated[bool, typer.Option("--burst", help="Quit once the queue is empty.")] = False,
+) -> None:
+    """Run one worker: it takes jobs from Redis and runs the model on one device."""
+    from redis.exceptions import RedisError
+
+    from app.settings import RedisUrlMissingError
+    from model.checkpoint import CheckpointError
+    from model.engine import DeviceError
+    from worker.main import run
+
+    settings = _settings(metrics_port=metrics_port, checkpoint=checkpoint, device=device)
+    try:
+        run(settings, burst=burst)
+    except (RedisUrlMissingError, CheckpointError, DeviceError, RedisError, OSError) as error:
+        raise _fail(error) from None
+
+
+@app.command()
+def detect(
+    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", exists=True)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Write both heat maps of each picture to this folder.")
+    ] = None,
+    view: Annotated[str | None, _option("default_view", "--view")] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Score pictures here and now, without service or Redis."""
+    from app.detect import Format, detect_files
+    from model.checkpoint import CheckpointError
+    from model.engine import DeviceError
+
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    settings = _settings(checkpoint=checkpoint, device=device, default_view=view)
+    output = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+    try:
+        fine = detect_files(files, settings, output, overlays)
+    except (CheckpointError, DeviceError) as error:
+        raise _fail(error) from None
+    if not fine:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is found: Redis, device, arithmetic, model, limits."""
+    from app.doctor import examine
+
+    if not examine(_settings()):
+        raise typer.Exit(1)

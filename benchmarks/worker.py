@@ -1,0 +1,379 @@
+"""The batch worker: what it costs around the model, beside stock RQ, under load, in memory.
+
+    python -m benchmarks.worker                  # all four parts
+    python -m benchmarks.worker jobs --jobs 300  # one of: pipeline, jobs, load, memory
+
+Ratios are of one run on one machine, turn by turn where two things are compared.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from redis.connection import UnixDomainSocketConnection
+from rq import Queue, SimpleWorker, Worker, get_current_job
+from rq.serializers import JSONSerializer
+
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.schemas import Head, Status, View
+from app.service import Service
+from app.settings import Settings
+from app.store import Store, connect
+from app.waiting import FinishedEvents
+from model.detector import Detector
+from model.engine import CropOutputs
+from tests.conftest import encode, photo
+from worker.batch_worker import BatchWorker, worker_name
+from worker.pipeline import Pipeline
+from worker.processing import Outcome, Processor, Ready, describe
+
+PIPELINE_BAR = 0.95  # of the crops/s of a bare loop
+SPEED_BAR = 10.0  # times the jobs/s of SimpleWorker
+TRIPS_BAR = 3.0  # Redis round trips a job
+_FINAL_TIMEOUT = 600  # s
+
+
+class CountingConnection(UnixDomainSocketConnection):
+    """Counts how often it sends: round trips, however many commands are in each."""
+
+    sent = 0
+
+    def send_packed_command(self, *args, **kwargs):
+        """Count and send."""
+        type(self).sent += 1
+        return super().send_packed_command(*args, **kwargs)
+
+
+class NoModel(Processor):
+    """Does nothing to a picture; everything around it is real."""
+
+    def decode(self, record, picture):
+        """A detection that is ready at once."""
+        return Ready(record, None, torch.zeros(1), 0.0, 0.0)
+
+    def forward(self, tiles):
+        """Outputs of nothing."""
+        return CropOutputs(tiles, tiles, tiles), 0.0
+
+    def conclude(self, ready, parts):
+        """The record as it came, finished."""
+        return Outcome(ready.detection.model_copy(update={"status": Status.SUCCEEDED}))
+
+
+class SlowModel(Detector):
+    """The real detector around a network that only takes time, as a device would."""
+
+    def __init__(self, seconds: float) -> None:
+        real = Detector.from_pretrained(None, device="cpu", max_pixels=10**8, max_tiles=64)
+        self.__dict__.update(real.__dict__)
+        self._seconds = seconds
+
+    def forward(self, tiles):
+        """Sleep as long for one crop as for a batch of 8."""
+        time.sleep(self._seconds)
+        masks = torch.zeros(len(tiles), 128, 128)
+        return CropOutputs(torch.zeros(len(tiles)), masks, masks)
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[str]:
+    """A private Redis for one part."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        private_redis(Path(folder), 4 * 2**30) as (url, _),
+    ):
+        yield url
+
+
+class Front:
+    """The API's side of the queue."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = connect(url)
+        settings = Settings(redis_url=url)
+        self.store = Store(self.redis)
+        jobs = JobQueue(self.redis, settings)
+        self.service = Service(settings, self.store, jobs, FinishedEvents(url))
+        self.queue = Queue("gamma", connection=self.redis, serializer=JSONSerializer)
+
+    def submit(self, picture: bytes, view: View = View.CENTER) -> str:
+        """Queue a detection."""
+        return self.service.submit(picture, view, None).id
+
+
+def batch_worker(url: str, processor_class: type[Processor], detector, max_batch: int = 8):
+    """A worker in this process, with a connection of its own that counts."""
+    redis = connect(url, retries=10)
+    redis.connection_pool.connection_class = CountingConnection
+    info = describe(detector, worker_name())
+    processor = processor_class(detector, info, Store(redis))
+    return BatchWorker("gamma", redis, processor, info, max_batch=max_batch)
+
+
+# -- (a) ------------------------------------------------------------------------------------------
+
+
+def pipeline(options: argparse.Namespace) -> None:
+    """Crops/s of the pipeline against a bare loop over the same ready batches."""
+    real = Detector.from_pretrained(None, device="cpu", max_pixels=10**8, max_tiles=64)
+    real.warm_up()
+    overlap(options, real, "MiT-B0 on this CPU, which decodes and encodes too")
+    overlap(options, SlowModel(0.3), "a device of its own that takes 300 ms a batch")
+
+
+def overlap(options: argparse.Namespace, detector: Detector, title: str) -> None:
+    """One comparison of the two."""
+    data = encode(photo(512, 512))
+    crops = detector.cut(detector.decode(data), View.CENTER).tiles
+    batch = torch.cat([crops] * 4)
+    count = options.crops // 4 * 4
+    with redis_server() as url:
+        front = Front(url)
+        info = describe(detector, "benchmark")
+        times = {"bare loop": [], "pipeline": []}
+        for _ in range(options.turns):
+            start = time.perf_counter()
+            for _ in range(count // 4):
+                detector.forward(batch)
+            times["bare loop"].append(time.perf_counter() - start)
+
+            names = [front.submit(data) for _ in range(count)]
+            left = Counter(names)
+            done = threading.Event()
+
+            def deliver(results, left=left, done=done):
+                for name, result in results.items():
+                    assert isinstance(result, Outcome), result
+                    del left[name]
+                if not left:
+                    done.set()
+
+            running = Pipeline(
+                Processor(detector, info, front.store),
+                max_batch=4,
+                window=0,
+                threads=2,
+                deliver=deliver,
+                give_up=lambda error: print(error),
+            )
+            start = time.perf_counter()
+            for at in range(0, count, 4):
+                running.feed(names[at : at + 4])
+            done.wait(_FINAL_TIMEOUT)
+            times["pipeline"].append(time.perf_counter() - start)
+            running.close()
+    print(f"\n(a) {count} crops in batches of 4, best of {options.turns} turns: {title}")
+    for name, seconds in times.items():
+        print(f"  {name:10} {count / min(seconds):8.2f} crops/s")
+    verdict("  ratio", min(times["bare loop"]) / min(times["pipeline"]), PIPELINE_BAR)
+
+
+# -- (b) ------------------------------------------------------------------------------------------
+
+
+def nothing(_name: str) -> None:
+    """The least that a stock worker can do."""
+
+
+def detect(name: str) -> None:
+    """What the batch worker does for a detection, with a model that does nothing."""
+    store = Store(get_current_job().connection)
+    record = store.start([name])[name]
+    store.get_images([name])
+    with store.redis.pipeline() as pipeline:
+        store.finish(pipeline, record.model_copy(update={"status": Status.SUCCEEDED}))
+        pipeline.execute()
+
+
+def jobs(options: argparse.Namespace) -> None:
+    """Jobs/s and Redis round trips a job with a model that does nothing, beside stock RQ."""
+    detector = SlowModel(0)
+    picture = encode(Image.new("RGB", (32, 32)))
+    found: dict[str, tuple[float, float]] = {}
+    with redis_server() as url:
+        front = Front(url)
+
+        def measure(name, build, count, function=None):
+            front.redis.flushall()
+            if build is None:
+                worker = batch_worker(url, NoModel, detector, options.max_batch)
+                for _ in range(count):
+                    front.submit(picture)
+            else:
+                redis = connect(url)
+                redis.connection_pool.connection_class = CountingConnection
+                worker = build(["gamma"], connection=redis, serializer=JSONSerializer)
+                names = [front.submit(picture) for _ in range(count)]
+                front.redis.delete(front.queue.key)
+                for detection in names:
+                    front.queue.enqueue_call(function, (detection,), result_ttl=600)
+            teardown, ends = worker.teardown, []
+
+            def end():
+                ends.append((time.perf_counter(), CountingConnection.sent))
+                teardown()  # RQ's waits a second for a thread
+
+            worker.teardown = end
+            CountingConnection.sent = 0
+            start = time.perf_counter()
+            worker.work(burst=True, logging_level="ERROR")
+            assert front.redis.zcard("rq:finished:gamma") == count
+            found[name] = (count / (ends[0][0] - start), ends[0][1] / count)
+
+        few = max(20, options.jobs // 20)
+        measure("Worker", Worker, few, detect)
+        measure("SimpleWorker, empty function", SimpleWorker, options.jobs, nothing)
+        measure("SimpleWorker", SimpleWorker, options.jobs, detect)
+        measure("batch worker", None, options.jobs)
+    print(f"\n(b) {options.jobs} detections without a model (Worker: {few}), one process")
+    for name, (rate, trips) in found.items():
+        shown = "in its forks too" if name == "Worker" else f"{trips:6.2f} round trips a job"
+        print(f"  {name:28} {rate:9.1f} jobs/s  {shown}")
+    verdict(
+        "  jobs/s to SimpleWorker", found["batch worker"][0] / found["SimpleWorker"][0], SPEED_BAR
+    )
+    trips = found["batch worker"][1]
+    print(f"  round trips a job {trips:.2f} (bar {TRIPS_BAR:g}: {met(trips <= TRIPS_BAR)})")
+
+
+# -- (c) ------------------------------------------------------------------------------------------
+
+
+def load(options: argparse.Namespace) -> None:
+    """Latency at fixed arrival rates, up to and beyond what the device can do."""
+    seconds = 0.08
+    detector = SlowModel(seconds)
+    picture = encode(photo(512, 512))
+    top = 8 / seconds
+    print(f"\n(c) open loop; the device takes {seconds * 1e3:.0f} ms for 1 to 8 crops: {top:.0f}/s")
+    print("  offered/s  done/s   p50 ms   p95 ms   p99 ms   wait p50 ms")
+    for share in options.shares:
+        with redis_server() as url:
+            front = Front(url)
+            worker = batch_worker(url, Processor, detector)
+            rate = share * top
+            records = arrive(front, worker, picture, rate, int(rate * options.seconds))
+        total = sorted(record.timings.total * 1e3 for record in records)
+        wait = statistics.median(record.timings.queued * 1e3 for record in records)
+        first = min(record.created_at for record in records)
+        last = max(record.finished_at for record in records)
+        done = len(records) / (last - first).total_seconds()
+        cuts = [total[int(len(total) * part)] for part in (0.5, 0.95, 0.99)]
+        shown = "  ".join(f"{cut:7.0f}" for cut in cuts)
+        print(f"  {rate:9.0f}  {done:6.1f}  {shown}  {wait:10.0f}", flush=True)
+
+
+def arrive(front: Front, worker: BatchWorker, picture: bytes, rate: float, count: int):
+    """Submit at fixed times while the worker runs in the main thread; returns the records."""
+    names: list[str] = []
+
+    def submit() -> None:
+        start = time.perf_counter()
+        for number in range(count):
+            time.sleep(max(0.0, start + number / rate - time.perf_counter()))
+            names.append(front.submit(picture))
+
+    threading.Thread(target=submit).start()
+    worker.work(max_jobs=count, logging_level="ERROR")
+    return [front.store.get(name) for name in names]
+
+
+# -- (d) ------------------------------------------------------------------------------------------
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Resident memory over many mixed pictures, 48-megapixel ones among them."""
+    detector = SlowModel(0.01)
+    kinds = {
+        "512 x 512": encode(photo(512, 512)),
+        "2000 x 1500": encode(photo(2000, 1500)),
+        "8000 x 6000": encode(Image.new("RGB", (8000, 6000), (90, 120, 10))),
+    }
+    process = psutil.Process()
+    rng = np.random.default_rng(0)
+    picks = rng.choice(list(kinds), options.pictures, p=[0.9, 0.08, 0.02])
+    samples: list[int] = []
+    with redis_server() as url:
+        front = Front(url)
+        worker = batch_worker(url, Processor, detector)
+        before = process.memory_info().rss
+        done = threading.Event()
+
+        def sample() -> None:
+            while not done.wait(0.1):
+                samples.append(process.memory_info().rss)
+
+        def submit() -> None:
+            for pick in picks:
+                while front.queue.connection.llen(front.queue.key) > 50:
+                    time.sleep(0.05)
+                name = front.submit(kinds[str(pick)], View.TILED)
+                # Only the worker's memory is of interest here, not that of Redis.
+                front.redis.expire(f"gamma:image:{name}", 120)
+                for head in Head:
+                    front.redis.expire(f"gamma:mask:{name}:{head}", 5)
+
+        for target in (sample, submit):
+            threading.Thread(target=target, daemon=True).start()
+        worker.work(max_jobs=options.pictures, logging_level="ERROR")
+        done.set()
+    quarters = [max(part) / 2**20 for part in np.array_split(samples, 4) if len(part)]
+    print(f"\n(d) {dict(Counter(map(str, picks)))}, resident memory")
+    print(f"  before {before / 2**20:.0f} MiB; peak of each quarter of the run:", end=" ")
+    print(", ".join(f"{quarter:.0f} MiB" for quarter in quarters))
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+def met(fine: bool) -> str:
+    """How a bar is reported."""
+    return "met" if fine else "MISSED"
+
+
+def verdict(name: str, ratio: float, bar: float) -> None:
+    """Print a ratio and whether it reaches its bar."""
+    print(f"{name} {ratio:.2f} (bar {bar:g}: {met(ratio >= bar)})", flush=True)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parts = {"pipeline": pipeline, "jobs": jobs, "load": load, "memory": memory}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*parts, []])
+    parser.add_argument("--turns", type=int, default=3, help="turns of which the best counts")
+    parser.add_argument("--crops", type=int, default=96, help="crops a turn (pipeline)")
+    parser.add_argument("--jobs", type=int, default=2000, help="jobs (jobs)")
+    parser.add_argument("--max-batch", type=int, default=8, help="most crops in a batch (jobs)")
+    parser.add_argument("--seconds", type=float, default=20, help="at each arrival rate (load)")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.6, 0.8, 0.95, 1.1])
+    parser.add_argument("--pictures", type=int, default=5000, help="pictures (memory)")
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    for part in options.parts or parts:
+        parts[part](options)
+
+
+if __name__ == "__main__":
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    main()

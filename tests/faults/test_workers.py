@@ -1,0 +1,163 @@
+"""Workers that are killed, paused, told to stop, or whose device fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rq import Worker
+from rq.suspension import resume, suspend
+
+from app.schemas import Status
+from tests.faults.house import GOOD, House
+from tests.faults.worker import STAGES, Orders
+
+_RECOVERY = 120.0  # s; what is promised
+
+
+def stalled(house: House, folder: Path, stage: str) -> tuple[Orders, list[str]]:
+    """A worker that holds four detections and goes no further than this stage."""
+    folder.mkdir()
+    before = house.started()
+    names = house.submit(*[GOOD] * 4)
+    orders = house.worker(max_batch=2, stall=stage, touch=str(folder))
+    house.wait(lambda: house.started() == before + 4 and (folder / stage).exists())
+    return orders, names
+
+
+@pytest.mark.timeout(240)
+def test_what_dead_and_paused_workers_held_is_done_once(house: House, tmp_path: Path) -> None:
+    names = []
+    for stage in STAGES:  # before, during and after the forward pass
+        orders, held = stalled(house, tmp_path / stage, stage)
+        house.process(orders).kill()
+        names += held
+    paused, held = stalled(house, tmp_path / "paused", "forward")
+    os.kill(house.process(paused).pid, signal.SIGSTOP)
+    names += held
+    # One more was popped and not registered yet when its worker was killed.
+    names += house.submit(GOOD)
+    assert house.redis.lmove(house.queue.key, house.queue.intermediate_queue_key)
+
+    rescuer = house.worker()
+    house.wait_until_final(names, _RECOVERY)
+    (tmp_path / "paused" / "go").touch()
+    os.kill(house.process(paused).pid, signal.SIGCONT)
+    house.wait(lambda: house.log().count("job_lost") == 4)
+    house.wait(lambda: house.started() == 0)
+    assert house.count(rescuer) == 17
+    assert house.count(paused) == house.count(paused, "failed") == 0
+    assert house.results(names) == {1: 17}
+    assert house.end(paused) == house.end(rescuer) == 0
+    house.account("three killed, one paused, one popped", names, succeeded=17)
+
+
+def test_work_in_hand_of_a_sick_device_is_queued_again(house: House) -> None:
+    names = house.submit(*[GOOD] * 40)
+    sick = house.worker(device_error_at=3, sleep={"forward": 0.1})
+    house.process(sick).join(60)
+    assert house.process(sick).exitcode == 1
+    assert house.store.live_workers() == []
+    done = house.statuses(names)["succeeded"]
+    assert 0 < done < 40
+    assert house.started() == 0
+    assert house.redis.llen(house.queue.key) == 40 - done
+    assert house.end(house.worker(burst=True), terminate=False) == 0
+    house.account(f"device error after {done}", names, succeeded=40)
+
+
+def test_a_worker_whose_device_hangs_is_not_ready_and_ends_at_last(
+    house: House, tmp_path: Path
+) -> None:
+    def ready() -> bool:
+        return bool(house.store.live_workers())
+
+    orders = house.worker(stall="forward", touch=str(tmp_path), sick_after=0.5, hopeless_after=20)
+    house.wait(ready)
+    names = house.submit(GOOD)
+    house.wait(lambda: not ready())
+    assert house.process(orders).is_alive()
+    (tmp_path / "go").touch()
+    house.wait(ready)
+    house.wait_until_final(names)
+    house.end(orders)
+    house.account("a device that hung and came back", names, succeeded=1)
+
+    (tmp_path / "go").unlink()
+    orders = house.worker(stall="forward", touch=str(tmp_path), sick_after=0.2, hopeless_after=0.5)
+    house.submit(GOOD)
+    house.process(orders).join(60)
+    assert house.process(orders).exitcode == 1
+    assert "device_hangs" in house.log()
+
+
+def test_sigterm_finishes_what_is_in_all_three_stages(house: House, tmp_path: Path) -> None:
+    names = house.submit(*[GOOD] * 60)
+    orders = house.worker(
+        max_batch=4, touch=str(tmp_path), sleep=dict.fromkeys(STAGES, 0.2), burst=True
+    )
+    house.wait(lambda: all((tmp_path / stage).exists() for stage in STAGES))
+    assert house.end(orders) == 0
+    statuses = house.statuses(names)
+    done = statuses["succeeded"]
+    assert 0 < done < 60
+    assert statuses == {"succeeded": done, "queued": 60 - done}
+    assert house.redis.llen(house.queue.intermediate_queue_key) == house.started() == 0
+    assert house.store.live_workers() == []
+    assert house.end(house.worker(burst=True), terminate=False) == 0
+    house.account(f"SIGTERM after {done}", names, succeeded=60)
+
+
+def test_two_workers_share_a_queue(house: House) -> None:
+    pair = [house.worker(sleep={"forward": 0.02}) for _ in range(2)]
+    house.wait(lambda: len(house.store.live_workers()) == 2)
+    names = house.submit(*[GOOD] * 200)
+    house.wait_until_final(names)
+    house.wait(lambda: house.started() == 0)
+    counts = [house.count(orders) for orders in pair]
+    assert sum(counts) == 200
+    assert min(counts) > 0
+    assert house.results(names) == {1: 200}
+    assert [house.end(orders) for orders in pair] == [0, 0]
+    house.account(f"two workers did {counts}", names, succeeded=200)
+
+
+def test_max_jobs_counts_jobs(house: House) -> None:
+    names = house.submit(*[GOOD] * 12)
+    assert house.end(house.worker(max_jobs=5), terminate=False) == 0
+    assert house.statuses(names) == {"succeeded": 5, "queued": 7}
+    assert house.end(house.worker(burst=True), terminate=False) == 0
+    house.account("5, then the rest", names, succeeded=12)
+
+
+def test_rq_sees_it_busy_idle_and_suspended(house: House, tmp_path: Path) -> None:
+    def state() -> str:
+        (worker,) = Worker.all(queue=house.queue)
+        return worker.get_state()
+
+    orders, names = stalled(house, tmp_path / "stalled", "forward")
+    assert state() == "busy"
+    (worker,) = Worker.all(queue=house.queue)
+    assert worker.current_execution_count == 4
+    info = [sys.executable, "-m", "rq.cli", "info", "--url", house.url]
+    shown = subprocess.run(info, capture_output=True, text=True, check=True).stdout
+    assert orders.name in shown
+    assert "busy" in shown
+
+    suspend(house.redis)
+    late = house.submit(GOOD)
+    (tmp_path / "stalled" / "go").touch()
+    house.wait_until_final(names)
+    house.wait(lambda: state() == "suspended")
+    assert house.end(house.worker(burst=True), terminate=False) == 0  # it leaves the work there
+    assert house.record(late[0]).status is Status.QUEUED
+
+    resume(house.redis)
+    house.wait_until_final(late)
+    house.wait(lambda: state() == "idle")
+    assert house.end(orders) == 0
+    house.account("before and after the suspension", [*names, *late], succeeded=5)

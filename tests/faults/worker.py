@@ -1,0 +1,159 @@
+"""A real worker whose detector misbehaves as it is told.
+
+    python -m tests.faults.worker '{"redis_url": "unix:///tmp/redis.sock", "burst": true}'
+
+The keys are those of `Orders`. Everything but the network is real: RQ, Redis, the pipeline, the
+engine's handling of memory, decoding, cutting and merging.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from app import logs
+from app.settings import Settings
+from app.store import Store, connect
+from model.config import Thresholds
+from model.detector import Detector, ModelInfo
+from model.engine import CropOutputs, DeviceError, InferenceEngine
+from model.views import Crops, View
+from worker import batch_worker, jobs
+from worker.batch_worker import BatchWorker, worker_name
+from worker.processing import Processor, describe
+
+CROP = 32  # pixels; small, so that only what is tested takes time
+POISON = (255, 0, 0)
+STAGES = ("decode", "forward", "conclude")
+
+
+@dataclass
+class Orders:
+    """How the worker is to run and to misbehave."""
+
+    redis_url: str
+    name: str = field(default_factory=worker_name)
+    log: str | None = None
+    max_batch: int = 8
+    burst: bool = False
+    max_jobs: int | None = None
+    sleep: dict[str, float] = field(default_factory=dict)
+    """Seconds that each call of a stage takes longer."""
+    touch: str | None = None
+    """Folder in which each stage that is reached leaves a file of its name."""
+    stall: str | None = None
+    """Stage that goes no further while there is no file `go` in that folder."""
+    too_many: int | None = None
+    """A batch of so many crops does not fit into the memory."""
+    largest: int | None = None
+    """A batch of more crops raises."""
+    device_error_at: int | None = None
+    """The device fails for good in its n-th batch."""
+    sick_after: float | None = None
+    hopeless_after: float | None = None
+    """Seconds that take the place of the worker's minutes."""
+
+
+class Stages:
+    """Touches, sleeps and stalls."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    def reach(self, stage: str) -> None:
+        folder = Path(self._orders.touch) if self._orders.touch else None
+        if folder:
+            (folder / stage).touch()
+        while folder and self._orders.stall == stage and not (folder / "go").exists():
+            time.sleep(0.02)
+        time.sleep(self._orders.sleep.get(stage, 0))
+
+
+class Engine(InferenceEngine):
+    """The real engine around a network that computes nothing."""
+
+    def __init__(self, orders: Orders, stages: Stages) -> None:
+        self.device = torch.device("cpu")
+        self.batch_limit = orders.max_batch
+        self._orders = orders
+        self._stages = stages
+        self._batches = 0
+
+    def _compute(self, tiles: torch.Tensor) -> CropOutputs:
+        self._batches += 1
+        self._stages.reach("forward")
+        orders, count = self._orders, len(tiles)
+        if orders.device_error_at is not None and self._batches >= orders.device_error_at:
+            raise DeviceError("the device has failed")
+        if orders.too_many is not None and count >= orders.too_many:
+            raise torch.OutOfMemoryError("out of memory")
+        if orders.largest is not None and count > orders.largest:
+            raise ValueError("too large a batch")
+        if (tiles[:, 0, 0] == torch.tensor(POISON)).all(-1).any():
+            raise ValueError("a poison picture")
+        masks = torch.zeros(count, CROP // 4, CROP // 4)
+        return CropOutputs(torch.zeros(count), masks, masks)
+
+
+class FaultyDetector(Detector):
+    """The real detector around that engine."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._stages = Stages(orders)
+        self._engine = Engine(orders, self._stages)
+        self._max_pixels = 10**8
+        self._max_tiles = 64
+        self._pooling = "mean"
+        self._temperature = 1.0
+        self.info = ModelInfo(
+            name="faulty",
+            version="1",
+            trained=False,
+            backbone="none",
+            parameters=0,
+            crop_size=CROP,
+            device="cpu",
+            dtype="float32",
+            thresholds=Thresholds(0.4, 0.6, 0.5, 0.1),
+            checkpoint=None,
+        )
+
+    def cut(self, picture, view: View) -> Crops:
+        self._stages.reach("decode")
+        return super().cut(picture, view)
+
+    def conclude(self, layout, outputs):
+        self._stages.reach("conclude")
+        return super().conclude(layout, outputs)
+
+
+def run(orders: Orders) -> None:
+    """Work as `gamma worker` does."""
+    if orders.log:
+        with open(orders.log, "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+    logs.configure(Settings(redis_url=orders.redis_url))
+    if orders.sick_after is not None:
+        batch_worker.SICK_AFTER = orders.sick_after
+        batch_worker.HOPELESS_AFTER = orders.hopeless_after or 600
+        jobs.BEAT_INTERVAL = 0.1
+    redis = connect(orders.redis_url, retries=240)
+    detector = FaultyDetector(orders)
+    info = describe(detector, orders.name)
+    worker = BatchWorker(
+        "gamma", redis, Processor(detector, info, Store(redis)), info, max_batch=orders.max_batch
+    )
+    worker.work(burst=orders.burst, max_jobs=orders.max_jobs, logging_level="WARNING")
+    if worker.failure is not None:
+        raise worker.failure
+
+
+if __name__ == "__main__":
+    run(Orders(**json.loads(sys.argv[1])))

@@ -1,0 +1,106 @@
+"""Equations 1 to 8 as they are printed, on the parameters of a `GammaModel`: the reference.
+
+Every intermediate result of the paper exists here. Nothing is merged and nothing is skipped, so
+this is slow, and only tests and benchmarks use it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+from transformers import PreTrainedModel
+
+from model.encoder import build_encoder
+from model.network import IGNORE, CrossAttention, Decoder, GammaModel, GammaOutput
+
+
+class Textbook(nn.Module):
+    """The textbook network; its parameters are those of the `GammaModel` it is given."""
+
+    def __init__(self, model: GammaModel, attention: str = "sdpa") -> None:
+        super().__init__()
+        self.model = model
+        self.encoder = _plain_encoder(model, attention)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        ai_labels: Tensor | None = None,
+        manipulation_labels: Tensor | None = None,
+    ) -> GammaOutput:
+        model, config = self.model, self.model.config
+        features = self.encoder(pixel_values, output_hidden_states=True).hidden_states
+        pooled = features[-1].mean((2, 3))  # GAP(F_4), (B, C_4)
+        cls = model.cls_projection(pooled)[:, None]  # (5), (B, 1, C_dec)
+        tokens = model.cls_projection(features[-1].flatten(2).transpose(1, 2))  # (B, N, C_dec)
+        keys = cls if config.key_value == "pooled" else tokens
+        corrected = cls
+        output = GammaOutput()
+        for head, decoder in model.decoders.items():
+            decoded = decode(decoder, features)  # (B, C_dec, H/4, W/4)
+            output[head] = decoder.mask_classifier(decoded)[:, 0]  # (4) before Up_4
+            queries = decoded.flatten(2).transpose(1, 2)  # (B, M, C_dec)
+            if config.cross_attention in ("reverse", "dual"):
+                attended = attend(model.reverse_attention[head], queries, keys)
+                corrected = corrected + attended.mean(1, keepdim=True)  # (8)
+            if config.cross_attention in ("forward", "dual"):
+                corrected = corrected + attend(model.forward_attention[head], cls, queries)
+        output.logits = model.classifier(corrected[:, 0])[:, 0]
+        if labels is not None:
+            image = F.binary_cross_entropy_with_logits(output.logits, labels)
+            output.loss = config.classification_weight * image
+            for head, target in (("ai", ai_labels), ("manipulation", manipulation_labels)):
+                if head in model.decoders:
+                    weight = getattr(config, f"{head}_weight")
+                    mask = mask_loss(output[head], target, pixel_values.shape[2:])
+                    output.loss = output.loss + weight * mask  # (6)
+        return output
+
+
+def decode(decoder: Decoder, features: tuple[Tensor, ...]) -> Tensor:
+    """Equations 1 to 3: F_dec (B, C_dec, H/4, W/4)."""
+    size = features[0].shape[2:]
+    projected = [
+        layer(feature.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for layer, feature in zip(decoder.linear_projections, features, strict=True)
+    ]  # (1)
+    concat = torch.cat(
+        [F.interpolate(p, size, mode="bilinear", align_corners=False) for p in projected], dim=1
+    )  # (2), (B, 4C, H/4, W/4)
+    hidden = F.relu(decoder.batch_norm(decoder.linear_fuse(concat)))
+    return decoder.mlp(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (3)
+
+
+def attend(attention: CrossAttention, queries: Tensor, keys: Tensor) -> Tensor:
+    """Equation 7 for queries (B, M, C_dec) and keys = values (B, N, C_dec)."""
+    q, k, v = attention.q_proj(queries), attention.k_proj(keys), attention.v_proj(keys)
+    return torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1) @ v
+
+
+def mask_loss(logits: Tensor, target: Tensor, size: torch.Size) -> Tensor:
+    """Binary cross-entropy of the upsampled mask over the pixels that supervise."""
+    upsampled = F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    chosen = target != IGNORE
+    if not chosen.any():
+        return upsampled.sum() * 0
+    return F.binary_cross_entropy_with_logits(upsampled[chosen], target[chosen].float())
+
+
+def assert_agree(ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> None:
+    """Compare, relative to the largest number of the reference if that is above 1."""
+    scale = max(reference.abs().max().item(), 1.0)
+    assert_close(ours / scale, reference / scale, atol=tolerance, rtol=0)
+
+
+def _plain_encoder(model: GammaModel, attention: str) -> PreTrainedModel:
+    """The library's encoder, sharing the weights of the model's."""
+    encoder = build_encoder(model.config.backbone)
+    encoder.set_attn_implementation(attention)
+    for (name, own), shared in zip(
+        encoder.named_parameters(), model.encoder.parameters(), strict=True
+    ):
+        assert own.shape == shared.shape
+        module, _, leaf = name.rpartition(".")
+        setattr(encoder.get_submodule(module), leaf, shared)
+    return encoder.train(model.training)

@@ -1,0 +1,265 @@
+"""A real `gamma worker` on a real Redis: batches, poison, hostile payloads, dead workers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from rq import Queue
+from rq.executions import Execution
+from rq.job import Job
+from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker, SimpleWorker
+
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.schemas import Detection, ErrorCode, Status, View
+from app.service import Service
+from app.settings import Settings
+from app.store import Store, connect
+from app.waiting import FinishedEvents
+from tests.conftest import encode, free_port, photo
+from worker.jobs import begin, finish, keep
+
+
+class House:
+    """Redis and the API's side of the queue, without the HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.settings = Settings(redis_url=url)
+        self.redis = connect(url)
+        self.store = Store(self.redis)
+        self.jobs = JobQueue(self.redis, self.settings)
+        self.queue = Queue(self.settings.queue, connection=self.redis, serializer=JSONSerializer)
+        self.service = Service(self.settings, self.store, self.jobs, FinishedEvents(url))
+
+    def submit(self, data: bytes) -> str:
+        return self.service.submit(data, View.CENTER, None).id
+
+    def record(self, name: str) -> Detection:
+        detection = self.store.get(name)
+        assert detection is not None
+        return detection
+
+    def work(self) -> str:
+        """Let a worker process empty the queue; returns its log."""
+        answer = subprocess.run(
+            [sys.executable, "-m", "app", "worker", "--burst"],
+            env={
+                **os.environ,
+                "GAMMA_REDIS_URL": self.url,
+                "GAMMA_METRICS_PORT": str(free_port()),
+                "GAMMA_MAX_BATCH": "4",
+            },
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=True,
+        )
+        return answer.stderr
+
+    def job(self, name: str) -> Job:
+        return Job.fetch(name, connection=self.redis, serializer=JSONSerializer)
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with private_redis(tmp_path_factory.mktemp("redis"), 2**28) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def house(redis_url: str) -> Iterator[House]:
+    built = House(redis_url)
+    built.redis.flushall()
+    yield built
+    built.redis.close()
+
+
+def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(house: House) -> None:
+    poison = encode(photo(256, 256), quality=90)[:5000]
+    batches = [
+        [house.submit(poison if at == place else encode(photo(256, 256, at))) for at in range(4)]
+        for place in range(4)
+    ]
+    log = house.work()
+    assert max(int(found) for found in re.findall(r"pictures=(\d+)", log)) > 1, log
+    for place, names in enumerate(batches):
+        for at, name in enumerate(names):
+            record = house.record(name)
+            if at == place:
+                assert record.status is Status.FAILED
+                assert record.error is not None
+                assert record.error.code is ErrorCode.IMAGE_TRUNCATED
+            else:
+                assert record.status is Status.SUCCEEDED, record.error
+    # The picture was at fault, not the work: RQ sees finished jobs and tries none again.
+    assert FinishedJobRegistry(queue=house.queue).get_job_count(cleanup=False) == 16
+    assert FailedJobRegistry(queue=house.queue).get_job_count(cleanup=False) == 0
+    assert house.job(batches[0][0]).return_value() == "failed"
+    assert house.job(batches[0][1]).return_value() == "succeeded"
+    assert house.redis.keys("rq:wip:*") == []
+    assert house.redis.keys("rq:execution*") == []
+    assert house.redis.keys("*intermediate*") == []
+
+
+def test_payloads_that_are_not_ours_run_nothing(house: House, tmp_path) -> None:
+    trap = tmp_path / "sprung"
+    options = {"result_ttl": 60, "failure_ttl": 60}
+    house.queue.enqueue_call("os.system", args=(f"touch {trap}",), job_id="command", **options)
+    house.queue.enqueue_call("gamma.detect", args=("another",), job_id="other", **options)
+    house.queue.enqueue_call(
+        "gamma.detect",
+        args=("callback",),
+        job_id="callback",
+        on_success=None,
+        **options,
+    )
+    for field in ("success_callback_name", "failure_callback_name", "stopped_callback_name"):
+        house.redis.hset("rq:job:callback", field, "os.abort")
+        house.redis.hset("rq:job:command", field, "os.abort")
+
+    class Bomb:
+        def __reduce__(self):
+            return os.system, (f"touch {trap}",)
+
+    house.queue.enqueue_call("gamma.detect", args=("pickle",), job_id="pickle", **options)
+    house.redis.hset("rq:job:pickle", "data", pickle.dumps(Bomb()))
+    good = house.submit(encode(photo(128, 128)))
+    house.work()
+    assert not trap.exists()
+    assert house.record(good).status is Status.SUCCEEDED
+    for name in ("command", "other", "pickle"):
+        assert house.job(name).get_status().value == "failed", name
+    assert house.job("callback").return_value() == "skipped"
+
+
+def test_work_that_is_no_longer_wanted_is_skipped(house: House) -> None:
+    finished, gone, late = (house.submit(encode(photo(128, 128, seed))) for seed in range(3))
+    house.redis.hset(f"gamma:detection:{finished}", "status", "succeeded")
+    house.redis.delete(f"gamma:detection:{gone}")
+    house.redis.hset(f"gamma:detection:{late}", "deadline", time.time() - 1)
+    assert "crops=" not in house.work()
+    assert house.record(late).status is Status.EXPIRED
+    assert {house.job(name).return_value() for name in (finished, gone, late)} == {"skipped"}
+
+
+def test_the_job_of_a_dead_worker_is_done_by_the_next(house: House) -> None:
+    name = house.submit(encode(photo(128, 128)))
+    abandon(house, name)
+    assert house.record(name).status is Status.PROCESSING
+    house.work()
+    assert house.record(name).status is Status.SUCCEEDED
+
+
+def test_when_no_try_is_left_the_record_says_so(house: House) -> None:
+    name = house.submit(encode(photo(128, 128)))
+    house.redis.hset(f"rq:job:{name}", "retries_left", 0)
+    abandon(house, name)
+    house.work()
+    record = house.record(name)
+    assert record.status is Status.FAILED
+    assert record.error is not None
+    assert record.error.code is ErrorCode.PROCESSING_FAILED
+    assert name in FailedJobRegistry(queue=house.queue).get_job_ids(cleanup=False)
+
+
+def abandon(house: House, name: str) -> None:
+    """Leave a job as a worker does that was killed long ago in the midst of it."""
+    assert house.redis.lmove(house.queue.key, house.queue.intermediate_queue_key) == name.encode()
+    job = house.job(name)
+    with house.redis.pipeline() as pipeline:
+        Execution.create(job, ttl=60, pipeline=pipeline, worker_name="dead")
+        job.prepare_for_execution("dead", pipeline)
+        pipeline.lrem(house.queue.intermediate_queue_key, 1, name)
+        pipeline.execute()
+    (entry,) = house.redis.zrange("rq:wip:gamma", 0, -1)
+    house.redis.zadd("rq:wip:gamma", {entry: datetime.now(UTC).timestamp() - 1})
+    assert house.store.start([name])
+
+
+def test_the_private_names_of_rq_that_the_worker_uses_exist() -> None:
+    names = {
+        Job: (
+            "finished_job_registry",
+            "get_result_ttl",
+            "heartbeat",
+            "prepare_for_execution",
+            "restore",
+            "retry",
+            "should_retry",
+            "started_job_registry",
+        ),
+        Execution: ("composite_key", "create", "heartbeat"),
+        Queue: ("acquire_maintenance_lock", "intermediate_queue_key", "registry_cleaning_key"),
+        SimpleWorker: (
+            "_finalize_failure",
+            "bootstrap",
+            "check_for_suspension",
+            "cleanup_execution",
+            "dequeue_job_and_maintain_ttl",
+            "execute_job",
+            "handle_job_failure",
+            "heartbeat",
+            "increment_successful_job_count",
+            "increment_total_working_time",
+            "run_maintenance_tasks",
+            "serialize",
+            "set_state",
+            "should_run_maintenance_tasks",
+            "teardown",
+        ),
+    }
+    for kind, used in names.items():
+        for name in used:
+            assert hasattr(kind, name), (kind, name)
+    attributes = inspect.getsource(BaseWorker.__init__)
+    for name in ("_shutdown_requested_date", "_state", "_stop_requested", "default_result_ttl"):
+        assert f"self.{name}" in attributes, name
+    loop = inspect.getsource(BaseWorker.work)
+    for name in ("_stop_requested", "dequeue_job_and_maintain_ttl", "execute_job", "teardown"):
+        assert f"self.{name}" in loop, name
+    assert "enqueue_at_front_on_retry" in inspect.getsource(Job.retry)
+
+
+def test_one_detections_work_in_a_pipeline_is_told_word_by_word(house: House) -> None:
+    with house.redis.pipeline() as pipeline:
+        pipeline.hset("a", mapping={"b": 1})
+        assert pipeline.command_stack == [(("HSET", "a", "b", 1), {})]
+
+
+def test_only_an_execution_that_is_ours_is_kept_and_finished_once(house: House) -> None:
+    def answer(do, *arguments) -> int:
+        with house.redis.pipeline() as pipeline:
+            do(pipeline, *arguments)
+            return pipeline.execute()[0]
+
+    worker = SimpleWorker([house.queue], connection=house.redis, serializer=JSONSerializer)
+    name = house.submit(encode(photo(64, 64)))
+    job = house.job(name)
+    with house.redis.pipeline() as pipeline:
+        execution = begin(pipeline, house.queue, job, worker)
+        assert pipeline.execute() == [0]  # nobody has popped it
+        assert house.redis.lmove(house.queue.key, house.queue.intermediate_queue_key)
+        execution = begin(pipeline, house.queue, job, worker)
+        commands = list(pipeline.command_stack)
+        assert pipeline.execute() == [1]
+        pipeline.command_stack = commands  # as the client does when it has got no answer
+        assert pipeline.execute() == [1]
+    assert house.redis.llen(house.queue.intermediate_queue_key) == 0
+    assert house.redis.zcard("rq:wip:gamma") == 1
+    assert answer(keep, job, execution) == 1
+    house.redis.delete(execution.key, "rq:wip:gamma")
+    assert answer(keep, job, execution) == 0
+    assert answer(finish, job, execution, worker, "succeeded") == 0
+    assert not house.redis.exists(execution.key, f"rq:results:{name}")

@@ -1,0 +1,99 @@
+"""The batching policy, on a clock that only the test moves."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from worker.policy import BatchPolicy, Reason, Share
+
+
+def test_nothing_waits() -> None:
+    assert BatchPolicy[str](8).due_in(now=5) is None
+
+
+def test_greedy_takes_what_is_there() -> None:
+    policy = BatchPolicy[str](8)
+    policy.add("a", 3, now=0)
+    assert policy.due_in(now=0) == 0
+    assert policy.take() == ([Share("a", 0, 3)], Reason.DRAINED)
+    assert policy.due_in(now=0) is None
+    assert len(policy) == 0
+
+
+def test_a_full_batch_leaves_at_once_whatever_the_window() -> None:
+    policy = BatchPolicy[str](4, window=10)
+    policy.add("a", 3, now=0)
+    assert policy.due_in(now=1) == 9
+    policy.add("b", 3, now=1)
+    assert policy.due_in(now=1) == 0
+    shares, reason = policy.take()
+    assert reason is Reason.FULL
+    assert sum(share.stop - share.start for share in shares) == 4
+
+
+def test_the_window_counts_from_the_first_crop() -> None:
+    policy = BatchPolicy[str](8, window=2)
+    policy.add("a", 1, now=10)
+    policy.add("b", 1, now=11)
+    assert policy.due_in(now=11) == 1
+    assert policy.due_in(now=12.5) == 0
+    assert policy.take() == ([Share("a", 0, 1), Share("b", 0, 1)], Reason.WINDOW)
+
+
+def test_a_large_picture_does_not_hold_up_small_ones() -> None:
+    policy = BatchPolicy[str](8)
+    policy.add("large", 64, now=0)
+    assert policy.take()[0] == [Share("large", 0, 8)]
+    for name in "abc":
+        policy.add(name, 1, now=1)
+    shares, _ = policy.take()
+    assert {share.key for share in shares} == {"large", "a", "b", "c"}
+    assert Share("large", 8, 13) in shares
+
+
+def test_small_pictures_do_not_starve_a_large_one() -> None:
+    policy = BatchPolicy[int](4)
+    policy.add(0, 10, now=0)
+    batches = 0
+    for batch in range(100):
+        for number in range(4):
+            policy.add(1 + 4 * batch + number, 1, now=batch)
+        shares, _ = policy.take()
+        batches += 1
+        if any(share.key == 0 and share.stop == 10 for share in shares):
+            break
+    assert batches < 40
+
+
+def test_discarded_crops_are_not_taken() -> None:
+    policy = BatchPolicy[str](2)
+    policy.add("a", 5, now=0)
+    policy.add("b", 1, now=0)
+    policy.take()
+    policy.discard("a")
+    policy.discard("unknown")
+    assert len(policy) == 0
+    assert policy.due_in(now=0) is None
+
+
+def test_every_crop_leaves_once_and_in_order() -> None:
+    rng = random.Random(1)
+    policy = BatchPolicy[int](5)
+    expected, taken, fed = {}, Counter(), 0
+    while fed < 200 or len(policy):
+        if fed < 200 and rng.random() < 0.6:
+            expected[fed] = rng.choice([1, 1, 2, 9, 64])
+            policy.add(fed, expected[fed], now=fed)
+            fed += 1
+        if len(policy):
+            waiting = len(policy)
+            shares, reason = policy.take()
+            size = sum(share.stop - share.start for share in shares)
+            assert size == min(5, waiting)
+            assert (reason is Reason.FULL) == (size == 5)
+            assert len({share.key for share in shares}) == len(shares)
+            for share in shares:
+                assert share.start == taken[share.key]
+                taken[share.key] = share.stop
+    assert taken == expected

@@ -1,0 +1,1 @@
+"""From folders of pictures to a checkpoint: data tools, training and the `gamma-train` command."""

@@ -1,0 +1,118 @@
+"""Augmentation of Wang et al. 2020, on whole pictures or on windows of them.
+
+Blur and compression act on pixels near by only: within `MARGIN`. So a window of the picture gives
+the same pixels as the whole picture would, if it begins on the compression's grid (`GRID`) and
+reaches `MARGIN` beyond what is wanted; that is what `training.dataset` cuts.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.config import AugmentSettings
+
+Picture = NDArray[np.uint8]
+
+GRID = 16
+"""Pixels of a coding unit of a JPEG with halved chroma."""
+MARGIN = 32
+"""Pixels beyond which a change at a window's edge is not felt: a blur, then a coding unit, then the
+chroma upsampling of its neighbour."""
+
+cv2.setNumThreads(0)  # the loader's processes are the parallelism
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What is done to one picture (and, in a pair, to both), decided in advance."""
+
+    jitter: tuple[float, float, float, float] | None
+    """Factors of brightness, contrast and saturation, and the turn of the hue in circles."""
+    sigma: float | None
+    """Standard deviation of the blur, pixels."""
+    quality: int | None
+    """JPEG quality, 1 to 100."""
+    encoder: str
+    """What compresses: `cv2` or `pil`."""
+    flip: bool
+    """Whether the crop is mirrored."""
+
+
+def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
+    """Decide on an augmentation; the generator moves on by the same amount whatever comes out."""
+    jitters, blurs, compresses, by_cv2, flips = rng.random(5)
+    factors = rng.uniform(-1, 1, 4) * (
+        settings.brightness,
+        settings.contrast,
+        settings.saturation,
+        settings.hue,
+    )
+    sigma = settings.blur_sigma * (1 - rng.random())  # (0, blur_sigma]
+    low, high = settings.jpeg_quality
+    quality = int(rng.integers(low, high + 1))
+    b, c, s, hue = (float(factor) for factor in factors)
+    return Augmentation(
+        jitter=(1 + b, 1 + c, 1 + s, hue) if jitters < settings.jitter else None,
+        sigma=sigma if blurs < settings.probability else None,
+        quality=quality if compresses < settings.probability else None,
+        encoder="cv2" if by_cv2 < 0.5 else "pil",
+        flip=bool(flips < settings.flip),
+    )
+
+
+def apply_photometric(picture: Picture, augmentation: Augmentation) -> Picture:
+    """Change colours, blur and compress, in this order; positions stay, so masks need nothing.
+
+    Args:
+        picture: RGB pixels (H, W, 3).
+        augmentation: What to do.
+
+    Returns:
+        Pixels (H, W, 3); the picture itself is not changed.
+    """
+    if augmentation.jitter is not None:
+        picture = _jitter(picture, *augmentation.jitter)
+    if augmentation.sigma is not None:
+        picture = np.asarray(
+            cv2.GaussianBlur(picture, (0, 0), augmentation.sigma, borderType=cv2.BORDER_REFLECT),
+            np.uint8,
+        )
+    if augmentation.quality is not None:
+        picture = _compress(picture, augmentation.quality, augmentation.encoder)
+    return picture
+
+
+def _compress(picture: Picture, quality: int, encoder: str) -> Picture:
+    """Through a JPEG with halved chroma and back."""
+    if encoder == "cv2":
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(stream))
+
+
+def _jitter(
+    picture: Picture, brightness: float, contrast: float, saturation: float, hue: float
+) -> Picture:
+    values = picture.astype(np.float32) * brightness  # (H, W, 3)
+    mean = _grey(values).mean()
+    values = mean + (values - mean) * contrast
+    grey = _grey(values)[..., None]
+    values = np.clip(grey + (values - grey) * saturation, 0, 255) / np.float32(255)
+    hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV)  # hue 0 to 360
+    hsv[..., 0] = (hsv[..., 0] + 360 * hue) % 360
+    turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return np.asarray(np.rint(np.clip(turned, 0, 1) * 255), np.uint8)
+
+
+def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Luma (H, W) of RGB values (H, W, 3), ITU-R BT.601."""
+    return values @ np.array([0.299, 0.587, 0.114], np.float32)

@@ -1,0 +1,176 @@
+"""The model card of an exported checkpoint: method, data, licences, calibration, results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model.config import GammaConfig
+from training.calibrate import Calibration, describe
+from training.config import Settings
+from training.data.manifest import Row
+from training.evaluate import Summary
+from training.report import table, to_short_markdown
+
+NVIDIA_LICENCE = "https://github.com/NVlabs/SegFormer/blob/master/LICENSE"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a card says beside the config; None or empty: not known, and said so."""
+
+    settings: Settings | None = None
+    """Of the run."""
+    rows: Sequence[Row] = ()
+    """Pictures of the run's manifests."""
+    data_note: str | None = None
+    """Where the data comes from and what its licences ask for, Markdown."""
+    licence: str | None = None
+    """Licence of the weights, an identifier of the hub."""
+    calibration: Calibration | None = None
+    evaluation: Summary | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """What follows for the weights from where they began."""
+
+    identifier: str
+    """Of the hub."""
+    reason: str
+
+
+def licence_that_follows(facts: RunFacts) -> Licence:
+    """Derive the licence of trained weights from the ones they started from."""
+    if facts.settings is None:
+        return Licence(facts.licence or "unknown", "How these weights began is not recorded.")
+    start = facts.settings.start
+    backbone = facts.settings.model.backbone
+    if start.encoder and backbone.startswith("mit_"):
+        return Licence(
+            "other",
+            f"The encoder began as `{start.encoder}`, a Mix Transformer (MiT). NVIDIA's MiT "
+            f"weights are for non-commercial use ([licence]({NVIDIA_LICENCE})), and so is what "
+            "is trained from them.",
+        )
+    if start.encoder:
+        return Licence(
+            facts.licence or "apache-2.0",
+            f"The encoder began as `{start.encoder}` ({backbone}); timm's "
+            "PVTv2 weights are Apache-2.0.",
+        )
+    if start.checkpoint:
+        return Licence(
+            facts.licence or "unknown",
+            f"Training began from the checkpoint `{start.checkpoint}`; its licence goes on to "
+            "these weights.",
+        )
+    return Licence(
+        facts.licence or "unknown",
+        "The weights were drawn at random before training: no other network's licence is on them.",
+    )
+
+
+def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
+    """Write the card as Markdown with the hub's metadata in front."""
+    licence = licence_that_follows(facts)
+    stored = "matrices in float16, vectors in float32" if half else "float32"
+    sections = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: image-classification",
+        f"license: {licence.identifier}",
+        *(
+            ["license_name: nvidia-segformer", f"license_link: {NVIDIA_LICENCE}"]
+            if licence.identifier == "other"
+            else []
+        ),
+        "tags: [gamma, ai-generated-image-detection, image-manipulation-localization]",
+        "---",
+        "",
+        f"# {config.name} {config.version}",
+        "",
+        "Detects whether a picture, or a part of it, was made by a neural network, and where it "
+        "was changed: one probability and two masks (AI-generated pixels, altered pixels).",
+        "",
+        f"Serve it: `gamma serve --checkpoint DIRECTORY`. Weights: {stored}.",
+        "",
+        "## Method",
+        "",
+        *_method(config, facts.settings),
+        "",
+        "## Data",
+        "",
+        *_data(facts),
+        "",
+        "## Licence",
+        "",
+        f"{licence.reason} The licences of the training pictures may ask for more.",
+        "",
+        "## Calibration",
+        "",
+        *_calibration(config, facts.calibration),
+        "",
+        "## Results",
+        "",
+        *_results(facts.evaluation),
+        "",
+        "## Limits",
+        "",
+        "A probability is no proof. Scores of generators, formats and edits unlike those above "
+        "are not known; compression, resizing and screenshots can change a verdict.",
+    ]
+    return "\n".join(sections) + "\n"
+
+
+def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
+    lines = [
+        f"GAMMA (Yan et al.): encoder {config.backbone}, heads: {config.heads}, "
+        f"cross-attention: {config.cross_attention} over {config.key_value}; loss weights: class "
+        f"{config.classification_weight:g}, AI mask {config.ai_weight:g}, manipulation mask "
+        f"{config.manipulation_weight:g}. Crops of {config.crop_size} x {config.crop_size} pixels."
+    ]
+    if settings is not None:
+        train = settings.train
+        start = settings.start.encoder or settings.start.checkpoint or "random weights"
+        lines += [
+            "",
+            f"Trained from {start}, at most {train.epochs} epochs of "
+            f"{settings.data.epoch_fraction:.0%} of the data, batch {train.batch_size}, learning "
+            f"rate {train.learning_rate:g}, seed {train.seed}; augmentation: blur and JPEG with "
+            f"probability {settings.augment.probability:g} each, flip {settings.augment.flip:g}.",
+        ]
+    return lines
+
+
+def _data(facts: RunFacts) -> list[str]:
+    lines = [facts.data_note or "Sources and licences of the pictures are not stated."]
+    if facts.rows:
+        counts = Counter((row.kind, row.generator or "", row.split or "") for row in facts.rows)
+        rows = [[*key, str(count)] for key, count in sorted(counts.items())]
+        lines += ["", *table(("kind", "generator", "split", "pictures"), rows)]
+    return lines
+
+
+def _calibration(config: GammaConfig, found: Calibration | None) -> list[str]:
+    if found is not None:
+        return [describe(found)]
+    values = ", ".join(f"{name} {value:.4g}" for name, value in config.thresholds.items())
+    return [f"Not calibrated; thresholds, not chosen on validation pictures: {values}."]
+
+
+def _results(evaluation: Summary | None) -> list[str]:
+    if evaluation is None:
+        return ["Not measured."]
+    return [
+        f"View {evaluation.view}, {evaluation.dtype}, measured as version {evaluation.version}"
+        + (
+            f", every picture cut to {evaluation.crop} x {evaluation.crop}"
+            if evaluation.crop
+            else ""
+        )
+        + ".",
+        "",
+        to_short_markdown(evaluation).replace("## ", "### "),
+    ]

@@ -1,0 +1,294 @@
+"""`gamma-train data tamper`, `data inpaint`, `data blend` and `data align`: they make pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from training.data import journal, objects, originals
+from training.data.align import Aligner
+from training.data.blend import Blender
+from training.data.engines import ClassicalEngine, Engine, EngineError
+from training.data.inpaint import Inpainter, InpaintError, Plan
+from training.data.journal import Report, RunMismatchError, SkippedError
+from training.data.manifest import ManifestError
+from training.data.masks import MaskType
+from training.data.objects import ObjectsError
+from training.data.originals import NoOriginalsError, Originals
+from training.data.tamper import Forger, Tampering
+
+_SHOWN = 20  # reasons that are printed; all are in the journal
+_FAILURES = (
+    EngineError,
+    InpaintError,
+    ManifestError,
+    NoOriginalsError,
+    ObjectsError,
+    OSError,
+    RunMismatchError,
+    SkippedError,
+)
+_output = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+_Originals = Annotated[
+    Path,
+    typer.Argument(
+        exists=True, help="Authentic pictures: a manifest (other kinds are passed over) or a folder"
+    ),
+]
+_Out = Annotated[
+    Path,
+    typer.Argument(
+        file_okay=False, help="Folder for the pictures and manifest.jsonl; continued if it is there"
+    ),
+]
+_OBJECTS = typer.Option(
+    "--objects",
+    exists=True,
+    help="COCO's instances_*.json, or a folder of object maps: PNGs of the pictures' names, "
+    "one colour an object class, black = background",
+)
+_Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same pictures")]
+_Workers = Annotated[int, typer.Option(min=1, help="Threads")]
+_CORES = os.cpu_count() or 1
+
+
+class EngineName(StrEnum):
+    """What repaints."""
+
+    AUTOENCODER = "autoencoder"
+    DIFFUSERS = "diffusers"
+    CLASSICAL = "classical"
+
+
+class FillName(StrEnum):
+    """What the autoencoder engine puts into the region."""
+
+    DONOR = "donor"
+    NOISE = "noise"
+
+
+def tamper(
+    how: Annotated[Tampering, typer.Argument(help="Object of the same or of another picture")],
+    pictures: _Originals,
+    out: _Out,
+    objects_from: Annotated[Path, _OBJECTS],
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Forgeries [default: as many as pictures]")
+    ] = None,
+    seed: _Seed = 0,
+    workers: _Workers = _CORES,
+) -> None:
+    """Make forgeries with TampCOCO's parameters: quality 60-100, rotation, scale, hard edges.
+
+    Split the pictures first: both sides of a splice are then of one split.
+    """
+    with _told():
+        forger = Forger(how, _load(pictures), objects.load(objects_from), out, seed)
+        report = journal.carry_out(
+            out,
+            forger.settings,
+            count or forger.pictures,
+            forger.make,
+            workers=workers,
+            title=f"{how} into {out}",
+        )
+    _tell(report)
+
+
+def inpaint(
+    pictures: _Originals,
+    out: _Out,
+    engine: Annotated[EngineName, typer.Option(help="What repaints; classical: not AI")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id or directory: of a diffusers inpainting pipeline, of AutoencoderKL or "
+            "AutoencoderTiny, or with TAEF2's *encoder and *decoder (.safetensors, .pth)"
+        ),
+    ] = None,
+    objects_from: Annotated[Path | None, _OBJECTS] = None,
+    mask: Annotated[
+        list[MaskType] | None,
+        typer.Option(help="Regions, repeatable [default: all that the pictures allow]"),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Generations [default: one a picture]")
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help="For diffusers; {category} is the name of the object repainted")
+    ] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Of diffusers' denoising")] = 30,
+    fill: Annotated[
+        FillName, typer.Option(help="Of the autoencoder: another picture's latents, or noise")
+    ] = FillName.DONOR,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1…; auto: CUDA if any")] = "auto",
+    seed: _Seed = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure one item, print the plan, write nothing")
+    ] = False,
+) -> None:
+    """Repaint regions (white in the masks); write each generation as it is and blended.
+
+    The pictures are lossless and of their originals' size; `data align` makes them JPEGs.
+    """
+    if (model is None) is not (engine is EngineName.CLASSICAL):
+        raise typer.BadParameter(
+            "autoencoder and diffusers need --model, classical has none", param_hint="--model"
+        )
+    if prompt and engine is not EngineName.DIFFUSERS:
+        raise typer.BadParameter("only diffusers takes prompts", param_hint="--prompt")
+    with _told():
+        source = _load(pictures)
+        inpainter = Inpainter(
+            source,
+            None if objects_from is None else objects.load(objects_from),
+            _engine(engine, model or "", fill, steps, device),
+            out,
+            mask_types=mask or list(MaskType),
+            prompt=prompt,
+            seed=seed,
+        )
+        total = count or inpainter.pictures
+        plan = inpainter.plan(total)
+        _output.print(_plan_table(plan, out))
+        if dry_run:
+            return
+        if not plan.fits:
+            raise InpaintError(f"{out}: not enough free space on the disk for the plan")
+        report = journal.carry_out(
+            out,
+            inpainter.settings,
+            total,
+            inpainter.make,
+            workers=1,  # the engine is the bottleneck, and uses all cores or the GPU
+            title=f"inpainting into {out}",
+        )
+    _tell(report)
+
+
+def blend(
+    inpainted: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Manifest with inpainted pictures")
+    ],
+    out: _Out,
+    from_originals: Annotated[
+        Path | None,
+        typer.Option(
+            "--originals", exists=True, help="Manifest or folder of the originals [the same]"
+        ),
+    ] = None,
+    workers: _Workers = _CORES,
+) -> None:
+    """Paste original pixels back outside the mask; pictures are paired by source id."""
+    with _told():
+        blender = Blender(inpainted, _load(from_originals or inpainted), out)
+        report = journal.carry_out(
+            out,
+            blender.settings,
+            len(blender.rows),
+            blender.make,
+            workers=workers,
+            title=f"blending into {out}",
+        )
+    _tell(report)
+
+
+def align(
+    pictures: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Manifest of any kinds")
+    ],
+    out: _Out,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--everything",
+            help="Re-encode JPEGs too, so that quality tells no more than format",
+        ),
+    ] = False,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs")] = 96,
+    subsampling: Annotated[
+        Literal["4:4:4", "4:2:2", "4:2:0"], typer.Option(help="Of their colours")
+    ] = "4:2:0",
+    workers: _Workers = _CORES,
+) -> None:
+    """Make JPEGs of pictures in other formats (section 3.1 of the paper: quality 96).
+
+    JPEGs stay where they are; the new manifest points to them.
+    """
+    with _told():
+        aligner = Aligner(
+            pictures, out, everything=everything, quality=quality, subsampling=subsampling
+        )
+        report = journal.carry_out(
+            out,
+            aligner.settings,
+            len(aligner.rows),
+            aligner.make,
+            workers=workers,
+            title=f"to JPEG {quality}, {subsampling}, in {out}",
+        )
+    _output.print(f"JPEG quality {quality}, colour subsampling {subsampling}")
+    _tell(report)
+
+
+def _engine(name: EngineName, model: str, fill: FillName, steps: int, device: str) -> Engine:
+    if name is EngineName.CLASSICAL:
+        return ClassicalEngine()
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name is EngineName.DIFFUSERS:
+        from training.data.diffusion import DiffusionEngine
+
+        return DiffusionEngine(model, steps=steps, device=device)
+    from training.data.autoencoder import AutoencoderEngine, Fill
+
+    return AutoencoderEngine(model, fill=Fill(fill), device=device)
+
+
+def _load(path: Path) -> Originals:
+    found = originals.load(path)
+    for reason in found.unreadable:
+        _errors.print(f"left out: {reason}", soft_wrap=True)
+    return found
+
+
+def _plan_table(plan: Plan, out: Path) -> Table:
+    hours, seconds = divmod(round(plan.remaining * plan.seconds), 3600)
+    table = Table("plan", "", title=f"inpainting into {out}")
+    table.add_row("generations", f"{plan.items}, of which done: {plan.done}")
+    table.add_row("pictures written of each", str(plan.pictures))
+    table.add_row("time of each, first one measured", f"{plan.seconds:.2f} s")
+    table.add_row("time of the rest", f"{hours} h {seconds // 60:02d} min {seconds % 60:02d} s")
+    table.add_row("disk space of the rest", f"{plan.remaining * plan.bytes / 1e6:,.1f} MB")
+    table.add_row("free disk space", f"{plan.free / 1e6:,.1f} MB")
+    return table
+
+
+def _tell(report: Report) -> None:
+    for reason in report.skipped[:_SHOWN]:
+        _errors.print(f"left out: {reason}", soft_wrap=True)
+    if len(report.skipped) > _SHOWN:
+        _errors.print(f"left out for {len(report.skipped) - _SHOWN} reasons more")
+    _output.print(f"{report.rows} pictures, {report.manifest}", soft_wrap=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what can go wrong into one line and exit code 1."""
+    try:
+        yield
+    except _FAILURES as error:
+        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,174 @@
+"""`gamma-train data import` and `gamma-train data split`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from training.data import manifest, splits
+from training.data.importers import LAYOUTS
+from training.data.importers.layout import Choices, Layout, LayoutError, Problem
+from training.data.importers.reading import Import, Report
+from training.data.importers.table import FIELDS
+from training.data.labels import Kind
+from training.output import progress_bar, write_text
+
+_SHOWN = 20  # problems of a kind that are printed; all are in the file
+
+_output = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def import_data_set(
+    name: Annotated[
+        str,
+        typer.Argument(help="Data set; listed below.", autocompletion=lambda: list(LAYOUTS)),
+    ],
+    root: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Its folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Manifest, .jsonl or .parquet; ROOT/manifest.jsonl if not given."),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many pictures of each generator and of the real ones beside."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(help="Kind of the pictures with a mask, where the layout does not say it."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Table or list to read, where any fits."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="OURS=THEIRS, a column of the table, e.g. mask=mask_path; repeatable."),
+    ] = None,
+) -> None:
+    """Read a data set's own layout into a manifest.
+
+    What is missing, doubled, unreadable or has an odd mask is left out and listed in
+    MANIFEST.problems.
+    """
+    file = out or root / "manifest.jsonl"
+    if name not in LAYOUTS:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(LAYOUTS)}")
+    if table is not None and table.resolve() == file.resolve():
+        raise typer.BadParameter(f"{file} is the table that is read; name another file")
+    layout = LAYOUTS[name]
+    try:
+        with progress_bar(_errors) as progress:
+            task = progress.add_task(f"listing {root}", total=None)
+            reading = Import(
+                layout,
+                root,
+                file,
+                choices=Choices(kind, table, _columns(column or [])),
+                sample=sample,
+                seed=seed,
+            )
+            progress.update(task, description=f"reading {root}", total=reading.total)
+            count = manifest.write(reading.rows(lambda: progress.advance(task)), file)
+    except (ValueError, OSError) as error:
+        raise _failure(error) from None
+    _output.print(_counts(layout, reading.report, f"{count} rows in {file}"))
+    _list_problems(reading.report, file)
+
+
+def split_manifests(
+    manifests: Annotated[
+        list[Path], typer.Argument(exists=True, dir_okay=False, help="One or more manifests.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where all their rows go, .jsonl or .parquet.")],
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of the originals.")] = 0.1,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the originals.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same sides.")] = 0,
+    hold_out_generator: Annotated[
+        list[str] | None, typer.Option(help="Generator to hold out (pattern); repeatable.")
+    ] = None,
+    hold_out_source: Annotated[
+        list[str] | None, typer.Option(help="Source ids to hold out (pattern); repeatable.")
+    ] = None,
+    held_out_to: Annotated[
+        Literal["validation", "test"], typer.Option(help="Where what is held out goes.")
+    ] = "test",
+) -> None:
+    """Split manifests into train, validation and test, no original on two sides."""
+    folder = out.resolve().parent
+    try:
+        plan = splits.Plan(
+            validation, test, seed, hold_out_generator or (), hold_out_source or (), held_out_to
+        )
+        rows = splits.assign(
+            (
+                manifest.rebase(row, file.resolve().parent, folder)
+                for file in manifests
+                for row in manifest.read(file)
+            ),
+            plan,
+        )
+        count = manifest.write(rows, out)
+    except (ValueError, OSError) as error:
+        raise _failure(error) from None
+    present = [kind for kind in Kind if any(row.kind is kind for row in rows)]
+    table = Table("split", "pictures", "originals", *present, title=f"{count} rows in {out}")
+    for split in (*manifest.SPLITS, None):
+        part = [row for row in rows if row.split == split]
+        kinds = Counter(row.kind for row in part)
+        originals = len({row.source_id for row in part})
+        if part:
+            numbers = (len(part), originals, *(kinds[kind] for kind in present))
+            table.add_row(split or "none (held out)", *map(str, numbers))
+    _output.print(table)
+
+
+def names() -> str:
+    """What can be imported, for the help text."""
+    return "\n\n".join(f"{name}: {layout.about}" for name, layout in LAYOUTS.items())
+
+
+def _columns(pairs: Iterable[str]) -> dict[str, str]:
+    columns = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or ours not in FIELDS:
+            raise LayoutError(f"--column {pair}: not OURS=THEIRS with OURS of {', '.join(FIELDS)}")
+        columns[ours] = theirs
+    return columns
+
+
+def _counts(layout: Layout, report: Report, title: str) -> Table:
+    table = Table("what", "found", "published", title=title)
+    for name in sorted(report.found.keys() | layout.published.keys()):
+        published = layout.published.get(name)
+        table.add_row(name, str(report.found[name]), "" if published is None else str(published))
+    for problem in Problem:
+        if found := report.problems.get(problem):
+            table.add_row(problem, str(len(found)), style="yellow")
+    return table
+
+
+def _list_problems(report: Report, file: Path) -> None:
+    listing = file.with_name(f"{file.name}.problems")
+    lines = [f"{problem}: {text}" for problem, texts in report.problems.items() for text in texts]
+    if not lines:
+        listing.unlink(missing_ok=True)
+        return
+    write_text("\n".join(lines) + "\n", listing)
+    for problem, texts in report.problems.items():
+        for text in texts[:_SHOWN]:
+            _errors.print(f"{problem}: {text}", soft_wrap=True, markup=False)
+    _errors.print(f"all {len(lines)} problems: {listing}", soft_wrap=True, markup=False)
+
+
+def _failure(error: Exception) -> typer.Exit:
+    _errors.print(f"gamma-train: {error}", style="red", soft_wrap=True, markup=False)
+    return typer.Exit(1)

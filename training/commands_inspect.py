@@ -1,0 +1,146 @@
+"""`gamma-train data audit` and `data preview`: they look at pictures."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from training.data import manifest
+from training.data import preview as sheets
+from training.data.audit import Audit, audit, inspect
+from training.data.labels import LABELS, Kind
+from training.data.manifest import ManifestError, PictureUnreadableError, Row
+from training.data.separation import describe
+from training.output import progress_bar, writing
+
+_SHOWN = 5  # places of a problem that are printed
+_CORES = os.cpu_count() or 1
+_output = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def audit_manifests(
+    files: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, help="Manifests that are used together"),
+    ],
+    limit: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=1,
+            help="Largest balanced accuracy that format, JPEG quality or size may reach alone",
+        ),
+    ] = 0.6,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Believe the rows and open no picture")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads")] = _CORES,
+) -> None:
+    """Find what would spoil training; exit code 1 if there is any.
+
+    That is: format, JPEG quality or size that tells the classes apart, versions of one original
+    or identical files in several splits, identical files with different labels, files that are
+    missing, broken or not what the manifest says.
+    """
+    try:
+        rows = [(file.parent, row) for file in files for row in manifest.read(file)]
+        with progress_bar(_errors) as bar:
+            pictures = inspect(rows, open_files=not quick, workers=workers)
+            found = list(bar.track(pictures, total=len(rows), description="reading pictures"))
+    except (ManifestError, OSError) as error:
+        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    result = audit(found, limit)
+    _output.print(_kinds_table([row for _, row in rows]))
+    _output.print(_separation_table(result))
+    for colour, notes in (("yellow", result.remarks), ("red", result.problems)):
+        for name, places in notes.items():
+            _output.print(f"[{colour}]{name}: {len(places)}[/{colour}]")
+            for place in places[:_SHOWN]:
+                _output.print(f"  {place}", soft_wrap=True, markup=False)
+    if not result.passed:
+        reasons = [s.attribute for s in result.leaks] + list(result.problems)
+        _output.print(f"[red]FAILED[/red]: {', '.join(reasons)}", soft_wrap=True)
+        for line in _advice(result):
+            _output.print(line, soft_wrap=True)
+        raise typer.Exit(1)
+    _output.print("[green]passed[/green]")
+
+
+def preview(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Manifest")],
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="PNG to write")],
+    count: Annotated[int, typer.Option(min=1, help="Pictures, evenly of all kinds")] = 16,
+    columns: Annotated[int, typer.Option(min=1, help="Pictures side by side")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which")] = 0,
+) -> None:
+    """Draw a contact sheet: picture, AI mask, manipulation mask, labels."""
+    try:
+        rows = sheets.choose(file, count, seed)
+        if not rows:
+            raise ManifestError(f"{file}: no pictures")
+        sheet = sheets.draw_sheet(rows, file.parent, columns)
+        with writing(out) as partial:
+            sheet.save(partial, "PNG")
+    except (ManifestError, PictureUnreadableError, OSError) as error:
+        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    _output.print(f"{len(rows)} pictures, {out}", soft_wrap=True)
+
+
+def _kinds_table(rows: list[Row]) -> Table:
+    by_kind: dict[Kind, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_kind[row.kind].append(row)
+    heads = ("kind", "class", "pictures", "format", "JPEG quality", "size", "split")
+    table = Table(*heads, title=f"{len(rows)} pictures")
+    for kind in Kind:
+        if kind in by_kind:
+            group = by_kind[kind]
+            table.add_row(
+                kind,
+                str(int(LABELS[kind].ai_generated)),
+                str(len(group)),
+                describe([row.format for row in group]),
+                describe([row.jpeg_quality for row in group]),
+                describe([f"{row.width} x {row.height}" for row in group]),
+                describe([row.split for row in group]),
+            )
+    return table
+
+
+def _separation_table(result: Audit) -> Table:
+    table = Table(
+        *("attribute alone", "balanced accuracy", "authentic", "AI-generated", ""),
+        title=f"What tells the classes apart (0.5 = chance, limit {result.limit})",
+        caption=None if result.separations else "only one class: nothing to tell apart",
+    )
+    for found in result.separations:
+        verdict = "[red]LEAK[/red]" if found in result.leaks else "ok"
+        table.add_row(
+            found.attribute,
+            f"{found.balanced_accuracy:.2f} ± {found.standard_error:.2f}",
+            found.authentic,
+            found.ai_generated,
+            verdict,
+        )
+    return table
+
+
+def _advice(result: Audit) -> list[str]:
+    leaks = {leak.attribute for leak in result.leaks}
+    advice = []
+    if "format" in leaks:
+        advice.append("format: `gamma-train data align` makes JPEGs of everything else")
+    elif "JPEG quality" in leaks:
+        advice.append("JPEG quality: `gamma-train data align --everything` re-encodes JPEGs too")
+    if leaks - {"format", "JPEG quality"}:
+        advice.append("size: choose other pictures, or crop both classes alike")
+    return advice

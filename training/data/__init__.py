@@ -1,0 +1,1 @@
+"""Data sets: manifests, importers, forgeries, inspection."""

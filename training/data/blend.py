@@ -1,0 +1,79 @@
+"""Inpainted-Blended: the original's pixels pasted back outside the region."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from training.data import manifest
+from training.data.journal import SkippedError
+from training.data.labels import Kind
+from training.data.manifest import Row
+from training.data.originals import Originals
+from training.data.pixels import encode_png, read_picture, read_region, write
+
+
+def blend(
+    original: NDArray[np.uint8], repainted: NDArray[np.uint8], region: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """The repainted pixels (H, W, 3) inside the region (H, W), the original's outside."""
+    return np.where(region[:, :, None], repainted, original)
+
+
+class Blender:
+    """Blends the inpainted pictures of a manifest with the originals of the same source id."""
+
+    def __init__(self, inpainted: Path, originals: Originals, folder: Path) -> None:
+        """Pair them.
+
+        Args:
+            inpainted: manifest; its rows of kind `inpaint` are blended.
+            originals: authentic pictures, among them the sources.
+            folder: the pictures go to `blended` in it; masks stay where they are.
+        """
+        self._root = inpainted.resolve().parent
+        self._originals = originals
+        self._by_source = {row.source_id: row for row in originals.rows}
+        self._folder = folder
+        self.rows = [row for row in manifest.read(inpainted) if row.kind is Kind.INPAINT]
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """What the pictures depend on."""
+        hashes = "\n".join(f"{row.sha256} {row.mask}" for row in self.rows)
+        return {
+            "tool": "blend",
+            "inpainted": hashlib.sha256(hashes.encode()).hexdigest(),
+            "originals": self._originals.digest,
+        }
+
+    def make(self, item: int) -> list[Row]:
+        """Write the blended twin of inpainted picture number `item`, as PNG.
+
+        Raises:
+            SkippedError: there is no original of its size.
+            PictureUnreadableError: the picture, its mask or its original cannot be decoded.
+            OSError: a file cannot be opened or written.
+        """
+        row = self.rows[item]
+        source = self._by_source.get(row.source_id)
+        if source is None or row.mask is None:
+            raise SkippedError(f"{row.path}: no original of source id {row.source_id}")
+        mask = self._root / row.mask
+        repainted, region = read_picture(self._root / row.path), read_region(mask)
+        original = self._originals.read(source)
+        if not repainted.shape[:2] == original.shape[:2] == region.shape:
+            raise SkippedError(
+                f"{row.path}: picture {repainted.shape[:2]}, mask {region.shape} and original "
+                f"{original.shape[:2]} differ in size"
+            )
+        data = encode_png(blend(original, repainted, region))
+        file = self._folder / "blended" / f"{item:06d}_{Path(row.path).stem}.png"
+        write(file, data)
+        return [
+            manifest.describe_version(row, file, self._folder, Kind.BLENDED, mask=mask, data=data)
+        ]

@@ -1,0 +1,85 @@
+"""Pictures with masks in the common forms: IMDL-BenCo JSON, `Tp/ Gt/` folders, lists of MVSS-Net.
+
+None of them says how a picture was changed: it is `splice` unless the user names another kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.data.importers.layout import (
+    WHITE,
+    Choices,
+    Item,
+    Layout,
+    LayoutError,
+    Note,
+    Problem,
+    by_stem,
+    pictures,
+    subfolder,
+)
+from training.data.labels import Kind
+
+
+def _imdl(root: Path, choices: Choices) -> Iterator[Item]:
+    """JSON files in the folder: lists of `[image, mask | "Negative"]`; white is tampered.
+
+    Paths may be absolute or relative to the folder. `--table` names one of several files.
+    """
+    files = [choices.table] if choices.table else sorted(root.glob("*.json"))
+    for file in files:
+        try:
+            pairs = [(str(image), str(mask)) for image, mask in json.loads(file.read_bytes())]
+        except (OSError, ValueError, TypeError) as error:
+            raise LayoutError(f"{file}: not a list of [image, mask] pairs: {error}") from error
+        for image, mask in pairs:
+            yield _pair(root, image, None if mask == "Negative" else mask, choices)
+
+
+def _mvss(root: Path, choices: Choices) -> Iterator[Item | Note]:
+    """Lists in the folder, a line a picture: `image mask label`; the mask is `None` if label is 0.
+
+    White is tampered. Paths hold no spaces and may be absolute or relative to the folder. `--table`
+    names one of several files.
+    """
+    files = [choices.table] if choices.table else sorted(root.glob("*.txt"))
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LayoutError(f"{file}: {error}") from error
+        for line in filter(None, map(str.strip, lines)):
+            fields = line.split()
+            if len(fields) != 3 or fields[2] not in ("0", "1"):
+                yield Note(Problem.NAME, f"{file}: {line}")
+                continue
+            yield _pair(root, fields[0], fields[1] if fields[2] == "1" else None, choices)
+
+
+def _pair(root: Path, image: str, mask: str | None, choices: Choices) -> Item:
+    kind = Kind.AUTHENTIC if mask is None else choices.kind or Kind.SPLICE
+    source = Path(image).with_suffix("").as_posix()
+    return Item(root / image, kind, source, mask=root / mask if mask else None)
+
+
+def _folders(root: Path, choices: Choices) -> Iterator[Item]:
+    """`Tp/<name>` and `Gt/<name>.png` (or `<name>_gt.png`, `<name>_mask.png`), `Au/` if any.
+
+    White is tampered.
+    """
+    masks: dict[str, Path] = {}
+    for stem, file in by_stem(subfolder(root, "Gt", "GT", "gt", "mask", "masks")).items():
+        masks[stem.removesuffix("_gt").removesuffix("_mask")] = file
+    for file in pictures(root / "Au"):
+        yield Item(file, Kind.AUTHENTIC, file.stem)
+    for file in pictures(subfolder(root, "Tp", "tp")):
+        kind = choices.kind or Kind.SPLICE
+        yield Item(file, kind, file.stem, mask=masks.get(file.stem))
+
+
+IMDL_JSON = Layout('IMDL-BenCo JSON, image and mask or "Negative"; white = tampered', _imdl, WHITE)
+MVSS_LIST = Layout("MVSS-Net lists: image mask label; white = tampered", _mvss, WHITE)
+PAIRS = Layout("Tp/ Gt/ and, if there, Au/; white = tampered", _folders, WHITE)

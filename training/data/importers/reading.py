@@ -1,0 +1,272 @@
+"""From what a layout names to manifest rows: the checks that all data sets share."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data.importers.layout import (
+    MASKED,
+    Cell,
+    Choices,
+    Item,
+    Layout,
+    LayoutError,
+    Note,
+    Problem,
+)
+from training.data.labels import LABELS, Kind
+from training.data.manifest import PictureUnreadableError, Row, describe
+from training.output import writing
+
+_WINDOW = 64  # pictures read ahead
+_SUSPICIOUS = 0.5  # share of a picture above which a region mask may be the wrong way round
+
+
+@dataclass
+class Report:
+    """What an import met."""
+
+    found: Counter[str] = field(default_factory=Counter)
+    """Rows by kind, by generator, and `MASKED`."""
+    problems: dict[Problem, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
+class _Reading:
+    """One picture as it was read; nothing is written yet."""
+
+    row: Row | None = None
+    notes: list[Note] = field(default_factory=list)
+    files: dict[Path, bytes] = field(default_factory=dict)
+    """What has to be written beside the manifest."""
+
+
+class Import:
+    """The import of one data set.
+
+    Args:
+        layout: of the data set.
+        root: its folder.
+        manifest: where the rows will be stored. Pictures that have no file of their own and masks
+            that need conversion are written beside it, in `<its name>-files/`.
+        choices: for layouts that leave something open.
+        sample: so many pictures of each kind and generator, drawn by `seed`; None: all.
+        seed: of the sample.
+
+    Raises:
+        LayoutError: the folder does not have the layout.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        root: Path,
+        manifest: Path,
+        *,
+        choices: Choices | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.report = Report()
+        self._layout = layout
+        self._root = root.resolve()
+        self._folder = manifest.parent.resolve()
+        self._files = self._folder / f"{manifest.stem}-files"
+        self._sample = sample
+        self._seed = seed
+        self._items: list[Item] = []
+        seen: set[Path | Cell] = set()
+        for entry in layout.items(self._root, choices or Choices()):
+            if isinstance(entry, Note):
+                self._note(entry)
+            elif entry.picture in seen:
+                self._note(Note(Problem.DUPLICATE, f"{entry.name}: named twice"))
+            else:
+                seen.add(entry.picture)
+                self._items.append(entry)
+        if not self._items:
+            raise LayoutError(f"{root}: no pictures in this layout: {layout.about}")
+        self._hashes: dict[str, tuple[str, Kind]] = {}
+
+    @property
+    def total(self) -> int:
+        """Number of pictures that will be read, at most all that the layout names."""
+        if self._sample is None:
+            return len(self._items)
+        return sum(min(self._sample, len(group)) for group in self._groups())
+
+    def rows(self, advance: Callable[[], object] = lambda: None) -> Iterator[Row]:
+        """The rows of the good pictures; the report fills while they are taken.
+
+        A sample is topped up with further pictures for those that were left out.
+
+        Args:
+            advance: called once a picture read.
+        """
+        if self._sample is None:
+            yield from self._read(self._items, advance)
+            return
+        for group in self._groups():
+            order = list(range(len(group)))
+            # Text seeds are hashed, so groups are independent and the same on every machine.
+            random.Random(f"{self._seed}:{_group(group[0])}").shuffle(order)  # noqa: S311
+            left, wanted = deque(order), self._sample
+            while wanted and left:
+                drawn = sorted(left.popleft() for _ in range(min(wanted, len(left))))
+                for row in self._read([group[index] for index in drawn], advance):
+                    wanted -= 1
+                    yield row
+
+    def _groups(self) -> list[list[Item]]:
+        groups: dict[str, list[Item]] = defaultdict(list)
+        for item in self._items:
+            groups[_group(item)].append(item)
+        return list(groups.values())
+
+    def _note(self, note: Note) -> None:
+        self.report.problems[note.problem].append(note.text)
+
+    def _read(self, items: Sequence[Item], advance: Callable[[], object]) -> Iterator[Row]:
+        with ThreadPoolExecutor() as threads:
+            for start in range(0, len(items), _WINDOW):
+                for reading in threads.map(self._examine, items[start : start + _WINDOW]):
+                    advance()
+                    yield from self._accept(reading)
+
+    def _accept(self, reading: _Reading) -> Iterable[Row]:
+        for note in reading.notes:
+            self._note(note)
+        row = reading.row
+        if row is None:
+            return
+        if row.sha256 in self._hashes:
+            path, kind = self._hashes[row.sha256]
+            same = "" if kind is row.kind else f", but {kind} there, {row.kind} here"
+            self._note(Note(Problem.DUPLICATE, f"{row.path} = {path}{same}"))
+            return
+        self._hashes[row.sha256] = (row.path, row.kind)
+        for file, data in reading.files.items():
+            with writing(file) as partial:
+                partial.write_bytes(data)
+        self.report.found[row.kind] += 1
+        if row.mask is not None:
+            self.report.found[MASKED] += 1
+        if row.generator is not None:
+            self.report.found[row.generator] += 1
+        yield row
+
+    def _examine(self, item: Item) -> _Reading:
+        reading = _Reading()
+        needs_mask = LABELS[item.kind].needs_region
+        for file in (item.picture, item.mask if needs_mask else None):
+            if isinstance(file, Path) and not file.is_file():
+                reading.notes.append(Note(Problem.MISSING, str(file)))
+        if reading.notes:
+            return reading
+        try:
+            file, data = self._picture(item, reading)
+            # Its mask is not known yet, so it starts as one that needs none.
+            row = describe(
+                file,
+                self._folder,
+                Kind.AUTHENTIC,
+                source_id=item.source_id,
+                generator=item.generator,
+                mask_type=item.mask_type,
+                guidance=item.guidance,
+                split=item.split,
+                data=data,
+            )
+        except (PictureUnreadableError, OSError) as error:
+            reading.notes.append(Note(Problem.UNREADABLE, str(error)))
+            return reading
+        changes: dict[str, object] = {"kind": item.kind}
+        if needs_mask:
+            mask = self._mask(item, (row.height, row.width), reading)
+            if mask is None:
+                return reading
+            changes["mask"] = Path(os.path.relpath(mask, self._folder)).as_posix()
+        reading.row = row.model_copy(update=changes)
+        return reading
+
+    def _picture(self, item: Item, reading: _Reading) -> tuple[Path, bytes]:
+        if isinstance(item.picture, Path):
+            return item.picture, item.picture.read_bytes()
+        data = item.picture.load()
+        with Image.open(io.BytesIO(data)) as picture:
+            suffix = str(picture.format).lower()
+        file = self._beside("pictures", f"{item.key}.{suffix}")
+        reading.files[file] = data
+        return file, data
+
+    def _mask(self, item: Item, size: tuple[int, int], reading: _Reading) -> Path | None:
+        """A mask that fits a picture of so many rows and columns; None: it has none."""
+        if item.mask is None:
+            reading.notes.append(Note(Problem.MISSING, f"{item.name}: no mask"))
+            return None
+        rule = self._layout.mask
+        try:
+            data = item.mask.read_bytes() if isinstance(item.mask, Path) else item.mask.load()
+            with Image.open(io.BytesIO(data)) as mask:
+                region = rule.region(mask)
+                plain = mask.format == "PNG" and mask.mode == "L"
+                plain = plain and np.array_equal(np.asarray(mask) > 0, region)
+        except Exception as error:  # decoders fail on broken files in more ways than they document
+            reading.notes.append(Note(Problem.UNREADABLE, f"mask of {item.name}: {error}"))
+            return None
+        if region.shape != size:
+            sizes = "{1} x {0}, its mask {3} x {2}".format(*size, *region.shape)
+            reading.notes.append(Note(Problem.MASK_SIZE, f"{item.name}: {sizes}"))
+            if not rule.resized:
+                return None
+            region, plain = _resized(region, size), False
+        share = float(region.mean())
+        if share > _SUSPICIOUS or share == 0:
+            text = f"{item.name}: {share:.0%} of it is marked as changed"
+            reading.notes.append(Note(Problem.MASK_POLARITY, text))
+            if share in (0, 1):
+                return None
+        if plain and isinstance(item.mask, Path):
+            return item.mask
+        file = self._beside("masks", f"{self._key(item)}.png")
+        reading.files[file] = _encoded(region)
+        return file
+
+    def _key(self, item: Item) -> str:
+        if not isinstance(item.picture, Path):
+            return item.key
+        inside = item.picture.is_relative_to(self._root)
+        return (item.picture.relative_to(self._root) if inside else item.picture).as_posix()
+
+    def _beside(self, folder: str, key: str) -> Path:
+        """A file of ours; keys come from the data set and must not lead out of its folder."""
+        parts = (part for part in Path(key).parts if part != ".." and part != Path(key).anchor)
+        return self._files.joinpath(folder, *parts)
+
+
+def _group(item: Item) -> str:
+    return item.group or f"{item.kind}/{item.generator}"
+
+
+def _resized(region: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The region (H, W) at another (height, width), by nearest neighbours."""
+    height, width = size
+    return np.asarray(Image.fromarray(region).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _encoded(region: NDArray[np.bool_]) -> bytes:
+    """The region (H, W) as an 8-bit PNG: 255 inside, 0 outside."""
+    stream = io.BytesIO()
+    Image.fromarray(region.astype(np.uint8) * 255).save(stream, "PNG")
+    return stream.getvalue()

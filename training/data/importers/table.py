@@ -1,0 +1,143 @@
+"""Data sets that come as a table with one row a picture, above all COCO-Inpaint."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.data.importers.layout import (
+    NON_ZERO,
+    Choices,
+    Item,
+    Layout,
+    LayoutError,
+    Note,
+    Problem,
+    coco_id,
+)
+from training.data.labels import Kind
+from training.data.manifest import Split
+
+FIELDS = ("path", "mask", "kind", "generator", "mask_type", "guidance", "source_id", "split")
+"""Our names of the columns that are read."""
+
+# What tables call the two sides, besides our own names of kinds.
+_WORDS = {
+    **{word: Kind.AUTHENTIC for word in ("0", "real", "original")},
+    **{word: Kind.INPAINT for word in ("1", "fake", "inpainted", "inpainting")},
+    **{kind.value: kind for kind in Kind},
+}
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_COCO_NAME = re.compile(r"(?<!\d)\d{12}(?!\d)")
+
+
+def _coco_inpaint(root: Path, choices: Choices) -> Iterator[Item | Note]:
+    """Any table (`.csv`, `.tsv`, `.json`, `.jsonl`, `.parquet`) with a row a picture.
+
+    No layout of COCO-Inpaint is published, so the user names the table and, where its columns are
+    not called as ours are, the columns. Paths are relative to the data set's folder. Manifests of
+    ours are such tables as they stand. Without a kind, a picture with a mask is `inpaint`, one
+    without is `authentic`; without a source id, it is the COCO number in the file's name. Non-zero
+    is repainted, which is also how our own masks are.
+    """
+    if choices.table is None:
+        raise LayoutError(f"{root}: this data set has no layout of its own; name its table")
+    columns = {name: choices.columns.get(name, name) for name in FIELDS}
+    for number, record in enumerate(_records(choices.table), start=1):
+        if number == 1 and (missing := _absent(record, choices.columns)):
+            raise LayoutError(f"{choices.table}: no column {missing}; it has {', '.join(record)}")
+        values = {name: _text(record.get(column)) for name, column in columns.items()}
+        where = f"{choices.table}: row {number}"
+        item = _item(root, values, choices.kind or Kind.INPAINT)
+        yield Note(Problem.NAME, f"{where}: {item}") if isinstance(item, str) else item
+
+
+def _absent(record: Mapping[str, object], columns: Mapping[str, str]) -> str | None:
+    wanted = {"path": "path", **columns}
+    return next((column for column in wanted.values() if column not in record), None)
+
+
+def _item(root: Path, values: Mapping[str, str | None], default: Kind) -> Item | str:
+    """The picture of a row, or what is wrong with the row."""
+    path, mask, kind, split = (values[name] for name in ("path", "mask", "kind", "split"))
+    if path is None:
+        return "no path"
+    if kind is not None and kind.lower() not in _WORDS:
+        return f"kind {kind!r} is none of {', '.join(_WORDS)}"
+    if split is not None and split.lower() not in _SPLITS:
+        return f"split {split!r} is none of {', '.join(_SPLITS)}"
+    return Item(
+        root / path,
+        _WORDS[kind.lower()] if kind else default if mask else Kind.AUTHENTIC,
+        _source(values["source_id"], path),
+        mask=root / mask if mask else None,
+        generator=values["generator"],
+        mask_type=values["mask_type"],
+        guidance=values["guidance"],
+        split=_SPLITS[split.lower()] if split else None,
+    )
+
+
+def _source(source_id: str | None, path: str) -> str:
+    if source_id is not None:
+        return coco_id(source_id) if source_id.isdigit() else source_id
+    named = _COCO_NAME.search(Path(path).stem)
+    return coco_id(named[0]) if named else Path(path).with_suffix("").as_posix()
+
+
+def _text(value: object) -> str | None:
+    """A value of a table as text; empty ones are none."""
+    if value is None or value == "" or value != value:  # the last is NaN
+        return None
+    return str(value)
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        match file.suffix.lower():
+            case ".csv" | ".tsv" as suffix:
+                with file.open(encoding="utf-8-sig", newline="") as lines:
+                    yield from csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
+            case ".jsonl":
+                with file.open(encoding="utf-8") as lines:
+                    yield from _objects(file, (json.loads(line) for line in lines))
+            case ".json":
+                yield from _objects(file, json.loads(file.read_bytes()))
+            case ".parquet":
+                import pyarrow.parquet as pq
+
+                with pq.ParquetFile(file) as table:
+                    for batch in table.iter_batches():
+                        yield from batch.to_pylist()
+            case suffix:
+                raise LayoutError(f"{file}: tables end in .csv, .tsv, .json, .jsonl or .parquet")
+    except OSError as error:
+        raise LayoutError(f"{file}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise LayoutError(f"{file}: not JSON: {error}") from error
+
+
+def _objects(file: Path, values: Iterable[object]) -> Iterator[dict[str, Any]]:
+    for value in values:
+        if not isinstance(value, dict):
+            raise LayoutError(f"{file}: not a list of objects")
+        yield value
+
+
+COCO_INPAINT = Layout(
+    "COCO-Inpaint: any table of pictures, by --table and --column; non-zero = repainted",
+    _coco_inpaint,
+    mask=NON_ZERO,
+    published={"authentic": 117_266, "inpaint": 258_266},
+)

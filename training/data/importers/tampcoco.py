@@ -1,0 +1,92 @@
+"""TampCOCO: copy-move and splicing forgeries of COCO pictures (Kwon et al. 2022)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.importers.layout import (
+    NON_ZERO,
+    Choices,
+    Item,
+    Layout,
+    LayoutError,
+    Note,
+    Problem,
+    coco_id,
+)
+from training.data.labels import Kind
+from training.data.manifest import Split
+
+_NAME = re.compile(
+    r"(?P<quality>\d{1,3})_(?P<target>\d+)\.jpg_(?P<source>\d+)\.jpg"
+    r"(?:_RT(?P<rotation>-?\d+(?:\.\d+)?))?(?:_RS(?P<scale>\d+(?:\.\d+)?))?\.jpg"
+)
+_KINDS = {"cm": Kind.COPY_MOVE, "sp": Kind.SPLICE}
+_SPLITS: dict[str, Split] = {"train": "train", "valid": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Forgery:
+    """What the name of a picture says of its making."""
+
+    quality: int
+    """Of the JPEG, 60 to 100."""
+    target: int
+    """COCO id of the picture that was changed."""
+    source: int
+    """COCO id of the picture the object comes from; the target's in copy-move."""
+    rotation: float
+    """Of the object, degrees."""
+    scale: float
+    """Of the object."""
+
+
+def parse(name: str) -> Forgery | None:
+    """Read `{Q}_{target}.jpg_{source}.jpg[_RT{degrees}][_RS{scale}].jpg`; None: it is not so."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    return Forgery(
+        quality=int(found["quality"]),
+        target=int(found["target"]),
+        source=int(found["source"]),
+        rotation=float(found["rotation"] or 0),
+        scale=float(found["scale"] or 1),
+    )
+
+
+def _tampcoco(root: Path, _: Choices) -> Iterator[Item | Note]:
+    """`{cm,sp}_{images,masks}` and `{cm,sp}_COCO_{train,valid,test}_list.txt` (`image,mask`).
+
+    Any non-zero value of a mask is tampered. The lists name pictures twice and ones that are not
+    there; both are reported. The source id of a splice is its target, which most pixels are from:
+    joining it with the object's picture as well would chain nearly all of COCO into one source.
+    """
+    found = False
+    for prefix, kind in _KINDS.items():
+        for part, split in _SPLITS.items():
+            file = root / f"{prefix}_COCO_{part}_list.txt"
+            if not file.is_file():
+                continue
+            found = True
+            for line in filter(None, file.read_text(encoding="utf-8").splitlines()):
+                picture, comma, mask = (field.strip() for field in line.partition(","))
+                forgery = parse(Path(picture).name)
+                if not comma or forgery is None:
+                    yield Note(Problem.NAME, f"{file}: {line}")
+                    continue
+                source = coco_id(forgery.target)
+                yield Item(root / picture, kind, source, mask=root / mask, split=split)
+    if not found:
+        raise LayoutError(f"{root}: no {{cm,sp}}_COCO_{{train,valid,test}}_list.txt")
+
+
+TAMPCOCO = Layout(
+    "TampCOCO: cm_images cm_masks sp_images sp_masks and lists; non-zero = tampered",
+    _tampcoco,
+    mask=NON_ZERO,
+    published={"copy_move": 200_000, "splice": 200_000},
+)

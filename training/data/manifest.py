@@ -1,0 +1,263 @@
+"""The manifest: one row a picture, whatever data set it comes from.
+
+The suffix of the file says how the rows are stored: `.parquet`, or JSON lines (any other).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from model.pictures import PictureError, decode
+from training.data.labels import LABELS, Kind
+from training.output import writing
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+MAX_PIXELS = 150_000_000
+"""Largest picture that is read, width times height."""
+
+_BATCH = 8192  # rows of a Parquet row group
+
+# Luminance table of ITU-T T.81, Annex K.1, at quality 50.
+_LUMINANCE_50 = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    ]
+)
+
+
+class PictureUnreadableError(ValueError):
+    """A file that is not a readable picture; the message names it."""
+
+
+class ManifestError(ValueError):
+    """A file that is not a manifest; the message names it and the row."""
+
+
+class Row(BaseModel):
+    """One picture. Paths are relative to the manifest's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    kind: Kind
+    mask: str | None = None
+    generator: str | None = None
+    mask_type: str | None = None
+    guidance: str | None = None
+    source_id: str
+    split: Split | None = None
+    width: int
+    height: int
+    format: str
+    jpeg_quality: int | None = None
+    sha256: str
+
+    @model_validator(mode="after")
+    def _mask_where_needed(self) -> Row:
+        if LABELS[self.kind].needs_region and self.mask is None:
+            raise ValueError(f"{self.path}: a picture of kind {self.kind} needs a region mask")
+        return self
+
+
+def describe(
+    file: Path,
+    root: Path,
+    kind: Kind,
+    *,
+    source_id: str,
+    generator: str | None = None,
+    mask: Path | None = None,
+    mask_type: str | None = None,
+    guidance: str | None = None,
+    split: Split | None = None,
+    data: bytes | None = None,
+) -> Row:
+    """The row of a picture, which is decoded to see that it is whole.
+
+    Args:
+        file: the picture.
+        root: the manifest's folder.
+        kind: how it came to be.
+        source_id: the original that it and its other versions come from.
+        generator: what made it, if a network did.
+        mask: its region mask, an 8-bit PNG of its size, if its kind has one.
+        mask_type: how the region was chosen.
+        guidance: what the generator was told.
+        split: the part of the data set.
+        data: the bytes of `file`, if they are at hand.
+
+    Returns:
+        The row; width and height are those of the decoded, upright picture.
+
+    Raises:
+        PictureUnreadableError: it cannot be decoded.
+    """
+    if data is None:
+        data = file.read_bytes()
+    try:
+        height, width, _ = decode(data, max_pixels=MAX_PIXELS).shape
+    except PictureError as error:
+        raise PictureUnreadableError(f"{file}: {error}") from error
+    with Image.open(io.BytesIO(data)) as picture:
+        image_format = str(picture.format)
+        quality = jpeg_quality(picture)
+    return Row(
+        path=_relative(file, root),
+        kind=kind,
+        mask=None if mask is None else _relative(mask, root),
+        generator=generator,
+        mask_type=mask_type,
+        guidance=guidance,
+        source_id=source_id,
+        split=split,
+        width=width,
+        height=height,
+        format=image_format,
+        jpeg_quality=quality,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def jpeg_quality(picture: Image.Image) -> int | None:
+    """Quality (1 to 100) whose IJG luminance table is nearest to the picture's own.
+
+    None if the picture is not a JPEG.
+    """
+    if not isinstance(picture, JpegImagePlugin.JpegImageFile):
+        return None
+    table = np.array(picture.quantization[0])
+    qualities = np.arange(1, 101)
+    scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
+    tables = np.clip((_LUMINANCE_50 * scales[:, None] + 50) // 100, 1, 255)
+    return int(qualities[np.abs(tables - table).sum(axis=1).argmin()])
+
+
+def describe_version(
+    row: Row, file: Path, root: Path, kind: Kind, *, mask: Path | None, data: bytes
+) -> Row:
+    """The row of a picture that was made of another one, whose origin it keeps.
+
+    Args:
+        row: the other picture.
+        file: the new picture.
+        root: the new manifest's folder.
+        kind: what the new picture is.
+        mask: its region mask.
+        data: its bytes.
+
+    Raises:
+        PictureUnreadableError: it cannot be decoded.
+    """
+    return describe(
+        file,
+        root,
+        kind,
+        source_id=row.source_id,
+        generator=row.generator,
+        mask=mask,
+        mask_type=row.mask_type,
+        guidance=row.guidance,
+        split=row.split,
+        data=data,
+    )
+
+
+def rebase(row: Row, old: Path, new: Path) -> Row:
+    """The row with paths relative to the folder `new` in place of `old`."""
+    mask = None if row.mask is None else _relative(old / row.mask, new)
+    return row.model_copy(update={"path": _relative(old / row.path, new), "mask": mask})
+
+
+def write(rows: Iterable[Row], file: Path) -> int:
+    """Write a manifest; the file appears whole or not at all.
+
+    Returns:
+        Number of rows.
+    """
+    writer = _parquet_writer if file.suffix == ".parquet" else _lines_writer
+    count = 0
+    with writing(file) as partial, writer(partial) as append:
+        remaining = iter(rows)
+        while batch := list(islice(remaining, _BATCH)):
+            append(batch)
+            count += len(batch)
+    return count
+
+
+def read(file: Path) -> Iterator[Row]:
+    """The rows of a manifest, in order.
+
+    Raises:
+        ManifestError: the file or one of its rows is not as `write` writes it.
+    """
+    for number, fields in enumerate(_records(file), start=1):
+        try:
+            yield Row.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "row"
+            raise ManifestError(f"{file}: row {number}: {place}: {first['msg']}") from error
+
+
+def _relative(file: Path, root: Path) -> str:
+    return Path(os.path.relpath(file, root)).as_posix()
+
+
+def _records(file: Path) -> Iterator[Mapping[str, object]]:
+    if file.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(file) as table:
+                for batch in table.iter_batches(_BATCH):
+                    yield from batch.to_pylist()
+        except pa.ArrowInvalid as error:
+            raise ManifestError(f"{file}: {error}") from error
+        return
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ManifestError(f"{file}: row {number}: {error}") from error
+
+
+@contextmanager
+def _lines_writer(file: Path) -> Iterator[Callable[[list[Row]], None]]:
+    with file.open("w", encoding="utf-8") as lines:
+        yield lambda rows: lines.writelines(
+            row.model_dump_json(exclude_none=True) + "\n" for row in rows
+        )
+
+
+@contextmanager
+def _parquet_writer(file: Path) -> Iterator[Callable[[list[Row]], None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = ("width", "height", "jpeg_quality")
+    schema = pa.schema(
+        [(name, pa.int32() if name in numbers else pa.string()) for name in Row.model_fields]
+    )
+    with pq.ParquetWriter(file, schema) as table:
+        yield lambda rows: table.write_table(
+            pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema)
+        )

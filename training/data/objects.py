@@ -1,0 +1,139 @@
+"""Shapes of objects in pictures: from COCO annotations or from object maps."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.manifest import Row
+from training.data.pixels import read_picture
+
+
+class ObjectsError(ValueError):
+    """Object annotations cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One object."""
+
+    region: NDArray[np.bool_]
+    """Its pixels (H, W), at the picture's size."""
+    name: str | None
+    """What it is, if the annotations say so."""
+
+
+class Objects(Protocol):
+    """Knows the objects of pictures."""
+
+    def knows(self, row: Row) -> bool:
+        """Whether there may be objects in a picture."""
+
+    def of(self, row: Row) -> list[Shape]:
+        """The objects of a picture that is known, always in the same order."""
+
+
+class CocoObjects:
+    """COCO's `instances_*.json`: objects of pictures with the same file name, without crowds."""
+
+    def __init__(self, file: Path) -> None:
+        """Read the annotations.
+
+        Raises:
+            ObjectsError: the file is not in COCO's format.
+        """
+        try:
+            content = json.loads(file.read_bytes())
+            self._names = {c["id"]: str(c["name"]) for c in content["categories"]}
+            images = {i["id"]: i for i in content["images"]}
+            self._annotations: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            self._sizes: dict[str, tuple[int, int]] = {}
+            for annotation in content["annotations"]:
+                image = images[annotation["image_id"]]
+                name = Path(image["file_name"]).name
+                self._sizes[name] = (image["height"], image["width"])
+                if not annotation.get("iscrowd"):
+                    self._annotations[name].append(annotation)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ObjectsError(f"{file}: not COCO instance annotations: {error!r}") from error
+
+    def knows(self, row: Row) -> bool:
+        """Whether a picture has an annotated object."""
+        return Path(row.path).name in self._annotations
+
+    def of(self, row: Row) -> list[Shape]:
+        """The objects of a picture, in the file's order."""
+        name = Path(row.path).name
+        height, width = self._sizes[name]
+        return [
+            Shape(_decode(a["segmentation"], height, width), self._names[a["category_id"]])
+            for a in self._annotations[name]
+        ]
+
+
+class MapObjects:
+    """A folder of object maps: pictures of the same stem, one colour a class, black = background.
+
+    Each connected area of a class counts as an object. A black and white mask is such a map.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """List the maps.
+
+        Raises:
+            ObjectsError: there are none, or two for one stem.
+        """
+        self._files: dict[str, Path] = {}
+        for file in sorted(folder.rglob("*.png")):
+            if file.stem in self._files:
+                raise ObjectsError(
+                    f"two object maps for one stem: {self._files[file.stem]}, {file}"
+                )
+            self._files[file.stem] = file
+        if not self._files:
+            raise ObjectsError(f"{folder}: no object maps (*.png)")
+
+    def knows(self, row: Row) -> bool:
+        """Whether a picture has a map."""
+        return Path(row.path).stem in self._files
+
+    def of(self, row: Row) -> list[Shape]:
+        """The objects of a picture, by colour and then from top to bottom."""
+        import cv2
+
+        colours = read_picture(self._files[Path(row.path).stem]).astype(np.int32)  # (H, W, 3)
+        classes = colours @ np.array([1 << 16, 1 << 8, 1], np.int32)  # (H, W)
+        shapes = []
+        for value in np.unique(classes[classes > 0]):
+            count, areas = cv2.connectedComponents((classes == value).astype(np.uint8))
+            shapes += [Shape(areas == area, None) for area in range(1, count)]
+        return shapes
+
+
+def load(path: Path) -> Objects:
+    """Objects from COCO's JSON or from a folder of object maps.
+
+    Raises:
+        ObjectsError: they cannot be used.
+    """
+    return MapObjects(path) if path.is_dir() else CocoObjects(path)
+
+
+def _decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """The region (H, W) of COCO's polygons or run lengths."""
+    from pycocotools import mask as coco_mask
+
+    if isinstance(segmentation, list):
+        runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        runs = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        runs = segmentation
+    region: NDArray[np.bool_] = coco_mask.decode(runs).astype(bool)
+    return region

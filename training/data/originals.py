@@ -1,0 +1,76 @@
+"""The authentic pictures that forgeries are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.pictures import ALLOWED_FORMATS
+from training.data import manifest
+from training.data.labels import Kind
+from training.data.manifest import PictureUnreadableError, Row
+from training.data.pixels import read_picture
+
+_SUFFIXES = {f".{name.lower()}" for name in ALLOWED_FORMATS} | {".jpg", ".tif"}
+
+
+class NoOriginalsError(ValueError):
+    """A manifest or a folder holds no authentic picture."""
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Authentic pictures."""
+
+    root: Path
+    """Folder that the rows' paths are relative to."""
+    rows: tuple[Row, ...]
+    unreadable: tuple[str, ...] = ()
+    """What is wrong with the files of a folder that were left out."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of the rows, in their order."""
+        lines = "\n".join(row.model_dump_json() for row in self.rows)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def read(self, row: Row) -> NDArray[np.uint8]:
+        """Pixels (H, W, 3) of one of the pictures.
+
+        Raises:
+            PictureUnreadableError: it cannot be decoded.
+        """
+        return read_picture(self.root / row.path)
+
+
+def load(path: Path) -> Originals:
+    """The authentic rows of a manifest, or all pictures of a folder (called authentic).
+
+    Raises:
+        NoOriginalsError: there are none.
+    """
+    path = path.resolve()
+    originals = _folder(path) if path.is_dir() else _manifest(path)
+    if not originals.rows:
+        raise NoOriginalsError(f"{path}: no authentic pictures")
+    return originals
+
+
+def _manifest(file: Path) -> Originals:
+    rows = (row for row in manifest.read(file) if row.kind is Kind.AUTHENTIC)
+    return Originals(file.parent, tuple(rows))
+
+
+def _folder(folder: Path) -> Originals:
+    rows, unreadable = [], []
+    for file in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
+        source_id = file.relative_to(folder).with_suffix("").as_posix()
+        try:
+            rows.append(manifest.describe(file, folder, Kind.AUTHENTIC, source_id=source_id))
+        except PictureUnreadableError as error:
+            unreadable.append(str(error))
+    return Originals(folder, tuple(rows), tuple(unreadable))

@@ -1,0 +1,127 @@
+"""Training, validation and test parts that never share an original.
+
+The side of a picture follows from its source id and the seed alone, so that manifests made at
+different times, split apart or together, agree: what COCO's picture 9 became in one data set is on
+the same side as what it became in another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from training.data.manifest import SPLITS, Row, Split
+
+
+class SplitError(ValueError):
+    """The rows cannot be split as asked."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows are split.
+
+    Attributes:
+        validation: share of the originals, 0 to 1.
+        test: share of the originals, 0 to 1; what remains is for training.
+        seed: of the draw.
+        generators: generators that training must never see, as shell patterns.
+        sources: source ids that training must never see, as shell patterns (`imagenet/*`).
+        held_out_to: where both of these go.
+    """
+
+    validation: float = 0.1
+    test: float = 0.0
+    seed: int = 0
+    generators: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    held_out_to: Split = "test"
+
+    def __post_init__(self) -> None:
+        if min(self.validation, self.test) < 0 or self.validation + self.test > 1:
+            raise SplitError(
+                f"shares of validation ({self.validation}) and test ({self.test}) must be at"
+                " least 0 and at most 1 together"
+            )
+        if self.held_out_to == "train":
+            raise SplitError("what is held out cannot go to train")
+
+
+def assign(rows: Iterable[Row], plan: Plan) -> list[Row]:
+    """Give every row its split; earlier ones are forgotten.
+
+    Held-out generators: where an original has pictures of other generators too (or is in the set
+    itself), its side is drawn as ever. If that is where held-out pictures go, they go there with
+    it; else they get no split, since on either side they would do harm: on the drawn one the
+    generator would be seen, on the other the original would be on both.
+
+    Returns:
+        The rows in their order.
+
+    Raises:
+        SplitError: a part that was asked for stays empty, or a pattern fits nothing.
+    """
+    rows = list(rows)
+    makers = {row.generator for row in rows}
+    for pattern in plan.generators:
+        if not any(_matches(maker, [pattern]) for maker in makers):
+            known = ", ".join(sorted(filter(None, makers))) or "none"
+            raise SplitError(f"no generator {pattern} to hold out; there are: {known}")
+    for pattern in plan.sources:
+        if not any(fnmatchcase(row.source_id, pattern) for row in rows):
+            raise SplitError(f"no source id {pattern} to hold out")
+    shared = {row.source_id for row in rows if not _matches(row.generator, plan.generators)}
+    result = [row.model_copy(update={"split": _side(row, plan, shared)}) for row in rows]
+    wanted: dict[Split, bool] = {
+        "train": plan.validation + plan.test < 1,
+        "validation": plan.validation > 0,
+        "test": plan.test > 0,
+    }
+    if plan.generators or plan.sources:
+        wanted[plan.held_out_to] = True
+    there = {row.split for row in result}
+    for split in SPLITS:
+        if wanted[split] and split not in there:
+            raise SplitError(
+                f"no picture is for {split}: of {len(rows)} pictures and {len(_sources(rows))}"
+                " originals none was drawn or held out for it"
+            )
+    return result
+
+
+def leaks(rows: Iterable[Row]) -> dict[str, set[Split]]:
+    """The originals that are on more than one side, and the sides."""
+    sides: dict[str, set[Split]] = defaultdict(set)
+    for row in rows:
+        if row.split is not None:
+            sides[row.source_id].add(row.split)
+    return {source: found for source, found in sides.items() if len(found) > 1}
+
+
+def _side(row: Row, plan: Plan, shared: set[str]) -> Split | None:
+    if _matches(row.source_id, plan.sources):
+        return plan.held_out_to
+    if not _matches(row.generator, plan.generators):
+        return _drawn(row.source_id, plan)
+    if row.source_id not in shared or _drawn(row.source_id, plan) == plan.held_out_to:
+        return plan.held_out_to
+    return None
+
+
+def _drawn(source_id: str, plan: Plan) -> Split:
+    digest = hashlib.sha256(f"{plan.seed}:{source_id}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64  # uniform in [0, 1)
+    if place < plan.test:
+        return "test"
+    return "validation" if place < plan.test + plan.validation else "train"
+
+
+def _matches(name: str | None, patterns: Sequence[str]) -> bool:
+    return name is not None and any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _sources(rows: Iterable[Row]) -> set[str]:
+    return {row.source_id for row in rows}

@@ -1,0 +1,134 @@
+"""The network of a run before its first step: built, started, and made ready for many processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model import checkpoint
+from model.config import GammaConfig
+from model.network import GammaModel
+from training.config import ConfigError, Settings
+
+_LIBRARY_DROP_PATH = 0.1  # largest rate that the library's encoders are built with
+_RESIDUAL_GAIN = 20.0
+
+
+def build(settings: Settings) -> GammaModel:
+    """Build the network of a run; the seed decides every weight that is drawn.
+
+    Raises:
+        ConfigError: A setting of the model is wrong, or weights do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.train.seed)
+        try:
+            model = GammaModel(GammaConfig(**settings.model.model_dump(), trained=True))
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
+        if settings.start.patch_embedding == "high_pass":
+            start_high_pass(model)
+    try:
+        if settings.start.encoder:
+            checkpoint.load_backbone(model, settings.start.encoder)
+        if settings.start.checkpoint:
+            model.load_state_dict(checkpoint.load(settings.start.checkpoint).state_dict())
+    except (checkpoint.CheckpointError, RuntimeError) as error:
+        raise ConfigError(f"start: {error}") from error
+    for module in model.encoder.modules():
+        rate = getattr(module, "drop_prob", None)
+        if isinstance(rate, float):
+            module.drop_prob = rate * settings.start.drop_path / _LIBRARY_DROP_PATH  # type: ignore[assignment]
+    return model
+
+
+@torch.no_grad()
+def start_high_pass(model: GammaModel) -> None:
+    """Let the first convolution see the picture minus its local mean.
+
+    Its kernels become (5×5 as drawn) * (unit pulse - 3×3 mean), which is 7×7: the same as drawn
+    kernels on that residual, enlarged. They have zero mean, so flat areas give nothing.
+
+    Args:
+        model: A network whose first convolution is 7×7 on RGB; changed in place.
+    """
+    stages: Any = model.encoder.stages if hasattr(model.encoder, "stages") else None
+    if stages is None:
+        raise ConfigError(f"start.patch_embedding: not for {model.config.backbone}")
+    kernel = stages[0].patch_embeddings.proj.weight  # (C, 3, 7, 7)
+    inner = kernel[:, :, 1:-1, 1:-1]  # (C, 3, 5, 5)
+    pulse = torch.zeros(3, 3)
+    pulse[1, 1] = 1
+    filters = (pulse - 1 / 9).expand(3, 1, 3, 3)
+    std = torch.tensor(model.config.image_std)[:, None, None]
+    kernel.copy_(_RESIDUAL_GAIN * std * F.conv2d(inner, filters, padding=2, groups=3))
+
+
+def synchronise_batch_norm(model: GammaModel, device: torch.device) -> None:
+    """Let batch norm see the whole batch when several processes share it.
+
+    PyTorch's own layer does that on CUDA only; on a CPU ours takes its place. Parts that are
+    accumulated one after the other stay batches of their own.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            kind = nn.SyncBatchNorm if device.type == "cuda" else SharedBatchNorm
+            shared = kind(module.num_features, module.eps, module.momentum)
+            shared.load_state_dict(module.state_dict())
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, shared)
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, for any device."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) by the mean and variance over B, H, W of all processes."""
+        if not self.training:
+            return super().forward(x)
+        values = x.float()
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        sums = torch.cat([values.sum((0, 2, 3)), count])
+        sums = _sum(sums)  # (C + 1,)
+        total = sums[-1]
+        mean = sums[:-1] / total  # (C,)
+        centred = values - mean[:, None, None]
+        variance = _sum(centred.square().sum((0, 2, 3))) / total  # (C,)
+        self._follow(mean.detach(), (variance * total / (total - 1)).detach())
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of a batch."""
+        momentum = 0.1 if self.momentum is None else self.momentum
+        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
+            if running is not None:
+                running.lerp_(value, momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over processes that gradients pass: theirs is the sum, too."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total: Tensor = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,95 @@
+"""Which pictures a model is measured on: manifests, or a suite that names several."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from training.data import manifest
+from training.data.manifest import Row, Split
+
+
+class SuiteError(ValueError):
+    """A suite, or a manifest it names, cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSet:
+    """The pictures of a set that belong to the split asked for."""
+
+    name: str
+    folder: Path
+    """Paths of the rows are relative to it."""
+    rows: tuple[Row, ...]
+
+
+class Suite(BaseModel):
+    """A TOML file: under `[sets]`, names and manifests, relative to the file's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sets: dict[str, Path]
+
+
+def load_sets(sources: Sequence[Path], split: Split) -> list[PictureSet]:
+    """Load the pictures of one split.
+
+    Args:
+        sources: Manifests, and suites (`.toml`). A manifest's set is named like the file, or
+            like its folder if the file is called `manifest`.
+        split: The split whose rows are taken; a manifest without any splits is taken whole.
+
+    Raises:
+        SuiteError: A file is missing or not what it should be, or a set has no such rows.
+    """
+    files: dict[str, Path] = {}
+    for source in sources:
+        for name, file in _named(source).items():
+            if name in files:
+                raise SuiteError(f"two sets are called {name!r}: {files[name]} and {file}")
+            files[name] = file
+    return [_load_set(name, file, split) for name, file in files.items()]
+
+
+def check_sizes(sets: Sequence[PictureSet], crop: int | None) -> None:
+    """Raise SuiteError if any picture is smaller than the crop that all must bear."""
+    if crop is None:
+        return
+    rows = [(s.name, row, min(row.width, row.height)) for s in sets for row in s.rows]
+    small = [(name, row) for name, row, side in rows if side < crop]
+    if small:
+        name, row = small[0]
+        raise SuiteError(
+            f"{name}: {row.path} has {row.width} x {row.height} pixels, too small for a crop of "
+            f"{crop}, and so are {len(small) - 1} more; the largest crop for all pictures is "
+            f"{min(side for *_, side in rows)}"
+        )
+
+
+def _named(source: Path) -> dict[str, Path]:
+    if source.suffix != ".toml":
+        stem = source.stem
+        return {source.resolve().parent.name if stem == "manifest" else stem: source}
+    try:
+        suite = Suite.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise SuiteError(f"{source}: {error}") from error
+    return {name: source.parent / file for name, file in suite.sets.items()}
+
+
+def _load_set(name: str, file: Path, split: Split) -> PictureSet:
+    try:
+        rows = tuple(manifest.read(file))
+    except (OSError, ValueError) as error:
+        raise SuiteError(f"{file}: {error}") from error
+    splits = Counter(row.split for row in rows)
+    chosen = rows if set(splits) <= {None} else tuple(r for r in rows if r.split == split)
+    if not chosen:
+        held = ", ".join(f"{count} {name or 'without split'}" for name, count in splits.items())
+        raise SuiteError(f"{file}: no rows of split {split} ({held or 'it is empty'})")
+    return PictureSet(name, file.resolve().parent, chosen)

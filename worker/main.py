@@ -1,0 +1,69 @@
+"""`gamma worker`: one process, one device."""
+
+from __future__ import annotations
+
+import structlog
+
+from app.settings import Settings
+from app.store import Store, connect
+from model.detector import Detector
+from worker import metrics
+from worker.batch_worker import BatchWorker, worker_name
+from worker.processing import Processor, describe
+
+_RETRIES = 240  # about two minutes without Redis are outlasted with the work in hand
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings, *, burst: bool) -> None:
+    """Work until SIGINT or SIGTERM, then finish the batch at hand.
+
+    Args:
+        settings: those of this process.
+        burst: quit once the queue is empty.
+
+    Raises:
+        RedisUrlMissingError: no Redis is configured.
+        CheckpointError: the model cannot be loaded.
+        DeviceError: the device cannot be used, or failed at work; what was in hand is queued
+            again, and a supervisor should start a new process.
+        RedisError: Redis stayed away for minutes.
+        OSError: the metrics port is taken.
+    """
+    redis = connect(settings.required_redis_url, retries=_RETRIES)
+    detector = load_detector(settings)
+    detector.warm_up()
+    info = describe(detector, worker_name())
+    metrics.expose(info, settings.metrics_host, settings.metrics_port)
+    log.info("worker_ready", **info.model_dump(mode="json"))
+    worker = BatchWorker(
+        settings.queue,
+        redis,
+        Processor(detector, info, Store(redis)),
+        info,
+        max_batch=settings.max_batch,
+        window=settings.batch_window,
+        threads=settings.decode_threads,
+    )
+    # RQ's own lines repeat ours at `info`.
+    worker.work(burst=burst, logging_level="DEBUG" if settings.log_level == "debug" else "WARNING")
+    if worker.failure is not None:
+        raise worker.failure
+
+
+def load_detector(settings: Settings) -> Detector:
+    """The detector that the settings describe.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        DeviceError: the device cannot be used.
+    """
+    return Detector.from_pretrained(
+        settings.checkpoint,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_batch=settings.max_batch,
+        max_pixels=settings.max_pixels,
+        max_tiles=settings.max_tiles,
+    )

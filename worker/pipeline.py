@@ -1,0 +1,340 @@
+"""Three overlapping stages: fetch and decode → forward → conclude and deliver.
+
+Threads hand pictures on through bounded places: bytes that are fetched, crops that wait for the
+device, pictures that are in hand at all. So the device finds work ready whenever there is any, and
+memory depends on these bounds, not on the number or the size of the pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import structlog
+import torch
+from redis.exceptions import RedisError
+
+from app.schemas import Detection
+from model.engine import CropOutputs, DeviceError
+from worker import metrics
+from worker.heart import Progress
+from worker.policy import BatchPolicy, Share
+from worker.processing import Outcome, Processor, Ready
+
+_FETCHED_BYTES = 128 * 2**20
+"""Pictures that are fetched and not decoded yet: fetching pauses beyond."""
+_PIXELS = 32_000_000
+"""Pixels that are being decoded or concluded: further pictures of these steps pause beyond."""
+_WAITING_BATCHES = 4
+"""Full batches of crops that may wait for the device: decoding pauses beyond."""
+
+Result = Outcome | Exception | None
+"""None: there was nothing to do (finished, deleted or expired before)."""
+
+log = structlog.get_logger()
+
+
+class Budget:
+    """Holds threads back while too much of something is in hand.
+
+    It passes whatever comes while the limit is not reached, however large, so that nothing waits
+    for ever; what is in hand stays below the limit and one item more for each thread.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit: float = limit
+        self._used = 0
+        self._changed = threading.Condition()
+
+    def acquire(self, amount: int) -> None:
+        """Wait until the limit is not reached, then take `amount`."""
+        with self._changed:
+            self.wait()
+            self.take(amount)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the limit is not reached; False if `timeout` seconds were too short."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._used < self._limit, timeout)
+
+    def take(self, amount: int) -> None:
+        """Take `amount` without waiting."""
+        with self._changed:
+            self._used += amount
+
+    def release(self, amount: int) -> None:
+        """Give `amount` back."""
+        with self._changed:
+            self._used -= amount
+            self._changed.notify_all()
+
+    @contextmanager
+    def holding(self, amount: int) -> Iterator[None]:
+        """Take `amount` as long as the context lasts."""
+        self.acquire(amount)
+        try:
+            yield
+        finally:
+            self.release(amount)
+
+    def lift(self) -> None:
+        """Hold nobody back from now on."""
+        with self._changed:
+            self._limit = math.inf
+            self._changed.notify_all()
+
+
+@dataclass
+class _InHand:
+    """A decoded picture until the last of its crops is computed."""
+
+    ready: Ready
+    missing: int
+    parts: list[CropOutputs] = field(default_factory=list)
+
+
+class Pipeline:
+    """Takes ids of detections, delivers their results.
+
+    Args:
+        processor: does the work on one picture, and the forward pass.
+        max_batch: most crops in a forward pass.
+        window: see `BatchPolicy`.
+        threads: how many pictures are decoded, and how many concluded, at the same time.
+        deliver: called in one thread with all results that are there.
+        give_up: called when the device or the delivery has failed for good; what is not
+            computed by then never will be, and `close` ends the threads without it.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        max_batch: int,
+        window: float,
+        threads: int,
+        deliver: Callable[[dict[str, Result]], None],
+        give_up: Callable[[Exception], None],
+    ) -> None:
+        self._processor = processor
+        self._deliver = deliver
+        self._give_up = give_up
+        self._policy: BatchPolicy[str] = BatchPolicy(max_batch, window)
+        self._in_hand: dict[str, _InHand] = {}
+        self._progress = Progress()
+        self._arrival = threading.Condition()  # guards the three above and _closing
+        self._closing = False
+        self._bytes = Budget(_FETCHED_BYTES)
+        self._pixels = Budget(_PIXELS)
+        self._crops = Budget(_WAITING_BATCHES * max_batch)
+        self._names: SimpleQueue[Sequence[str] | None] = SimpleQueue()
+        self._results: SimpleQueue[tuple[str, Result] | None] = SimpleQueue()
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+        self._fetching = _start("fetch", self._fetch_all)
+        self._computing = _start("forward", self._forward_all)
+        self._delivering = _start("deliver", self._deliver_all)
+
+    def feed(self, names: Sequence[str]) -> None:
+        """Let these detections be done; each is delivered once."""
+        self._names.put(names)
+
+    def stalled(self) -> float:
+        """Seconds that crops have waited without any forward pass succeeding."""
+        with self._arrival:
+            return self._progress.stalled(time.monotonic())
+
+    def close(self) -> None:
+        """Wait until everything that was fed is delivered, then end all threads."""
+        self._names.put(None)
+        self._fetching.join()
+        self._decoders.shutdown()
+        with self._arrival:
+            self._closing = True
+            self._arrival.notify()
+        self._computing.join()
+        self._encoders.shutdown()
+        self._results.put(None)
+        self._delivering.join()
+
+    # -- fetch and decode ----------------------------------------------------------------------
+
+    def _fetch_all(self) -> None:
+        for names in iter(self._names.get, None):
+            self._fetch(names)
+
+    def _fetch(self, names: Sequence[str]) -> None:
+        store = self._processor.store
+        try:
+            with metrics.stage("fetch"):
+                records = store.start(names)
+        except Exception as error:
+            if len(names) == 1 or isinstance(error, RedisError):
+                self._results_are(names, error)
+                return
+            for name in names:  # one record that cannot be read must not fail the others
+                self._fetch([name])
+            return
+        self._results_are([name for name in names if name not in records], None)
+        for part in _parts(list(records.values())):
+            self._fetch_pictures(part)
+
+    def _fetch_pictures(self, records: list[Detection]) -> None:
+        size = sum(record.image.bytes for record in records)
+        self._bytes.acquire(size)
+        try:
+            with metrics.stage("fetch"):
+                pictures = self._processor.store.get_images([record.id for record in records])
+        except Exception as error:
+            self._bytes.release(size)
+            self._results_are([record.id for record in records], error)
+            return
+        for record, picture in zip(records, pictures, strict=True):
+            self._decoders.submit(self._decode, record, picture)
+
+    def _decode(self, record: Detection, picture: bytes | None) -> None:
+        with self._pixels.holding(_pixels(record)), metrics.stage("decode"):
+            decoded = self._processor.decode(record, picture)
+        self._bytes.release(record.image.bytes)
+        if not isinstance(decoded, Ready):
+            self._results.put((record.id, decoded))
+            return
+        crops = len(decoded.tiles)
+        self._crops.acquire(crops)
+        with self._arrival:
+            now = time.monotonic()
+            self._in_hand[record.id] = _InHand(decoded, crops)
+            self._policy.add(record.id, crops, now)
+            self._progress.waits(now)
+            self._arrival.notify()
+
+    def _results_are(self, names: Sequence[str], result: Result) -> None:
+        for name in names:
+            self._results.put((name, result))
+
+    # -- forward -------------------------------------------------------------------------------
+
+    def _forward_all(self) -> None:
+        while True:
+            with self._arrival:
+                while (due := self._policy.due_in(time.monotonic())) != 0:
+                    if self._closing and due is None:
+                        return
+                    # Nothing more can arrive while closing: what waits leaves at once.
+                    if self._closing:
+                        break
+                    self._arrival.wait(due)
+                shares, reason = self._policy.take()
+            metrics.BATCHES.labels(reason).inc()
+            try:
+                self._compute(shares)
+            except Exception as error:  # the device, or a fault of ours: not that of a picture
+                self._abort(error)
+                return
+            with self._arrival:
+                if not self._in_hand:
+                    self._progress.rests()
+
+    def _compute(self, shares: list[Share[str]]) -> None:
+        """Run a batch; if it raises, halve it until the culprit stands alone."""
+        items = [self._in_hand[share.key] for share in shares]
+        tiles = torch.cat(
+            [
+                item.ready.tiles[share.start : share.stop]
+                for item, share in zip(items, shares, strict=True)
+            ]
+        )  # (N, S, S, 3)
+        try:
+            outputs, seconds = self._processor.forward(tiles)
+        except DeviceError:
+            raise
+        except Exception as error:
+            if len(shares) == 1:
+                self._fail(shares[0].key, error)
+                return
+            log.warning("batch_halved", pictures=len(shares), error=repr(error))
+            half = len(shares) // 2
+            self._compute(shares[:half])
+            self._compute(shares[half:])
+            return
+        metrics.BATCH_PICTURES.observe(len(shares))
+        log.info("batch", pictures=len(shares), crops=len(tiles), seconds=round(seconds, 4))
+        start = 0
+        for item, share in zip(items, shares, strict=True):
+            stop = start + share.stop - share.start
+            item.parts.append(CropOutputs(*(part[start:stop] for part in outputs)))
+            item.ready.forward += seconds
+            item.missing -= stop - start
+            start = stop
+            if item.missing == 0:
+                item.ready.drop_tiles()
+                with self._arrival:
+                    del self._in_hand[share.key]
+                self._encoders.submit(self._conclude, share.key, item)
+        self._crops.release(len(tiles))
+        with self._arrival:
+            self._progress.succeeded(time.monotonic())
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """Give up one picture: what is computed of it, and what still waits."""
+        with self._arrival:
+            self._policy.discard(name)
+            item = self._in_hand.pop(name)
+        self._crops.release(item.missing)
+        self._results.put((name, error))
+
+    # -- conclude and deliver ------------------------------------------------------------------
+
+    def _conclude(self, name: str, item: _InHand) -> None:
+        with self._pixels.holding(_pixels(item.ready.detection)), metrics.stage("encode"):
+            self._results.put((name, self._processor.conclude(item.ready, item.parts)))
+
+    def _deliver_all(self) -> None:
+        closing = False
+        while not closing:
+            found = [self._results.get()]
+            while not self._results.empty():
+                found.append(self._results.get())
+            closing = None in found
+            results = dict(item for item in found if item is not None)
+            if results:
+                try:
+                    self._deliver(results)
+                except Exception as error:  # Redis stayed away: others will do these again
+                    self._abort(error)
+                    return
+
+    def _abort(self, error: Exception) -> None:
+        self._crops.lift()
+        self._bytes.lift()
+        self._give_up(error)
+
+
+def _parts(records: list[Detection]) -> Iterator[list[Detection]]:
+    """Cut a list into parts whose pictures have not many more bytes than may be fetched."""
+    part: list[Detection] = []
+    size = 0
+    for record in records:
+        if part and size + record.image.bytes > _FETCHED_BYTES // 2:
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += record.image.bytes
+    if part:
+        yield part
+
+
+def _pixels(record: Detection) -> int:
+    return record.image.width * record.image.height
+
+
+def _start(name: str, target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
