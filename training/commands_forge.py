@@ -1,4 +1,4 @@
-"""`gamma-train data tamper`, `data inpaint`, `data blend` and `data align`: they make pictures."""
+"""The `gamma-train data` commands that make pictures: tamper, inpaint, blend, crop and align."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from training.data import journal, objects, originals
 from training.data.align import Aligner
 from training.data.blend import Blender
+from training.data.crop import Cropper
 from training.data.engines import ClassicalEngine, Engine, EngineError
 from training.data.inpaint import Inpainter, InpaintError, Plan
 from training.data.journal import Report, RunMismatchError, SkippedError
@@ -238,6 +239,29 @@ def align(
             title=f"to JPEG {quality}, {subsampling}, in {out}",
         )
     _output.print(f"JPEG quality {quality}, colour subsampling {subsampling}")
+    _tell(report)
+
+
+def crop(
+    pictures: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Manifest of any kinds")
+    ],
+    out: _Out,
+    size: Annotated[int, typer.Option(min=1, help="Side of the central square, pixels")],
+    workers: _Workers = _CORES,
+) -> None:
+    """Cut all pictures to one size, lossless; smaller ones are passed over."""
+    with _told():
+        cropper = Cropper(pictures, out, size=size)
+        report = journal.carry_out(
+            out,
+            cropper.settings,
+            len(cropper.rows),
+            cropper.make,
+            workers=workers,
+            title=f"central {size} x {size} pixels, in {out}",
+        )
+    _output.print(f"{cropper.passed_over} smaller pictures passed over")
     _tell(report)
 
 
