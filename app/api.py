@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> ASGIApp:
         redoc_url=None,
     )
     api.state.service = service
+    api.state.keys = settings.api_keys
     problems.install(api)
     for module in (detections, system, page):
         api.include_router(module.router)

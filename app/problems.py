@@ -16,6 +16,9 @@ from app.schemas import ErrorCode, Problem
 MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.KEY_MISSING: (401, "A key is needed"),
+    ErrorCode.KEY_INVALID: (403, "The key is not accepted"),
+    ErrorCode.RATE_LIMITED: (429, "The rate limit is reached"),
     ErrorCode.MALFORMED_REQUEST: (400, "The request is malformed"),
     ErrorCode.FILE_MISSING: (400, "No file was sent"),
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
@@ -33,6 +36,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.DETECTION_EXPIRED: (410, "The detection has expired"),
     ErrorCode.QUEUE_TIMEOUT: (410, "The detection expired in the queue"),
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),
+    ErrorCode.QUEUE_SLOW: (503, "The queue is too slow"),
     ErrorCode.REDIS_UNAVAILABLE: (503, "Redis is unavailable"),
     ErrorCode.STORAGE_FULL: (503, "The storage is full"),
     ErrorCode.NO_WORKER: (503, "No worker is ready"),

@@ -18,6 +18,9 @@ Seconds = Annotated[float, Field(ge=0, description="seconds")]
 class ErrorCode(StrEnum):
     """Every stable error code of the service; `app.problems` gives each its HTTP status."""
 
+    KEY_MISSING = "key_missing"
+    KEY_INVALID = "key_invalid"
+    RATE_LIMITED = "rate_limited"
     MALFORMED_REQUEST = "malformed_request"
     FILE_MISSING = "file_missing"
     FILE_EMPTY = "file_empty"
@@ -34,6 +37,7 @@ class ErrorCode(StrEnum):
     DETECTION_FAILED = "detection_failed"
     DETECTION_EXPIRED = "detection_expired"
     QUEUE_FULL = "queue_full"
+    QUEUE_SLOW = "queue_slow"
     QUEUE_TIMEOUT = "queue_timeout"
     REDIS_UNAVAILABLE = "redis_unavailable"
     STORAGE_FULL = "storage_full"

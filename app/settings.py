@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, SecretStr
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from app.keys import Keys
 
 CONFIG_VARIABLE = "GAMMA_CONFIG"
 SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
@@ -42,6 +45,11 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address the API binds")
     port: int = Field(8000, description="port of the API", ge=0, le=65535)
+    api_keys: Annotated[Keys, NoDecode, BeforeValidator(Keys.parse)] = Field(
+        Keys(),
+        description="callers and their secrets, `name=secret` or `name=sha256:…`, by commas or "
+        "lines; unset: no key is asked for",
+    )
     allow_anonymous: bool = Field(
         False, description="bind beyond loopback although anyone who connects may use the API"
     )

@@ -1,8 +1,9 @@
-"""Augmentation of Wang et al. 2020, on whole pictures or on windows of them.
+"""Augmentation of Wang et al. 2020, and what may have happened to a picture before it.
 
-Blur and compression act on pixels near by only: within `MARGIN`. So a window of the picture gives
-the same pixels as the whole picture would, if it begins on the compression's grid (`GRID`) and
-reaches `MARGIN` beyond what is wanted; that is what `training.dataset` cuts.
+The former works on whole pictures or on windows of them. Blur and compression act on pixels near by
+only: within `MARGIN`. So a window of the picture gives the same pixels as the whole picture would,
+if it begins on the compression's grid (`GRID`) and reaches `MARGIN` beyond what is wanted; that is
+what `training.dataset` cuts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from PIL import Image
 from training.config import AugmentSettings
 
 Picture = NDArray[np.uint8]
+Region = NDArray[np.uint8]
 
 GRID = 16
 """Pixels of a coding unit of a JPEG with halved chroma."""
@@ -42,6 +44,10 @@ class Augmentation:
     """What compresses: `cv2` or `pil`."""
     flip: bool
     """Whether the crop is mirrored."""
+    earlier: tuple[int, int, int] | None = None
+    """Quality of an earlier compression, and where its grid lies: rows and columns, 0 to 15."""
+    scale: float | None = None
+    """Factor of another size."""
 
 
 def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
@@ -57,13 +63,46 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
     low, high = settings.jpeg_quality
     quality = int(rng.integers(low, high + 1))
     b, c, s, hue = (float(factor) for factor in factors)
+    earlier, rescaled, place = rng.random(3)
+    first = int(rng.integers(low, high + 1)), *(int(n) for n in rng.integers(0, GRID, 2))
+    smallest, largest = np.log(settings.scale)
     return Augmentation(
         jitter=(1 + b, 1 + c, 1 + s, hue) if jitters < settings.jitter else None,
         sigma=sigma if blurs < settings.probability else None,
         quality=quality if compresses < settings.probability else None,
         encoder="cv2" if by_cv2 < 0.5 else "pil",
         flip=bool(flips < settings.flip),
+        earlier=first if earlier < settings.earlier_jpeg else None,
+        scale=float(np.exp(smallest + place * (largest - smallest)))
+        if rescaled < settings.rescale
+        else None,
     )
+
+
+def apply_history(
+    picture: Picture, region: Region, augmentation: Augmentation
+) -> tuple[Picture, Region]:
+    """Compress and change the size of a whole picture, in this order.
+
+    Args:
+        picture: RGB pixels (H, W, 3).
+        region: Its region mask (H, W).
+        augmentation: What to do.
+
+    Returns:
+        Pixels (H', W', 3) and mask (H', W').
+    """
+    if augmentation.earlier is not None:
+        quality, top, left = augmentation.earlier
+        wider = cv2.copyMakeBorder(picture, top, 0, left, 0, cv2.BORDER_REFLECT)
+        picture = _compress(np.asarray(wider, np.uint8), quality, augmentation.encoder)[top:, left:]
+    if augmentation.scale is not None:
+        height, width = (max(1, round(side * augmentation.scale)) for side in region.shape)
+        how = cv2.INTER_AREA if augmentation.scale < 1 else cv2.INTER_CUBIC
+        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+        mask = cv2.resize(region, (width, height), interpolation=cv2.INTER_NEAREST)
+        region = np.asarray(mask, np.uint8)
+    return picture, region
 
 
 def apply_photometric(picture: Picture, augmentation: Augmentation) -> Picture:

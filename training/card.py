@@ -139,7 +139,9 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
             f"Trained from {start}, at most {train.epochs} epochs of "
             f"{settings.data.epoch_fraction:.0%} of the data, batch {train.batch_size}, learning "
             f"rate {train.learning_rate:g}, seed {train.seed}; augmentation: blur and JPEG with "
-            f"probability {settings.augment.probability:g} each, flip {settings.augment.flip:g}.",
+            f"probability {settings.augment.probability:g} each, flip {settings.augment.flip:g}, "
+            f"an earlier JPEG {settings.augment.earlier_jpeg:g}, another size "
+            f"{settings.augment.rescale:g}.",
         ]
     return lines
 

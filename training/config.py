@@ -81,6 +81,14 @@ class AugmentSettings(_Section):
     """Lowest and highest quality of the compression, each as likely."""
     flip: Share = 0.5
     """Probability of a mirror image."""
+    earlier_jpeg: Share = 0.0
+    """Probability of a compression before everything else, on a grid of its own. Photographs on the
+    web were often saved more than once and generated pictures seldom: that must not tell them
+    apart. Neither the paper nor Wang et al. have it."""
+    rescale: Share = 0.0
+    """Probability of another size, after that compression. Neither of them has it."""
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
+    """Smallest and largest factor of such a size, each as likely on a logarithmic scale."""
     jitter: Share = 0.0
     """Probability of a change of colours. The paper lists it; the code of Wang et al. has none."""
     brightness: Share = 0.2
@@ -97,6 +105,8 @@ class AugmentSettings(_Section):
         low, high = self.jpeg_quality
         if not 1 <= low <= high <= 100:
             raise ValueError("jpeg_quality must be two numbers of 1 to 100, the lower one first")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("scale must be two numbers, the lower one first")
         return self
 
 

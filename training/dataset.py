@@ -237,7 +237,7 @@ class TrainingCrops(_Crops, Dataset[Sample]):
         entropy = [_CROP_STREAM, settings.train.seed, request.epoch, request.draw]
         rng = np.random.default_rng(entropy)
         augmentation = augment.draw(settings.augment, rng)
-        picture, region = self._read(request.row)
+        picture, region = augment.apply_history(*self._read(request.row), augmentation)
         size, padding = settings.model.crop_size, settings.data.padding
         if settings.data.small_pictures == "replicate":
             missing = [(0, max(0, size - length)) for length in region.shape]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import photo
-from training.augment import Augmentation, apply_photometric, draw
+from training.augment import Augmentation, apply_history, apply_photometric, draw
 from training.config import AugmentSettings
 from training.dataset import cut_augmented
 
@@ -82,3 +82,39 @@ def test_a_window_gives_what_the_whole_picture_gives(encoder: str, top: int, lef
         whole = np.pad(apply_photometric(pixels, augmentation), ((1, 1), (1, 1), (0, 0)))
         expected = whole[top + 1 : top + 97, left + 1 : left + 97]
         np.testing.assert_array_equal(cut_augmented(pixels, top, left, 96, augmentation), expected)
+
+
+def test_an_earlier_compression_lies_on_its_own_grid() -> None:
+    pixels = picture(96, 80)
+    region = np.zeros((80, 96), np.uint8)
+    changed, mask = apply_history(
+        pixels, region, Augmentation(None, None, None, "cv2", False, earlier=(30, 5, 11))
+    )
+    assert mask is region
+    assert changed.shape == pixels.shape
+    steps = np.abs(np.diff(changed.astype(int), axis=1)).mean(axis=(0, 2))  # (95,)
+    assert int(steps.argmax() + 1 + 11) % 8 == 0
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5])
+def test_another_size_moves_picture_and_mask_alike(scale: float) -> None:
+    region = np.zeros((80, 96), np.uint8)
+    region[20:40, 48:] = 1
+    pixels = np.repeat(region[..., None] * np.uint8(200), 3, axis=2)
+    changed, mask = apply_history(
+        pixels, region, Augmentation(None, None, None, "cv2", False, scale=scale)
+    )
+    assert changed.shape[:2] == mask.shape == (80 * scale, 96 * scale)
+    assert ((changed[..., 0] > 100) == (mask == 1)).mean() > 0.98
+
+
+def test_what_happened_before_is_drawn_as_the_settings_say() -> None:
+    settings = AugmentSettings(earlier_jpeg=0.4, rescale=0.2, scale=(0.5, 2.0))
+    rng = np.random.default_rng(0)
+    drawn = [draw(settings, rng) for _ in range(4000)]
+    assert np.mean([a.earlier is not None for a in drawn]) == pytest.approx(0.4, abs=0.03)
+    scales = [a.scale for a in drawn if a.scale is not None]
+    assert len(scales) / 4000 == pytest.approx(0.2, abs=0.03)
+    assert 0.5 <= min(scales) < 0.51
+    assert 1.96 < max(scales) <= 2
+    assert np.mean(np.array(scales) < 1) == pytest.approx(0.5, abs=0.06)

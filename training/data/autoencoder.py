@@ -165,7 +165,7 @@ def load(model: str, device: str) -> Autoencoder:
             network.load_state_dict(_tensors(file))
         except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
             raise EngineError(f"{file}: not the weights of TAEF2's {part}: {error}") from error
-    return tiny.to(device).eval()
+    return tiny.to(device, memory_format=torch.channels_last).eval()
 
 
 class AutoencoderEngine:

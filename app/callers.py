@@ -1,0 +1,57 @@
+"""Who calls: the `Authorization: Bearer` header, read before anything else of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from app.keys import ANONYMOUS, Keys
+from app.problems import ServiceError
+from app.schemas import ErrorCode
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request, and owns what it makes."""
+
+    name: str
+
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="key",
+    description="A secret of `GAMMA_API_KEYS`. Without keys the API serves anyone it is bound for.",
+)
+
+
+async def identify(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """The caller by its key; everyone is `anonymous` while there are no keys.
+
+    Raises:
+        ServiceError: `key_missing`, `key_invalid`.
+    """
+    caller = _caller(cast(Keys, request.app.state.keys), credentials)
+    request.state.caller = caller.name
+    return caller
+
+
+def _caller(keys: Keys, credentials: HTTPAuthorizationCredentials | None) -> Caller:
+    if not keys:
+        return Caller(ANONYMOUS)
+    if credentials is None:
+        raise ServiceError(
+            ErrorCode.KEY_MISSING, "Send your key in the header `Authorization: Bearer …`."
+        )
+    name = keys.caller_of(credentials.credentials)
+    if name is None:
+        raise ServiceError(ErrorCode.KEY_INVALID, "This key is not known.")
+    return Caller(name)
+
+
+TheCaller = Annotated[Caller, Depends(identify)]
