@@ -1,6 +1,6 @@
 # Two images from one file:
 #
-#   docker build --target api .       HTTP API and page; holds no torch
+#   docker build --target api .       HTTP API and page, and delivery of webhooks; holds no torch
 #   docker build --target worker .    model worker for CPUs
 #   docker build --target worker --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 #                                     model worker for NVIDIA GPUs
@@ -15,16 +15,8 @@ FROM python:3.11.15-slim-trixie AS base
 # download them again. pip stays outside the virtual environment: /opt/gamma is all that goes on.
 FROM base AS requirements
 WORKDIR /src
-COPY pyproject.toml constraints.txt ./
-RUN python <<PYTHON
-import tomllib
-from pathlib import Path
-
-project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-core = project["dependencies"]
-Path("api.txt").write_text("\n".join(core))
-Path("worker.txt").write_text("\n".join(core + project["optional-dependencies"]["worker"]))
-PYTHON
+COPY pyproject.toml constraints.txt deploy/requirements.py ./
+RUN python requirements.py > api.txt && python requirements.py worker > worker.txt
 RUN python -m venv --without-pip /opt/gamma
 
 
@@ -60,8 +52,8 @@ RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
 
 
 # What both images share: an unprivileged user with a fixed id, no installer, nothing to write to
-# but /tmp. They bind every interface, since nothing reaches a container's loopback; the API still
-# refuses to start so without GAMMA_ALLOW_ANONYMOUS.
+# but /tmp. They bind every interface, since nothing reaches a container's loopback; without keys
+# the API still refuses to start so.
 FROM base AS runtime
 RUN pip uninstall --yes --root-user-action=ignore pip setuptools wheel \
     && groupadd --gid 10001 gamma \
@@ -96,9 +88,9 @@ LABEL org.opencontainers.image.title="GAMMA worker" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-trixie"
 USER 10001:10001
 EXPOSE 9400
-# The port opens once the model is warm; a large one from a hub has to be fetched first.
+# The port opens once the model is warm; the gauge falls while the device does not answer.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --start-interval=2s \
-    CMD python -I /usr/local/bin/healthcheck.py "$GAMMA_METRICS_PORT" /metrics
+    CMD python -I /usr/local/bin/healthcheck.py "$GAMMA_METRICS_PORT" /metrics "gamma_worker_up 1.0"
 CMD ["worker"]
 
 
@@ -107,7 +99,7 @@ COPY --from=build-api /opt/gamma /opt/gamma
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="GAMMA API" \
-      org.opencontainers.image.description="AI-generated image detection: HTTP API and page" \
+      org.opencontainers.image.description="AI-generated image detection: HTTP API, page, webhooks" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \

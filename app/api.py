@@ -9,14 +9,16 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app import problems
+from app import metrics, problems
+from app.admission import Gate
 from app.jobs import JobQueue
 from app.middleware import Observed
-from app.routes import detections, page, system
+from app.routes import detections, page, pictures, submissions, system
 from app.service import Service
 from app.settings import Settings
 from app.store import Store, connect
 from app.waiting import FinishedEvents
+from app.webhooks.queue import Deliveries
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -28,7 +30,8 @@ def create_app(settings: Settings) -> ASGIApp:
     url = settings.required_redis_url
     redis = connect(url)
     store, queue = Store(redis), JobQueue(redis, settings)
-    service = Service(settings, store, queue, FinishedEvents(url))
+    deliveries = Deliveries(redis, settings) if settings.webhook_secrets else None
+    service = Service(settings, store, queue, FinishedEvents(url), deliveries)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -46,8 +49,10 @@ def create_app(settings: Settings) -> ASGIApp:
     )
     api.state.service = service
     api.state.keys = settings.api_keys
+    api.state.gate = Gate(settings, redis)
     problems.install(api)
-    for module in (detections, system, page):
+    for module in (submissions, detections, pictures, system, page):
         api.include_router(module.router)
+        metrics.start_at_zero(module.router.routes)
     page.mount_static(api)
     return Observed(api)

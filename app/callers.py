@@ -36,13 +36,13 @@ async def identify(
     Raises:
         ServiceError: `key_missing`, `key_invalid`.
     """
-    caller = _caller(cast(Keys, request.app.state.keys), credentials)
+    caller = _caller(cast(Keys | None, request.app.state.keys), credentials)
     request.state.caller = caller.name
     return caller
 
 
-def _caller(keys: Keys, credentials: HTTPAuthorizationCredentials | None) -> Caller:
-    if not keys:
+def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None) -> Caller:
+    if keys is None:
         return Caller(ANONYMOUS)
     if credentials is None:
         raise ServiceError(

@@ -142,6 +142,27 @@ def worker(
 
 
 @app.command()
+def webhooks(metrics_port: MetricsPort = None) -> None:
+    """Deliver webhooks: one process is enough, more share the work."""
+    from redis.exceptions import RedisError
+
+    from app.settings import RedisUrlMissingError
+    from app.webhooks.worker import WebhooksOffError, WorkerStoppedError, run
+
+    settings = _settings(metrics_port=metrics_port)
+    try:
+        run(settings)
+    except (
+        WebhooksOffError,
+        WorkerStoppedError,
+        RedisUrlMissingError,
+        RedisError,
+        OSError,
+    ) as error:
+        raise _fail(error) from None
+
+
+@app.command()
 def detect(
     files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", exists=True)],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,

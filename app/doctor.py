@@ -25,6 +25,7 @@ def examine(settings: Settings) -> bool:
     checks: tuple[tuple[str, Callable[[Settings], str]], ...] = (
         ("Redis", _redis),
         ("model and device", _model),
+        ("access", _access),
         ("limits", _limits),
     )
     for subject, check in checks:
@@ -86,9 +87,16 @@ def _model(settings: Settings) -> str:
     )
 
 
+def _access(settings: Settings) -> str:
+    if settings.api_keys is None:
+        return "no keys: whoever reaches the API may use it"
+    return f"keys of {', '.join(settings.api_keys.digests)}"
+
+
 def _limits(settings: Settings) -> str:
     return (
         f"{settings.max_upload.human_readable()} a file, "
         f"{settings.max_pixels / 1e6:.0f} megapixels, {settings.max_tiles} crops a picture, "
-        f"{settings.queue_limit} waiting jobs, kept for {settings.retention / 3600:g} h"
+        f"{settings.queue_limit} waiting jobs, {settings.rate_limit or 'any number of'} pictures a "
+        f"caller, kept for {settings.retention / 3600:g} h"
     )

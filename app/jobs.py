@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.client import Pipeline
@@ -18,6 +18,21 @@ from app.settings import Settings
 RESULT_TTL = 600  # s; only RQ's own tools read it, the answer is in our record
 FAILURE_TTL = 86_400  # s; RQ's default is one year
 JOB_TIMEOUT = 600  # s
+
+# KEYS: queue; ARGV: what precedes a job's id in its key. Returns how many jobs wait, and when the
+# first of them was enqueued. Where no worker clears them away, jobs that outlived their `ttl` stand
+# before the others, listed but gone: the first that is there is searched by halves.
+_BACKLOG = """
+local waiting = redis.call('LLEN', KEYS[1])
+local low, high, place, since = 0, waiting, 0, false
+while low < high do
+  local id = redis.call('LINDEX', KEYS[1], place)
+  local found = redis.call('HGET', ARGV[1] .. id, 'enqueued_at')
+  if found then since, high = found, place else low = place + 1 end
+  place = math.floor((low + high) / 2)
+end
+return {waiting, since}
+"""
 
 
 class JobQueue:
@@ -51,20 +66,50 @@ class JobQueue:
             pipeline=pipeline,
         )
 
+    def withdraw(self, pipeline: Pipeline, detection_id: str) -> None:
+        """Add to `pipeline` what takes a job that waits off the queue.
+
+        A worker that has just popped it finds nothing to do.
+        """
+        pipeline.lrem(self._queue.key, 1, detection_id)
+        pipeline.delete(Job.key_for(detection_id))
+
     def depth(self) -> int:
         """Number of jobs that wait."""
         return self._redis.llen(self._queue.key)
 
     def oldest_age(self) -> float:
         """Seconds that the job at the head of the queue has waited; 0 with an empty queue."""
-        head = cast(list[bytes], self._redis.lrange(self._queue.key, 0, 0))
-        if not head:
-            return 0.0
-        key = Job.key_for(head[0].decode())
-        enqueued_at = cast(bytes | None, self._redis.hget(key, "enqueued_at"))
-        if enqueued_at is None:
-            return 0.0
-        return max(0.0, time.time() - _parse_time(enqueued_at.decode()))
+        with self._redis.pipeline(transaction=False) as pipeline:
+            ask_backlog(pipeline, self._queue.name)
+            return read_backlog(*pipeline.execute()).oldest_age
+
+
+class Backlog(NamedTuple):
+    """What waits in a queue."""
+
+    depth: int
+    """Number of jobs."""
+    oldest_age: float
+    """Seconds that the job at the head has waited; 0 with an empty queue."""
+
+
+def queue_key(queue: str) -> str:
+    """Key of the list in which the RQ queue of that name keeps the ids that wait."""
+    return f"{Queue.redis_queue_namespace_prefix}{queue}"
+
+
+def ask_backlog(pipeline: Pipeline, queue: str) -> None:
+    """Add the question for the backlog of the RQ queue of that name to `pipeline`."""
+    pipeline.eval(_BACKLOG, 1, queue_key(queue), Job.key_for(""))
+
+
+def read_backlog(reply: list[Any]) -> Backlog:
+    """The backlog in the reply to `ask_backlog`."""
+    depth, enqueued_at = reply
+    if enqueued_at is None:
+        return Backlog(depth, 0.0)
+    return Backlog(depth, max(0.0, time.time() - _parse_time(enqueued_at.decode())))
 
 
 def _parse_time(text: str) -> float:

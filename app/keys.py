@@ -25,10 +25,7 @@ class Keys:
         digests: SHA-256 of the secret, by the name of the caller.
     """
 
-    digests: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-
-    def __bool__(self) -> bool:
-        return bool(self.digests)
+    digests: Mapping[str, bytes] = field(repr=False)
 
     def caller_of(self, secret: str) -> str | None:
         """Name of the caller that a secret belongs to, or None.

@@ -1,20 +1,42 @@
-"""Prometheus metrics of the API process, and of the queue it feeds."""
+"""Prometheus metrics of the API process, of Redis, and of the queues in it.
+
+`docs/metrics.md` lists every metric of every process; a test compares the two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import structlog
-from prometheus_client import REGISTRY, Counter, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from fastapi.routing import APIRoute
+from prometheus_client import (
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
+from starlette.routing import BaseRoute
 
-from app.jobs import JobQueue
-from app.store import Store
+from app.jobs import Backlog, ask_backlog, read_backlog
+from app.schemas import ErrorCode
+from app.settings import Settings
+from app.store import connect, count_workers
+from app.webhooks import queue as webhooks
+
+UNCOUNTED = frozenset({"/livez", "/readyz"})
+"""Routes that orchestrators ask all the time: they would hide what callers see."""
 
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # s
 _POWERS_OF_TWO = tuple(float(2**power) for power in range(12, 28, 2))
+_UNDOCUMENTED_STATUSES = frozenset({500, 503})  # every route can meet them
+_REDIS_TIMEOUT = 2.0  # s; a scrape has to be answered within 10 s, with Redis or without
 
 log = structlog.get_logger()
 
@@ -31,36 +53,100 @@ REQUEST_DURATION = Histogram(
 REJECTIONS = Counter("gamma_http_rejections", "Requests refused, by error code", ["reason"])
 UPLOAD_BYTES = Histogram("gamma_upload_bytes", "Accepted uploads", buckets=_POWERS_OF_TWO)
 IMAGE_PIXELS = Histogram("gamma_image_pixels", "Accepted pictures", buckets=_POWERS_OF_TWO)
+CACHED = Counter("gamma_detections_cached", "Detections answered with an earlier result")
+WAITING = Gauge("gamma_http_requests_waiting", "Requests that are held by `Prefer: wait`")
+
+for _code in ErrorCode:
+    REJECTIONS.labels(_code)
 
 
-class _Backlog(Collector):
-    """Reads the queue at scrape time; never runs RQ's registry clean-up."""
+def start_at_zero(routes: Iterable[BaseRoute]) -> None:
+    """Make the series of these routes, so that their first request is seen as a rise."""
+    for route in routes:
+        if isinstance(route, APIRoute) and route.path not in UNCOUNTED:
+            statuses = {route.status_code or 200, *map(int, route.responses)}
+            for method in route.methods or ():
+                REQUEST_DURATION.labels(method, route.path)
+                for status in statuses | _UNDOCUMENTED_STATUSES:
+                    REQUESTS.labels(method, route.path, status)
 
-    def __init__(self, queue: JobQueue, store: Store) -> None:
-        self._queue = queue
-        self._store = store
+
+class _House(Collector):
+    """Reads queues, workers and Redis at scrape time, in one round trip.
+
+    It never runs RQ's registry clean-up. Without Redis it says so, within seconds, and what only
+    Redis knows is absent.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = connect(settings.required_redis_url, retries=0, timeout=_REDIS_TIMEOUT)
+        self._settings = settings
 
     def describe(self) -> Iterable[Metric]:
         return ()  # registration must not need Redis
 
     def collect(self) -> Iterable[Metric]:
+        settings = self._settings
+        yield _gauge(
+            "gamma_queue_limit", "Jobs that may wait; more are refused", settings.queue_limit
+        )
+        started = time.perf_counter()
         try:
-            depth, age = self._queue.depth(), self._queue.oldest_age()
-            workers = len(self._store.live_workers())
+            with self._redis.pipeline(transaction=False) as pipeline:
+                ask_backlog(pipeline, settings.queue)
+                ask_backlog(pipeline, webhooks.queue_name(settings))
+                count_workers(pipeline)
+                pipeline.info()
+                detections, deliveries, workers, info = pipeline.execute()
         except RedisError as error:
-            # The gauges are then absent, which is what alerts look for; the rest is still served.
-            log.error("backlog_unreadable", error=str(error))
+            log.error("redis_unreadable", error=str(error))
+            yield _gauge("gamma_redis_up", "Whether Redis answers this process", 0)
             return
-        yield GaugeMetricFamily("gamma_queue_depth", "Jobs that wait", depth)
-        yield GaugeMetricFamily("gamma_queue_oldest_age_seconds", "Wait of the oldest job", age)
-        yield GaugeMetricFamily("gamma_workers", "Live, warm workers", workers)
+        seconds = time.perf_counter() - started
+        yield _gauge("gamma_redis_up", "Whether Redis answers this process", 1)
+        yield _gauge("gamma_redis_round_trip_seconds", "Time this scrape waited for Redis", seconds)
+        yield from _redis(info)
+        yield _gauge(
+            "gamma_redis_memory_limit_bytes",
+            "Memory above which uploads are refused; 0: there is no limit",
+            info["maxmemory"] * settings.storage_limit,
+        )
+        yield from _queue("gamma_queue", read_backlog(detections))
+        yield from _queue("gamma_webhook_queue", read_backlog(deliveries))
+        yield _gauge("gamma_workers", "Live, warm workers", workers)
 
 
-def expose(queue: JobQueue, store: Store, host: str, port: int) -> None:
-    """Serve this process's metrics, and the backlog, on their own port.
+def _queue(prefix: str, backlog: Backlog) -> Iterator[Metric]:
+    yield _gauge(f"{prefix}_depth", "Jobs that wait in the queue", backlog.depth)
+    yield _gauge(f"{prefix}_oldest_age_seconds", "Wait of the job at the head", backlog.oldest_age)
+
+
+def _redis(info: Mapping[str, Any]) -> Iterator[Metric]:
+    durable = info["aof_enabled"] == 1 and info["aof_last_write_status"] == "ok"
+    yield _gauge("gamma_redis_append_only", "Whether Redis writes its append-only file", durable)
+    yield _gauge("gamma_redis_clients", "Connections to Redis", info["connected_clients"])
+    yield _gauge("gamma_redis_memory_bytes", "Memory that Redis uses", info["used_memory"])
+    yield CounterMetricFamily(
+        "gamma_redis_commands", "Commands Redis has run", info["total_commands_processed"]
+    )
+    yield CounterMetricFamily(
+        "gamma_redis_evicted_keys",
+        "Keys Redis has thrown away for want of memory",
+        info["evicted_keys"],
+    )
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value)
+
+
+def expose(settings: Settings) -> None:
+    """Serve this process's metrics, and those of Redis and the queue, on their own port.
 
     Raises:
         OSError: the port is taken.
+        RedisUrlMissingError: no Redis is configured.
     """
-    REGISTRY.register(_Backlog(queue, store))
-    start_http_server(port, host)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    REGISTRY.register(_House(settings))
+    start_http_server(settings.metrics_port, settings.metrics_host)

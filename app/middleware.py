@@ -10,12 +10,12 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS
+from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_UNCOUNTED = frozenset({"/livez", "/readyz"})
+_METHOD_NOT_ALLOWED = 405
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -53,7 +53,7 @@ class Observed:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = state["request_id"]
-                for name, value in _SECURITY_HEADERS.items():
+                for name, value in {**_SECURITY_HEADERS, **state.get("headers", {})}.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -66,9 +66,11 @@ class Observed:
 def _record(scope: Scope, status: int, seconds: float) -> None:
     # Of a mounted folder only the mount point is known, in root_path.
     path = getattr(scope.get("route"), "path", None) or scope.get("root_path") or "unmatched"
-    if path in _UNCOUNTED:
+    if path in UNCOUNTED:
         return
-    method = scope["method"] if scope["method"] in _METHODS else "other"
+    # What a route does not take is one method to us: else callers could make thousands of series.
+    known = scope["method"] in _METHODS and status != _METHOD_NOT_ALLOWED
+    method = scope["method"] if known else "other"
     REQUESTS.labels(method, path, status).inc()
     REQUEST_DURATION.labels(method, path).observe(seconds)
     code = scope["state"].get("error_code")
@@ -81,6 +83,7 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
         status=status,
         seconds=round(seconds, 4),
         code=code,
+        caller=scope["state"].get("caller"),
         detection_id=scope.get("path_params", {}).get("detection_id")
         or scope["state"].get("detection_id"),
     )

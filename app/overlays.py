@@ -3,34 +3,64 @@
 from __future__ import annotations
 
 import io
+import zlib
+from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-# Anchor colours from weak to strong: yellow, orange, red, violet. Readable on photographs, and
-# in order of lightness, so that it works without colour vision.
-_ANCHORS = np.array(
-    [[255, 237, 160], [254, 178, 76], [240, 59, 32], [122, 1, 119]], dtype=np.float64
-)
+RENDERER = 2
+"""Part of every `ETag`: raise it whenever the same request gets other pixels."""
+
+DEFAULT_OPACITY = 0.6
+
 _LEVELS = 256
-_COMPRESSION = 1  # zlib level: the masks are smooth, so higher levels cost time and save little
+_COMPRESSION = 1  # zlib level: higher ones cost far more time than they save
+_BAND = 512  # rows that are blended at once, so that a large picture is held only once
+# Where a PNG keeps its facts, and what they are in a mask: 8-bit grey, not interlaced.
+_HEADER = slice(16, 29)
+_HEADER_END = 33
+_COLOUR_TYPE, _INDEXED = 9, 3
+_GREY = bytes([8, 0, 0, 0, 0])
 
 
-def _palette() -> bytes:
-    """256 RGBA entries: the colour of each mask value, its opacity in proportion."""
-    at = np.linspace(0, len(_ANCHORS) - 1, _LEVELS)
-    table = np.empty((_LEVELS, 4), np.uint8)
-    for channel in range(3):
-        table[:, channel] = np.interp(at, range(len(_ANCHORS)), _ANCHORS[:, channel]).round()
-    table[:, 3] = np.arange(_LEVELS)
-    return table.tobytes()
+class Colormap(StrEnum):
+    """The colours of a heat map."""
+
+    HEAT = "heat"
+    INFERNO = "inferno"
+    VIRIDIS = "viridis"
+    TURBO = "turbo"
 
 
-_PALETTE = _palette()
+# Stops at equal distances, from weak to strong. `heat`: yellow, orange, red, violet; readable on
+# photographs, and in order of lightness, so that it works without colour vision. The others are
+# known from Matplotlib, within 7 of 255.
+_STOPS = {
+    Colormap.HEAT: "ffeda0 feb24c f03b20 7a0177",
+    Colormap.INFERNO: "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 "
+    "e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4",
+    Colormap.VIRIDIS: "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1f9f88 "
+    "27ad81 3dbc74 5cc863 81d34d aadc32 d5e21a fde725",
+    Colormap.TURBO: "30123b 4040a2 466be3 4294ff 28bceb 18ddc2 32f298 6dfe62 a4fc3c cbed34 "
+    "ecd13a fdae35 fb8122 ec530f d23105 ac1701 7a0403",
+}
+
+
+def _table(stops: str) -> NDArray[np.uint8]:
+    anchors = np.array([[*bytes.fromhex(stop)] for stop in stops.split()])
+    at = np.linspace(0, len(anchors) - 1, _LEVELS)
+    channels = [np.interp(at, np.arange(len(anchors)), anchors[:, c]) for c in range(3)]
+    return np.stack(channels, 1).round().astype(np.uint8)
+
+
+COLORMAPS = {name: _table(stops) for name, stops in _STOPS.items()}
+"""Colours (256, 3) of each mask value."""
 
 
 def heat_map(mask: Image.Image) -> Image.Image:
-    """Colour a mask: the more probable, the more opaque.
+    """Colour a mask with `heat`: the more probable, the more opaque.
 
     Args:
         mask: 8-bit grey, 0 = probability 0, 255 = probability 1.
@@ -38,15 +68,79 @@ def heat_map(mask: Image.Image) -> Image.Image:
     Returns:
         RGBA picture of the same size.
     """
-    indexed = Image.frombytes("P", mask.size, mask.tobytes())
-    indexed.putpalette(_PALETTE, "RGBA")
-    return indexed.convert("RGBA")
+    coloured = _coloured(mask, Colormap.HEAT)
+    coloured.putalpha(mask)
+    return coloured
 
 
-def render(mask_png: bytes) -> bytes:
-    """PNG heat map of a stored mask (PNG)."""
+def render(
+    mask_png: bytes, colormap: Colormap = Colormap.HEAT, opacity: float = DEFAULT_OPACITY
+) -> bytes:
+    """Heat map of a stored mask, to lay over the picture.
+
+    The pixels are copied unread: only the header changes, which then says that they are indices
+    of colours, each with its own opacity. So it takes a millisecond, whatever the size.
+
+    Args:
+        mask_png: 8-bit grey PNG.
+        colormap: colours of weak and strong.
+        opacity: 0 to 1, of a pixel with probability 1; the others have their share of it.
+
+    Returns:
+        PNG with indexed colours and transparency.
+
+    Raises:
+        ValueError: the mask is another kind of file.
+    """
+    header = bytearray(mask_png[_HEADER])
+    if header[8:] != _GREY:
+        raise ValueError("a mask must be an 8-bit grey PNG")
+    header[_COLOUR_TYPE] = _INDEXED
+    return b"".join(
+        (
+            mask_png[:8],
+            _chunk(b"IHDR", bytes(header)),
+            _chunk(b"PLTE", COLORMAPS[colormap].tobytes()),
+            _chunk(b"tRNS", bytes(_alphas(opacity))),
+            mask_png[_HEADER_END:],
+        )
+    )
+
+
+def composite(mask_png: bytes, picture: Image.Image, colormap: Colormap, opacity: float) -> bytes:
+    """Heat map blended with its picture.
+
+    Args:
+        mask_png: 8-bit grey PNG.
+        picture: RGB, of the same size; it is painted over.
+        colormap: as in `render`.
+        opacity: as in `render`.
+
+    Returns:
+        Opaque PNG of the picture's size.
+    """
+    width, height = picture.size
+    alphas = _alphas(opacity)
     with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
-        coloured = heat_map(mask.convert("L"))
+        for top in range(0, height, _BAND):
+            box = (0, top, width, min(top + _BAND, height))
+            band = mask.crop(box)
+            picture.paste(_coloured(band, colormap), box, band.point(alphas))
     encoded = io.BytesIO()
-    coloured.save(encoded, "PNG", compress_level=_COMPRESSION)
+    picture.save(encoded, "PNG", compress_level=_COMPRESSION)
     return encoded.getvalue()
+
+
+def _coloured(mask: Image.Image, colormap: Colormap) -> Image.Image:
+    indexed = Image.frombytes("P", mask.size, mask.tobytes())
+    indexed.putpalette(COLORMAPS[colormap].tobytes())
+    return indexed.convert("RGB")
+
+
+def _alphas(opacity: float) -> list[int]:
+    return [round(value * opacity) for value in range(_LEVELS)]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(kind + data)
+    return len(data).to_bytes(4, "big") + kind + data + check.to_bytes(4, "big")

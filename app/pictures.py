@@ -1,17 +1,18 @@
-"""What the header of an upload says, read without decoding a pixel."""
+"""Uploaded pictures on the service's side: what their header says, and how they are shown."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import struct
+from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from app.problems import ServiceError
 from app.schemas import ErrorCode, ImageInfo
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit is a setting, and checked on the header
+if TYPE_CHECKING:
+    from model.pictures import PictureError
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -21,27 +22,27 @@ MEDIA_TYPES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
     "AVIF": "image/avif",
+    "HEIF": "image/heic",
 }
 """The accepted formats by Pillow's names."""
 
 # Formats that people try and that are refused by name: (offset, magic bytes, name).
 _REFUSED_MAGIC = (
     (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "EPS"),
     (0, b"8BPS", "Photoshop"),
     (0, b"\x00\x00\x01\x00", "ICO"),
     (0, b"\xff\x0a", "JPEG XL"),
     (4, b"JXL ", "JPEG XL"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
+    (4, b"jP  ", "JPEG 2000"),
     (4, b"ftypisom", "MP4"),
     (4, b"ftypmp42", "MP4"),
 )
-_ORIENTATION_TAG = 0x0112
-_SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
+_DISPLAY_QUALITY = 92  # of JPEG: nothing is seen of it, at a third of the bytes of PNG
 
 
 def inspect(data: bytes, max_pixels: int) -> ImageInfo:
-    """Identify an upload from its header.
+    """Identify an upload from its header; no pixel is decoded.
 
     Args:
         data: the file as it came.
@@ -51,50 +52,65 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
         ServiceError: `file_empty`, `not_an_image`, `format_unsupported`, `too_many_pixels`, or
             `image_truncated` / `image_undecodable` where the header itself is broken.
     """
+    # Inside the functions: what needs no pictures imports nothing of the model's package.
+    from model import pictures
+
     if not data:
         raise ServiceError(ErrorCode.FILE_EMPTY, "The file part holds no bytes.")
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(MEDIA_TYPES)) as picture:
-            width, height = picture.size
-            _check_pixels(width, height, max_pixels)
-            image_format = str(picture.format)
-            if picture.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS:
-                width, height = height, width
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except EOFError:
-        raise ServiceError(ErrorCode.IMAGE_TRUNCATED, "The file ends in its header.") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:
-        # What Pillow's readers raise on hostile headers.
-        raise ServiceError(
-            ErrorCode.IMAGE_UNDECODABLE, f"The header cannot be read ({error})."
-        ) from None
+        header = pictures.read_header(data, max_pixels=max_pixels)
+    except pictures.PictureError as error:
+        raise _refusal(error, data) from None
     return ImageInfo(
-        width=width,
-        height=height,
-        format=image_format,
+        width=header.width,
+        height=header.height,
+        format=header.format,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ServiceError(
-            ErrorCode.TOO_MANY_PIXELS,
-            f"{width} × {height} = {width * height} pixels; the limit is {max_pixels}.",
-        )
+def upright(data: bytes, max_pixels: int, side: int | None = None) -> Image.Image:
+    """A stored picture as the model sees it: RGB, first frame, upright, in sRGB, over white.
+
+    Args:
+        data: the file as it came.
+        max_pixels: largest width × height.
+        side: the picture is made to fit side × side pixels, never enlarged; None: as it is.
+
+    Raises:
+        ServiceError: `image_truncated`, `image_undecodable`.
+    """
+    from model import pictures
+
+    try:
+        return pictures.upright(data, max_pixels=max_pixels, side=side)
+    except pictures.PictureError as error:
+        raise _refusal(error, data) from None
 
 
-def _unidentified(data: bytes) -> ServiceError:
+def display(data: bytes, max_pixels: int, side: int) -> bytes:
+    """JPEG of a stored picture for the eye; the arguments are those of `upright`.
+
+    Raises:
+        ServiceError: as `upright` does.
+    """
+    encoded = io.BytesIO()
+    shown = upright(data, max_pixels, side)
+    shown.save(encoded, "JPEG", quality=_DISPLAY_QUALITY, subsampling="4:4:4")
+    return encoded.getvalue()
+
+
+def _refusal(error: PictureError, data: bytes) -> ServiceError:
+    from model import pictures
+
+    detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
+    if isinstance(error, pictures.TooManyPixelsError):
+        return ServiceError(ErrorCode.TOO_MANY_PIXELS, detail)
+    if isinstance(error, pictures.TruncatedPictureError):
+        return ServiceError(ErrorCode.IMAGE_TRUNCATED, detail)
+    if isinstance(error, pictures.UndecodablePictureError):
+        return ServiceError(ErrorCode.IMAGE_UNDECODABLE, detail)
     accepted = ", ".join(MEDIA_TYPES)
     name = next(
         (name for at, magic, name in _REFUSED_MAGIC if data.startswith(magic, at)),

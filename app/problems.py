@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.status import HTTP_401_UNAUTHORIZED
 
 from app.schemas import ErrorCode, Problem
 
@@ -34,6 +35,8 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.DETECTION_UNFINISHED: (409, "The detection is not finished"),
     ErrorCode.DETECTION_FAILED: (409, "The detection has no result"),
     ErrorCode.DETECTION_EXPIRED: (410, "The detection has expired"),
+    ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The idempotency key belongs to another request"),
+    ErrorCode.WEBHOOK_REFUSED: (422, "The webhook URL is not accepted"),
     ErrorCode.QUEUE_TIMEOUT: (410, "The detection expired in the queue"),
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),
     ErrorCode.QUEUE_SLOW: (503, "The queue is too slow"),
@@ -46,12 +49,14 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
 
 _RETRY_AFTER = {  # s
     ErrorCode.DETECTION_UNFINISHED: 1,
-    ErrorCode.QUEUE_FULL: 10,
     ErrorCode.REDIS_UNAVAILABLE: 5,
     ErrorCode.STORAGE_FULL: 60,
     ErrorCode.NO_WORKER: 5,
 }
 _CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
+
+REDIS_FAILURES = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError)
+"""What can go wrong with Redis without a fault of ours."""
 
 log = structlog.get_logger()
 
@@ -63,20 +68,28 @@ class ServiceError(Exception):
         code: decides HTTP status and title.
         detail: one sentence for the caller, about this occurrence.
         detection: path of the record it belongs to, if there is one.
+        retry_after: seconds until it is worth trying again; None: as usual for the code.
     """
 
-    def __init__(self, code: ErrorCode, detail: str, *, detection: str | None = None) -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        detection: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.detection = detection
+        self.retry_after = _RETRY_AFTER.get(code) if retry_after is None else retry_after
 
 
-def problem(request: Request, error: ServiceError) -> Response:
+def document(request: Request, error: ServiceError) -> Problem:
     """The problem document of an error."""
     status, title = STATUS[error.code]
-    request.state.error_code = error.code
-    document = Problem(
+    return Problem(
         type=f"/docs#{error.code}",
         title=title,
         status=status,
@@ -85,13 +98,21 @@ def problem(request: Request, error: ServiceError) -> Response:
         request_id=request.state.request_id,
         detection=error.detection,
     )
+
+
+def problem(request: Request, error: ServiceError) -> Response:
+    """The answer to a request that met an error."""
+    request.state.error_code = error.code
+    described = document(request, error)
     headers = {}
-    if error.code in _RETRY_AFTER:
-        headers["Retry-After"] = str(_RETRY_AFTER[error.code])
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if described.status == HTTP_401_UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.detection is not None:
         headers["Location"] = error.detection
     return JSONResponse(
-        document.model_dump(mode="json", exclude_none=True), status, headers, MEDIA_TYPE
+        described.model_dump(mode="json", exclude_none=True), described.status, headers, MEDIA_TYPE
     )
 
 
@@ -100,16 +121,17 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return problem(request, error)
 
 
-async def _redis_away(request: Request, error: Exception) -> Response:
-    log.error("redis_unavailable", error=str(error), request_id=request.state.request_id)
-    away = ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at present.")
-    return problem(request, away)
+def of_redis(error: Exception) -> ServiceError:
+    """What one of `REDIS_FAILURES` means to the caller; it is logged here."""
+    if isinstance(error, OutOfMemoryError):
+        log.error("storage_full", error=str(error))
+        return ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
+    log.error("redis_unavailable", error=str(error))
+    return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at present.")
 
 
-async def _redis_full(request: Request, error: Exception) -> Response:
-    log.error("storage_full", error=str(error), request_id=request.state.request_id)
-    full = ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
-    return problem(request, full)
+async def _redis_failure(request: Request, error: Exception) -> Response:
+    return problem(request, of_redis(error))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -139,9 +161,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 def install(api: FastAPI) -> None:
     """Register the handlers of every error the service can meet."""
     api.add_exception_handler(ServiceError, _service_error)
-    api.add_exception_handler(RedisConnectionError, _redis_away)
-    api.add_exception_handler(RedisTimeoutError, _redis_away)
-    api.add_exception_handler(OutOfMemoryError, _redis_full)
+    for failure in REDIS_FAILURES:
+        api.add_exception_handler(failure, _redis_failure)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_exception)
     api.add_exception_handler(Exception, _unexpected)

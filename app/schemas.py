@@ -36,6 +36,8 @@ class ErrorCode(StrEnum):
     DETECTION_UNFINISHED = "detection_unfinished"
     DETECTION_FAILED = "detection_failed"
     DETECTION_EXPIRED = "detection_expired"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    WEBHOOK_REFUSED = "webhook_refused"
     QUEUE_FULL = "queue_full"
     QUEUE_SLOW = "queue_slow"
     QUEUE_TIMEOUT = "queue_timeout"
@@ -168,6 +170,9 @@ class Detection(BaseModel):
     id: str
     ref_id: str | None = Field(default=None, description="the caller's own reference")
     status: Status = Status.QUEUED
+    cached: bool = Field(
+        default=False, description="the result is that of an earlier detection of the same picture"
+    )
     ai_probability: Probability | None = None
     verdict: Verdict | None = None
     manipulated: bool | None = None
@@ -183,6 +188,37 @@ class Detection(BaseModel):
     error: DetectionError | None = None
 
 
+class DetectionList(BaseModel):
+    """Answer of `GET /v1/detections`: a page of the caller's detections, or the ones asked for."""
+
+    detections: list[Detection] = Field(description="newest first; with `ids`: in their order")
+    next: str | None = Field(default=None, description="path of the next page, if there is one")
+    missing: list[str] = Field(
+        default=[], description="those of `ids` that are not there, or not the caller's"
+    )
+
+
+class MeasuredRow(BaseModel):
+    """Scores of one generator's pictures against the photographs, or of all."""
+
+    pictures: str = Field(description="whose: a generator, or `all generators`")
+    n: int = Field(gt=0, description="AI-generated pictures")
+    auc: Probability
+    auc_interval: tuple[Probability, Probability] = Field(description="95 %, bootstrap")
+    tpr_at_fpr_1: Probability = Field(description="share found where 1 % of photographs are called")
+    tpr_at_fpr_5: Probability = Field(description="share found where 5 % of photographs are called")
+
+
+class Measured(BaseModel):
+    """How good a model is on pictures that it never saw: its card in short."""
+
+    conditions: str = Field(description="which pictures, and how they were prepared")
+    photographs: int = Field(gt=0)
+    false_alarms: Probability = Field(description="share of them that is called `ai_generated`")
+    false_alarms_interval: tuple[Probability, Probability] = Field(description="95 %, Wilson")
+    rows: list[MeasuredRow] = Field(min_length=1, description="all generators first")
+
+
 class WorkerInfo(BaseModel):
     """What a live, warm worker says of itself in Redis."""
 
@@ -195,6 +231,7 @@ class WorkerInfo(BaseModel):
     thresholds: Thresholds
     device: str
     dtype: str
+    measured: Measured | None = None
 
 
 class ModelFacts(BaseModel):
@@ -208,6 +245,9 @@ class ModelFacts(BaseModel):
     crop_size: int = Field(description="pixels a side")
     thresholds: Thresholds
     notice: str | None = Field(description="what a reader of the scores must know first")
+    measured: Measured | None = Field(
+        default=None, description="null: the checkpoint brings no results"
+    )
 
 
 class ServiceStatus(BaseModel):
@@ -229,6 +269,20 @@ class Problem(BaseModel):
     detection: str | None = Field(
         default=None, description="path of the record, where there is one"
     )
+
+
+class BatchEntry(BaseModel):
+    """What became of one file of a batch: a detection, or a refusal."""
+
+    status: int = Field(description="the HTTP status that this file alone would have been given")
+    detection: Detection | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(BaseModel):
+    """Answer of `POST /v1/detections/batch`."""
+
+    results: list[BatchEntry] = Field(description="in the order of the files")
 
 
 def image_path(detection_id: str) -> str:

@@ -8,9 +8,7 @@ import uvicorn
 
 from app import metrics
 from app.api import create_app
-from app.jobs import JobQueue
 from app.settings import Settings
-from app.store import Store, connect
 
 _DRAIN = 70  # s; longer than the longest `Prefer: wait`
 _KEEP_ALIVE = 75  # s; longer than the idle time of common load balancers
@@ -21,18 +19,20 @@ class OpenBindError(ValueError):
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"binding {host} opens the API to everyone who can reach it; "
-            "pass --allow-anonymous (GAMMA_ALLOW_ANONYMOUS=true) if that is what you want"
+            f"binding {host} without keys opens the API to everyone who can reach it; "
+            "set GAMMA_API_KEYS, or pass --allow-anonymous (GAMMA_ALLOW_ANONYMOUS=true) if that "
+            "is what you want"
         )
 
 
 def check_binding(settings: Settings) -> None:
-    """Refuse to bind beyond loopback unless it is asked for.
+    """Refuse to bind beyond loopback without keys, unless that is asked for.
 
     Raises:
         OpenBindError: see there.
     """
-    if not settings.allow_anonymous and not _is_loopback(settings.host):
+    guarded = settings.api_keys is not None or settings.allow_anonymous
+    if not guarded and not _is_loopback(settings.host):
         raise OpenBindError(settings.host)
 
 
@@ -45,10 +45,7 @@ def run(settings: Settings) -> None:
         OSError: the metrics port is taken.
     """
     check_binding(settings)
-    redis = connect(settings.required_redis_url)
-    metrics.expose(
-        JobQueue(redis, settings), Store(redis), settings.metrics_host, settings.metrics_port
-    )
+    metrics.expose(settings)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

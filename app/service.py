@@ -3,81 +3,252 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from redis.client import Pipeline
 
 from app.jobs import JobQueue
-from app.metrics import IMAGE_PIXELS, UPLOAD_BYTES
+from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES
 from app.pictures import inspect
 from app.problems import ServiceError
-from app.schemas import Detection, ErrorCode, View, ViewInfo
+from app.schemas import (
+    Detection,
+    ErrorCode,
+    Head,
+    MaskInfo,
+    Masks,
+    Timings,
+    View,
+    ViewInfo,
+    mask_path,
+    overlay_path,
+)
 from app.settings import Settings
-from app.store import Store
+from app.store import Application, Reception, Store
 from app.waiting import FinishedEvents
+from app.webhooks.queue import Deliveries
+from app.webhooks.targets import TargetRefusedError
+
+
+@dataclass(frozen=True)
+class Order:
+    """A picture that a caller wants to be examined.
+
+    Attributes:
+        owner: name of the caller.
+        picture: the file as it came.
+        ref_id: the caller's own reference.
+        idempotency_key: the caller's name for this request: repeated, it has the same answer.
+        webhook_url: where the result is announced.
+    """
+
+    owner: str
+    picture: bytes
+    view: View
+    ref_id: str | None = None
+    idempotency_key: str | None = None
+    webhook_url: str | None = None
 
 
 @dataclass(frozen=True)
 class Service:
-    """Everything a request needs."""
+    """Everything a request needs; no deliveries: webhooks are off."""
 
     settings: Settings
     store: Store
     queue: JobQueue
     events: FinishedEvents
+    deliveries: Deliveries | None = None
 
-    def admit(self) -> None:
-        """Refuse new work while the queue is at its limit.
+    def submit(self, order: Order) -> Detection:
+        """The detection of one picture, see `submit_all`.
 
         Raises:
-            ServiceError: `queue_full`.
+            ServiceError: it is refused.
         """
-        if self.queue.depth() >= self.settings.queue_limit:
+        (result,) = self.submit_all([order])
+        if isinstance(result, ServiceError):
+            raise result
+        return result
+
+    def submit_all(self, orders: Sequence[Order]) -> list[Detection | ServiceError]:
+        """Store pictures and queue their detections, in one round trip; each for itself.
+
+        A repeated request is given the detection it was given before. A picture that the same
+        model has answered for the same caller and view is given that answer, in a second trip.
+
+        Returns:
+            In the order of `orders`: the detection as it is now, or why there is none (its header
+            shows that the picture cannot be accepted, or `idempotency_mismatch`).
+        """
+        applications = [self._application(order) for order in orders]
+        accepted = [
+            (order, application)
+            for order, application in zip(orders, applications, strict=True)
+            if isinstance(application, Application)
+        ]
+        replies = iter(self._accept(accepted))
+        return [
+            application
+            if isinstance(application, ServiceError)
+            else self._settle(order, application, next(replies))
+            for order, application in zip(orders, applications, strict=True)
+        ]
+
+    def _application(self, order: Order) -> Application | ServiceError:
+        settings = self.settings
+        try:
+            image = inspect(order.picture, settings.max_pixels)
+            webhook_url = self.webhook_url(order.webhook_url)
+        except ServiceError as error:
+            return error
+        now = datetime.now(UTC)
+        return Application(
+            Detection(
+                id=uuid.uuid4().hex,
+                ref_id=order.ref_id,
+                image=image,
+                view=ViewInfo(mode=order.view),
+                created_at=now,
+                expires_at=now + timedelta(seconds=settings.retention),
+            ),
+            owner=order.owner,
+            deadline=now + timedelta(seconds=settings.queue_ttl),
+            idempotency_key=order.idempotency_key,
+            webhook_url=webhook_url,
+            cache=settings.cache,
+        )
+
+    def _accept(self, accepted: Sequence[tuple[Order, Application]]) -> list[list[bytes | None]]:
+        """Redis's replies to applications that bring their pictures."""
+        if not accepted:
+            return []
+        with self.store.redis.pipeline() as pipeline:
+            for order, application in accepted:
+                jobs = self.store.redis.pipeline()  # collects commands, is never executed
+                self.queue.enqueue(jobs, application.detection.id)
+                self._announce(jobs, application)
+                self.store.accept(pipeline, application, order.picture, jobs)
+            return cast(list[list[bytes | None]], pipeline.execute()[1::2])
+
+    def webhook_url(self, given: str | None) -> str | None:
+        """The URL that a webhook goes to, in its normal form.
+
+        Raises:
+            ServiceError: `webhook_refused`.
+        """
+        if given is None:
+            return None
+        if self.deliveries is None:
             raise ServiceError(
-                ErrorCode.QUEUE_FULL, f"{self.settings.queue_limit} detections wait already."
+                ErrorCode.WEBHOOK_REFUSED,
+                "Webhooks are off: the service has no secret to sign them (GAMMA_WEBHOOK_SECRETS).",
+            )
+        try:
+            return self.deliveries.check(given)
+        except TargetRefusedError as error:
+            raise ServiceError(ErrorCode.WEBHOOK_REFUSED, str(error)) from None
+
+    def _announce(self, jobs: Pipeline, application: Application) -> None:
+        """Add the webhook's job to `jobs`, if there is one."""
+        if self.deliveries is not None and application.webhook_url is not None:
+            self.deliveries.plan(
+                jobs, application.detection.id, application.webhook_url, application.deadline
             )
 
-    def submit(self, picture: bytes, view: View, ref_id: str | None) -> Detection:
-        """Store a picture and queue its detection, in one round trip.
-
-        Raises:
-            ServiceError: the header shows that the picture cannot be accepted.
-        """
-        settings = self.settings
-        image = inspect(picture, settings.max_pixels)
-        now = datetime.now(UTC)
-        detection = Detection(
-            id=uuid.uuid4().hex,
-            ref_id=ref_id,
-            image=image,
-            view=ViewInfo(mode=view),
-            created_at=now,
-            expires_at=now + timedelta(seconds=settings.retention),
-        )
-        deadline = now + timedelta(seconds=settings.queue_ttl)
-        with self.store.redis.pipeline() as pipeline:
-            self.queue.enqueue(pipeline, detection.id)  # first: RQ opens the transaction itself
-            self.store.create(pipeline, detection, picture, deadline)
-            pipeline.execute()
-        UPLOAD_BYTES.observe(image.bytes)
-        IMAGE_PIXELS.observe(image.width * image.height)
+    def _settle(
+        self, order: Order, application: Application, reply: list[bytes | None]
+    ) -> Detection | ServiceError:
+        """Read a reply; give a known picture its result."""
+        reception, detection = self.store.reception(reply, application)
+        if reception is Reception.KNOWN:
+            result = _reused(detection, application.detection)
+            with self.store.redis.pipeline() as pipeline:
+                jobs = self.store.redis.pipeline()  # collects commands, is never executed
+                self._announce(jobs, application)
+                self.store.accept_known(pipeline, application, detection, result, jobs)
+                reply = cast(list[bytes | None], pipeline.execute()[0])
+            reception, detection = self.store.reception(reply, application)
+            if reception is Reception.ACCEPTED:
+                detection = result
+                CACHED.inc()
+        if reception is Reception.GONE:  # deleted between the two trips: compute it
+            application = replace(application, cache=False)
+            (reply,) = self._accept([(order, application)])
+            reception, detection = self.store.reception(reply, application)
+        if reception is Reception.MISMATCH:
+            return ServiceError(
+                ErrorCode.IDEMPOTENCY_MISMATCH,
+                "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key.",
+            )
+        if reception is Reception.ACCEPTED:
+            UPLOAD_BYTES.observe(detection.image.bytes)
+            IMAGE_PIXELS.observe(detection.image.width * detection.image.height)
         return detection
 
-    def record(self, detection_id: str) -> Detection:
+    def record(self, detection_id: str, owner: str) -> Detection:
         """The record of a detection.
 
         Raises:
-            ServiceError: `not_found`.
+            ServiceError: `not_found`, also if it is another owner's.
         """
-        detection = self.store.get(detection_id)
+        (detection,) = self.store.get_owned([detection_id], owner)
         if detection is None:
-            raise ServiceError(ErrorCode.NOT_FOUND, "There is no such detection.")
+            raise no_such_detection()
         return detection
 
+    def delete(self, detection_id: str, owner: str) -> None:
+        """Remove everything about a detection, and its job if it waits.
 
-def of_request(request: Request) -> Service:
+        Raises:
+            ServiceError: `not_found`, also if it is another owner's.
+        """
+        jobs = self.store.redis.pipeline()  # collects commands, is never executed
+        self.queue.withdraw(jobs, detection_id)
+        if not self.store.delete(detection_id, owner, jobs):
+            raise no_such_detection()
+
+
+def no_such_detection() -> ServiceError:
+    """The same for what never was, what was deleted, and what is another caller's."""
+    return ServiceError(ErrorCode.NOT_FOUND, "There is no such detection.")
+
+
+def _reused(known: Detection, new: Detection) -> Detection:
+    """The record of a detection whose picture has a result already."""
+    now = datetime.now(UTC)
+    total = (now - new.created_at).total_seconds()
+    return known.model_copy(
+        update={
+            "id": new.id,
+            "ref_id": new.ref_id,
+            "cached": True,
+            "masks": known.masks
+            and Masks(
+                ai=_moved(known.masks.ai, new.id, Head.AI),
+                manipulation=_moved(known.masks.manipulation, new.id, Head.MANIPULATION),
+            ),
+            "timings": Timings(queued=0, decode=0, forward=0, encode=0, total=max(0.0, total)),
+            "created_at": new.created_at,
+            "finished_at": now,
+            "expires_at": new.expires_at,
+        }
+    )
+
+
+def _moved(mask: MaskInfo, detection_id: str, head: Head) -> MaskInfo:
+    urls = {
+        "mask_url": mask_path(detection_id, head),
+        "overlay_url": overlay_path(detection_id, head),
+    }
+    return mask.model_copy(update=urls)
+
+
+async def of_request(request: Request) -> Service:
     """The service of the application that handles the request."""
     return cast(Service, request.app.state.service)
 

@@ -16,9 +16,15 @@ from pydantic_settings import (
 )
 
 from app.keys import Keys
+from app.limits import RateLimit
+from app.webhooks.addresses import Exceptions
+from app.webhooks.signing import SigningSecrets
 
 CONFIG_VARIABLE = "GAMMA_CONFIG"
 SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
+
+_Keys = Annotated[Keys, BeforeValidator(Keys.parse)]
+_RateLimit = Annotated[RateLimit, BeforeValidator(RateLimit.parse)]
 
 
 class Settings(BaseSettings):
@@ -28,7 +34,13 @@ class Settings(BaseSettings):
     serve where secrets are mounted. An unknown key in the TOML file is an error.
     """
 
-    model_config = SettingsConfigDict(env_prefix="GAMMA_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GAMMA_",
+        env_ignore_empty=True,  # as compose files pass what is not set
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a secret
+    )
 
     redis_url: SecretStr | None = Field(
         None, description="Redis to use; unset: `gamma serve` starts a private one"
@@ -36,32 +48,48 @@ class Settings(BaseSettings):
     redis_maxmemory: ByteSize = Field(
         ByteSize(2 * 2**30), description="memory limit of the private Redis", ge=2**26
     )
+    storage_limit: float = Field(
+        0.9, description="used share of Redis's memory above which uploads get 503", gt=0, le=1
+    )
     data_dir: Path = Field(Path(".gamma"), description="where the private Redis keeps its files")
     queue: str = Field("gamma", description="name of the RQ queue", pattern=r"^[A-Za-z0-9_-]+$")
     queue_limit: int = Field(10_000, description="waiting jobs above which uploads get 503", ge=1)
+    queue_age_limit: int = Field(
+        1800, description="wait of the oldest job above which uploads get 503, s", ge=1
+    )
     queue_ttl: int = Field(3600, description="longest wait in the queue before `expired`, s", ge=1)
     retention: int = Field(
         86_400, description="life of picture, masks and scores after the upload, s", ge=1
     )
+    cache: bool = Field(
+        True, description="answer a picture that the caller sent before with the result it has"
+    )
     host: str = Field("127.0.0.1", description="address the API binds")
     port: int = Field(8000, description="port of the API", ge=0, le=65535)
-    api_keys: Annotated[Keys, NoDecode, BeforeValidator(Keys.parse)] = Field(
-        Keys(),
+    api_keys: Annotated[_Keys | None, NoDecode] = Field(
+        None,
         description="callers and their secrets, `name=secret` or `name=sha256:…`, by commas or "
         "lines; unset: no key is asked for",
     )
+    rate_limit: Annotated[_RateLimit | None, NoDecode] = Field(
+        None, description="most pictures a caller may upload, e.g. `600/minute`; unset: any"
+    )
     allow_anonymous: bool = Field(
-        False, description="bind beyond loopback although anyone who connects may use the API"
+        False, description="bind beyond loopback without keys: anyone who connects may use the API"
     )
     metrics_host: str = Field("127.0.0.1", description="address of the metrics port")
     metrics_port: int = Field(
         9400,
-        description="Prometheus port of this process; `gamma serve`: API here, workers above it",
+        description="Prometheus port of this process; `gamma serve`: API here, workers above it, "
+        "then webhooks",
         ge=1,
         le=65534,
     )
     max_upload: ByteSize = Field(
         ByteSize(50 * 2**20), description="largest picture file; takes units, e.g. `50MiB`", ge=1
+    )
+    max_batch_upload: ByteSize = Field(
+        ByteSize(200 * 2**20), description="largest batch upload, all its files together", ge=1
     )
     max_pixels: int = Field(64_000_000, description="largest picture, width × height", ge=1)
     default_view: Literal["center", "tiled"] = Field(
@@ -84,6 +112,29 @@ class Settings(BaseSettings):
     )
     max_tiles: int = Field(64, description="most crops of one picture; beyond, it is shrunk", ge=1)
     decode_threads: int = Field(2, description="threads that decode and encode pictures", ge=1)
+    webhook_secrets: Annotated[
+        Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)] | None, NoDecode
+    ] = Field(
+        None,
+        description="what signs webhooks, `whsec_` and base64; two while one replaces the other; "
+        "unset: webhooks are off",
+    )
+    webhook_allow: Annotated[
+        Annotated[Exceptions, BeforeValidator(Exceptions.parse)] | None, NoDecode
+    ] = Field(
+        None,
+        description="hosts, addresses and networks that webhooks may reach although they are not "
+        "public, by http too",
+    )
+    webhook_timeout: float = Field(
+        10.0, description="longest try to deliver a webhook, s", gt=0, le=60
+    )
+    webhook_retries: str = Field(
+        "10,60,600,3600,21600",
+        description="pauses before the further tries of a webhook, s",
+        pattern=r"^[1-9]\d{0,5}(,[1-9]\d{0,5})*$",
+    )
+    webhook_threads: int = Field(8, description="webhooks that are sent at the same time", ge=1)
     log_format: Literal["console", "json"] = Field("console", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe line that is logged"
@@ -111,6 +162,11 @@ class Settings(BaseSettings):
         """
         given = {name: value for name, value in command_line.items() if value is not None}
         return cls(_secrets_dir=os.environ.get(SECRETS_VARIABLE), **given)
+
+    @property
+    def webhook_pauses(self) -> list[int]:
+        """Seconds before the second, third … try of a webhook."""
+        return [int(pause) for pause in self.webhook_retries.split(",")]
 
     @property
     def required_redis_url(self) -> str:

@@ -1,4 +1,4 @@
-"""`gamma serve`: Redis, a worker a device and the API as child processes, in order."""
+"""`gamma serve`: Redis, workers, webhooks and the API as child processes, in order."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _NVIDIA_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux; Linux ins
 _COUNT_DEVICES = "import torch; print(torch.cuda.device_count())"
 _API_DRAIN = 75.0  # s; the longest `Prefer: wait`, and a little
 _WORKER_DRAIN = 180.0  # s; the batch at hand
+_WEBHOOKS_DRAIN = 90.0  # s; the longest delivery, and a little
 _RESTART_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # s; the last one repeats
 _STABLE_AFTER = 60.0  # s; a child that ran so long starts with the first delay again
 
@@ -50,12 +51,14 @@ class Child:
     process: subprocess.Popen[bytes] = field(init=False)
     started: float = field(init=False)
     failures: int = 0
+    restart_at: float | None = None
 
     def start(self) -> None:
         """Start it (again)."""
         command = [sys.executable, "-m", "app", *self.arguments]
         self.process = start(command, self.environment)
         self.started = time.monotonic()
+        self.restart_at = None
 
     def restart_delay(self) -> float:
         """Seconds to wait before the next start; grows while it keeps failing."""
@@ -88,11 +91,12 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
             )
             environment = {**environment, "GAMMA_REDIS_URL": url}
         workers = _workers(settings, environment)
+        webhooks = _webhooks(settings, environment, settings.metrics_port + 1 + len(workers))
         api = Child("api", ["api"], environment, _API_DRAIN)
-        children = [*workers, api]
+        children = [*workers, *webhooks, api]
         for child in children:
             child.start()
-            stack.callback(_stop, child)  # unwound last in, first out: API, workers, Redis
+            stack.callback(_stop, child)  # unwound last in, first out: API first, Redis last
         if _wait_until_ready(settings, children, stopping):
             announce(_page_url(settings))
             _watch(children, redis, stopping)
@@ -110,6 +114,14 @@ def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
         name = f"worker-{number}" if number else "worker"
         children.append(Child(name, ["worker"], {**environment, **own}, _WORKER_DRAIN))
     return children
+
+
+def _webhooks(settings: Settings, environment: dict[str, str], metrics_port: int) -> list[Child]:
+    """One process that delivers, if there is a secret to sign with."""
+    if settings.webhook_secrets is None:
+        return []
+    own = {"GAMMA_METRICS_PORT": str(metrics_port)}
+    return [Child("webhooks", ["webhooks"], {**environment, **own}, _WEBHOOKS_DRAIN)]
 
 
 def devices(setting: str) -> list[str]:
@@ -182,11 +194,13 @@ def _watch(
         if redis is not None and redis.poll() is not None:
             raise StartError(f"the private Redis ended with exit code {redis.returncode}")
         for child in children:
-            if child.process.poll() is not None:
+            if child.process.poll() is None:
+                continue
+            if child.restart_at is None:
                 delay = child.restart_delay()
+                child.restart_at = time.monotonic() + delay
                 log.error(
                     "died", process=child.name, exit_code=child.process.returncode, restart_in=delay
                 )
-                if stopping.wait(delay):
-                    return
+            elif time.monotonic() >= child.restart_at:
                 child.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -13,26 +15,44 @@ from starlette.types import Message
 from app.problems import ServiceError
 from app.schemas import ErrorCode
 
-_FORM_OVERHEAD = 64 * 1024  # bytes: boundaries, part headers and the small fields
-_MAX_FIELDS = 16
+_FORM_OVERHEAD = 64 * 1024  # bytes: boundaries and the small fields
+_FILE_OVERHEAD = 2 * 1024  # bytes a file: part headers, and its own small field
+_MAX_FIELDS = 16  # beside one for each file
 
 
 @dataclass(frozen=True)
-class Upload:
-    """One uploaded file and the text fields beside it."""
+class Form:
+    """The uploaded files, which live as long as the form is open, and the text fields."""
 
-    data: bytes
-    fields: dict[str, str]
+    files: list[UploadFile]
+    fields: dict[str, list[str]]
+
+    def field(self, name: str) -> str | None:
+        """A text field that may be given once.
+
+        Raises:
+            ServiceError: `malformed_request`.
+        """
+        values = self.fields.get(name, [])
+        if len(values) > 1:
+            raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"`{name}` is given more than once.")
+        return values[0] if values else None
 
 
-async def read_upload(request: Request, max_bytes: int) -> Upload:
-    """Read the `file` part and the text fields of a multipart body.
+@contextlib.asynccontextmanager
+async def open_form(
+    request: Request, part: str, *, max_files: int, max_bytes: int
+) -> AsyncIterator[Form]:
+    """Read the file parts of one name and the text fields of a multipart body.
 
-    The announced length is checked before the body is read, the true one while it is.
+    The announced length is checked before the body is read, the true one while it is. Files of
+    more than a megabyte lie on disk.
 
     Args:
         request: its body must not have been read.
-        max_bytes: largest file.
+        part: name of the file parts; at least one is there.
+        max_files: most files of any name.
+        max_bytes: largest sum of all files.
 
     Raises:
         ServiceError: `upload_too_large`, `file_missing`, `malformed_request`.
@@ -40,12 +60,12 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ServiceError(
             ErrorCode.FILE_MISSING,
-            "Send the picture as the part `file` of a multipart/form-data body.",
+            f"Send the picture as the part `{part}` of a multipart/form-data body.",
         )
     too_large = ServiceError(
-        ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for a file."
+        ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for an upload."
     )
-    most = max_bytes + _FORM_OVERHEAD
+    most = max_bytes + _FORM_OVERHEAD + max_files * _FILE_OVERHEAD
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > most:
         raise too_large
@@ -62,17 +82,32 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
 
     body = Request(request.scope, limited)
     try:
-        async with body.form(max_files=1, max_fields=_MAX_FIELDS) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise ServiceError(
-                    ErrorCode.FILE_MISSING, "The form has no file part named `file`."
-                )
-            if (file.size or 0) > max_bytes:
-                raise too_large
-            fields = {name: value for name, value in form.items() if isinstance(value, str)}
-            return Upload(await file.read(), fields)
+        form = await body.form(max_files=max_files, max_fields=_MAX_FIELDS + max_files)
     except HTTPException as error:
         if received > most:
             raise too_large from None
         raise ServiceError(ErrorCode.MALFORMED_REQUEST, error.detail) from None
+    try:
+        files = [file for file in form.getlist(part) if isinstance(file, UploadFile)]
+        if not files:
+            raise ServiceError(ErrorCode.FILE_MISSING, f"The form has no file part named `{part}`.")
+        fields: dict[str, list[str]] = {}
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                fields.setdefault(name, []).append(value)
+        yield Form(files, fields)
+    finally:
+        await form.close()
+
+
+async def read_file(file: UploadFile, max_bytes: int) -> bytes:
+    """The bytes of an uploaded file.
+
+    Raises:
+        ServiceError: `upload_too_large`.
+    """
+    if (file.size or 0) > max_bytes:
+        raise ServiceError(
+            ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for a file."
+        )
+    return await file.read()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 
 import anyio
 import redis.asyncio
@@ -51,17 +51,19 @@ class FinishedEvents:
             group.cancel_scope.cancel()
 
     @contextlib.contextmanager
-    def expect(self, detection_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the detection becomes final."""
+    def expect(self, detection_ids: Collection[str]) -> Iterator[asyncio.Event]:
+        """An event that is set whenever one of the detections becomes final or is deleted."""
         event = asyncio.Event()
-        self._waiting[detection_id].add(event)
+        for detection_id in detection_ids:
+            self._waiting[detection_id].add(event)
         try:
             yield event
         finally:
-            events = self._waiting[detection_id]
-            events.discard(event)
-            if not events:
-                del self._waiting[detection_id]
+            for detection_id in detection_ids:
+                events = self._waiting[detection_id]
+                events.discard(event)
+                if not events:
+                    del self._waiting[detection_id]
 
     async def _listen(self) -> None:
         while True:

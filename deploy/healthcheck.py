@@ -1,6 +1,7 @@
-"""Exit with 0 if a port of this container answers 200: `healthcheck.py PORT PATH`.
+"""Exit with 0 if a port of this container answers 200: `healthcheck.py PORT PATH [LINE]`.
 
-Standard library only and deaf to proxy variables, unlike `urllib`.
+With LINE, such as `gamma_worker_up 1.0`, the answer has to have that line. Standard library only
+and deaf to proxy variables, unlike `urllib`.
 """
 
 import sys
@@ -9,19 +10,21 @@ from http.client import HTTPConnection, HTTPException
 _TIMEOUT = 4  # s; a little less than the engine allows
 
 
-def main(port: str, path: str) -> int:
+def main(port: str, path: str, line: str | None = None) -> int:
     """Ask once; say on stdout what is wrong, where `docker inspect` shows it."""
     connection = HTTPConnection("127.0.0.1", int(port), timeout=_TIMEOUT)
     try:
         connection.request("GET", path)
-        status = connection.getresponse().status
+        response = connection.getresponse()
+        lines = response.read().decode(errors="replace").splitlines()
     except (OSError, HTTPException) as error:
         print(f"{path} on port {port}: {error!r}")
         return 1
     finally:
         connection.close()
-    print(f"{path} on port {port}: {status}")
-    return 0 if status == 200 else 1
+    missing = line is not None and line not in lines
+    print(f"{path} on port {port}: {response.status}" + (f" without {line!r}" if missing else ""))
+    return 0 if response.status == 200 and not missing else 1
 
 
 if __name__ == "__main__":

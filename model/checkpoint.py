@@ -22,6 +22,11 @@ from model.network import GammaModel
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+RESULTS_FILE = "results.json"
+"""The card's figures for programs; optional."""
+
+DEFAULT = Path(__file__).parent / "default"
+"""The checkpoint that ships."""
 
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
@@ -105,6 +110,30 @@ def load(source: Path | str) -> GammaModel:
     return model
 
 
+def load_results(source: Path | str) -> dict[str, Any] | None:
+    """Load what a checkpoint says of its quality.
+
+    Args:
+        source: As in `load`.
+
+    Returns:
+        A JSON object, or None if the checkpoint brings none.
+
+    Raises:
+        CheckpointError: It is no JSON object.
+    """
+    file = _resolve(source) / RESULTS_FILE
+    if not file.is_file():
+        return None
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(results, dict):
+        raise CheckpointError(f"{file}: not a JSON object")
+    return results
+
+
 def load_backbone(model: GammaModel, source: Path | str) -> None:
     """Load pretrained weights into the encoder of a network.
 
@@ -160,7 +189,7 @@ def _resolve(source: Path | str) -> Path:
             snapshot_download(
                 name,
                 revision=revision or None,
-                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE],
+                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RESULTS_FILE],
             )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ class ModelInfo:
     dtype: str
     thresholds: Thresholds
     checkpoint: str | None
-    """Directory or hub id it came from; None for the built-in untrained network."""
+    """Directory or hub id it came from; None for the one that ships."""
+    results: dict[str, Any] | None
+    """What the checkpoint says of its quality, if anything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +81,7 @@ class Detector:
         max_pixels: int,
         max_tiles: int,
         checkpoint: str | None = None,
+        results: dict[str, Any] | None = None,
     ) -> None:
         """Prepare a network for serving (it is frozen in place).
 
@@ -89,6 +93,7 @@ class Detector:
             max_pixels: Largest width times height of a picture.
             max_tiles: Most tiles of a picture.
             checkpoint: Where the network came from, for `info`.
+            results: How good it is, for `info`.
 
         Raises:
             ValueError: The network lacks a head, or the dtype is unknown.
@@ -112,6 +117,7 @@ class Detector:
             dtype=str(self._engine.dtype).removeprefix("torch."),
             thresholds=Thresholds(**config.thresholds),
             checkpoint=checkpoint,
+            results=results,
         )
 
     @classmethod
@@ -128,8 +134,7 @@ class Detector:
         """Load a checkpoint for serving; the settings are those of the constructor.
 
         Args:
-            checkpoint: Directory or hub id; None for the built-in network, which is untrained,
-                the same on every start, and calls every picture uncertain.
+            checkpoint: Directory or hub id; None for the one that ships.
             device: As in the constructor.
             dtype: As in the constructor.
             max_batch: As in the constructor.
@@ -143,10 +148,11 @@ class Detector:
             CheckpointError: The checkpoint cannot be used.
             DeviceError: The device cannot be used.
         """
-        model = _untrained() if checkpoint is None else checkpoints.load(checkpoint)
+        source = checkpoints.DEFAULT if checkpoint is None else checkpoint
+        model = checkpoints.load(source)
         if model.config.heads != "both":
             raise checkpoints.CheckpointError(
-                f"{checkpoint}: heads: serving needs both segmentation heads"
+                f"{source}: heads: serving needs both segmentation heads"
             )
         return cls(
             model,
@@ -156,7 +162,13 @@ class Detector:
             max_pixels=max_pixels,
             max_tiles=max_tiles,
             checkpoint=checkpoint,
+            results=checkpoints.load_results(source),
         )
+
+    @property
+    def batch_limit(self) -> int:
+        """Most crops that are computed at once; halved whenever memory runs out."""
+        return self._engine.batch_limit
 
     def warm_up(self) -> None:
         """Compute one batch of every size there can be, so that no later one pays for set-up."""
@@ -223,8 +235,12 @@ class Detector:
     def _merge_masks(self, layout: Layout, logits: torch.Tensor) -> NDArray[np.uint8]:
         size = self.info.crop_size
         tiles = F.interpolate(logits[:, None], (size, size), mode="bilinear")  # equation 4
-        probabilities = tiles[:, 0].sigmoid().numpy()  # (N, S, S)
-        return np.rint(views.merge(layout, probabilities) * 255).astype(np.uint8)
+        probabilities = tiles[:, 0].sigmoid_().numpy()  # (N, S, S)
+        # In place: of a large picture each copy of the map takes 4 bytes a pixel.
+        merged = views.merge(layout, probabilities)
+        del tiles, probabilities
+        merged *= 255
+        return np.rint(merged, out=merged).astype(np.uint8)
 
 
 def pool(logits: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -250,10 +266,3 @@ def _judge(probability: float, thresholds: Thresholds) -> Verdict:
     if probability >= thresholds.uncertain:
         return Verdict.UNCERTAIN
     return Verdict.AUTHENTIC
-
-
-def _untrained() -> GammaModel:
-    """Build the built-in network: MiT-B0 with weights drawn from a fixed seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return GammaModel(GammaConfig(backbone="mit_b0"))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.config import GammaConfig
 from model.network import GammaModel, MergedHead
@@ -106,7 +107,7 @@ class InferenceEngine:
 
     @torch.inference_mode()
     def _compute(self, tiles: Tensor) -> CropOutputs:
-        pixels = normalise(tiles.to(self.device, non_blocking=True), *self._scaling)
+        pixels = normalise(tiles.to(self.device, non_blocking=True), self._scaling)
         output = self._model(pixels.to(self.dtype), merged=self._merged)
         return CropOutputs(
             output.logits.float().cpu(), output.ai.float().cpu(), output.manipulation.float().cpu()
@@ -140,15 +141,31 @@ def _open(name: str) -> torch.device:
     return device
 
 
-def scaling(config: GammaConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (3,) of the channels, in pixel values 0 to 255."""
+class Scaling(NamedTuple):
+    """How pixel values, 0 to 255, become what the network takes."""
+
+    mean: Tensor
+    """Of the channels (3,)."""
+    std: Tensor
+    """Of the channels (3,)."""
+    residual_limit: float | None
+    """Largest difference from the local mean; None: the colours themselves are taken."""
+
+
+def scaling(config: GammaConfig, device: torch.device) -> Scaling:
+    """Read from the config how crops are scaled."""
     mean = torch.tensor(config.image_mean, device=device) * 255
-    return mean, torch.tensor(config.image_std, device=device) * 255
+    std = torch.tensor(config.image_std, device=device) * 255
+    return Scaling(mean, std, config.residual_limit if config.input == "residual" else None)
 
 
-def normalise(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalise(tiles: Tensor, scaling: Scaling) -> Tensor:
     """Turn RGB pixels (N, S, S, 3), uint8, into what the network takes: (N, 3, S, S), float32."""
-    return ((tiles.float() - mean) / std).permute(0, 3, 1, 2)
+    if scaling.residual_limit is None:
+        return ((tiles.float() - scaling.mean) / scaling.std).permute(0, 3, 1, 2)
+    colours = tiles.permute(0, 3, 1, 2).float()
+    local_mean = F.avg_pool2d(colours, 3, stride=1, padding=1, count_include_pad=False)
+    return ((colours - local_mean) / scaling.residual_limit).clamp_(-1, 1)
 
 
 def preferred_dtype(device: torch.device) -> str:

@@ -124,7 +124,7 @@ def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
         )
         blended = np.asarray(resized)
     # Rounding may leave [0, 1] by an ulp.
-    blended = np.clip(blended, 0, 1)
+    blended = np.clip(blended, 0, 1, out=blended if blended.flags.writeable else None)
     if blended.shape == (layout.height, layout.width):
         return blended
     whole = np.zeros((layout.height, layout.width), np.float32)

@@ -64,7 +64,8 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
     quality = int(rng.integers(low, high + 1))
     b, c, s, hue = (float(factor) for factor in factors)
     earlier, rescaled, place = rng.random(3)
-    first = int(rng.integers(low, high + 1)), *(int(n) for n in rng.integers(0, GRID, 2))
+    top, left = rng.integers(0, GRID, 2).tolist()
+    first = int(rng.integers(low, high + 1)), top, left
     smallest, largest = np.log(settings.scale)
     return Augmentation(
         jitter=(1 + b, 1 + c, 1 + s, hue) if jitters < settings.jitter else None,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from model.config import GammaConfig
 from training.calibrate import Calibration, describe
+from training.changes import Format
 from training.config import Settings
 from training.data.manifest import Row
 from training.evaluate import Summary
@@ -122,6 +124,37 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "are not known; compression, resizing and screenshots can change a verdict.",
     ]
     return "\n".join(sections) + "\n"
+
+
+def short_results(evaluation: Summary) -> dict[str, Any] | None:
+    """Return what services show of an evaluation (`Measured` of their API), or None.
+
+    The first set counts, every picture as JPEG 96, so that formats tell nothing.
+    """
+    name, report = next(iter(evaluation.formats[Format.JPEG96].items()))
+    alarms = report.sources.get("all")
+    rows = [
+        {
+            "pictures": generator,
+            "n": found.n_ai,
+            "auc": found.auc,
+            "auc_interval": found.intervals["auc"],
+            "tpr_at_fpr_1": found.tpr_at_fpr_1,
+            "tpr_at_fpr_5": found.tpr_at_fpr_5,
+        }
+        for generator, found in (("all generators", report.overall), *report.generators.items())
+        if found is not None and found.auc is not None
+    ]
+    if alarms is None or not rows:
+        return None
+    size = f"at most {evaluation.crop} pixels a side, " if evaluation.crop else ""
+    return {
+        "conditions": f"set `{name}`, {size}JPEG 96, view {evaluation.view}",
+        "photographs": alarms.n,
+        "false_alarms": alarms.called,
+        "false_alarms_interval": alarms.interval,
+        "rows": rows,
+    }
 
 
 def _method(config: GammaConfig, settings: Settings | None) -> list[str]:

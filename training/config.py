@@ -125,6 +125,7 @@ class ModelSettings(_Section):
     ai_weight: float = 2.0
     manipulation_weight: float = 1.0
     crop_size: int = 512
+    input: str = "rgb"
 
 
 class StartSettings(_Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from model.config import Thresholds
 from model.detector import Detector
 from model.pictures import PictureError
 from model.views import View
@@ -28,6 +30,7 @@ from training.metrics import (
     average_masks,
     bootstrap,
     measure,
+    wilson,
 )
 from training.output import writing
 from training.scores import (
@@ -50,6 +53,20 @@ _GALLERY_PER_KIND = 3  # pictures
 _MASK_FIELDS = [pa.field(n, pa.float64()) for n in MaskScore.model_fields]
 
 
+class FalseAlarms(BaseModel):
+    """Pictures of one source that are not AI-generated, and what they were called."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    called: float
+    """Share that reaches the stored threshold `ai_generated`."""
+    suspected: float
+    """Share that reaches the stored threshold `uncertain`."""
+    interval: tuple[float, float]
+    """95 % interval of `called` (Wilson's)."""
+
+
 class SetReport(BaseModel):
     """Figures of one set in one format mode."""
 
@@ -59,6 +76,8 @@ class SetReport(BaseModel):
     """None if no picture could be read."""
     generators: dict[str, Measures]
     """The pictures of one generator against those of the set that are not AI-generated."""
+    sources: dict[str, FalseAlarms]
+    """By the folder that the source ids begin with, and `all`."""
     masks: dict[str, dict[str, MaskMeasures]]
     """By head and by kind; `all` is all kinds together."""
     unreadable: tuple[str, ...]
@@ -155,10 +174,7 @@ def evaluate(
         thresholds=asdict(thresholds),
         resamples=resamples,
         formats={
-            mode: {
-                name: _report(found, thresholds.ai_generated, resamples)
-                for name, found in by_set.items()
-            }
+            mode: {name: _report(found, thresholds, resamples) for name, found in by_set.items()}
             for mode, by_set in selected.items()
         },
     )
@@ -172,7 +188,8 @@ def collect(results: Sequence[Result]) -> tuple[Labels, Values, list[str]]:
     return labels, probabilities, [r.source_id for r in read]
 
 
-def _report(results: Sequence[Result], threshold: float, resamples: int) -> SetReport:
+def _report(results: Sequence[Result], thresholds: Thresholds, resamples: int) -> SetReport:
+    threshold = thresholds.ai_generated
     generators = sorted({r.generator for r in results if r.generator and r.ai_generated})
     parts = {
         name: _measure(
@@ -192,6 +209,7 @@ def _report(results: Sequence[Result], threshold: float, resamples: int) -> SetR
     return SetReport(
         overall=_measure(results, threshold, resamples),
         generators={name: found for name, found in parts.items() if found is not None},
+        sources=_false_alarms(results, thresholds),
         masks=masks,
         unreadable=tuple(f"{r.path}: {r.error}" for r in results if r.error is not None),
     )
@@ -203,6 +221,24 @@ def _measure(results: Sequence[Result], threshold: float, resamples: int) -> Mea
         return None
     intervals = bootstrap(labels, probabilities, threshold, originals, resamples=resamples)
     return measure(labels, probabilities, threshold).model_copy(update={"intervals": intervals})
+
+
+def _false_alarms(results: Sequence[Result], thresholds: Thresholds) -> dict[str, FalseAlarms]:
+    scores: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        if result.probability is not None and not result.ai_generated:
+            folder = str(PurePosixPath(result.source_id).parent)
+            for name in ("all", folder):
+                scores[name].append(result.probability)
+    return {
+        name: FalseAlarms(
+            n=len(found),
+            called=float(np.mean(np.array(found) >= thresholds.ai_generated)),
+            suspected=float(np.mean(np.array(found) >= thresholds.uncertain)),
+            interval=wilson(sum(p >= thresholds.ai_generated for p in found), len(found)),
+        )
+        for name, found in sorted(scores.items())
+    }
 
 
 def _write_table(selected: Selected, file: Path) -> None:

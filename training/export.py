@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import checkpoint
-from model.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from model.checkpoint import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from model.network import GammaModel
 from model.pictures import PictureError
 from model.views import View
-from training.card import RunFacts, write_card
+from training.card import RunFacts, short_results, write_card
 from training.changes import RAW
+from training.output import write_text
 from training.scores import Job, make_detector, score
 from training.suites import PictureSet
 
@@ -88,10 +89,14 @@ def export(
     model.config.version = version or f"{model.config.version}+{_digest(source)}"
     with _directory(out) as partial:
         checkpoint.save(model, partial, card=write_card(model.config, facts, half=half))
+        results = None if facts.evaluation is None else short_results(facts.evaluation)
+        if results is not None:
+            write_text(json.dumps(results, indent=2) + "\n", partial / RESULTS_FILE)
         difference = None
         if half:
             _halve(partial / WEIGHTS_FILE)
             difference = _compare(model, checkpoint.load(partial), check)
+        (partial / WEIGHTS_FILE).chmod(0o644)  # the library's writer leaves it to its owner alone
         size = (partial / WEIGHTS_FILE).stat().st_size
     return Exported(model.config.version, size, difference)
 

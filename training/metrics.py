@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, log_loss, roc_curve
 
 BINS = 15
@@ -202,6 +203,12 @@ def calibration_error(labels: Labels, probabilities: Values, weights: Values) ->
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights * (probabilities - labels), minlength=BINS)
     return float(np.abs(gaps).sum() / weights.sum())
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share; n at least 1."""
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def measure_mask(histogram: NDArray[np.int64], threshold: float) -> MaskScore:

@@ -18,6 +18,7 @@ _HEADINGS = (
     *("set", "n (AI)", "acc.", "acc. at 0.5", "bal. acc.", "AUC", "AP", "EER"),
     *("TPR at 1 % FPR", "at 5 %", "at 10 %", "ECE", "NLL"),
 )
+_SOURCE_HEADINGS = ("photographs of", "n", "called AI-generated", "at least uncertain")
 _COLUMNS = (*TABLE_2_COLUMNS[:-1], *TABLE_3_COLUMNS)
 _MASK_HEADINGS = (
     *("set", "head", "kind", "n (marked)", "F1, marked", "IoU, marked", "F1, all", "IoU, all"),
@@ -61,6 +62,17 @@ def _image_tables(summary: Summary) -> list[str]:
             rows.append(_image_row(f"**{name}**", report.overall))
             rows += [_image_row(f"{name}: {g}", found) for g, found in report.generators.items()]
         lines += ["", f"## {mode}: {_MODES[mode]}", "", *table(_HEADINGS, rows)]
+        sources = [
+            [
+                f"{name}: {source}",
+                str(found.n),
+                _number(found.called, found.interval),
+                _number(found.suspected),
+            ]
+            for name, report in sets.items()
+            for source, found in report.sources.items()
+        ]
+        lines += ["", *table(_SOURCE_HEADINGS, sources)] if sources else []
         left_out = [line for report in sets.values() for line in report.unreadable]
         if left_out:
             lines += ["", f"Left out, because unreadable ({len(left_out)}):", ""]

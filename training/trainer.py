@@ -334,7 +334,7 @@ def normalise(tiles: Tensor, config: GammaConfig) -> Tensor:
     Returns:
         (B, 3, S, S), float32.
     """
-    return engine.normalise(tiles, *engine.scaling(config, tiles.device))
+    return engine.normalise(tiles, engine.scaling(config, tiles.device))
 
 
 def measure(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """An RQ worker that works on many jobs at once and shares forward passes among them.
 
 It keeps RQ's whole life cycle (registries, results, retries, suspension, warm shutdown), takes
-and finishes a batch in one pipeline each, and runs nothing that a payload names.
+and finishes a batch in one round trip each, and runs nothing that a payload names.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from redis import Redis
 from redis.client import Pipeline as Commands
 from rq import Queue, worker_registration
 from rq.exceptions import AbandonedJobError, StopRequested
-from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
@@ -32,6 +32,8 @@ from rq.worker import SimpleWorker, WorkerStatus
 from app.schemas import Detection, DetectionError, ErrorCode, Status, WorkerInfo
 from worker import jobs, metrics
 from worker.heart import Heart
+from worker.jobs import Held
+from worker.metrics import JobOutcome
 from worker.pipeline import Budget, Pipeline, Result
 from worker.processing import Outcome, Processor
 
@@ -41,18 +43,15 @@ HOPELESS_AFTER = 600.0  # s, likewise: this process ends, others do its work
 _WORKER_TTL = jobs.MAINTENANCE_INTERVAL + 15  # s; RQ waits 15 s less for a job
 _GROUPS_IN_HAND = 2  # one on the device, one being decoded
 _CHECK_INTERVAL = 1.0  # s; a full worker looks this often for signals and dead workers
-_BURST_CHECK = 0.02  # s
 
 log = structlog.get_logger()
-
-Item = tuple[Job, Execution]
 
 
 class BatchWorker(SimpleWorker):
     """Takes up to `max_batch` jobs at once and works on several such groups at the same time.
 
-    One queue only: RQ then keeps what is popped in an intermediate list until it is registered,
-    so that a crash between the two loses nothing.
+    One queue only: jobs leave it and are registered as this worker's in one step, so that neither
+    a crash nor an answer that is lost on the way loses any.
 
     Attributes:
         failure: why the worker ended by itself, if it did.
@@ -88,10 +87,11 @@ class BatchWorker(SimpleWorker):
         self._info = info
         self._max_batch = max_batch
         self._jobs_left: float = math.inf
-        self._popped: list[Job] = []
+        self._taken: list[Held] = []
         self._ready = True
         self._announcing = threading.Lock()  # guards _ready, and what Redis is told of it
-        self._hands: dict[str, Item] = {}
+        self._hands: dict[str, Held] = {}
+        metrics.JOBS_IN_HAND.set_function(lambda: len(self._hands))
         self._holding = threading.Lock()  # guards _hands
         self._room = Budget(_GROUPS_IN_HAND * max_batch)
         self._heart = Heart(self._beat, jobs.BEAT_INTERVAL)
@@ -165,71 +165,60 @@ class BatchWorker(SimpleWorker):
         """
         with self._noting_failure():
             while not self._stop_requested:
-                self._popped = self._pop(int(min(self._max_batch, self._jobs_left)))
-                if self._popped:
-                    return self._popped[0], self.queues[0]
-                if timeout is not None:
-                    return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
-                if not self._hands:
+                idle = self._room.wait_until_empty(0)
+                if self._take(idle):
+                    self._wait(self._room.wait_until_empty)
+                elif self._taken:
+                    job = self.job_class(self._taken[0].id, self.connection, self.serializer)
+                    return job, self.queues[0]
+                elif timeout is not None:
+                    if super().dequeue_job_and_maintain_ttl(timeout, max_idle_time) is None:
+                        return None
+                    self.check_for_suspension(burst=False)
+                elif idle:
                     break
-                time.sleep(_BURST_CHECK)
+                else:
+                    self._room.wait_until_empty(_CHECK_INTERVAL)
         return None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Hand the jobs that were taken on, and wait for room."""
         with self._noting_failure():
-            popped, self._popped = self._popped or [job], []
-            self._jobs_left -= len(popped)
+            taken, self._taken = self._taken, []
+            self._jobs_left -= len(taken)
             if self._jobs_left <= 0:
                 self._stop_requested = True
-            self._accept(self._begin(popped, queue))
-            while not self._stop_requested and not self._room.wait(_CHECK_INTERVAL):
-                if self.should_run_maintenance_tasks:
-                    self.run_maintenance_tasks()
+            self._accept(taken)
+            alone = any(job.last_try for job in taken)
+            self._wait(self._room.wait_until_empty if alone else self._room.wait)
 
-    def _pop(self, most: int) -> list[Job]:
-        """Up to `most` jobs, without waiting."""
-        self._state = WorkerStatus.BUSY  # a signal must not get between popping and registering
-        queue = self.queues[0]
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for _ in range(most):
-                pipeline.lmove(queue.key, queue.intermediate_queue_key)
-            ids = [name.decode() for name in pipeline.execute() if name is not None]
-        if not ids:
-            return []
-        found = self.job_class.fetch_many(ids, self.connection, self.serializer)
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for name, job in zip(ids, found, strict=True):
-                if job is None:  # expired
-                    pipeline.lrem(queue.intermediate_queue_key, 1, name)
-            pipeline.execute()
-        return [job for job in found if job is not None]
+    def _take(self, idle: bool) -> bool:
+        """Take what there is, without waiting; True if the next job waits to be done alone."""
+        self._state = WorkerStatus.BUSY  # a signal must not get between taking and handing on
+        self._taken, alone = jobs.take(
+            self,
+            self.queues[0],
+            int(min(self._max_batch, self._jobs_left)),
+            token=uuid.uuid4().hex,
+            idle=idle,
+        )
+        return alone and not self._taken
 
-    def _begin(self, popped: Sequence[Job], queue: Queue) -> list[Item]:
-        """Register the executions of a group; from here on a crash is seen as abandonment."""
-        with self.connection.pipeline() as pipeline:
-            self.set_state(WorkerStatus.BUSY, pipeline)
-            self.heartbeat(pipeline=pipeline)
-            items = [(job, jobs.begin(pipeline, queue, job, self)) for job in popped]
-            replies = pipeline.execute()[-len(items) :]
-        return [item for item, ours in zip(items, replies, strict=True) if ours]
+    def _wait(self, room: Callable[[float], bool]) -> None:
+        while not self._stop_requested and not room(_CHECK_INTERVAL):
+            if self.should_run_maintenance_tasks:
+                self.run_maintenance_tasks()
 
-    def _accept(self, items: Sequence[Item]) -> None:
+    def _accept(self, taken: Sequence[Held]) -> None:
         """Feed what is new; a job that others put back while it was in hand here just goes on."""
-        new = []
         with self._holding:
-            for job, execution in items:
-                if job.id in self._hands:
-                    self.executions.pop(self._hands[job.id][1].id, None)
-                else:
-                    new.append(job)
-                self._hands[job.id] = job, execution
-                self.executions[execution.id] = execution
+            new = [job for job in taken if job.id not in self._hands]
+            self._hands.update({job.id: job for job in taken})
         self._room.take(len(new))
         refused: dict[str, Result] = {}
         for job in new:
             try:
-                cast(jobs.DetectionJob, job).check()
+                job.check()
             except jobs.PayloadError as error:
                 refused[job.id] = error
         self._pipeline.feed([job.id for job in new if job.id not in refused])
@@ -241,48 +230,59 @@ class BatchWorker(SimpleWorker):
     def _deliver(self, results: dict[str, Result]) -> None:
         """Finish the jobs of these results, as far as they are still ours."""
         with self._holding:
-            items = [self._hands.pop(name) for name in results]
+            held = [self._hands.pop(name) for name in results]
         errors = {name: end for name, end in results.items() if isinstance(end, Exception)}
-        self._finish([item for item in items if item[0].id not in errors], results)
-        self._fail([item for item in items if item[0].id in errors], errors)
-        self._room.release(len(items))
+        self._finish([job for job in held if job.id not in errors], results)
+        self._fail([job for job in held if job.id in errors], errors)
+        self._room.release(len(held))
 
-    def _finish(self, items: Sequence[Item], results: dict[str, Result]) -> None:
+    def _finish(self, held: Sequence[Held], results: dict[str, Result]) -> None:
         """Write the records and finish the RQ jobs in one transaction."""
-        if not items:
+        if not held:
             return
-        outcomes = [outcome for job, _ in items if isinstance(outcome := results[job.id], Outcome)]
+        outcomes = [outcome for job in held if isinstance(outcome := results[job.id], Outcome)]
         with metrics.stage("store"), self.connection.pipeline() as pipeline:
             for outcome in outcomes:
                 self._store.finish(pipeline, outcome.detection, outcome.masks)
-            for job, execution in items:
-                jobs.finish(pipeline, job, execution, self, _status(results[job.id]))
+            jobs.finish(
+                pipeline, self.queues[0], self, held, [_status(results[job.id]) for job in held]
+            )
             if not self._hands:
                 pipeline.hset(self.key, "state", self._state)
             replies = pipeline.execute()
+        metrics.JOBS.labels(JobOutcome.SKIPPED).inc(len(held) - len(outcomes))
         for outcome, changed in zip(outcomes, replies, strict=False):
             if changed:
-                metrics.JOBS.labels(outcome.detection.status).inc()
+                good = outcome.detection.status is Status.SUCCEEDED
+                metrics.JOBS.labels(JobOutcome.SUCCEEDED if good else JobOutcome.UNREADABLE).inc()
                 _log(outcome.detection)
-        for (job, _), ours in zip(items, replies[len(outcomes) :], strict=False):
+        for job, ours in zip(held, replies[len(outcomes)], strict=True):
             if not ours:
                 log.warning("job_lost", detection_id=job.id)
 
-    def _fail(self, items: Sequence[Item], errors: dict[str, Exception]) -> None:
+    def _fail(self, held: Sequence[Held], errors: dict[str, Exception]) -> None:
         """RQ's failure path: again while retries are left, else the failed registry."""
+        if not held:
+            return
+        queue = self.queues[0]
         with self.connection.pipeline(transaction=False) as pipeline:
-            for job, execution in items:
-                pipeline.zscore(job.started_job_registry.key, execution.composite_key)
-            ours = pipeline.execute()
-        for (job, execution), score in zip(items, ours, strict=True):
-            if score is None:
+            for job in held:
+                pipeline.zscore(queue.started_job_registry.key, job.name)
+            scores = pipeline.execute()
+        found = self.job_class.fetch_many(
+            [job.id for job in held], self.connection, self.serializer
+        )
+        for job, score, known in zip(held, scores, found, strict=True):
+            if score is None or known is None:
                 log.warning("job_lost", detection_id=job.id)
-                self.executions.pop(execution.id, None)
                 continue
             error = errors[job.id]
-            metrics.JOBS.labels("error").inc()
+            metrics.JOB_ERRORS.inc()
             self._finalize_failure(
-                job, self.queues[0], execution, (type(error), error, error.__traceback__)
+                known,
+                queue,
+                jobs.execution_of(job, self),
+                (type(error), error, error.__traceback__),
             )
 
     def handle_job_failure(self, job: Job, *args: Any, **kwargs: Any) -> None:
@@ -302,30 +302,29 @@ class BatchWorker(SimpleWorker):
             detail="The worker could not finish it, and no further try is left.",
         )
         if self._store.fail(job.id, error):
-            metrics.JOBS.labels(Status.FAILED).inc()
+            metrics.JOBS.labels(JobOutcome.FAILED).inc()
 
     # -- living and dying ----------------------------------------------------------------------
 
     def _beat(self) -> None:
-        """Say that this worker lives, and that what is in hand is not abandoned."""
-        self._announce()
-        with self._holding:
-            items = list(self._hands.values())
-        with self.connection.pipeline(transaction=False) as pipeline:
-            self.heartbeat(pipeline=pipeline)
-            for job, execution in items:
-                jobs.keep(pipeline, job, execution)
-            if pipeline.execute()[0]:  # Redis had forgotten this worker
-                pipeline.hset(self.key, mapping=self.serialize())
-                self.heartbeat(pipeline=pipeline)
-                worker_registration.register(self, pipeline)
-                pipeline.execute()
-
-    def _announce(self) -> None:
+        """Say that what is in hand is not abandoned, and that this worker lives."""
         stalled = self._pipeline.stalled()
         if stalled > HOPELESS_AFTER:
             log.critical("device_hangs", seconds=stalled)
             os._exit(1)  # nothing less ends a thread that hangs in the device's driver
+        with self._holding:
+            held = list(self._hands.values())
+        with self.connection.pipeline(transaction=False) as pipeline:
+            jobs.keep(pipeline, self.queues[0], self, held)
+            self.heartbeat(pipeline=pipeline)
+            if pipeline.execute()[1]:  # Redis had forgotten this worker
+                pipeline.hset(self.key, mapping=self.serialize())
+                self.heartbeat(pipeline=pipeline)
+                worker_registration.register(self, pipeline)
+                pipeline.execute()
+        self._announce(stalled)
+
+    def _announce(self, stalled: float) -> None:
         with self._announcing:
             if self._ready and stalled < SICK_AFTER:
                 metrics.WORKER_UP.set(1)

@@ -1,70 +1,216 @@
-"""RQ's jobs as this worker needs them: what is theirs, and their begin and end in Redis.
+"""RQ's jobs as this worker needs them: taken, kept and finished a batch at a time.
 
-Begin, heartbeat and end are made of RQ's own commands, sent inside a script that runs them only if
-the job is still this worker's. So a process that was stopped for long, or a client that sends a
-transaction again because its answer was lost, does nothing twice.
+Each of the three is one script that makes in Redis the changes that RQ's own classes would make
+job by job, and makes them only if the job is still this worker's. So a process that was stopped
+for long, or a client that sends a command again because its answer was lost, does nothing twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import json
+import zlib
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
 
+from redis import Redis
 from redis.client import Pipeline
 from rq import Queue
-from rq.exceptions import DeserializationError
-from rq.executions import Execution
+from rq.defaults import RQ_KEY_PREFIX
+from rq.exceptions import DequeueTimeout
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
+from rq.registry import FinishedJobRegistry
 from rq.results import Result
+from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
-from rq.worker import BaseWorker
+from rq.worker import BaseWorker, WorkerStatus
 
 from app.schemas import JOB_FUNCTION
 
 BEAT_INTERVAL = 10.0  # s
 EXECUTION_TTL = 35  # s without a beat until a job counts as abandoned: three beats missed
 MAINTENANCE_INTERVAL = 10  # s
-"""A killed worker's jobs are in the queue again within 2 minutes.
+"""A killed worker's jobs are in the queue again within a minute.
 
 A living worker looks for them whenever this interval is over, and an idle one wakes that often:
-passes are at most two intervals apart. A registered job counts as abandoned after 35 s and is found
-20 s later at most: 55 s. One that was popped and not registered yet is first seen after 20 s at
-most; the first pass more than 60 s later puts it back: 100 s. Both go to the head of the queue.
+passes are at most two intervals apart. A job counts as abandoned after 35 s and is found 20 s later
+at most: 55 s. It goes to the head of the queue.
 """
 
-# The commands in ARGV, each preceded by its number of words, from `at` on.
-_RUN = """
-while at <= #ARGV do
-    local words = tonumber(ARGV[at])
-    redis.call(unpack(ARGV, at + 1, at + words))
-    at = at + words + 1
+_LONGEST_PAYLOAD = 4096  # bytes, decompressed; ours have about 80
+_TAKE_REMEMBERED = 600  # s
+_ANY_TTL = 600  # s; for jobs that say nothing of how long their result is to be kept
+
+_RESULTS = cast(str, Result.get_key(""))  # type: ignore[no-untyped-call]
+
+_NAMES = f"""
+local function job_key(id) return '{Job.key_for("")}' .. id end
+local function results_key(id) return '{_RESULTS}' .. id end
+local function executions_key(id) return '{ExecutionRegistry.key_template.format("")}' .. id end
+local function execution_key(id, execution)
+    return '{RQ_KEY_PREFIX}:execution:' .. id .. ':' .. execution
 end
-return 1
 """
 
-# KEYS: started registry; ARGV: execution, commands…
-_IF_OURS = (
-    """
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-local at = 2
+# As RQ's Execution.create and Job.prepare_for_execution, or their heartbeats.
+_HOLD = f"""
+local function hold(started, index, worker, id, execution, created_at, moment, time, ttl)
+    local name, key = id .. ':' .. execution, execution_key(id, execution)
+    local due = math.floor(moment) + ttl
+    -- First, for a full Redis allows it, and then whatever else the script writes.
+    redis.call('EXPIRE', key, ttl)
+    redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', created_at,
+        'last_heartbeat', moment, 'worker_name', worker)
+    redis.call('EXPIRE', key, ttl)
+    redis.call('ZADD', executions_key(id), due + 60, execution)
+    redis.call('EXPIRE', executions_key(id), ttl + 60)
+    redis.call('ZADD', started, due, name)
+    redis.call('SADD', index, name)
+    redis.call('HSET', job_key(id), 'last_heartbeat', time, 'status', '{JobStatus.STARTED.value}',
+        'worker_name', worker)
+end
 """
-    + _RUN
+
+# KEYS: queue, started registry, worker, its executions, what it took last
+# ARGV: token, most, whether nothing is in hand (1 or 0), worker, moment (s), time, ttl
+# The token names this take: sent again because no answer came, it tells what was taken.
+# The worker's state is written before anything else: a full Redis refuses that, and so all of it.
+_TAKE = (
+    _NAMES
+    + _HOLD
+    + f"""
+local token, most, idle, worker, moment, time, ttl = unpack(ARGV)
+local alone = 0
+local names = redis.call('LRANGE', KEYS[5], 0, -1)
+if table.remove(names, 1) ~= token then
+    names = {{}}
+    while #names < tonumber(most) do
+        local id = redis.call('LINDEX', KEYS[1], 0)
+        if not id then break end
+        local left = redis.call('HGET', job_key(id), 'retries_left')
+        if left == '0' and (idle == '0' or #names > 0) then
+            alone = 1
+            break
+        end
+        redis.call('HSET', KEYS[3], 'state', '{WorkerStatus.BUSY.value}')
+        redis.call('LPOP', KEYS[1])
+        if redis.call('EXISTS', job_key(id)) == 1 then
+            names[#names + 1] = id
+            hold(KEYS[2], KEYS[4], worker, id, token .. '-' .. #names, moment, moment, time, ttl)
+            redis.call('HSET', job_key(id), 'started_at', time)
+            redis.call('PERSIST', job_key(id))
+            if left == '0' then break end
+        end
+    end
+    if #names > 0 then
+        redis.call('DEL', KEYS[5])
+        redis.call('RPUSH', KEYS[5], token, unpack(names))
+        redis.call('EXPIRE', KEYS[5], {_TAKE_REMEMBERED})
+        redis.call('EXPIRE', KEYS[4], ttl + 60)
+    end
+end
+local taken = {{}}
+for number, id in ipairs(names) do
+    local found = redis.call('HMGET', job_key(id), 'data', 'result_ttl', 'retries_left')
+    taken[number] = {{id, found[1], found[2], found[3]}}
+end
+return {{alone, taken}}
+"""
 )
 
-# KEYS: intermediate list, started registry; ARGV: job id, execution, commands…
-# The second condition holds if the client sends this again because no answer came.
-_IF_POPPED = (
-    """
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0
-    and not redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end
-local at = 3
+# KEYS: started registry, executions of the worker
+# ARGV: worker, moment (s), time, ttl; of each job its id, execution and start (s)
+_KEEP = (
+    _NAMES
+    + _HOLD
+    + """
+local worker, moment, time, ttl = unpack(ARGV, 1, 4)
+for at = 5, #ARGV, 3 do
+    local id, execution, created_at = unpack(ARGV, at, at + 2)
+    if redis.call('ZSCORE', KEYS[1], id .. ':' .. execution) then
+        hold(KEYS[1], KEYS[2], worker, id, execution, created_at, moment, time, ttl)
+    end
+end
 """
-    + _RUN
+)
+
+# KEYS: started registry, finished registry, worker, its executions
+# ARGV: worker, moment (s), time; of each job its id, execution, start (s), ttl (s) and result
+_FINISH = (
+    _NAMES
+    + f"""
+local worker, moment, time = unpack(ARGV, 1, 3)
+local finished = {{}}
+for at = 4, #ARGV, 5 do
+    local id, execution, started_at, ttl, result = unpack(ARGV, at, at + 4)
+    local name = id .. ':' .. execution
+    if not redis.call('ZSCORE', KEYS[1], name) then
+        finished[#finished + 1] = 0
+    else
+        redis.call('HINCRBY', KEYS[3], 'successful_job_count', 1)
+        redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', moment - started_at)
+        redis.call('HSET', job_key(id), 'status', '{JobStatus.FINISHED.value}', 'ended_at', time)
+        redis.call('EXPIRE', job_key(id), ttl)
+        redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*',
+            'type', {Result.Type.SUCCESSFUL.value}, 'worker_name', worker, 'return_value', result,
+            'execution_id', execution, 'execution_started_at', started_at,
+            'execution_ended_at', moment)
+        redis.call('EXPIRE', results_key(id), ttl)
+        redis.call('ZADD', KEYS[2], math.floor(moment) + ttl, id)
+        redis.call('DEL', execution_key(id, execution))
+        redis.call('ZREM', KEYS[1], name)
+        redis.call('ZREM', executions_key(id), execution)
+        redis.call('SREM', KEYS[4], name)
+        finished[#finished + 1] = 1
+    end
+end
+return finished
+"""
 )
 
 
 class PayloadError(ValueError):
     """A job that is not one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that this worker has taken, and RQ's execution of it."""
+
+    id: str
+    execution: str
+    started_at: float
+    """Seconds since the epoch."""
+    payload: bytes
+    result_ttl: int
+    """Seconds that RQ's result is kept."""
+    last_try: bool
+    """Whether it fails for good if it is abandoned once more."""
+
+    @property
+    def name(self) -> str:
+        """What the started registry calls it."""
+        return f"{self.id}:{self.execution}"
+
+    def check(self) -> None:
+        """See that this is a detection's job.
+
+        Raises:
+            PayloadError: another function, other arguments, or data that is not JSON.
+        """
+        try:
+            text = zlib.decompressobj().decompress(self.payload, _LONGEST_PAYLOAD)
+        except zlib.error:  # RQ reads what is not compressed too
+            text = self.payload[:_LONGEST_PAYLOAD]
+        try:
+            call = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PayloadError(f"job {self.id} has no readable payload") from error
+        if call != [JOB_FUNCTION, None, [self.id], {}]:
+            raise PayloadError(f"job {self.id} is not a detection")
 
 
 class DetectionJob(Job):
@@ -95,22 +241,25 @@ class DetectionJob(Job):
         self.enqueue_at_front_on_retry = True
         super().retry(queue, pipeline)
 
-    def check(self) -> None:
-        """See that this is a detection's job.
-
-        Raises:
-            PayloadError: another function, other arguments, or data that is not JSON.
-        """
-        try:
-            function, arguments = self.func_name, self.args
-        except (DeserializationError, ValueError) as error:
-            raise PayloadError(f"job {self.id} has no readable payload") from error
-        if function != JOB_FUNCTION or list(arguments) != [self.id]:
-            raise PayloadError(f"job {self.id} is not a detection")
-
 
 class DetectionQueue(Queue):
-    """A queue whose maintenance is not held up by a worker that died in the midst of it."""
+    """A queue that can be waited for, and whose maintenance no dead worker holds up."""
+
+    @classmethod
+    def dequeue_any(
+        cls, queues: Iterable[Queue], timeout: int | None, connection: Redis, *_: Any, **__: Any
+    ) -> tuple[Job, Queue]:
+        """Wait until there is a job, and leave it there: an answer that is lost loses nothing.
+
+        Raises:
+            DequeueTimeout: there was none for `timeout` seconds.
+        """
+        (queue,) = queues
+        waited = 0 if timeout is None else timeout
+        head = cast(bytes | None, connection.blmove(queue.key, queue.key, waited, "LEFT", "LEFT"))
+        if head is None:
+            raise DequeueTimeout(timeout, queue.key)
+        return DetectionJob(head.decode(), connection, JSONSerializer), queue
 
     def acquire_maintenance_lock(self) -> bool:
         """As RQ's, for seconds instead of a quarter of an hour."""
@@ -120,78 +269,112 @@ class DetectionQueue(Queue):
         return bool(lock)
 
 
-def begin(pipeline: Pipeline, queue: Queue, job: Job, worker: BaseWorker) -> Execution:
-    """Register a popped job as this worker's.
+def take(
+    worker: BaseWorker, queue: Queue, most: int, token: str, *, idle: bool
+) -> tuple[list[Held], bool]:
+    """Take jobs from the head of the queue and register them as this worker's, at once.
 
-    The command added to `pipeline` answers 1; or 0 if the job is no longer in the intermediate
-    list, because this process was stopped so long that others have put it back. Sent twice, it
-    registers once.
+    A job on its last try is taken alone: should it end the process, it takes no other with it.
+
+    Args:
+        worker: whose they become.
+        queue: where they wait.
+        most: how many to take, at least 1.
+        token: names this take; given again, it tells what was taken then.
+        idle: whether the worker holds nothing.
+
+    Returns:
+        What was taken; whether the next job has to wait until the worker holds nothing.
     """
-    commands = worker.connection.pipeline()
-    execution = Execution.create(job, EXECUTION_TTL, commands, worker.name)
-    job.prepare_for_execution(worker.name, commands)
-    commands.persist(job.key)
-    pipeline.eval(
-        _IF_POPPED,
-        2,
-        queue.intermediate_queue_key,
-        job.started_job_registry.key,
-        job.id,
-        execution.composite_key,
-        *_words(commands),
+    started = now()
+    alone, rows = cast(
+        tuple[int, list[list[bytes | None]]],
+        worker.connection.eval(
+            _TAKE,
+            5,
+            queue.key,
+            queue.started_job_registry.key,
+            worker.key,
+            worker.executions_key,
+            f"{worker.key}:taken",
+            token,
+            most,
+            int(idle),
+            worker.name,
+            started.timestamp(),
+            utcformat(started),
+            EXECUTION_TTL,
+        ),
     )
-    return execution
+    taken = [
+        Held(
+            id=cast(bytes, name).decode(),
+            execution=f"{token}-{number}",
+            started_at=started.timestamp(),
+            payload=payload or b"",
+            result_ttl=_seconds(ttl),
+            last_try=left == b"0",
+        )
+        for number, (name, payload, ttl, left) in enumerate(rows, start=1)
+    ]
+    return taken, bool(alone)
 
 
-def keep(pipeline: Pipeline, job: Job, execution: Execution) -> None:
-    """Say that an execution is not abandoned, unless it has been taken for it already."""
-    commands = job.connection.pipeline()
-    execution.heartbeat(job.started_job_registry, EXECUTION_TTL, commands)
-    job.heartbeat(now(), EXECUTION_TTL, commands)
-    _run_if_ours(pipeline, job, execution, commands)
+def keep(pipeline: Pipeline, queue: Queue, worker: BaseWorker, held: Sequence[Held]) -> None:
+    """Say that jobs are not abandoned, except those that have been taken for it already."""
+    moment = now()
+    pipeline.eval(
+        _KEEP,
+        2,
+        queue.started_job_registry.key,
+        worker.executions_key,
+        worker.name,
+        moment.timestamp(),
+        utcformat(moment),
+        EXECUTION_TTL,
+        *(word for job in held for word in (job.id, job.execution, job.started_at)),
+    )
 
 
 def finish(
-    pipeline: Pipeline, job: Job, execution: Execution, worker: BaseWorker, result: str
+    pipeline: Pipeline, queue: Queue, worker: BaseWorker, held: Sequence[Held], results: list[str]
 ) -> None:
     """What of RQ's success path concerns us: no dependents, callbacks, repeats or webhooks.
 
-    The command added to `pipeline` answers 1; or 0, having changed nothing, if the execution has
-    been taken for abandoned. Sent twice, it finishes once.
+    The command added to `pipeline` answers with a list: 1 for each job that it finished; 0 for
+    one that has been taken for abandoned, of which nothing is changed.
     """
-    commands = worker.connection.pipeline()
-    ended_at = now()
-    ttl = job.get_result_ttl(worker.default_result_ttl)
-    worker.increment_successful_job_count(commands)
-    if job.started_at is not None:
-        worker.increment_total_working_time(ended_at - job.started_at, commands)
-    commands.hset(
-        job.key,
-        mapping={"status": JobStatus.FINISHED.value, "ended_at": utcformat(ended_at)},
+    moment = now()
+    pipeline.eval(
+        _FINISH,
+        4,
+        queue.started_job_registry.key,
+        FinishedJobRegistry(queue=queue).key,
+        worker.key,
+        worker.executions_key,
+        worker.name,
+        moment.timestamp(),
+        utcformat(moment),
+        *(
+            word
+            for job, result in zip(held, results, strict=True)
+            for word in (
+                job.id,
+                job.execution,
+                job.started_at,
+                job.result_ttl,
+                b64encode(json.dumps(result).encode()),
+            )
+        ),
     )
-    commands.expire(job.key, ttl)
-    Result.create(
-        job,
-        Result.Type.SUCCESSFUL,
-        ttl,
-        return_value=result,
-        worker_name=worker.name,
-        pipeline=commands,
-        execution_id=execution.id,
-        execution_started_at=execution.created_at,
-        execution_ended_at=ended_at,
-    )
-    job.finished_job_registry.add(job, ttl, commands)
-    worker.cleanup_execution(job, commands, execution)
-    _run_if_ours(pipeline, job, execution, commands)
 
 
-def _run_if_ours(pipeline: Pipeline, job: Job, execution: Execution, commands: Pipeline) -> None:
-    registry = job.started_job_registry.key
-    pipeline.eval(_IF_OURS, 1, registry, execution.composite_key, *_words(commands))
+def execution_of(job: Held, worker: BaseWorker) -> Execution:
+    """RQ's own object for it."""
+    execution = Execution(job.execution, job.id, worker.connection, worker.name)
+    execution.created_at = datetime.fromtimestamp(job.started_at, UTC)
+    return execution
 
 
-def _words(commands: Pipeline) -> Iterator[Any]:
-    for words, _ in commands.command_stack:
-        yield len(words)
-        yield from words
+def _seconds(ttl: bytes | None) -> int:
+    return int(ttl) if ttl is not None and ttl.isdigit() and int(ttl) > 0 else _ANY_TTL

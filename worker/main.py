@@ -5,13 +5,12 @@ from __future__ import annotations
 import structlog
 
 from app.settings import Settings
-from app.store import Store, connect
+from app.store import Store
 from model.detector import Detector
 from worker import metrics
 from worker.batch_worker import BatchWorker, worker_name
+from worker.patience import connect_patiently
 from worker.processing import Processor, describe
-
-_RETRIES = 240  # about two minutes without Redis are outlasted with the work in hand
 
 log = structlog.get_logger()
 
@@ -31,11 +30,11 @@ def run(settings: Settings, *, burst: bool) -> None:
         RedisError: Redis stayed away for minutes.
         OSError: the metrics port is taken.
     """
-    redis = connect(settings.required_redis_url, retries=_RETRIES)
+    redis = connect_patiently(settings.required_redis_url)
     detector = load_detector(settings)
     detector.warm_up()
     info = describe(detector, worker_name())
-    metrics.expose(info, settings.metrics_host, settings.metrics_port)
+    metrics.expose(info, settings.max_batch, settings.metrics_host, settings.metrics_port)
     log.info("worker_ready", **info.model_dump(mode="json"))
     worker = BatchWorker(
         settings.queue,

@@ -63,6 +63,11 @@ class Budget:
         with self._changed:
             return self._changed.wait_for(lambda: self._used < self._limit, timeout)
 
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait until nothing is in hand; False if `timeout` seconds were too short."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._used, timeout)
+
     def take(self, amount: int) -> None:
         """Take `amount` without waiting."""
         with self._changed:

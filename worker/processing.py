@@ -20,6 +20,7 @@ from app.schemas import (
     ErrorCode,
     Head,
     MaskInfo,
+    Measured,
     Masks,
     ModelInfo,
     Region,
@@ -35,7 +36,7 @@ from app.schemas import (
 from app.store import Store
 from model.detector import Detection as Finding
 from model.detector import Detector
-from model.engine import CropOutputs
+from model.engine import CropOutputs, DeviceError
 from model.pictures import (
     PictureError,
     TooManyPixelsError,
@@ -121,8 +122,16 @@ class Processor:
         Raises:
             DeviceError: the device is unusable.
         """
+        limit = self._detector.batch_limit
         started = time.perf_counter()
-        outputs = self._detector.forward(tiles)
+        try:
+            outputs = self._detector.forward(tiles)
+        except DeviceError:
+            metrics.DEVICE_ERRORS.inc()
+            raise
+        finally:
+            if self._detector.batch_limit < limit:
+                metrics.OUT_OF_MEMORY.inc()
         seconds = time.perf_counter() - started
         metrics.STAGE_DURATION.labels("forward").observe(seconds)
         metrics.BATCH_SIZE.observe(len(tiles))
@@ -143,7 +152,9 @@ class Processor:
             detection = self._succeeded(ready, finding, time.perf_counter() - started)
         except Exception as error:  # as in decode
             return error
-        metrics.SCORE.labels(self._info.model.version).observe(finding.ai_probability)
+        version = self._info.model.version
+        metrics.SCORE.labels(version).observe(finding.ai_probability)
+        metrics.count_verdict(version, Verdict(finding.verdict), finding.manipulated)
         return Outcome(detection, masks)
 
     def _succeeded(self, ready: Ready, finding: Finding, encode: float) -> Detection:
@@ -200,6 +211,7 @@ def describe(detector: Detector, name: str) -> WorkerInfo:
         thresholds=Thresholds(**asdict(info.thresholds)),
         device=info.device,
         dtype=info.dtype,
+        measured=None if info.results is None else Measured.model_validate(info.results),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
+from app.callers import identify
 from app.problems import ServiceError
+from app.routes.responses import KEY_PROBLEMS
 from app.schemas import ErrorCode, ModelFacts, ServiceStatus, WorkerInfo
 from app.service import Service, TheService
 
@@ -15,8 +17,10 @@ UNTRAINED_NOTICE = (
     "They show that the service works, not what a picture is."
 )
 
+UNMEASURED_NOTICE = "Scores are no proof, and how good they are was not measured for this model."
 
-@router.get("/v1/model")
+
+@router.get("/v1/model", dependencies=[Depends(identify)], responses=KEY_PROBLEMS)
 def model(service: TheService) -> ModelFacts:
     """The model card in short, as the newest live worker tells it."""
     worker = _live(service)[-1]
@@ -28,7 +32,8 @@ def model(service: TheService) -> ModelFacts:
         parameters=worker.parameters,
         crop_size=worker.crop_size,
         thresholds=worker.thresholds,
-        notice=None if worker.trained else UNTRAINED_NOTICE,
+        notice=_notice(worker),
+        measured=worker.measured,
     )
 
 
@@ -42,6 +47,20 @@ async def livez() -> ServiceStatus:
 def readyz(service: TheService) -> ServiceStatus:
     """Whether a POST would be served: Redis answers and a warm worker lives."""
     return ServiceStatus(workers=len(_live(service)))
+
+
+def _notice(worker: WorkerInfo) -> str:
+    if not worker.trained:
+        return UNTRAINED_NOTICE
+    if worker.measured is None:
+        return UNMEASURED_NOTICE
+    everything = worker.measured.rows[0]
+    return (
+        f"Scores are no proof. Measured on {everything.n} AI-generated pictures and "
+        f"{worker.measured.photographs} photographs ({worker.measured.conditions}): AUC "
+        f"{everything.auc:.2f}; where 5 % of the photographs are called, "
+        f"{everything.tpr_at_fpr_5:.0%} of the others are found."
+    )
 
 
 def _live(service: Service) -> list[WorkerInfo]:

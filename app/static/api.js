@@ -1,46 +1,46 @@
-/** The service's HTTP API, as far as this page uses it. */
+/** The service's HTTP API, as far as this page uses it. Every call brings the key, if there is one. */
+
+import { askForKey, currentKey } from "./key.js";
+import { problemOf, unreachable, unreadable } from "./problem.js";
 
 const DETECTIONS = "/v1/detections";
-const TEMPORARY = new Set([0, 429, 502, 503, 504]);
+const LONGEST_REFERENCE = 200; // characters
 
-/** A request that gave no result; all fields are fit to be shown. */
-export class Problem extends Error {
-  /**
-   * @param {object} facts
-   * @param {string} facts.title
-   * @param {string} facts.detail
-   * @param {string} facts.code stable code of the service, or one of `unreachable`, `unreadable`
-   * @param {number} facts.status HTTP status; 0 if there was no answer
-   * @param {string?} [facts.requestId]
-   * @param {number?} [facts.retryAfter] seconds after which the service wants to be asked again
-   */
-  constructor({ title, detail, code, status, requestId = null, retryAfter = null }) {
-    super(detail);
-    Object.assign(this, { title, detail, code, status, requestId, retryAfter });
-  }
-
-  /** Whether the same request may succeed later. */
-  get temporary() {
-    return TEMPORARY.has(this.status);
-  }
-}
+/** Most ids that one request may name, and most records that one answer holds. */
+export const PAGE = 100;
 
 /**
- * Send a picture.
+ * Send a picture; its name goes along as the reference, so that a reload still knows it.
  * @param {File} file
  * @param {object} options
+ * @param {string} options.once the same for each try, so that the service takes the picture once
  * @param {AbortSignal} options.signal
  * @param {(fraction: number) => void} options.onProgress called with the share that is sent
  * @returns {Promise<{record: object, requestId: string?}>}
- * @throws {Problem}
+ * @throws {import("./problem.js").Problem}
  */
-export function submit(file, { signal, onProgress }) {
+export async function submit(file, options) {
+  for (;;) {
+    const key = currentKey();
+    try {
+      return await send(file, key, options);
+    } catch (error) {
+      if (error.status !== 401 || !(await askForKey(key))) throw error;
+    }
+  }
+}
+
+function send(file, key, { once, signal, onProgress }) {
   // XMLHttpRequest, because fetch does not tell how much of a body is sent.
   const request = new XMLHttpRequest();
   const form = new FormData();
   form.append("file", file);
+  if (file.name !== "") form.append("ref_id", reference(file.name));
   return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => request.abort(), { once: true });
+    signal.throwIfAborted();
+    const stop = () => request.abort();
+    signal.addEventListener("abort", stop, { once: true });
+    request.addEventListener("loadend", () => signal.removeEventListener("abort", stop));
     request.upload.addEventListener("progress", (event) => {
       if (event.lengthComputable) onProgress(event.loaded / event.total);
     });
@@ -48,8 +48,8 @@ export function submit(file, { signal, onProgress }) {
     request.addEventListener("error", () =>
       reject(
         unreachable(
-          "The connection ended while the picture was being sent: the service is down, or it " +
-            "refused the file unread because of its size.",
+          "The connection ended while the picture was being sent: the file could not be read, " +
+            "the service refused it unread because of its size, or the network failed.",
         ),
       ),
     );
@@ -64,103 +64,132 @@ export function submit(file, { signal, onProgress }) {
       }
     });
     request.open("POST", DETECTIONS);
+    request.setRequestHeader("Idempotency-Key", once);
+    if (key !== null) request.setRequestHeader("Authorization", `Bearer ${key}`);
     request.responseType = "json";
     request.send(form);
   });
 }
 
 /**
- * The record of a detection.
- * @param {string} id
- * @param {AbortSignal} signal
- * @returns {Promise<{record: object, requestId: string?}>}
- * @throws {Problem}
+ * A page of the caller's own detections, newest first.
+ * @param {string?} next address that the page before gave; null for the first page
+ * @returns {Promise<{detections: object[], next: string?}>}
+ * @throws {import("./problem.js").Problem}
  */
-export async function getDetection(id, signal) {
-  const response = await get(detectionPath(id), signal);
-  return { record: await json(response), requestId: response.headers.get("X-Request-ID") };
+export async function listDetections(next) {
+  return json(await ask(next ?? `${DETECTIONS}?limit=${PAGE}`));
+}
+
+/**
+ * The records of some detections.
+ * @param {string[]} ids at most `PAGE`
+ * @returns {Promise<{detections: object[], missing: string[], requestId: string?}>} `missing`: ids
+ *     that do not exist, or not for this caller
+ * @throws {import("./problem.js").Problem}
+ */
+export async function getDetections(ids) {
+  const response = await ask(`${DETECTIONS}?ids=${ids.map(encodeURIComponent).join(",")}`);
+  return { ...(await json(response)), requestId: response.headers.get("X-Request-ID") };
+}
+
+/**
+ * Have everything of a detection deleted; one that is gone already is no problem.
+ * @param {string} id
+ * @throws {import("./problem.js").Problem}
+ */
+export async function deleteDetection(id) {
+  try {
+    await ask(detectionPath(id), { method: "DELETE" });
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+  }
 }
 
 /**
  * What a live worker says of its model.
  * @returns {Promise<object>}
- * @throws {Problem}
+ * @throws {import("./problem.js").Problem}
  */
 export async function getModel() {
-  return json(await get("/v1/model"));
+  return json(await ask("/v1/model"));
 }
 
 /**
  * A picture, mask or overlay.
  * @param {string} path
- * @param {AbortSignal} signal
  * @returns {Promise<Blob>}
- * @throws {Problem}
+ * @throws {import("./problem.js").Problem}
  */
-export async function getPicture(path, signal) {
-  const response = await get(path, signal, "default");
-  return response.blob();
+export async function getPicture(path) {
+  const response = await ask(path, { cache: "default" });
+  try {
+    return await response.blob();
+  } catch {
+    throw unreachable("The connection ended within the picture.");
+  }
+}
+
+/** Whether the service answers at all. */
+export async function isAlive() {
+  try {
+    return (await fetch("/livez", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Path of the record.
+ * @param {string} id
+ */
+export function detectionPath(id) {
+  return `${DETECTIONS}/${encodeURIComponent(id)}`;
+}
+
+/**
+ * Path of the picture as any browser can show it: upright, first frame, as the model saw it.
+ * @param {string} id
+ * @param {number} size longest side, pixels; pictures are never enlarged
+ */
+export function renditionPath(id, size) {
+  return `${detectionPath(id)}/image?size=${size}`;
 }
 
 /**
  * Path of the picture as it was uploaded.
  * @param {string} id
  */
-export function picturePath(id) {
+export function originalPath(id) {
   return `${detectionPath(id)}/image`;
 }
 
-function detectionPath(id) {
-  return `${DETECTIONS}/${encodeURIComponent(id)}`;
+/** A name as the service takes it: printable characters, and not too many. */
+function reference(name) {
+  return [...name.replace(/[\p{C}\p{Z}]/gu, " ")].slice(0, LONGEST_REFERENCE).join("");
 }
 
-async function get(path, signal, cache = "no-store") {
-  let response;
-  try {
-    response = await fetch(path, { signal, cache });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw unreachable("There is no answer. The service is down, or the network is.");
-  }
-  if (!response.ok) {
+async function ask(path, options = {}) {
+  for (;;) {
+    const key = currentKey();
+    const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+    let response;
+    try {
+      response = await fetch(path, { cache: "no-store", ...options, headers });
+    } catch {
+      throw unreachable();
+    }
+    if (response.ok) return response;
+    if (response.status === 401 && (await askForKey(key))) continue;
     const body = await response.json().catch(() => null);
-    signal?.throwIfAborted();
     throw problemOf(response.status, (name) => response.headers.get(name), body);
   }
-  return response;
 }
 
 async function json(response) {
   try {
     return await response.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw unreadable(response.status, (name) => response.headers.get(name));
   }
-}
-
-function problemOf(status, header, body) {
-  return new Problem({
-    title: body?.title ?? `The service answered with HTTP status ${status}`,
-    detail: body?.detail ?? "It gave no reason.",
-    code: body?.code ?? `http_${status}`,
-    status,
-    requestId: body?.request_id ?? header("X-Request-ID"),
-    retryAfter: Number.parseInt(header("Retry-After"), 10) || null,
-  });
-}
-
-function unreachable(detail) {
-  const title = "The service cannot be reached";
-  return new Problem({ title, detail, code: "unreachable", status: 0 });
-}
-
-function unreadable(status, header) {
-  return new Problem({
-    title: "The answer cannot be read",
-    detail: "Something that is not this service answered.",
-    code: "unreadable",
-    status,
-    requestId: header("X-Request-ID"),
-  });
 }

@@ -30,3 +30,12 @@ export function factRows(...rows) {
     .filter(([, value]) => value !== null)
     .map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value)));
 }
+
+/**
+ * Have a screen reader say something new.
+ * @param {string} text
+ */
+export function announce(text) {
+  const announcer = document.getElementById("announcer");
+  if (announcer.textContent !== text) announcer.textContent = text;
+}

@@ -3,21 +3,17 @@
 import { say } from "./dom.js";
 
 /**
- * @param {(file: File) => void} onPicture called with each picture that comes in
+ * @param {(files: File[]) => void} onPictures called with the files of each choice, drop or paste
  */
-export function takePictures(onPicture) {
+export function takePictures(onPictures) {
   const chooser = document.getElementById("file");
   const note = document.getElementById("intake-note");
   const hint = document.getElementById("drop-hint");
-  let depth = 0; // elements that the dragged file is over, from the window inwards
+  let depth = 0; // elements that the dragged files are over, from the window inwards
 
   const take = (files, otherwise) => {
-    if (files.length === 0) {
-      say(note, otherwise);
-      return;
-    }
-    say(note, files.length === 1 ? null : `Only the first of ${files.length} files was taken.`);
-    onPicture(files[0]);
+    say(note, files.length === 0 ? otherwise : null);
+    if (files.length > 0) onPictures(files);
   };
 
   chooser.addEventListener("change", () => {
@@ -27,6 +23,7 @@ export function takePictures(onPicture) {
   });
 
   document.addEventListener("paste", (event) => {
+    if (event.target.matches("input:not([type=file])")) return; // text for the field
     take([...event.clipboardData.files], "The clipboard holds no picture.");
   });
 

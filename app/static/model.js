@@ -1,30 +1,42 @@
-/** The model behind the service: its notice, and the line at the foot of the page. */
+/** The model behind the service: its notice, its line at the foot of the page, and its card. */
 
-import { Problem, getModel } from "./api.js";
-import { say } from "./dom.js";
-import { unavailable } from "./words.js";
+import { getModel } from "./api.js";
+import { renderCard } from "./card.js";
+import { element, say } from "./dom.js";
+import { Problem } from "./problem.js";
+import { unavailable } from "./states.js";
 
 const RETRY = 5000; // ms
 
 /** Dispatches `change` once it has learnt something new about the model. */
 export class ModelCard extends EventTarget {
   #facts = null;
+  #problem = null;
   #timer = null;
   #notice = document.getElementById("notice");
   #title = document.getElementById("notice-title");
   #text = document.getElementById("notice-text");
   #line = document.getElementById("model-line");
+  #dialog = document.getElementById("card-dialog");
+  #body = document.getElementById("card-body");
+
+  constructor() {
+    super();
+    document.getElementById("open-card").addEventListener("click", () => this.open());
+  }
 
   /** Ask the service, again and again until a worker answers. */
   async refresh() {
     clearTimeout(this.#timer);
     try {
       this.#facts = await getModel();
+      this.#problem = null;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
+      this.#problem = problem;
       this.#warn(problem.title, unavailable(problem));
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.refresh(), RETRY);
+      this.#timer = setTimeout(() => this.refresh(), problem.retryAfter * 1000 || RETRY);
       return;
     }
     this.#show();
@@ -39,12 +51,27 @@ export class ModelCard extends EventTarget {
     return version === "untrained" || (this.#facts?.version === version && !this.#facts.trained);
   }
 
+  /** Show the card. */
+  open() {
+    this.#fill();
+    this.#dialog.showModal();
+    this.#body.scrollTop = 0;
+  }
+
+  #fill() {
+    if (this.#facts === null) {
+      const why = this.#problem === null ? "The service has not answered yet." : this.#problem.detail;
+      this.#body.replaceChildren(element("p", {}, `Nothing is known of the model. ${why}`));
+    } else {
+      this.#body.replaceChildren(...renderCard(this.#facts));
+    }
+  }
+
   #show() {
-    const { name, version, trained, backbone, parameters, notice } = this.#facts;
+    const { name, version, trained, notice } = this.#facts;
     if (notice === null) this.#notice.hidden = true;
     else this.#warn(trained ? "Please note" : "Untrained model", notice);
-    const millions = (parameters / 1e6).toLocaleString("en", { maximumFractionDigits: 1 });
-    say(this.#line, `Model ${name}, version ${version} (${backbone}, ${millions}\u00a0M parameters)`);
+    say(this.#line, `Model ${name}, version ${version}`);
   }
 
   #warn(title, text) {

@@ -1,96 +1,208 @@
-/** The first page, put together: one task at a time, and every view shows that task only. */
+/** The moderators' page, put together: the list, the open picture, the address and the keys. */
 
-import { factRows, say } from "./dom.js";
+import { Detection } from "./detection.js";
+import { announce, say } from "./dom.js";
+import { Follower, Listing } from "./follow.js";
 import { takePictures } from "./intake.js";
+import { askAgain, currentKey, forgetKey, keyEvents, keyIsMissing } from "./key.js";
+import { listen } from "./keyboard.js";
+import { Library } from "./library.js";
+import { List } from "./list.js";
 import { ModelCard } from "./model.js";
-import { renderResult } from "./result.js";
-import { Task } from "./task.js";
+import { count } from "./review.js";
+import * as states from "./states.js";
+import { Uploads } from "./uploads.js";
 import { Viewer } from "./viewer.js";
-import * as words from "./words.js";
+import { counted } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
+const narrow = matchMedia("(max-width: 59.99rem)"); // as in frame.css
+
+const library = new Library();
 const model = new ModelCard();
+const uploads = new Uploads(library);
+const follower = new Follower(library);
+const listing = new Listing(library);
+const list = new List(library, model);
 const viewer = new Viewer();
-let current = null;
+const detection = new Detection(library, uploads, model, viewer);
+let open = null;
+let frame = null;
+let unfinished = 0; // pictures that were not finished at the last look
 
-function start(task) {
-  current?.close(); // so that it says nothing any more that could be taken for the new one's
-  current = task;
-  task.addEventListener("change", render);
-  if (task.id === null && location.hash !== "") history.pushState(null, "", location.pathname);
-  model.refresh();
+function select(entry) {
+  open = entry;
+  list.select(entry);
   render();
+  window.scrollTo({ top: 0 }); // narrow: the page scrolls; wide: the picture's own column
+  byId("detection").scrollTop = 0;
+  if (entry === null) return;
+  if (entry.phase === "succeeded") viewer.prepare(list.at(1));
 }
 
-function clear() {
-  current?.close();
-  current = null;
-  render();
+/** One entry after the other replaces the address; the first that is opened is a step of its own. */
+function pick(entry) {
+  const first = open === null;
+  select(entry);
+  writeAddress(first);
 }
 
-function openFromAddress() {
-  const id = location.hash.slice(1);
-  if (id === "") clear();
-  else if (id !== current?.id) start(Task.open(id));
+function writeAddress(asStep = false) {
+  const address = open?.id ? `#/${open.id}` : "";
+  if (location.hash === address) return;
+  const url = address || location.pathname;
+  if (asStep) history.pushState(null, "", url);
+  else history.replaceState(null, "", url);
+}
+
+function readAddress() {
+  const id = location.hash.replace(/^#\/?/, "");
+  if (id === "") select(null);
+  else if (id !== open?.id) select(library.open(id));
 }
 
 function render() {
-  document.body.classList.toggle("compact", current !== null);
-  byId("detection").hidden = current === null;
-  if (current === null) return;
-  renderHeading();
-  renderProgress();
-  renderProblem();
-  viewer.render(current);
-  const succeeded = current.phase === "succeeded";
-  byId("summary").hidden = byId("details").hidden = !succeeded;
-  const untrained = succeeded && model.isUntrained(current.record.model);
-  if (succeeded) renderResult(current.record, untrained);
-  announce(words.announcement(current, untrained));
+  cancelAnimationFrame(frame);
+  frame = null;
+  if (open !== null && !library.has(open)) moveOn();
+  detection.render(open);
+  document.body.classList.toggle("opened", open !== null);
+  renderFrame();
 }
 
-function renderHeading() {
-  const { id, file } = current;
-  byId("detection-title").textContent = file?.name ?? "Detection";
-  byId("permalink").hidden = id === null;
-  if (id === null) return;
-  byId("permalink").href = `#${id}`;
-  if (location.hash !== `#${id}`) history.replaceState(null, "", `#${id}`);
+/** The open entry is gone: open the one that took its place, or none. */
+function moveOn() {
+  open = null;
+  const next = narrow.matches ? null : (list.shown[Math.min(place, list.shown.length - 1)] ?? null);
+  open = next;
+  list.select(next);
+  writeAddress();
 }
 
-function renderProgress() {
-  byId("progress").hidden = current.finished;
-  if (current.finished) return;
-  byId("phase").textContent = words.phase(current);
-  byId("cancel").hidden = current.phase !== "sending";
-  if (current.phase === "sending" && current.sent < 1) byId("bar").value = current.sent;
-  else byId("bar").removeAttribute("value");
-  const { trouble } = current;
-  say(byId("trouble"), trouble && `${trouble.title}. ${trouble.detail} Trying again.`);
+let place = 0; // of the open entry in the list
+
+function renderFrame() {
+  const counts = count(library.entries);
+  const any = counts.all > 0;
+  document.body.classList.toggle("compact", any);
+  document.body.classList.toggle("loading", !listing.known && listing.problem === null && !any);
+  byId("review").hidden = !any;
+  byId("nothing-open").hidden = !any || open !== null;
+  byId("tally").textContent = states.tally(counts, listing.more);
+  byId("all-bar").hidden = counts.pending === 0;
+  byId("all-bar").value = counts.all === 0 ? 0 : 1 - counts.pending / counts.all;
+  byId("cancel-all").hidden = uploads.pending < 2;
+  byId("older").hidden = !listing.more;
+  const again = retriable();
+  byId("retry-all").hidden = again.length === 0;
+  byId("retry-all").textContent = `Try ${counted(again.length, "picture")} again`;
+  const { problem } = listing;
+  say(byId("list-note"), problem && `The list may be incomplete. ${problem.title}.`);
+  renderNeighbours();
+  if (unfinished > 1 && counts.pending === 0) announce(`All ${counts.all} pictures are done.`);
+  unfinished = counts.pending;
 }
 
-function renderProblem() {
-  const failed = current.finished && current.phase !== "succeeded";
-  byId("problem").hidden = !failed;
-  if (!failed) return;
-  const { title, detail, code, again } = words.failure(current);
-  byId("problem-title").textContent = title;
-  byId("problem-detail").textContent = detail;
-  byId("problem-facts").replaceChildren(
-    ...factRows(["Code", code], ["Request", current.requestId]),
+function renderNeighbours() {
+  if (open === null) return;
+  const { shown } = list;
+  const found = shown.indexOf(open);
+  if (found >= 0) place = found;
+  byId("previous").disabled = list.at(-1) === null;
+  byId("next").disabled = list.at(1) === null;
+}
+
+function retriable() {
+  return [...library.entries].filter(
+    ({ phase, problem, file }) =>
+      file !== null && (phase === "cancelled" || (phase === "refused" && problem.temporary)),
   );
-  byId("retry").hidden = !again || current.file === null;
 }
 
-function announce(text) {
-  const announcer = byId("announcer");
-  if (announcer.textContent !== text) announcer.textContent = text;
+function renderHeld() {
+  const problem = uploads.heldUpBy;
+  byId("held").hidden = problem === null;
+  if (problem === null) return;
+  byId("held-title").textContent = problem.title;
+  byId("held-text").textContent = states.heldUp(problem, uploads.pending);
 }
 
-takePictures((file) => start(Task.submit(file)));
-byId("cancel").addEventListener("click", clear);
-byId("retry").addEventListener("click", () => start(Task.submit(current.file)));
-model.addEventListener("change", () => current !== null && render());
-window.addEventListener("hashchange", openFromAddress);
+function renderKey() {
+  byId("forget-key").hidden = currentKey() === null;
+  byId("enter-key").hidden = !keyIsMissing();
+}
+
+function refreshAll() {
+  renderKey();
+  if (keyIsMissing()) return;
+  uploads.resume();
+  listing.refresh();
+  model.refresh();
+  follower.soon();
+}
+
+takePictures((files) => {
+  const entries = uploads.add(files);
+  if (entries.length === 1 || (open === null && !narrow.matches)) pick(entries[0]);
+});
+
+library.addEventListener("change", ({ detail: entry }) => {
+  if (entry === open && entry.id !== null) writeAddress();
+  frame ??= requestAnimationFrame(render);
+});
+list.addEventListener("select", ({ detail: entry }) => pick(entry));
+list.addEventListener("arranged", renderNeighbours);
+listing.addEventListener("change", renderFrame);
+model.addEventListener("change", render);
+uploads.addEventListener("change", renderHeld);
+keyEvents.addEventListener("change", refreshAll);
+
+byId("cancel-all").addEventListener("click", () => uploads.cancelAll());
+byId("retry-all").addEventListener("click", () => {
+  for (const entry of retriable()) uploads.retry(entry);
+});
+byId("held-retry").addEventListener("click", async () => {
+  if (keyIsMissing()) await askAgain();
+  else uploads.resume();
+});
+byId("older").addEventListener("click", () => listing.loadOlder());
+byId("previous").addEventListener("click", () => list.step(-1));
+byId("next").addEventListener("click", () => list.step(1));
+byId("back").addEventListener("click", () => {
+  select(null);
+  writeAddress();
+});
+byId("enter-key").addEventListener("click", askAgain);
+byId("forget-key").addEventListener("click", () => {
+  forgetKey();
+  location.assign(location.pathname); // nothing that was seen with the key stays in the page
+});
+for (const button of document.querySelectorAll("[data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+listen([
+  { keys: ["j", "n"], label: "Next picture", act: () => list.step(1) },
+  { keys: ["k", "p"], label: "Previous picture", act: () => list.step(-1) },
+  { keys: ["a"], label: "AI layer, or none", act: () => viewer.choose("ai", "none") },
+  { keys: ["m"], label: "Manipulation layer, or none", act: () => viewer.choose("manipulation", "none") },
+  { keys: ["o"], label: "Original, and back", act: () => viewer.toggleOriginal() },
+  { keys: ["s"], label: "Side by side", act: () => viewer.toggleBeside() },
+  { keys: ["b"], label: "Region boxes", act: () => viewer.toggleBoxes() },
+  { keys: ["z"], label: "Own pixels, or the whole picture", act: () => viewer.zoom.toggle() },
+  { keys: ["+"], label: "Closer", act: () => viewer.zoom.by(1) },
+  { keys: ["-"], label: "Further away", act: () => viewer.zoom.by(-1) },
+  { keys: ["x", "Delete"], label: "Delete the open picture", act: () => detection.askToDelete() },
+  { keys: ["c"], label: "What the model can do", act: () => model.open() },
+  { keys: ["?"], label: "This list", act: () => byId("open-help").click() },
+]);
+
+window.addEventListener("popstate", readAddress);
+window.addEventListener("hashchange", readAddress);
+window.addEventListener("beforeunload", (event) => {
+  if (uploads.pending > 0) event.preventDefault(); // what is not sent yet would be lost
+});
+
+renderKey();
 model.refresh();
-openFromAddress();
+listing.refresh();
+readAddress();

@@ -8,11 +8,15 @@ const UNTRAINED = "The model that gave this score is untrained, so score and ver
 /**
  * Show a finished record.
  * @param {object} record a succeeded one
- * @param {boolean} untrained whether its score means nothing
+ * @param {object} options
+ * @param {boolean} options.untrained whether its score means nothing
+ * @param {(layer: string, place: number) => void} options.point shows a region in the picture
+ * @param {{label: string, save: () => void}[]} options.savables
+ * @param {() => void} options.openCard shows the model's own card
  */
-export function renderResult(record, untrained) {
-  document.getElementById("summary").replaceChildren(...summary(record, untrained));
-  document.getElementById("details").replaceChildren(...details(record, untrained));
+export function renderResult(record, options) {
+  document.getElementById("summary").replaceChildren(...summary(record, options.untrained));
+  document.getElementById("details").replaceChildren(...details(record, options));
 }
 
 function summary(record, untrained) {
@@ -53,8 +57,9 @@ function meter(score, thresholds, tone) {
   return made;
 }
 
-function details(record, untrained) {
+function details(record, { untrained, point, savables, openCard }) {
   const { image, view, model, masks, timings } = record;
+  const limits = words.coverageMeaning(view);
   return [
     ...facts(
       "What was covered",
@@ -63,19 +68,32 @@ function details(record, untrained) {
       ["Marked as AI", words.percent(masks.ai.area_fraction)],
       ["Marked as changed", words.percent(masks.manipulation.area_fraction)],
     ),
-    ...facts(
-      "Picture",
-      ["Size", `${image.width} × ${image.height} pixels`],
-      ["File", `${image.format}, ${words.bytes(image.bytes)}`],
-      ["Kept until", element("time", { dateTime: record.expires_at }, words.date(record.expires_at))],
-    ),
+    ...(limits === null ? [] : [element("p", { className: "fine" }, limits)]),
+    ...regions("Regions marked as AI", "ai", record, point),
+    ...regions("Regions marked as changed", "manipulation", record, point),
     ...facts(
       "Model",
       ["Name", model.name],
       ["Version", untrained ? element("span", { className: "badge" }, model.version) : model.version],
     ),
+    button("What this model can do, and cannot", openCard),
+    element("h3", {}, "Save"),
+    element(
+      "div",
+      { className: "acts saves" },
+      ...savables.map(({ label: text, save }) => button(text, save)),
+    ),
+    ...facts(
+      "Picture",
+      ["Reference", record.ref_id],
+      ["Size", `${image.width} × ${image.height} pixels`],
+      ["File", `${image.format}, ${words.bytes(image.bytes)}`],
+      ["SHA-256", element("code", {}, image.sha256)],
+      ["Kept until", element("time", { dateTime: record.expires_at }, words.date(record.expires_at))],
+    ),
     ...facts(
       "Time",
+      ["Result", record.cached ? "known already: the same file was examined before" : null],
       ["Queued", words.seconds(timings.queued)],
       ["Decoding", words.seconds(timings.decode)],
       ["Network", words.seconds(timings.forward)],
@@ -85,9 +103,44 @@ function details(record, untrained) {
   ];
 }
 
+function regions(title, layer, { masks, image }, point) {
+  const found = masks[layer].regions;
+  if (found.length === 0) return [];
+  const items = found.map(({ box: [x, y, width, height], area, score }, place) =>
+    element(
+      "li",
+      {},
+      button(`${words.percent(area)} of the picture`, () => point(layer, place)),
+      element(
+        "span",
+        { className: "fine" },
+        `mean ${words.percent(score)}, ${width} × ${height} pixels, ${where(
+          (x + width / 2) / image.width,
+          (y + height / 2) / image.height,
+        )}`,
+      ),
+    ),
+  );
+  return [element("h3", {}, title), element("ol", { className: "regions" }, ...items)];
+}
+
+/** Where in the picture a point lies: one of nine fields. */
+function where(x, y) {
+  const third = (share, names) => names[Math.min(2, Math.floor(share * 3))];
+  const row = third(y, ["top", "middle", "bottom"]);
+  const column = third(x, ["left", "centre", "right"]);
+  return row === "middle" && column === "centre" ? "centre" : `${row} ${column}`;
+}
+
 function facts(title, ...rows) {
   return [
     element("h3", {}, title),
     element("dl", { className: "facts" }, ...factRows(...rows)),
   ];
+}
+
+function button(text, onClick) {
+  const made = element("button", { type: "button", className: "plain" }, text);
+  made.addEventListener("click", onClick);
+  return made;
 }

@@ -1,103 +1,271 @@
-/** The picture with its heat maps, one layer at a time. */
+/** The picture with its heat maps, one layer at a time, and the original beside it. */
 
-import { getPicture, picturePath } from "./api.js";
-import { say } from "./dom.js";
+import { renditionPath } from "./api.js";
+import { element, say } from "./dom.js";
+import { load } from "./pictures.js";
+import { Problem } from "./problem.js";
+import * as words from "./words.js";
+import { Zoom } from "./zoom.js";
 
-const NO_PICTURE = "This browser cannot show this picture format; the layers are shown alone.";
+const SCREEN = 2048; // pixels, longest side; enough while the whole picture is shown
+const LARGEST = 8192; // pixels, longest side; when single pixels matter
+const NO_PICTURE = "This browser cannot show this picture yet; the service will.";
+const LAYERS = ["ai", "manipulation"];
 
-/** Shows the picture of one task; what belongs to a former task is dropped first. */
+/** Shows the picture of one entry; what belongs to a former entry is dropped first. */
 export class Viewer {
-  #task = null;
-  #loading = new AbortController();
-  #urls = [];
+  #entry = null;
+  #generation = 0; // grows with each entry, so that what comes too late is known
+  #source = null; // file or path that the picture is shown from
   #withOverlays = false;
-  #notes = [];
+  #fileUrl = null;
+  #notes = new Set();
+  #lastLayer = "ai";
   #root = document.getElementById("viewer");
-  #stage = document.getElementById("stage");
-  #picture = document.getElementById("picture");
-  #overlays = [...this.#stage.querySelectorAll(".overlay")];
+  #tools = document.getElementById("tools");
+  #reading = document.getElementById("reading");
+  #panes = document.getElementById("panes");
+  #original = this.#panes.querySelector("[data-pane=original]");
+  #pictures = [...this.#panes.querySelectorAll(".picture")];
+  #overlays = [...this.#panes.querySelectorAll(".overlay")];
+  #marks = document.getElementById("marks");
   #note = document.getElementById("viewer-note");
-  #controls = document.getElementById("controls");
   #opacity = document.getElementById("opacity");
   #opacityValue = document.getElementById("opacity-value");
+  #beside = document.getElementById("beside");
+  #boxes = document.getElementById("boxes");
 
   constructor() {
-    this.#controls.addEventListener("input", () => this.#arrange());
-    this.#picture.addEventListener("load", () => {
-      this.#picture.hidden = false;
-      this.#size(this.#picture.naturalWidth, this.#picture.naturalHeight);
-    });
+    this.zoom = new Zoom(this.#panes);
+    this.zoom.addEventListener("change", () => this.#sharpen());
+    this.#tools.addEventListener("input", () => this.#arrange());
+    this.#reading.addEventListener("input", () => this.#arrange());
+    for (const picture of this.#pictures) {
+      picture.addEventListener("load", () => this.#onPicture(picture));
+    }
     this.#arrange();
   }
 
-  /** @param {import("./task.js").Task} task */
-  render(task) {
-    if (task !== this.#task) this.#start(task);
-    const { phase, record, file } = task;
+  /** @returns {string} `ai`, `manipulation` or `none` */
+  get layer() {
+    return this.#tools.querySelector("input[name=layer]:checked").value;
+  }
+
+  /** @returns {string} `ai` or `manipulation`: the layer that is shown, or was shown last */
+  get shownLayer() {
+    return this.#lastLayer;
+  }
+
+  /** @returns {number} 0 to 1 */
+  get opacity() {
+    return this.#opacity.value / 100;
+  }
+
+  /** @param {import("./library.js").Entry} entry */
+  render(entry) {
+    if (entry !== this.#entry) this.#start(entry);
+    const { phase, record, file, id, finished } = entry;
     const succeeded = phase === "succeeded";
-    this.#root.hidden = !succeeded && (task.finished || file === null);
-    this.#controls.hidden = !succeeded;
-    if (!succeeded || this.#withOverlays) return;
-    this.#withOverlays = true;
-    this.#size(record.image.width, record.image.height);
-    if (file === null) this.#load(this.#picture, picturePath(record.id), NO_PICTURE);
-    for (const overlay of this.#overlays) {
-      const { layer } = overlay.dataset;
-      this.#load(overlay, record.masks[layer].overlay_url, `The ${layer} layer cannot be shown.`);
+    this.#root.hidden = !succeeded && (finished || (file === null && id === null));
+    this.#tools.hidden = this.#reading.hidden = !succeeded;
+    if (this.#root.hidden) return;
+    if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN));
+    else if (file !== null) this.#showFile(file);
+    if (succeeded && !this.#withOverlays) this.#overlay(record);
+  }
+
+  /** Leave the entry. */
+  clear() {
+    this.#start(null);
+  }
+
+  /**
+   * Have the pictures of an entry at hand before it is opened.
+   * @param {import("./library.js").Entry?} entry
+   */
+  prepare(entry) {
+    if (entry?.phase !== "succeeded") return;
+    const paths = LAYERS.map((layer) => overlayPath(entry.record, layer));
+    for (const path of [...paths, renditionPath(entry.id, SCREEN)]) {
+      load(path).catch((problem) => {
+        if (!(problem instanceof Problem)) throw problem; // it is told when the entry is opened
+      });
     }
   }
 
-  #start(task) {
-    this.#loading.abort();
-    this.#loading = new AbortController();
-    for (const url of this.#urls.splice(0)) URL.revokeObjectURL(url);
-    for (const image of [this.#picture, ...this.#overlays]) {
+  /** Show a layer; if it is shown already, and `orElse` is given, show that instead. */
+  choose(layer, orElse = null) {
+    const wanted = this.layer === layer && orElse !== null ? orElse : layer;
+    this.#tools.querySelector(`input[value=${wanted}]`).checked = true;
+    this.#arrange();
+  }
+
+  /** The original, or back to the layer that was shown before it. */
+  toggleOriginal() {
+    this.choose("none", this.#lastLayer);
+  }
+
+  toggleBeside() {
+    this.#beside.checked = !this.#beside.checked;
+    this.#arrange();
+  }
+
+  toggleBoxes() {
+    this.#boxes.checked = !this.#boxes.checked;
+    this.#arrange();
+  }
+
+  /**
+   * Point at a region.
+   * @param {string} layer
+   * @param {number} place in the list of the layer's regions
+   */
+  point(layer, place) {
+    this.choose(layer);
+    this.#boxes.checked = true;
+    this.#arrange();
+    for (const mark of this.#marks.children) mark.classList.remove("pointed");
+    const mark = this.#marks.children[place];
+    mark.classList.add("pointed");
+    const { width, height } = this.#entry.record.image;
+    const [x, y, w, h] = this.#entry.record.masks[layer].regions[place].box;
+    if (this.zoom.magnified) this.zoom.centre((x + w / 2) / width, (y + h / 2) / height);
+  }
+
+  #start(entry) {
+    this.#generation += 1;
+    this.#entry = entry;
+    this.#source = null;
+    this.#withOverlays = false;
+    for (const image of [...this.#pictures, ...this.#overlays]) {
       image.removeAttribute("src");
     }
-    this.#picture.hidden = true;
-    this.#withOverlays = false;
-    this.#notes = [];
+    for (const picture of this.#pictures) picture.hidden = true;
+    if (this.#fileUrl !== null) URL.revokeObjectURL(this.#fileUrl);
+    this.#fileUrl = null;
+    this.#marks.replaceChildren();
+    this.#notes.clear();
     say(this.#note, null);
-    this.#task = task;
-    if (task.file !== null) this.#put(this.#picture, task.file, NO_PICTURE, this.#loading.signal);
+    const size = entry?.record?.image;
+    if (size !== undefined) this.zoom.reset(size.width, size.height);
   }
 
-  async #load(image, path, otherwise) {
-    const { signal } = this.#loading;
+  async #showFile(file) {
+    if (this.#source !== null) return;
+    this.#source = file;
+    this.#fileUrl = URL.createObjectURL(file);
+    const generation = this.#generation;
+    for (const picture of this.#pictures) picture.src = this.#fileUrl;
     try {
-      const blob = await getPicture(path, signal);
-      await this.#put(image, blob, otherwise, signal);
-    } catch (problem) {
-      if (!signal.aborted) this.#add(`${otherwise} ${problem.title}: ${problem.detail}`);
-    }
-  }
-
-  async #put(image, blob, otherwise, signal) {
-    const url = URL.createObjectURL(blob);
-    this.#urls.push(url);
-    image.src = url;
-    try {
-      await image.decode();
+      await this.#pictures[0].decode();
     } catch {
-      if (!signal.aborted) this.#add(otherwise);
+      if (generation === this.#generation && this.#source === file) this.#add(NO_PICTURE);
     }
+  }
+
+  async #show(path) {
+    if (typeof this.#source === "string") return;
+    if (this.#source === null) {
+      const { width, height } = this.#entry.record.image;
+      this.zoom.reset(width, height);
+    }
+    await this.#replace(path);
+  }
+
+  async #replace(path) {
+    this.#source = path;
+    const generation = this.#generation;
+    try {
+      const url = await load(path);
+      if (generation !== this.#generation || this.#source !== path) return;
+      this.#notes.delete(NO_PICTURE);
+      this.#tell();
+      for (const picture of this.#pictures) picture.src = url;
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      const title = `The picture cannot be shown. ${problem.title}: ${problem.detail}`;
+      if (generation === this.#generation) this.#add(title);
+    }
+  }
+
+  /** Load all pixels once they can be told apart. */
+  #sharpen() {
+    const image = this.#entry?.record?.image;
+    if (!this.zoom.magnified || image === undefined || this.#entry.phase !== "succeeded") return;
+    const path = renditionPath(this.#entry.id, LARGEST);
+    if (Math.max(image.width, image.height) > SCREEN && this.#source !== path) this.#replace(path);
+  }
+
+  #overlay(record) {
+    this.#withOverlays = true;
+    this.#arrange();
+    for (const overlay of this.#overlays) this.#loadOverlay(overlay, record);
+  }
+
+  async #loadOverlay(overlay, record) {
+    const generation = this.#generation;
+    const { layer } = overlay.dataset;
+    try {
+      const url = await load(overlayPath(record, layer));
+      if (generation === this.#generation) overlay.src = url;
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      const note = `The ${words.layer(layer)} layer cannot be shown. ${problem.title}: ${problem.detail}`;
+      if (generation === this.#generation) this.#add(note);
+    }
+  }
+
+  #onPicture(picture) {
+    picture.hidden = false;
+    if (this.#entry?.record) return; // its record has the size already
+    this.zoom.reset(picture.naturalWidth, picture.naturalHeight);
   }
 
   #add(note) {
-    this.#notes.push(note);
-    say(this.#note, this.#notes.join(" "));
+    this.#notes.add(note);
+    this.#tell();
   }
 
-  #size(width, height) {
-    this.#stage.style.setProperty("--width", width);
-    this.#stage.style.setProperty("--ratio", width / height);
+  #tell() {
+    say(this.#note, this.#notes.size === 0 ? null : [...this.#notes].join(" "));
   }
 
   #arrange() {
-    const chosen = this.#controls.querySelector("input[name=layer]:checked").value;
-    for (const overlay of this.#overlays) overlay.hidden = overlay.dataset.layer !== chosen;
-    this.#stage.style.setProperty("--opacity", `${this.#opacity.value}%`);
+    const { layer } = this;
+    if (layer !== "none") this.#lastLayer = layer;
+    for (const overlay of this.#overlays) overlay.hidden = overlay.dataset.layer !== layer;
+    this.#original.hidden = !this.#beside.checked;
+    this.#panes.classList.toggle("beside", this.#beside.checked);
+    this.#panes.style.setProperty("--opacity", `${this.#opacity.value}%`);
     this.#opacityValue.value = `${this.#opacity.value}\u00a0%`;
-    this.#opacity.disabled = chosen === "none";
+    this.#opacity.disabled = layer === "none";
+    document.getElementById("legend-title").textContent = words.legend(layer);
+    this.#mark(layer);
   }
+
+  #mark(layer) {
+    const record = this.#withOverlays ? this.#entry.record : null;
+    const shown = record !== null && layer !== "none" && this.#boxes.checked;
+    this.#marks.replaceChildren(...(shown ? marksOf(record, layer) : []));
+  }
+}
+
+/**
+ * Path of a heat map at full strength; the slider weakens it.
+ * @param {object} record
+ * @param {string} layer
+ */
+export function overlayPath(record, layer) {
+  return `${record.masks[layer].overlay_url}?opacity=1`;
+}
+
+function marksOf({ image, masks }, layer) {
+  return masks[layer].regions.map(({ box: [x, y, width, height] }, place) => {
+    const mark = element("div", { className: "mark" }, element("span", {}, String(place + 1)));
+    mark.style.setProperty("--x", x / image.width);
+    mark.style.setProperty("--y", y / image.height);
+    mark.style.setProperty("--w", width / image.width);
+    mark.style.setProperty("--h", height / image.height);
+    return mark;
+  });
 }

@@ -1,13 +1,7 @@
-/** What the page says: numbers, dates, verdicts and states in words. Nothing here touches the DOM. */
+/** What the page says of results: numbers, verdicts and coverage. Nothing here touches the DOM. */
 
 /** Space that does not break a line. */
-const GLUE = "\u00a0";
-
-const PHASES = {
-  opening: "Opening the detection …",
-  queued: "Queued: waiting for a worker.",
-  processing: "Processing: a worker is examining the picture.",
-};
+export const GLUE = "\u00a0";
 
 const VERDICTS = {
   authentic: "No sign of AI generation found",
@@ -15,12 +9,7 @@ const VERDICTS = {
   ai_generated: "Signs of AI generation found",
 };
 
-const EXPIRED = {
-  detection_expired: (record) =>
-    `Picture, masks and score were kept until ${date(record.expires_at)} and are deleted now.`,
-  queue_timeout: () =>
-    "No worker took the picture in time. Nothing was found out about it; send it again.",
-};
+const LAYERS = { ai: "AI", manipulation: "manipulation" };
 
 /**
  * A share as a percentage; only 0 and 1 themselves read as 0 % and 100 %.
@@ -51,39 +40,22 @@ export function date(iso) {
 }
 
 /**
- * What a task without a result is doing.
- * @param {import("./task.js").Task} task
+ * @param {number} number
+ * @param {string} noun that takes an s
  */
-export function phase(task) {
-  if (task.phase !== "sending") return PHASES[task.phase];
-  if (task.sent < 1) return `Uploading: ${Math.floor(task.sent * 100)}${GLUE}% sent`;
-  return "Uploaded: the service is checking the file.";
+export function counted(number, noun) {
+  return `${number.toLocaleString("en")}${GLUE}${noun}${number === 1 ? "" : "s"}`;
 }
 
-/**
- * Why a task has no result: `title`, `detail`, `code`, and whether sending the file again may help.
- * @param {import("./task.js").Task} task
- */
-export function failure(task) {
-  if (task.phase === "refused") {
-    const { title, detail, code, temporary } = task.problem;
-    return { title, detail, code, again: temporary };
-  }
-  const { code, detail } = task.record.error;
-  if (task.phase === "expired") {
-    const explanation = EXPIRED[code]?.(task.record) ?? detail;
-    return { title: "This detection has expired", detail: explanation, code, again: true };
-  }
-  return { title: "The picture could not be examined", detail, code, again: false };
+/** @param {string} name of a layer */
+export function layer(name) {
+  return LAYERS[name];
 }
 
-/**
- * What it means for pictures that the service does not tell of its model.
- * @param {import("./api.js").Problem} problem
- */
-export function unavailable({ code, detail }) {
-  const wait = "Pictures can be sent already; they wait in the queue until a worker is ready.";
-  return code === "no_worker" ? `${detail} ${wait}` : detail;
+/** @param {string} name of a layer, or `none` */
+export function legend(name) {
+  if (name === "none") return "No layer is shown";
+  return `Probability of ${name === "ai" ? "being AI-made" : "being changed"}`;
 }
 
 /**
@@ -128,10 +100,9 @@ export function manipulationMeaning({ masks, thresholds }) {
  * Which part of the picture the model saw.
  * @param {object} view of a record
  */
-export function coverage({ mode, tiles, scale }) {
+export function coverage({ mode, tiles }) {
   const part = mode === "tiled" ? "The whole picture" : "The centre of the picture only";
-  if (tiles === null) return part;
-  return `${part}, in ${tiles}${GLUE}${tiles === 1 ? "tile" : "tiles"}`;
+  return tiles === null ? part : `${part}, in ${counted(tiles, "tile")}`;
 }
 
 /** @param {number?} value crops' scale / picture's scale */
@@ -142,21 +113,13 @@ export function scale(value) {
 }
 
 /**
- * One sentence for a screen reader about where a task is; the same as long as nothing new is known.
- * @param {import("./task.js").Task} task
- * @param {boolean} untrained whether the score means nothing
+ * What the coverage means for the result, if it means something.
+ * @param {object} view of a record
+ * @returns {string?}
  */
-export function announcement(task, untrained) {
-  if (task.phase === "sending") return "Uploading the picture.";
-  if (!task.finished) return task.trouble === null ? phase(task) : task.trouble.title;
-  if (task.phase !== "succeeded") {
-    const { title, detail } = failure(task);
-    return `${title}. ${detail}`;
-  }
-  const { record } = task;
-  return [
-    `Finished. AI score ${percent(record.ai_probability)}: ${verdict(record)}.`,
-    `Manipulated: ${record.manipulated ? "yes" : "no"}.`,
-    ...(untrained ? ["The model is untrained: these results mean nothing."] : []),
-  ].join(" ");
+export function coverageMeaning({ mode, scale: value }) {
+  const limits = [];
+  if (mode === "center") limits.push("What lies outside the centre was not examined.");
+  if (value !== null && value < 1) limits.push("Traces finer than that scale were not seen.");
+  return limits.length === 0 ? null : limits.join(" ");
 }

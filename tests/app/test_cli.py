@@ -67,11 +67,13 @@ def test_detect_csv_goes_on_after_a_bad_file(pictures: Path, tmp_path: Path) -> 
 
 
 def test_doctor(tmp_path: Path) -> None:
-    answer = gamma("doctor", cwd=tmp_path)
+    answer = gamma("doctor", cwd=tmp_path, GAMMA_API_KEYS="alice=hush-hush-hush-hush")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "valkey-server" in answer.stdout
     assert "untrained" in answer.stdout
     assert "64 megapixels" in answer.stdout
+    assert "alice" in answer.stdout
+    assert "hush" not in answer.stdout + answer.stderr
 
 
 def test_doctor_names_what_is_wrong_with_redis(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from app.overlays import DEFAULT_OPACITY
 from tests.conftest import Serve, encode, photo, value
 
 SIZE = (640, 400)
@@ -68,12 +69,13 @@ def test_mask_and_overlay_have_the_size_of_the_picture(
     mask = Image.open(io.BytesIO(answers["mask"].content))
     overlay = Image.open(io.BytesIO(answers["overlay"].content))
     assert (mask.mode, mask.size) == ("L", SIZE)
-    assert (overlay.mode, overlay.size) == ("RGBA", SIZE)
+    assert overlay.size == SIZE
     values = np.asarray(mask)
     assert values.max() / 255 == pytest.approx(info["max"], abs=1e-3)
     counted = (values / 255 >= record["thresholds"]["mask"]).mean()
     assert counted == pytest.approx(info["area_fraction"], abs=1e-3)
-    np.testing.assert_array_equal(np.asarray(overlay)[..., 3], values)
+    opacity = np.asarray(overlay.convert("RGBA"))[..., 3]
+    np.testing.assert_allclose(opacity, values * DEFAULT_OPACITY, atol=0.5)
 
 
 def test_image_is_returned_as_it_came(client: httpx2.Client, record: dict, picture: bytes) -> None:
@@ -82,10 +84,25 @@ def test_image_is_returned_as_it_came(client: httpx2.Client, record: dict, pictu
     assert answer.content == picture
 
 
-def test_same_picture_same_score(client: httpx2.Client, record: dict, picture: bytes) -> None:
-    again = post(client, picture).json()
-    assert again["id"] != record["id"]
-    assert again["ai_probability"] == pytest.approx(record["ai_probability"], abs=2e-3)
+def test_a_known_picture_is_not_computed_again(
+    service: Serve, client: httpx2.Client, record: dict, picture: bytes
+) -> None:
+    crops = value(service.metrics(1), "gamma_crops_total")
+    again = post(client, picture, wait=None)
+    assert again.status_code == 200
+    assert again.json()["id"] != record["id"]
+    assert again.json()["cached"] is True
+    assert again.json()["ai_probability"] == record["ai_probability"]
+    mask = again.json()["masks"]["ai"]["mask_url"]
+    assert client.get(mask).content == client.get(record["masks"]["ai"]["mask_url"]).content
+    assert value(service.metrics(1), "gamma_crops_total") == crops
+
+
+def test_a_deleted_detection_is_gone(client: httpx2.Client) -> None:
+    location = post(client, encode(photo(64, 64, seed=5))).headers["location"]
+    assert client.delete(location).status_code == 204
+    assert_problem(client.get(location), 404, "not_found")
+    assert_problem(client.delete(location), 404, "not_found")
 
 
 def test_center_view(client: httpx2.Client, picture: bytes) -> None:
@@ -93,9 +110,11 @@ def test_center_view(client: httpx2.Client, picture: bytes) -> None:
     assert record["view"] == {"mode": "center", "tiles": 1, "scale": 1.28}
 
 
-def test_without_wait_the_answer_is_a_location(client: httpx2.Client, picture: bytes) -> None:
-    answer = post(client, picture, wait=None)
+def test_without_wait_the_answer_is_a_location(client: httpx2.Client) -> None:
+    answer = post(client, encode(photo(64, 64, seed=6)), wait=None)
     assert answer.status_code == 202
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["cache-control"] == "no-store"
     record = answer.json()
     assert record["status"] == "queued"
     assert answer.headers["location"] == f"/v1/detections/{record['id']}"
@@ -209,7 +228,10 @@ def test_no_body_and_wrong_bodies(client: httpx2.Client) -> None:
 
 def test_unknown_view_and_long_ref_id(client: httpx2.Client, picture: bytes) -> None:
     assert_problem(post(client, picture, view="upside-down"), 400, "malformed_request")
-    assert_problem(post(client, picture, ref_id="x" * 201), 400, "malformed_request")
+    for ref_id in ("", "x" * 201, "two\nlines", "bell\x07"):
+        assert_problem(post(client, picture, ref_id=ref_id), 400, "malformed_request")
+    twice = client.post("/v1/detections", files={"file": picture}, data={"ref_id": ["a", "b"]})
+    assert_problem(twice, 400, "malformed_request")
 
 
 def api_memory(service: Serve) -> int:
@@ -289,6 +311,7 @@ def test_openapi_names_every_route(client: httpx2.Client) -> None:
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/v1/detections",
+        "/v1/detections/batch",
         "/v1/detections/{detection_id}",
         "/v1/detections/{detection_id}/image",
         "/v1/detections/{detection_id}/masks/{head}.png",

@@ -99,3 +99,20 @@ def test_binding_beyond_loopback_must_be_asked_for(tmp_path: Path) -> None:
     refused = Serve(tmp_path / "data", "--host", "0.0.0.0")
     assert refused.stop(0) == 1
     assert "--allow-anonymous" in refused.log
+
+
+def test_keys(tmp_path: Path) -> None:
+    secret = "alice-secret-0123456789"
+    service = Serve(tmp_path / "data", GAMMA_API_KEYS=f"alice={secret}", **QUICK)
+    try:
+        files = {"file": encode(photo(64, 64), "PNG")}
+        with service.wait_until_ready().client() as client:
+            assert client.get("/").status_code == 200
+            assert client.post("/v1/detections", files=files).status_code == 401
+            client.headers["Authorization"] = f"Bearer {secret}"
+            answer = client.post("/v1/detections", files=files, headers={"Prefer": "wait=60"})
+            assert answer.status_code == 200
+            assert client.get(answer.json()["masks"]["ai"]["mask_url"]).status_code == 200
+    finally:
+        assert service.stop() == 0
+    assert secret not in service.log

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.keys import Keys
+from app.limits import RateLimit
 from app.settings import RedisUrlMissingError, Settings
 
 
@@ -53,6 +55,44 @@ def test_secret_file_is_read_and_never_shown(
     settings = Settings.load()
     assert settings.required_redis_url == "redis://:hush@somewhere/0"
     assert "hush" not in repr(settings)
+
+
+def test_keys_and_rate_limit_from_every_source(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings.load().api_keys is None
+    assert Settings.load().rate_limit is None
+    keys = [f"{name}=secret-of-{name}-0123456789" for name in "abc"]
+    (elsewhere / "gamma.toml").write_text(f'api_keys = {keys[:2]}\nrate_limit = "5/day"\n')
+    assert Settings.load().api_keys == Keys.parse(keys[:2])
+    assert Settings.load().rate_limit == RateLimit(5, 86_400)
+    (elsewhere / "gamma_api_keys").write_text("\n".join(keys[1:]) + "\n")
+    monkeypatch.setenv("GAMMA_SECRETS_DIR", str(elsewhere))
+    assert Settings.load().api_keys == Keys.parse(keys[1:])
+    monkeypatch.setenv("GAMMA_API_KEYS", keys[0])
+    assert Settings.load().api_keys == Keys.parse(keys[0])
+
+
+def test_a_file_without_keys_is_an_error_and_an_empty_variable_is_none(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAMMA_API_KEYS", "")
+    monkeypatch.setenv("GAMMA_RATE_LIMIT", "")
+    assert Settings.load().api_keys is None
+    (elsewhere / "gamma_api_keys").write_text("\n")
+    monkeypatch.setenv("GAMMA_SECRETS_DIR", str(elsewhere))
+    with pytest.raises(ValidationError, match="no key"):
+        Settings.load()
+
+
+def test_an_error_does_not_show_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAMMA_API_KEYS", "alice:hush-hush-hush-hush")
+    monkeypatch.setenv("GAMMA_RATE_LIMIT", "much")
+    with pytest.raises(ValidationError) as error:
+        Settings.load()
+    assert "api_keys" in str(error.value)
+    assert "600/minute" in str(error.value)
+    assert "hush" not in str(error.value)
 
 
 def test_redis_url_is_needed_where_it_is_used() -> None:

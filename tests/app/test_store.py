@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
 from app.embedded import private_redis
 from app.jobs import JobQueue
@@ -25,7 +26,7 @@ from app.schemas import (
     WorkerInfo,
 )
 from app.settings import Settings
-from app.store import Store, connect
+from app.store import Application, Reception, Store, connect
 from tests.conftest import require_program
 
 PICTURE = b"the bytes of a picture"
@@ -53,21 +54,39 @@ def store(redis: Redis) -> Store:
     return Store(redis)
 
 
-def create(store: Store, *, age: float = 0, retention: float = 60, patience: float = 30) -> str:
-    """A queued detection that was uploaded `age` seconds ago."""
-    created = datetime.now(UTC) - timedelta(seconds=age)
-    image = ImageInfo(width=2, height=2, format="PNG", bytes=22, sha256="0" * 64)
+def application(
+    name: str,
+    created: datetime,
+    retention: float = 60,
+    patience: float = 30,
+    owner: str = "owner",
+    key: str | None = None,
+) -> Application:
     detection = Detection(
-        id=f"{age}-{retention}-{patience}",
-        image=image,
+        id=name,
+        image=ImageInfo(width=2, height=2, format="PNG", bytes=22, sha256="0" * 64),
         view=ViewInfo(mode=View.TILED),
         created_at=created,
         expires_at=created + timedelta(seconds=retention),
     )
+    return Application(detection, owner, created + timedelta(seconds=patience), key)
+
+
+def create(
+    store: Store,
+    *,
+    age: float = 0,
+    retention: float = 60,
+    patience: float = 30,
+    owner: str = "owner",
+) -> str:
+    """A queued detection that was uploaded `age` seconds ago."""
+    created = datetime.now(UTC) - timedelta(seconds=age)
+    given = application(f"{age}-{retention}-{patience}", created, retention, patience, owner)
     with store.redis.pipeline() as pipeline:
-        store.create(pipeline, detection, PICTURE, created + timedelta(seconds=patience))
+        store.accept(pipeline, given, PICTURE, store.redis.pipeline())
         pipeline.execute()
-    return detection.id
+    return given.detection.id
 
 
 def finish(store: Store, name: str, status: Status = Status.SUCCEEDED) -> int:
@@ -191,6 +210,78 @@ def test_workers_are_live_until_they_withdraw_or_fall_silent(store: Store) -> No
     assert [info.name for info in store.live_workers()] == ["b"]
     store.redis.zadd("gamma:workers", {"b": 0})
     assert store.live_workers() == []
+
+
+def listed(store: Store, owner: str = "owner") -> list[str]:
+    return [record.id for record in store.newest(owner, 100, None).detections]
+
+
+def test_an_index_forgets_what_is_gone(store: Store) -> None:
+    young = create(store, age=1)
+    create(store, age=121)  # its record has expired already
+    assert store.redis.zcard("gamma:index:owner") == 2
+    younger = create(store)
+    assert store.redis.zcard("gamma:index:owner") == 2
+    assert listed(store) == [younger, young]
+    assert 60 < store.redis.ttl("gamma:index:owner") <= 120
+
+
+def test_an_expired_detection_is_still_listed(store: Store) -> None:
+    old, new = create(store, age=61), create(store, age=1)
+    assert listed(store) == [new, old]
+    assert [record.status for record in store.newest("owner", 9, None).detections] == [
+        Status.QUEUED,
+        Status.EXPIRED,
+    ]
+
+
+def test_detections_of_one_moment_are_all_listed(store: Store) -> None:
+    moment = datetime.now(UTC)
+    names = [f"{number:032x}" for number in range(5)]
+    with store.redis.pipeline() as pipeline:
+        for name in names:
+            store.accept(pipeline, application(name, moment), PICTURE, store.redis.pipeline())
+        pipeline.execute()
+    found, cursor = [], None
+    while True:
+        page = store.newest("owner", 2, cursor)
+        found += [record.id for record in page.detections]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert sorted(found) == names
+
+
+def test_accepting_twice_changes_nothing(store: Store) -> None:
+    """As a client does that sends a transaction again because its answer was lost."""
+    given = application("a" * 32, datetime.now(UTC), key="a key")
+    detection = given.detection
+    jobs = store.redis.pipeline()
+    jobs.rpush("queue", detection.id)
+    for _ in range(2):
+        with store.redis.pipeline() as pipeline:
+            store.accept(pipeline, given, PICTURE, jobs)
+            reply = pipeline.execute()[1]
+        reception, found = store.reception(reply, given)
+        assert reception is Reception.ACCEPTED
+        assert found == detection
+        store.start([detection.id])
+    assert status(store, detection.id) is Status.PROCESSING
+    assert store.redis.lrange("queue", 0, -1) == [detection.id.encode()]
+    assert store.get_image(detection.id) == PICTURE
+
+
+def test_an_error_of_a_full_redis_holds_no_picture(store: Store) -> None:
+    store.redis.config_set("maxmemory", 1)
+    try:
+        with store.redis.pipeline() as pipeline:
+            pipeline.set("gamma:image:x", b"pixels " * 1000)
+            with pytest.raises(OutOfMemoryError) as caught:
+                pipeline.execute()
+    finally:
+        store.redis.config_set("maxmemory", 2**26)
+    assert "pixels" not in str(caught.value)
+    assert "SET gamma:image:x" in str(caught.value)
 
 
 def test_backlog(redis: Redis, store: Store) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from dockerfile_parse import DockerfileParser
+
+from tests.conftest import require_program
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -59,22 +64,18 @@ class Stage:
         return {match.group(1) for match in found if match}
 
 
+@cache
 def stages() -> dict[str, Stage]:
-    """The stages of the Dockerfile; a here-document is part of its instruction."""
-    text = (ROOT / "Dockerfile").read_text()
-    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\\\n\s*", "", text)
+    """The stages of the Dockerfile."""
     found: dict[str, Stage] = {}
-    lines = iter(text.splitlines())
-    for line in filter(None, lines):
-        keyword, arguments = line.split(maxsplit=1)
-        if mark := re.search(r"<<(\w+)$", arguments):
-            body = iter(lambda: next(lines), mark.group(1))  # up to the line of the mark alone
-            arguments = "\n".join([arguments, *body])
+    with (ROOT / "Dockerfile").open("rb") as file:
+        lines = DockerfileParser(fileobj=file).structure
+    for line in lines:
+        keyword, arguments = line["instruction"], re.sub(r"\s+", " ", line["value"])
         if keyword == "FROM":
             parent, _, name = arguments.split()
             stage = found[name] = Stage(name, parent)
-        else:
+        elif keyword != "COMMENT":
             stage.instructions.append((keyword, arguments))
     return found
 
@@ -86,3 +87,15 @@ def lineage(name: str) -> list[Stage]:
         line.append(known[name])
         name = known[name].parent
     return line
+
+
+def build(kustomization: Path) -> list[dict[str, Any]]:
+    """The objects of a kustomization, as `kubectl apply --kustomize` would send them."""
+    command = [require_program("kubectl"), "kustomize", kustomization]
+    return list(yaml.safe_load_all(subprocess.check_output(command)))
+
+
+@cache
+def kubernetes(overlay: str) -> list[dict[str, Any]]:
+    """The objects of one of our overlays."""
+    return build(ROOT / "deploy/kubernetes/overlays" / overlay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -51,7 +52,9 @@ def test_it_follows_the_compose_specification() -> None:
 
 
 def test_the_services_are_these() -> None:
-    assert set(SERVICES) == {"redis", "api", "worker", "worker-gpu", "prometheus", "grafana"}
+    ours = {"api", "worker", "worker-gpu", "webhooks"}
+    assert set(OURS) == ours
+    assert set(SERVICES) == ours | {"redis", "prometheus", "grafana"}
 
 
 @each_service
@@ -87,6 +90,7 @@ def test_a_service_waits_until_what_it_needs_is_healthy(name: str) -> None:
         "api": {"redis"},
         "worker": {"redis"},
         "worker-gpu": {"redis"},
+        "webhooks": {"redis"},
         "grafana": {"prometheus"},
     }
     found = SERVICES[name].get("depends_on", {})
@@ -94,7 +98,9 @@ def test_a_service_waits_until_what_it_needs_is_healthy(name: str) -> None:
     assert all(need == {"condition": "service_healthy"} for need in found.values())
 
 
-def test_only_people_s_ports_are_published_and_only_on_loopback() -> None:
+def test_only_the_api_can_be_published_beyond_loopback() -> None:
+    assert "${" in SERVICES["api"]["ports"][0].split(":")[0]
+    assert SERVICES["grafana"]["ports"][0].startswith("127.0.0.1:")
     published = {
         name: [with_defaults(port) for port in service["ports"]]
         for name, service in SERVICES.items()
@@ -103,10 +109,26 @@ def test_only_people_s_ports_are_published_and_only_on_loopback() -> None:
     assert published == {"api": ["127.0.0.1:8000:8000"], "grafana": ["127.0.0.1:3000:3000"]}
 
 
-def test_redis_and_prometheus_are_out_of_reach() -> None:
-    assert compose()["networks"]["backend"] == {"internal": True}
-    for name in ("redis", "prometheus"):
-        assert SERVICES[name]["networks"] == ["backend"]
+def test_who_reaches_whom() -> None:
+    programs = {"api", "worker", "worker-gpu", "webhooks"}
+    members = {
+        network: {name for name, service in SERVICES.items() if network in service["networks"]}
+        for network in compose()["networks"]
+    }
+    assert members == {
+        "backend": {"redis", *programs},
+        "metrics": {"prometheus", *programs},
+        "dashboards": {"grafana", "prometheus"},
+        "edge": {"api"},
+        "console": {"grafana"},
+        "egress": {"webhooks"},
+    }
+    for name in ("backend", "metrics", "dashboards"):
+        assert compose()["networks"][name] == {"internal": True}
+    for name in ("edge", "console"):  # not internal, or the port could not be published
+        assert compose()["networks"][name] == {
+            "driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+        }
 
 
 def test_stopping_waits_for_the_work_at_hand() -> None:
@@ -114,6 +136,7 @@ def test_stopping_waits_for_the_work_at_hand() -> None:
     assert grace["api"] >= max(80, server._DRAIN + 5)
     for worker in ("worker", "worker-gpu"):
         assert grace[worker] > supervisor._WORKER_DRAIN
+    assert grace["webhooks"] > 2 * Settings().webhook_timeout
     assert grace["redis"] >= 30
 
 
@@ -154,6 +177,22 @@ def test_variables_are_settings() -> None:
                 assert name in known | {SECRETS_VARIABLE, CONFIG_VARIABLE}
 
 
+def test_a_service_gets_the_secrets_it_uses() -> None:
+    found = {name: service.get("secrets") for name, service in SERVICES.items()}
+    assert found == {
+        "prometheus": None,
+        "grafana": None,
+        "redis": ["gamma_redis_url"],
+        "api": ["gamma_redis_url", "gamma_api_keys", "gamma_webhook_secrets"],
+        "worker": ["gamma_redis_url"],
+        "worker-gpu": ["gamma_redis_url"],
+        "webhooks": ["gamma_redis_url", "gamma_webhook_secrets"],
+    }
+    for name, service in OURS.items():
+        assert service["environment"][SECRETS_VARIABLE] == "/run/secrets", name
+    assert set(compose()["secrets"]) <= {f"gamma_{name}" for name in Settings.model_fields}
+
+
 def test_secrets_are_files_that_git_does_not_see() -> None:
     for secret in compose()["secrets"].values():
         assert list(secret) == ["file"]
@@ -164,34 +203,67 @@ def test_secrets_are_files_that_git_does_not_see() -> None:
         assert not [v for v in variables if re.search(r"PASSW|SECRET|TOKEN|_KEY|_URL", v)], name
 
 
+def make_secrets(folder: Path) -> str:
+    return subprocess.run(
+        ["sh", folder / "make-secrets.sh"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+
+
 @pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    """The secret as the command at the top of the compose file makes it, in another folder."""
+def secrets(tmp_path: Path) -> Path:
+    """The secrets as the script makes them, in another folder."""
     (tmp_path / "deploy/secrets").mkdir(parents=True)
-    command = re.search(r"^#   (chmod 700 .*)$", COMPOSE_FILE.read_text(), re.MULTILINE)
-    subprocess.run(["sh", "-ec", command.group(1)], cwd=tmp_path, check=True)
-    return tmp_path / "deploy/secrets/gamma_redis_url"
+    shutil.copy(ROOT / "deploy/make-secrets.sh", tmp_path / "deploy")
+    make_secrets(tmp_path / "deploy")
+    return tmp_path / "deploy/secrets"
 
 
-def test_the_secret_is_readable_in_containers_and_to_nobody_else_here(secret: Path) -> None:
-    assert secret.stat().st_mode & 0o777 == 0o444
-    assert secret.parent.stat().st_mode & 0o777 == 0o700
+@pytest.fixture
+def secret(secrets: Path) -> Path:
+    return secrets / "gamma_redis_url"
 
 
-def test_the_api_starts_with_it(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment: dict[str, Any] = dict(SERVICES["api"]["environment"])
-    for stage in lineage("api"):
+def test_secrets_are_readable_in_containers_and_to_nobody_else_here(secrets: Path) -> None:
+    assert {file.name for file in secrets.iterdir()} == set(compose()["secrets"])
+    assert {file.stat().st_mode & 0o777 for file in secrets.iterdir()} == {0o444}
+    assert secrets.stat().st_mode & 0o777 == 0o700
+
+
+def test_only_missing_secrets_are_made(secrets: Path) -> None:
+    before = {file.name: file.read_text() for file in secrets.iterdir()}
+    (secrets / "gamma_webhook_secrets").unlink()
+    said = make_secrets(secrets.parent)
+    after = {file.name: file.read_text() for file in secrets.iterdir()}
+    assert said == f"API key: {after['gamma_api_keys'].removeprefix('default=')}\n"
+    assert {name for name in before if before[name] != after[name]} == {"gamma_webhook_secrets"}
+
+
+@pytest.mark.parametrize("name", ["api", "webhooks", "worker"])
+def test_a_program_starts_with_them(
+    secrets: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = SERVICES[name]
+    environment: dict[str, Any] = dict(service["environment"])
+    for stage in lineage(service["build"]["target"]):
         environment = {**stage.environment(), **environment}
-    assert environment[SECRETS_VARIABLE] == "/run/secrets"
-    environment[SECRETS_VARIABLE] = str(secret.parent)
-    for name, value in environment.items():
-        if name.startswith("GAMMA_"):
-            monkeypatch.setenv(name, value)
+    mounted = secrets.parent / name
+    mounted.mkdir()
+    for file in service["secrets"]:
+        shutil.copy(secrets / file, mounted)
+    environment[SECRETS_VARIABLE] = str(mounted)
+    for variable, value in environment.items():
+        if variable.startswith("GAMMA_"):
+            monkeypatch.setenv(variable, value)
     settings = Settings.load()
-    server.check_binding(settings)
     assert re.fullmatch(r"redis://:[0-9a-f]{64}@redis:6379/0", settings.required_redis_url)
-    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
     assert (settings.metrics_host, settings.metrics_port) == ("0.0.0.0", 9400)
+    assert (settings.webhook_secrets is not None) == (name != "worker")
+    if name == "api":
+        server.check_binding(settings)
+        assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+        assert settings.api_keys is not None
+        key = (secrets / "gamma_api_keys").read_text().split("=")[1]
+        assert settings.api_keys.caller_of(key) == "default"
 
 
 class ComposedRedis:

@@ -77,7 +77,7 @@ def test_prometheus_accepts_its_configuration(promtool: str) -> None:
 
 def test_prometheus_finds_every_process_of_ours_by_name() -> None:
     names = {
-        name: {name, *(service["networks"].get("backend") or {}).get("aliases", ())}
+        name: {name, *(service["networks"].get("metrics") or {}).get("aliases", ())}
         if isinstance(service["networks"], dict)
         else {name}
         for name, service in compose()["services"].items()

@@ -19,16 +19,22 @@ from rq.serializers import JSONSerializer
 
 from app.jobs import JobQueue
 from app.schemas import Detection, Status, View
-from app.service import Service
+from app.service import Order, Service
 from app.settings import Settings
 from app.store import FINISHED_CHANNEL, Store, connect
 from app.waiting import FinishedEvents
 from tests.conftest import encode
-from tests.faults.worker import POISON, Orders, run
+from tests.faults.worker import KILLER, POISON, Orders, run
 
 GOOD = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
 BAD = encode(Image.new("RGB", (32, 32), POISON), "PNG")
+DEADLY = encode(Image.new("RGB", (32, 32), KILLER), "PNG")
 LARGE = encode(Image.new("RGB", (220, 220), (10, 20, 230)), "PNG")  # 8 x 8 tiles
+
+OWNER = "owner"
+
+LIMIT = 240.0  # s; any wait: far beyond the 55 s in which lost work is found, on a slow machine too
+SHOWN = 40  # lines of the workers' log, if a test fails
 
 # One process imports torch, and workers are forked from it: real processes, quickly started.
 _FORKS = multiprocessing.get_context("forkserver")
@@ -41,7 +47,7 @@ class House:
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
         self.folder = folder
-        settings = Settings(redis_url=url)
+        settings = Settings(redis_url=url, cache=False)  # the same pictures come again and again
         self.redis = connect(url, retries=100)
         self.store = Store(self.redis)
         self.jobs = JobQueue(self.redis, settings)
@@ -55,7 +61,8 @@ class House:
         self._listener.start()
 
     def submit(self, *pictures: bytes, view: View = View.CENTER) -> list[str]:
-        return [self.service.submit(picture, view, None).id for picture in pictures]
+        orders = [Order(OWNER, picture, view) for picture in pictures]
+        return [self.service.submit(order).id for order in orders]
 
     def worker(self, **orders: object) -> Orders:
         """Start a worker."""
@@ -73,7 +80,7 @@ class House:
         process = self.process(orders)
         if terminate:
             process.terminate()
-        process.join(60)
+        process.join(LIMIT)
         return process.exitcode
 
     def record(self, name: str) -> Detection:
@@ -84,7 +91,7 @@ class House:
     def statuses(self, names: Sequence[str]) -> Counter[str]:
         return Counter(self.record(name).status.value for name in names)
 
-    def wait_until_final(self, names: Sequence[str], timeout: float = 60) -> None:
+    def wait_until_final(self, names: Sequence[str], timeout: float = LIMIT) -> None:
         waiting = set(names)
 
         def done() -> bool:
@@ -93,10 +100,10 @@ class House:
 
         self.wait(done, timeout)
 
-    def wait(self, condition: Callable[[], object], timeout: float = 60) -> None:
+    def wait(self, condition: Callable[[], object], timeout: float = LIMIT) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, self.log()
+            assert time.monotonic() < deadline, self.end_of_log()
             time.sleep(0.05)
 
     def count(self, orders: Orders, kind: str = "successful") -> int:
@@ -106,6 +113,15 @@ class House:
     def results(self, names: Sequence[str]) -> Counter[int]:
         """How many results RQ keeps, job by job."""
         return Counter(self.redis.xlen(f"rq:results:{name}") for name in names)
+
+    def tries_left(self, names: Sequence[str]) -> set[int]:
+        return {int(self.redis.hget(f"rq:job:{name}", "retries_left")) for name in names}
+
+    def abandon_all(self) -> None:
+        """Let the time pass after which the work of dead workers counts as abandoned."""
+        registry = StartedJobRegistry(queue=self.queue).key
+        for name in self.redis.zrange(registry, 0, -1):
+            self.redis.zadd(registry, {name: time.time() - 1})
 
     def started(self) -> int:
         return StartedJobRegistry(queue=self.queue).get_job_count(cleanup=False)
@@ -118,7 +134,9 @@ class House:
         statuses = self.statuses(names)
         finals = Counter(Counter(self.finished)[name] for name in names)
         print(f"\n{title}: {dict(statuses)}; times final: {dict(finals)}")
-        assert statuses == {Status(status).value: n for status, n in expected.items()}, self.log()
+        assert statuses == {Status(status).value: n for status, n in expected.items()}, (
+            self.end_of_log()
+        )
         assert set(finals) == {1}, finals
         self.nothing_is_left()
 
@@ -130,6 +148,9 @@ class House:
     def log(self) -> str:
         path = self.folder / "workers.log"
         return path.read_text() if path.exists() else ""
+
+    def end_of_log(self) -> str:
+        return "\n".join(self.log().splitlines()[-SHOWN:])
 
     def close(self) -> None:
         for process in self.workers.values():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
+
 from app.schemas import ErrorCode, Status, View
-from tests.faults.house import BAD, GOOD, LARGE, House
+from tests.faults.house import BAD, DEADLY, GOOD, LARGE, House
+
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(house: House) -> None:
@@ -36,6 +42,21 @@ def test_out_of_memory_makes_batches_smaller_and_fails_nothing(house: House) -> 
     assert house.log().count("going on with 4") == 1
     assert "batch_halved" not in house.log()
     house.account("out of memory at 8", names, succeeded=25)
+
+
+def test_a_picture_that_kills_the_process_takes_no_other_with_it(house: House) -> None:
+    names = house.submit(*[GOOD] * 3, DEADLY, *[GOOD] * 4)
+    deaths = 0
+    while code := house.end(house.worker(max_batch=8, burst=True), terminate=False):
+        assert code == -signal.SIGKILL, house.end_of_log()
+        deaths += 1
+        assert deaths <= 3
+        house.abandon_all()
+    house.account(f"{deaths} processes killed by one picture", names, succeeded=7, failed=1)
+    error = house.record(names[3]).error
+    assert error is not None
+    assert error.code is ErrorCode.PROCESSING_FAILED
+    assert house.failed() == 1
 
 
 def test_small_pictures_finish_before_the_large_one_ahead_of_them(house: House) -> None:

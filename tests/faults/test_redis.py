@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.embedded import private_redis
-from tests.faults.house import GOOD, opened
+from tests.faults.house import GOOD, House, opened
+
+pytestmark = pytest.mark.timeout(900)
 
 _UNREACHABLE = 21  # s; longer than the worker waits for one answer, so it asks again
 
@@ -36,7 +38,28 @@ def test_redis_is_stopped_and_started_with_500_jobs_queued(tmp_path: Path) -> No
             stack.pop_all().close()
 
 
-@pytest.mark.timeout(180)
+def test_redis_is_full_for_a_while(house: House) -> None:
+    names = house.submit(*[GOOD] * 100)
+    orders = house.worker(sleep={"forward": 0.05})
+    house.wait(lambda: len(house.finished) > 20)
+    house.redis.config_set("maxmemory", 1)
+    try:
+        house.wait(lambda: "redis_full" in house.log())
+        done = house.statuses(names)["succeeded"]
+        assert done < 100
+        assert house.process(orders).is_alive()
+    finally:
+        house.redis.config_set("maxmemory", 2**28)
+    house.wait_until_final(names)
+    house.wait(lambda: house.started() == 0)
+    assert house.tries_left(names) == {2}
+    assert house.count(orders) == 100
+    assert house.count(orders, "failed") == 0
+    assert house.results(names) == {1: 100}
+    assert house.end(orders) == 0
+    house.account(f"Redis was full after {done}", names, succeeded=100)
+
+
 def test_redis_is_unreachable_in_the_midst_of_batches(tmp_path: Path) -> None:
     with private_redis(tmp_path / "data", 2**28) as (url, redis), opened(url, tmp_path) as house:
         names = house.submit(*[GOOD] * 200)

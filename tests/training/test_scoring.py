@@ -15,8 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from app.schemas import Measured
 from app.settings import Settings as ServiceSettings
 from model import checkpoint
+from model.checkpoint import load_results
 from model.config import GammaConfig
 from model.detector import Detector
 from model.network import GammaModel
@@ -24,7 +26,7 @@ from model.views import View
 from tests.conftest import encode, photo
 from tests.training.conftest import make_tree
 from training import export, scores
-from training.changes import DEGRADATIONS, JPEG96, RAW
+from training.changes import DEGRADATIONS, JPEG96, RAW, Format
 from training.cli import app
 from training.data import manifest
 from training.data.labels import Kind
@@ -173,6 +175,10 @@ def test_evaluation(run: Path, tree: Path, tmp_path: Path) -> None:
             "BigGAN": (7, 1),
             "sd": (10, 4),
         }
+        assert report.sources["all"].n == 6
+        assert sum(found.n for found in report.sources.values()) == 2 * 6
+        low, high = report.sources["all"].interval
+        assert low <= report.sources["all"].called <= high
         assert set(report.masks["manipulation"]) == {
             *("all", "authentic", "inpaint", "blended", "copy_move", "splice"),
         }
@@ -193,6 +199,15 @@ def test_evaluation(run: Path, tree: Path, tmp_path: Path) -> None:
     for name in ("roc", "reliability", "scores", "masks"):
         with Image.open(out / f"{name}.png") as plot:
             assert min(plot.size) > 100
+    invoke("export", run, tmp_path / "first", "--evaluation", out / "summary.json")
+    overall = summary.formats[Format.JPEG96]["data"].overall
+    results = load_results(tmp_path / "first")
+    measured = Measured.model_validate(results)
+    assert overall is not None
+    assert (measured.photographs, measured.rows[0].n) == (6, 5)
+    assert measured.rows[0].auc == overall.auc
+    assert [row.pictures for row in measured.rows] == ["all generators", "BigGAN", "sd"]
+    assert detector_of(tmp_path / "first").info.results == results
 
 
 def test_robustness(run: Path, tmp_path: Path) -> None:

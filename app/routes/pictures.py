@@ -1,0 +1,232 @@
+"""`/v1/detections/{id}/…`: the stored picture, its masks, and heat maps made of them.
+
+None of them changes while it exists, so a caller's cache may keep each until the detection
+expires, and `If-None-Match` is answered from the record alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
+
+from app import overlays
+from app.callers import TheCaller
+from app.overlays import DEFAULT_OPACITY, Colormap
+from app.pictures import MEDIA_TYPES, display, upright
+from app.problems import ServiceError
+from app.routes.responses import KEY_PROBLEMS, DetectionId, problems
+from app.schemas import Detection, ErrorCode, Head, Status, detection_path
+from app.service import Service, TheService
+
+router = APIRouter(
+    prefix="/v1/detections/{detection_id}", tags=["pictures"], responses=KEY_PROBLEMS
+)
+
+_DECODERS = CapacityLimiter(2)  # each holds the pixels of one picture
+_PNG = "image/png"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Vary": "Authorization",  # one browser may hold the answers to several keys
+}
+_MASK_PROBLEMS = (
+    ErrorCode.NOT_FOUND,
+    ErrorCode.DETECTION_UNFINISHED,
+    ErrorCode.DETECTION_FAILED,
+    ErrorCode.DETECTION_EXPIRED,
+)
+_UNCHANGED: dict[int | str, dict[str, Any]] = {
+    status.HTTP_304_NOT_MODIFIED: {"description": "`If-None-Match` names the answer's `ETag`"}
+}
+_PNG_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {_PNG: {}}}, **_UNCHANGED}
+
+
+@router.get(
+    "/image",
+    response_class=Response,
+    responses={
+        200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
+        **_UNCHANGED,
+        **problems(
+            ErrorCode.MALFORMED_REQUEST,
+            ErrorCode.NOT_FOUND,
+            ErrorCode.DETECTION_EXPIRED,
+            ErrorCode.IMAGE_TRUNCATED,
+            ErrorCode.IMAGE_UNDECODABLE,
+        ),
+    },
+)
+async def image(
+    request: Request,
+    detection_id: DetectionId,
+    caller: TheCaller,
+    service: TheService,
+    size: Annotated[
+        int | None,
+        Query(
+            ge=16,
+            le=8192,
+            description="give a JPEG of the upright first frame, as the model sees it, shrunk to "
+            "fit so many pixels a side; absent: the upload as it came",
+        ),
+    ] = None,
+) -> Response:
+    """The picture: as it was uploaded, or made fit for any screen."""
+    detection = await run_in_threadpool(service.record, detection_id, caller.name)
+    info = detection.image
+    answer = _Answer(request, detection, info.sha256, size)
+    if size is None:
+        media_type = MEDIA_TYPES[info.format]
+        suffix = media_type.rpartition("/")[2]
+        answer.headers["Content-Disposition"] = f'inline; filename="{detection_id}.{suffix}"'
+        return await answer.give(media_type, lambda: _stored(service, detection_id))
+
+    def shown() -> bytes:
+        return display(_stored(service, detection_id), service.settings.max_pixels, size)
+
+    return await answer.give(MEDIA_TYPES["JPEG"], shown, _DECODERS)
+
+
+@router.get(
+    "/masks/{head}.png",
+    response_class=Response,
+    responses={**_PNG_ANSWERS, **problems(*_MASK_PROBLEMS)},
+)
+async def mask(
+    request: Request,
+    detection_id: DetectionId,
+    head: Head,
+    caller: TheCaller,
+    service: TheService,
+) -> Response:
+    """Probability map: 8-bit grey, picture size, 255 = 1."""
+    detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
+    answer = _Answer(request, detection, "mask", head)
+    return await answer.give(_PNG, lambda: _mask(service, detection_id, head))
+
+
+@router.get(
+    "/overlays/{head}.png",
+    response_class=Response,
+    responses={
+        **_PNG_ANSWERS,
+        **problems(
+            ErrorCode.MALFORMED_REQUEST,
+            *_MASK_PROBLEMS,
+            ErrorCode.IMAGE_TRUNCATED,
+            ErrorCode.IMAGE_UNDECODABLE,
+        ),
+    },
+)
+async def overlay(
+    request: Request,
+    detection_id: DetectionId,
+    head: Head,
+    caller: TheCaller,
+    service: TheService,
+    opacity: Annotated[
+        float, Query(ge=0, le=1, description="of a pixel with probability 1; others: their share")
+    ] = DEFAULT_OPACITY,
+    colormap: Annotated[Colormap, Query(description="colours of weak and strong")] = Colormap.HEAT,
+    composite: Annotated[
+        bool, Query(description="blend with the upright picture instead of leaving it transparent")
+    ] = False,
+) -> Response:
+    """Heat map of picture size: transparent, to lay over the picture, or blended with it."""
+    detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
+    answer = _Answer(
+        request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite
+    )
+    if not composite:
+        return await answer.give(
+            _PNG, lambda: overlays.render(_mask(service, detection_id, head), colormap, opacity)
+        )
+
+    def blended() -> bytes:
+        picture = upright(_stored(service, detection_id), service.settings.max_pixels)
+        return overlays.composite(_mask(service, detection_id, head), picture, colormap, opacity)
+
+    return await answer.give(_PNG, blended, _DECODERS)
+
+
+class _Answer:
+    """One cacheable answer about a detection.
+
+    Its `ETag` names the detection and all that the body is made of: neither its picture nor its
+    masks are ever replaced, so this is as strong as a digest of the body, and costs no rendering.
+    """
+
+    def __init__(self, request: Request, detection: Detection, *made_of: object) -> None:
+        facts = "\n".join(map(str, (detection.id, *made_of)))
+        tag = f'"{hashlib.sha256(facts.encode()).hexdigest()[:32]}"'
+        left = max(0, int(detection.expires_at.timestamp() - time.time()))
+        self.headers = {
+            **_HEADERS,
+            "ETag": tag,
+            "Cache-Control": f"private, max-age={left}, immutable",
+        }
+        given = ",".join(request.headers.getlist("if-none-match")).split(",")
+        self._known = left > 0 and any(
+            one.strip().removeprefix("W/") in (tag, "*") for one in given
+        )
+
+    async def give(
+        self,
+        media_type: str,
+        body: Callable[[], bytes],
+        limiter: CapacityLimiter | None = None,
+    ) -> Response:
+        """The body, made in a thread; or 304 if the caller has it already."""
+        if self._known:
+            return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=self.headers)
+        made = await run_sync(body, limiter=limiter)
+        return Response(made, media_type=media_type, headers=self.headers)
+
+
+def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
+    """The record of a detection that has masks.
+
+    Raises:
+        ServiceError: `not_found`, `detection_unfinished`, `detection_failed`, `detection_expired`.
+    """
+    detection = service.record(detection_id, owner)
+    path = detection_path(detection_id)
+    if not detection.status.finished:
+        raise ServiceError(
+            ErrorCode.DETECTION_UNFINISHED, f"It is {detection.status}.", detection=path
+        )
+    if detection.status is Status.FAILED:
+        raise ServiceError(
+            ErrorCode.DETECTION_FAILED, "It failed; the record says why.", detection=path
+        )
+    if detection.status is Status.EXPIRED:
+        raise _expired(detection_id)
+    return detection
+
+
+def _stored(service: Service, detection_id: str) -> bytes:
+    data = service.store.get_image(detection_id)
+    if data is None:
+        raise _expired(detection_id)
+    return data
+
+
+def _mask(service: Service, detection_id: str, head: Head) -> bytes:
+    data = service.store.get_mask(detection_id, head)
+    if data is None:
+        raise _expired(detection_id)
+    return data
+
+
+def _expired(detection_id: str) -> ServiceError:
+    return ServiceError(
+        ErrorCode.DETECTION_EXPIRED,
+        "Picture and masks are no longer kept.",
+        detection=detection_path(detection_id),
+    )

@@ -1,0 +1,371 @@
+"""`POST /v1/detections`: one picture, or a batch of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from app.admission import Admitted, take
+from app.callers import TheCaller
+from app.metrics import REJECTIONS, WAITING
+from app.problems import REDIS_FAILURES, ServiceError, document, of_redis
+from app.routes.responses import KEY_PROBLEMS, json_answer, problems
+from app.schemas import (
+    BatchEntry,
+    BatchResults,
+    Detection,
+    ErrorCode,
+    Status,
+    View,
+    detection_path,
+)
+from app.service import Order, Service, TheService, no_such_detection
+from app.uploads import Form, open_form, read_file
+from app.waiting import CHECK_INTERVAL, preferred_wait
+
+router = APIRouter(prefix="/v1/detections", tags=["detections"], responses=KEY_PROBLEMS)
+
+MAX_FILES = 64
+"""Most files in a batch."""
+
+_MAX_REF_ID = 200  # characters
+_MAX_KEY = 255  # characters
+_GROUP_BYTES = 32 * 2**20  # of a batch's files are held in memory, and sent to Redis, together
+_RETRY_AFTER = "1"  # s; when a detection that was just queued may be asked for
+
+_FIELDS: dict[str, Any] = {
+    "view": {"type": "string", "enum": [view.value for view in View]},
+    "webhook_url": {
+        "type": "string",
+        "format": "uri",
+        "description": "told, signed, when the detection has ended",
+    },
+}
+_REF_ID = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": _MAX_REF_ID,
+    "description": "your reference, printable characters",
+}
+_FILE = {"type": "string", "format": "binary", "description": "a picture"}
+_HEADERS = [
+    {
+        "name": "Prefer",
+        "in": "header",
+        "schema": {"type": "string", "examples": ["wait=30"]},
+        "description": "`wait=N`: hold the answer until the result is there, at most N "
+        "seconds (N ≤ 60; RFC 7240)",
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_KEY},
+        "description": "your name for this request. Sent again with it, as long as the record "
+        "lives, the same request has the same detection; another one is refused. Requests with "
+        "one key that come at the same time count as one.",
+    },
+]
+_REQUEST_PROBLEMS = (
+    ErrorCode.MALFORMED_REQUEST,
+    ErrorCode.FILE_MISSING,
+    ErrorCode.UPLOAD_TOO_LARGE,
+    ErrorCode.RATE_LIMITED,
+    ErrorCode.QUEUE_FULL,
+    ErrorCode.QUEUE_SLOW,
+    ErrorCode.STORAGE_FULL,
+    ErrorCode.REDIS_UNAVAILABLE,
+)
+_FILE_PROBLEMS = (
+    ErrorCode.FILE_EMPTY,
+    ErrorCode.TOO_MANY_PIXELS,
+    ErrorCode.NOT_AN_IMAGE,
+    ErrorCode.FORMAT_UNSUPPORTED,
+    ErrorCode.IMAGE_TRUNCATED,
+    ErrorCode.IMAGE_UNDECODABLE,
+    ErrorCode.IDEMPOTENCY_MISMATCH,
+    ErrorCode.WEBHOOK_REFUSED,
+    ErrorCode.PROCESSING_FAILED,
+    ErrorCode.DETECTION_EXPIRED,
+    ErrorCode.QUEUE_TIMEOUT,
+    ErrorCode.NOT_FOUND,
+)
+
+
+def _request_body(properties: dict[str, Any], required: str) -> dict[str, Any]:
+    schema = {"type": "object", "required": [required], "properties": properties}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+        "parameters": _HEADERS,
+    }
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_model=Detection,
+    responses={
+        200: {
+            "model": Detection,
+            "description": "Finished: within the time of `Prefer: wait`, or known before",
+        },
+        **problems(*_REQUEST_PROBLEMS, *_FILE_PROBLEMS),
+    },
+    openapi_extra=_request_body({"file": _FILE, **_FIELDS, "ref_id": _REF_ID}, "file"),
+)
+async def create(request: Request, service: TheService, caller: TheCaller, _: Admitted) -> Response:
+    """Submit one picture."""
+    most = int(service.settings.max_upload)
+    async with open_form(request, "file", max_files=1, max_bytes=most) as form:
+        options = _options(request, form, service)
+        (file,) = form.files
+        order = Order(
+            owner=caller.name,
+            picture=await read_file(file, most),
+            view=options.view,
+            ref_id=_ref_id(form.field("ref_id")),
+            idempotency_key=options.idempotency_key,
+            webhook_url=options.webhook_url,
+        )
+    detection = await run_in_threadpool(service.submit, order)
+    del order, form, file  # the wait must not hold the picture
+    request.state.detection_id = detection.id
+    headers = {"Location": detection_path(detection.id)}
+    if options.wait is not None:
+        headers["Preference-Applied"] = f"wait={options.wait}"
+        (waited,) = await _wait(request, service, caller.name, [detection], options.wait)
+        if isinstance(waited, ServiceError):
+            raise waited
+        detection = waited
+    failure = _failure(detection)
+    if failure is not None:
+        raise failure
+    code = _status(detection)
+    if code == status.HTTP_202_ACCEPTED:
+        headers["Retry-After"] = _RETRY_AFTER
+    return json_answer(detection, code, headers)
+
+
+@router.post(
+    "/batch",
+    status_code=status.HTTP_207_MULTI_STATUS,
+    response_model=BatchResults,
+    responses=problems(*_REQUEST_PROBLEMS),
+    openapi_extra=_request_body(
+        {
+            "files": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_FILES},
+            **_FIELDS,
+            "ref_id": {
+                "type": "array",
+                "items": {**_REF_ID, "minLength": 0},
+                "maxItems": MAX_FILES,
+                "description": "none, or one for each file in their order; empty: none",
+            },
+        },
+        "files",
+    ),
+)
+async def create_batch(
+    request: Request, service: TheService, caller: TheCaller, _: Admitted
+) -> Response:
+    """Submit up to 64 pictures; each is accepted or refused for itself.
+
+    `Prefer: wait` holds the answer until all of them have ended. An `Idempotency-Key` counts for
+    each file at its place.
+    """
+    most = int(service.settings.max_batch_upload)
+    async with open_form(request, "files", max_files=MAX_FILES, max_bytes=most) as form:
+        options = _options(request, form, service)
+        ref_ids = _ref_ids(form)
+        admitted, refusal = 1, None
+        if len(form.files) > admitted:
+            admission = await take(request, caller, len(form.files) - admitted)
+            admitted, refusal = admitted + admission.taken, admission.refusal
+        batch = _Batch(service, len(form.files))
+        for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
+            if refusal is not None and place >= admitted:
+                batch.results[place] = refusal
+            else:
+                await batch.add(place, file, caller.name, options, ref_id)
+        await batch.flush()
+    results = batch.results
+    del form, file  # the wait must not hold the pictures
+    headers = {}
+    if options.wait is not None:
+        headers["Preference-Applied"] = f"wait={options.wait}"
+        results = await _wait(request, service, caller.name, results, options.wait)
+    entries = [_entry(request, result) for result in results]
+    return json_answer(BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What a request says of all of its files."""
+
+    view: View
+    idempotency_key: str | None
+    webhook_url: str | None
+    wait: int | None
+
+
+def _options(request: Request, form: Form, service: Service) -> _Options:
+    view = form.field("view") or service.settings.default_view
+    if view not in list(View):
+        raise _malformed(f"`view` must be one of {', '.join(View)}.")
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        key = key.strip('"')  # a string of RFC 9651, as the draft has it, or what all send
+        if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
+            raise _malformed(f"`Idempotency-Key` must have 1 to {_MAX_KEY} ASCII characters.")
+    wait = preferred_wait(request.headers.getlist("prefer"))
+    return _Options(View(view), key, form.field("webhook_url") or None, wait)
+
+
+def _ref_id(given: str | None) -> str | None:
+    if given is not None and not (0 < len(given) <= _MAX_REF_ID and given.isprintable()):
+        raise _malformed(f"`ref_id` must have 1 to {_MAX_REF_ID} printable characters.")
+    return given
+
+
+def _ref_ids(form: Form) -> list[str | None]:
+    given = form.fields.get("ref_id", [""] * len(form.files))
+    if len(given) != len(form.files):
+        raise _malformed(f"There are {len(form.files)} files and {len(given)} `ref_id`.")
+    return [_ref_id(one or None) for one in given]
+
+
+def _malformed(detail: str) -> ServiceError:
+    return ServiceError(ErrorCode.MALFORMED_REQUEST, detail)
+
+
+@dataclass
+class _Batch:
+    """Files on their way to Redis, a group at a time; what became of each, by its place."""
+
+    service: Service
+    files: int
+    results: list[Detection | ServiceError] = field(init=False)
+    _places: list[int] = field(default_factory=list)
+    _orders: list[Order] = field(default_factory=list)
+    _size: int = 0
+
+    def __post_init__(self) -> None:
+        self.results = [no_such_detection()] * self.files
+
+    async def add(
+        self, place: int, file: UploadFile, owner: str, options: _Options, ref_id: str | None
+    ) -> None:
+        """Take a file; send the group if it is large enough."""
+        try:
+            picture = await read_file(file, int(self.service.settings.max_upload))
+        except ServiceError as error:
+            self.results[place] = error
+            return
+        key = options.idempotency_key
+        self._places.append(place)
+        self._orders.append(
+            Order(
+                owner=owner,
+                picture=picture,
+                view=options.view,
+                ref_id=ref_id,
+                idempotency_key=None if key is None else f"{place} {key}",
+                webhook_url=options.webhook_url,
+            )
+        )
+        self._size += len(picture)
+        if self._size >= _GROUP_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send the group.
+
+        Raises:
+            Exception: one of `REDIS_FAILURES`, and nothing was accepted before.
+        """
+        submitted: Sequence[Detection | ServiceError]
+        try:
+            submitted = await run_in_threadpool(self.service.submit_all, self._orders)
+        except REDIS_FAILURES as error:
+            if not any(isinstance(result, Detection) for result in self.results):
+                raise
+            submitted = [of_redis(error)] * len(self._orders)
+        for place, result in zip(self._places, submitted, strict=True):
+            self.results[place] = result
+        self._places, self._orders, self._size = [], [], 0
+
+
+async def _wait(
+    request: Request,
+    service: Service,
+    owner: str,
+    results: Sequence[Detection | ServiceError],
+    seconds: float,
+) -> list[Detection | ServiceError]:
+    """The records once all are final, or as they are after `seconds` or when the caller hangs up.
+
+    It holds no thread. A detection that is deleted meanwhile becomes `not_found`.
+    """
+    deadline = time.monotonic() + seconds
+    current = list(results)
+    waiting = {
+        place: result.id
+        for place, result in enumerate(results)
+        if isinstance(result, Detection) and not result.status.finished
+    }
+    with service.events.expect(waiting.values()) as changed, WAITING.track_inprogress():
+        hung_up = asyncio.create_task(_until_hung_up(request, changed))
+        try:
+            while waiting:
+                # Records are read after the event is armed, so that nothing falls between.
+                changed.clear()
+                found = await run_in_threadpool(
+                    service.store.get_owned, list(waiting.values()), owner
+                )
+                for place, detection in zip(list(waiting), found, strict=True):
+                    current[place] = detection or no_such_detection()
+                    if detection is None or detection.status.finished:
+                        del waiting[place]
+                left = deadline - time.monotonic()
+                if not waiting or left <= 0 or hung_up.done():
+                    break
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), min(left, CHECK_INTERVAL))
+        finally:
+            hung_up.cancel()
+    return current
+
+
+async def _until_hung_up(request: Request, changed: asyncio.Event) -> None:
+    """Set the event once the caller is no longer there; its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    changed.set()
+
+
+def _entry(request: Request, result: Detection | ServiceError) -> BatchEntry:
+    if isinstance(result, Detection):
+        result = _failure(result) or result
+    if isinstance(result, ServiceError):
+        REJECTIONS.labels(result.code).inc()
+        problem = document(request, result)
+        return BatchEntry(status=problem.status, problem=problem)
+    return BatchEntry(status=_status(result), detection=result)
+
+
+def _failure(detection: Detection) -> ServiceError | None:
+    """Why there will be no result, if that is so."""
+    error, path = detection.error, detection_path(detection.id)
+    return None if error is None else ServiceError(error.code, error.detail, detection=path)
+
+
+def _status(detection: Detection) -> int:
+    finished = detection.status is Status.SUCCEEDED
+    return status.HTTP_200_OK if finished else status.HTTP_202_ACCEPTED

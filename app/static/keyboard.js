@@ -1,0 +1,36 @@
+/** Single keys that do things, where nothing else wants them; they can be switched off. */
+
+import { element } from "./dom.js";
+
+const OFF = "gamma-shortcuts-off"; // a preference, so it outlives the tab
+const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range]), select, textarea";
+
+/**
+ * @param {{keys: string[], label: string, act: () => void}[]} shortcuts
+ */
+export function listen(shortcuts) {
+  const byKey = new Map(shortcuts.flatMap(({ keys, act }) => keys.map((key) => [key, act])));
+  const dialog = document.getElementById("help-dialog");
+  const toggle = document.getElementById("shortcuts");
+  toggle.checked = localStorage.getItem(OFF) === null;
+  toggle.addEventListener("change", () => {
+    if (toggle.checked) localStorage.removeItem(OFF);
+    else localStorage.setItem(OFF, "true");
+  });
+  document.getElementById("help-keys").append(...shortcuts.map(helpRow));
+  document.getElementById("open-help").addEventListener("click", () => dialog.showModal());
+  document.addEventListener("keydown", (event) => {
+    const { key, target, altKey, ctrlKey, metaKey, defaultPrevented } = event;
+    if (!toggle.checked || altKey || ctrlKey || metaKey || defaultPrevented) return;
+    if (target.matches(TYPED_INTO) || document.querySelector("dialog[open]") !== null) return;
+    const act = byKey.get(key.length === 1 ? key.toLowerCase() : key);
+    if (act === undefined) return;
+    event.preventDefault();
+    act();
+  });
+}
+
+function helpRow({ keys, label }) {
+  const named = keys.map((key) => element("kbd", {}, key.length === 1 ? key.toUpperCase() : key));
+  return element("div", {}, element("dt", {}, label), element("dd", {}, ...named));
+}

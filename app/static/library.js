@@ -1,0 +1,121 @@
+/** Every picture that this page knows: files on their way, and detections of the service. */
+
+const FINAL = new Set(["succeeded", "failed", "expired", "refused", "cancelled", "gone"]);
+const FOLLOWED = new Set(["opening", "queued", "processing"]);
+
+/**
+ * One picture.
+ *
+ * `phase` is `waiting` (in this tab), `sending`, `refused`, `cancelled`, `opening`, `gone`, or the
+ * status of the record: `queued`, `processing`, `succeeded`, `failed`, `expired`.
+ */
+export class Entry {
+  /** @type {File?} only of pictures that were added here */ file = null;
+  /** @type {string?} */ id = null;
+  /** @type {string} */ phase;
+  /** @type {number} share of the upload that is sent */ sent = 0;
+  /** @type {object?} */ record = null;
+  /** @type {string?} id of the latest request */ requestId = null;
+  /** @type {import("./problem.js").Problem?} why it was refused */ problem = null;
+  /** @type {import("./problem.js").Problem?} why it makes no progress */ trouble = null;
+  /** @type {number} when it was added, ms since the epoch */ added;
+
+  /** Whether nothing more will change by itself. */
+  get finished() {
+    return FINAL.has(this.phase);
+  }
+
+  /** Whether the service knows it and has more to say. */
+  get followed() {
+    return FOLLOWED.has(this.phase);
+  }
+
+  /** What to call it. */
+  get name() {
+    const unnamed = this.id === null ? "Picture" : `Detection ${this.id.slice(0, 8)}`;
+    return this.file?.name || this.record?.ref_id || unnamed;
+  }
+}
+
+/** Dispatches `change` (detail: the entry) for each entry that is new, changed or removed. */
+export class Library extends EventTarget {
+  #entries = new Set();
+  #byId = new Map();
+  #newest = 0;
+
+  /** @returns {Iterable<Entry>} in no order */
+  get entries() {
+    return this.#entries;
+  }
+
+  /** @param {string} id */
+  find(id) {
+    return this.#byId.get(id) ?? null;
+  }
+
+  /** @param {Entry} entry */
+  has(entry) {
+    return this.#entries.has(entry);
+  }
+
+  /** @param {File} file */
+  addFile(file) {
+    return this.#add({ file, phase: "waiting", added: Math.max(Date.now(), this.#newest + 1) });
+  }
+
+  /**
+   * The entry of a detection of which only the id is known yet.
+   * @param {string} id
+   */
+  open(id) {
+    return this.find(id) ?? this.#add({ id, phase: "opening", added: Date.now() });
+  }
+
+  /**
+   * Take a record that the service gave.
+   * @param {object} record
+   * @param {string?} requestId
+   * @returns {boolean} whether it is new here
+   */
+  take(record, requestId = null) {
+    const known = this.find(record.id);
+    const fields = { record, requestId, phase: record.status, trouble: null, problem: null };
+    if (known === null) this.#add({ id: record.id, added: Date.parse(record.created_at), ...fields });
+    else if (!known.finished || known.phase !== record.status) this.change(known, fields);
+    return known === null;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {Partial<Entry>} fields
+   */
+  change(entry, fields) {
+    if (!this.#entries.has(entry)) return; // removed while a request for it was on its way
+    if ("id" in fields) this.#byId.delete(entry.id);
+    Object.assign(entry, fields);
+    const other = this.find(entry.id);
+    if (other !== entry && other !== null) this.remove(other); // listed before its own answer came
+    if (entry.id !== null) this.#byId.set(entry.id, entry);
+    this.#tell(entry);
+  }
+
+  /** @param {Entry} entry */
+  remove(entry) {
+    this.#entries.delete(entry);
+    this.#byId.delete(entry.id);
+    this.#tell(entry);
+  }
+
+  #add(fields) {
+    const entry = Object.assign(new Entry(), fields);
+    this.#newest = Math.max(this.#newest, entry.added);
+    this.#entries.add(entry);
+    if (entry.id !== null) this.#byId.set(entry.id, entry);
+    this.#tell(entry);
+    return entry;
+  }
+
+  #tell(entry) {
+    this.dispatchEvent(new CustomEvent("change", { detail: entry }));
+  }
+}

@@ -1,0 +1,61 @@
+/** A request that gave no result. */
+
+const TEMPORARY = new Set([0, 401, 429, 502, 503, 504]);
+
+/** All fields are fit to be shown. */
+export class Problem extends Error {
+  /**
+   * @param {object} facts
+   * @param {string} facts.title
+   * @param {string} facts.detail
+   * @param {string} facts.code stable code of the service, or one of `unreachable`, `unreadable`
+   * @param {number} facts.status HTTP status; 0 if there was no answer
+   * @param {string?} [facts.requestId]
+   * @param {number?} [facts.retryAfter] seconds after which the service wants to be asked again
+   */
+  constructor({ title, detail, code, status, requestId = null, retryAfter = null }) {
+    super(detail);
+    Object.assign(this, { title, detail, code, status, requestId, retryAfter });
+  }
+
+  /** Whether the same request may succeed later. */
+  get temporary() {
+    return TEMPORARY.has(this.status) || (this.status === 409 && this.retryAfter !== null);
+  }
+}
+
+/**
+ * @param {number} status of an answer that is no success
+ * @param {(name: string) => string?} header
+ * @param {object?} body problem document, if there was one
+ */
+export function problemOf(status, header, body) {
+  return new Problem({
+    title: body?.title ?? `The service answered with HTTP status ${status}`,
+    detail: body?.detail ?? "It gave no reason.",
+    code: body?.code ?? `http_${status}`,
+    status,
+    requestId: body?.request_id ?? header("X-Request-ID"),
+    retryAfter: Number.parseInt(header("Retry-After"), 10) || null,
+  });
+}
+
+/** @param {string} [detail] */
+export function unreachable(detail = "There is no answer. The service is down, or the network is.") {
+  const title = "The service cannot be reached";
+  return new Problem({ title, detail, code: "unreachable", status: 0 });
+}
+
+/**
+ * @param {number} status
+ * @param {(name: string) => string?} header
+ */
+export function unreadable(status, header) {
+  return new Problem({
+    title: "The answer cannot be read",
+    detail: "Something that is not this service answered.",
+    code: "unreadable",
+    status,
+    requestId: header("X-Request-ID"),
+  });
+}

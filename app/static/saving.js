@@ -1,0 +1,58 @@
+/** Files that the user can save of a detection. */
+
+import { getPicture, originalPath } from "./api.js";
+import { element } from "./dom.js";
+
+const SUFFIXES = { JPEG: "jpg", TIFF: "tif", HEIF: "heic" };
+const REVOKE_AFTER = 60000; // ms; a browser may ask before it saves
+
+/**
+ * What can be saved: a label, the file's name, and how to get it.
+ *
+ * `layer` is `ai` or `manipulation`, `opacity` 0 to 1, `stem` the picture's name without suffix.
+ */
+export const SAVABLES = [
+  {
+    label: "Picture with layer",
+    name: ({ stem, layer }) => `${stem}-with-${layer}.png`,
+    get: ({ record, layer, opacity }) =>
+      getPicture(`${record.masks[layer].overlay_url}?composite=true&opacity=${opacity}`),
+  },
+  {
+    label: "Layer alone",
+    name: ({ stem, layer }) => `${stem}-${layer}-layer.png`,
+    get: ({ record, layer, opacity }) =>
+      getPicture(`${record.masks[layer].overlay_url}?opacity=${opacity}`),
+  },
+  {
+    label: "Mask",
+    name: ({ stem, layer }) => `${stem}-${layer}-mask.png`,
+    get: ({ record, layer }) => getPicture(record.masks[layer].mask_url),
+  },
+  {
+    label: "Record",
+    name: ({ stem }) => `${stem}-record.json`,
+    get: async ({ record }) =>
+      new Blob([`${JSON.stringify(record, null, 2)}\n`], { type: "application/json" }),
+  },
+  {
+    label: "Original",
+    name: ({ stem, record: { image } }) =>
+      `${stem}.${SUFFIXES[image.format] ?? image.format.toLowerCase()}`,
+    get: ({ record }) => getPicture(originalPath(record.id)),
+  },
+];
+
+/**
+ * Have the browser save one of them.
+ * @param {typeof SAVABLES[number]} savable
+ * @param {{record: object, name: string, layer: string, opacity: number}} detection `name`: of the
+ *     picture
+ * @throws {import("./problem.js").Problem}
+ */
+export async function save(savable, { name, ...shown }) {
+  const detection = { ...shown, stem: name.replace(/\.[A-Za-z0-9]{1,5}$/, "") };
+  const href = URL.createObjectURL(await savable.get(detection));
+  element("a", { href, download: savable.name(detection) }).click();
+  setTimeout(() => URL.revokeObjectURL(href), REVOKE_AFTER);
+}

@@ -1,0 +1,151 @@
+/** What the page says of pictures on their way, and of those that got nowhere. */
+
+import { GLUE, counted, date, percent, verdict } from "./words.js";
+
+const SHORT_VERDICTS = {
+  authentic: "No sign of AI",
+  uncertain: "Uncertain",
+  ai_generated: "Signs of AI",
+};
+
+const SHORT = {
+  waiting: "Waiting to be sent",
+  opening: "Opening",
+  queued: "Queued",
+  processing: "Being examined",
+  failed: "Could not be examined",
+  expired: "Expired",
+  cancelled: "Cancelled",
+  gone: "Not found",
+};
+
+const PHASES = {
+  waiting: "Waiting in this tab to be sent.",
+  opening: "Opening the detection …",
+  queued: "Queued: waiting for a worker.",
+  processing: "Processing: a worker is examining the picture.",
+};
+
+const EXPIRED = {
+  detection_expired: (record) =>
+    `Picture, masks and score were kept until ${date(record.expires_at)} and are deleted now.`,
+  queue_timeout: () =>
+    "No worker took the picture in time. Nothing was found out about it; send it again.",
+};
+
+/**
+ * An entry in a few words, for its row.
+ * @param {import("./library.js").Entry} entry
+ * @param {boolean} untrained whether its score means nothing
+ */
+export function short(entry, untrained) {
+  const { phase, record, problem, trouble, sent } = entry;
+  if (phase === "succeeded") {
+    return untrained ? "Untrained model" : SHORT_VERDICTS[record.verdict];
+  }
+  if (phase === "refused") return problem.title;
+  if (trouble !== null) return "Held up; trying again";
+  if (phase !== "sending") return SHORT[phase];
+  return sent < 1 ? `Uploading: ${share(sent)}` : "Being checked";
+}
+
+/**
+ * What an entry without a result is doing.
+ * @param {import("./library.js").Entry} entry
+ */
+export function phase(entry) {
+  if (entry.phase !== "sending") return PHASES[entry.phase];
+  if (entry.sent < 1) return `Uploading: ${share(entry.sent)} sent`;
+  return "Uploaded: the service is checking the file.";
+}
+
+/**
+ * Why an entry has no result: `title`, `detail`, `code`, and whether sending the file again may
+ * help.
+ * @param {import("./library.js").Entry} entry
+ * @returns {{title: string, detail: string, code: string?, again: boolean}}
+ */
+export function failure(entry) {
+  switch (entry.phase) {
+    case "refused": {
+      const { title, detail, code, temporary } = entry.problem;
+      return { title, detail, code, again: temporary };
+    }
+    case "cancelled":
+      return { title: "Cancelled", detail: "The picture was not sent.", code: null, again: true };
+    case "gone":
+      return {
+        title: "There is no such detection",
+        detail:
+          "It was deleted, it expired long ago, it belongs to another API key, or it never existed.",
+        code: "not_found",
+        again: true,
+      };
+    case "expired": {
+      const { code, detail } = entry.record.error;
+      const explanation = EXPIRED[code]?.(entry.record) ?? detail;
+      return { title: "This detection has expired", detail: explanation, code, again: true };
+    }
+    default: {
+      const { code, detail } = entry.record.error;
+      return { title: "The picture could not be examined", detail, code, again: false };
+    }
+  }
+}
+
+/**
+ * What it means for pictures that the service does not tell of its model.
+ * @param {import("./problem.js").Problem} problem
+ */
+export function unavailable({ code, detail }) {
+  const wait = "Pictures can be sent already; they wait in the queue until a worker is ready.";
+  return code === "no_worker" ? `${detail} ${wait}` : detail;
+}
+
+/**
+ * Why nothing is sent at present.
+ * @param {import("./problem.js").Problem} problem
+ * @param {number} pending pictures
+ */
+export function heldUp({ status, detail, retryAfter }, pending) {
+  const wait = `${counted(pending, "picture")} ${pending === 1 ? "waits" : "wait"} in this tab`;
+  if (status === 401) return `Enter a key. ${wait} for it.`;
+  const when = retryAfter === null ? "soon" : `in ${counted(retryAfter, "second")}`;
+  return `${detail} ${wait}; the page tries again ${when}.`;
+}
+
+/**
+ * How far the pictures of the list are.
+ * @param {Object<string, number>} counts by filter
+ * @param {boolean} more whether there are older ones that are not listed
+ */
+export function tally({ all, pending }, more) {
+  const listed = more ? `the newest ${all.toLocaleString("en")}` : all.toLocaleString("en");
+  if (pending === 0) return listed;
+  return `${(all - pending).toLocaleString("en")} of ${listed} done`;
+}
+
+/**
+ * One sentence for a screen reader about where an entry is; the same as long as nothing new is
+ * known.
+ * @param {import("./library.js").Entry} entry
+ * @param {boolean} untrained whether the score means nothing
+ */
+export function announcement(entry, untrained) {
+  const { phase: now, record, trouble, finished, name } = entry;
+  if (now === "sending") return `Uploading ${name}.`;
+  if (!finished) return trouble === null ? phase(entry) : trouble.title;
+  if (now !== "succeeded") {
+    const { title, detail } = failure(entry);
+    return `${title}. ${detail}`;
+  }
+  return [
+    `${name}: finished. AI score ${percent(record.ai_probability)}: ${verdict(record)}.`,
+    `Manipulated: ${record.manipulated ? "yes" : "no"}.`,
+    ...(untrained ? ["The model is untrained: these results mean nothing."] : []),
+  ].join(" ");
+}
+
+function share(sent) {
+  return `${Math.floor(sent * 100)}${GLUE}%`;
+}

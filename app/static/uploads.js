@@ -1,0 +1,157 @@
+/** Sends pictures: a few at a time, and no faster than the service says. */
+
+import { deleteDetection, isAlive, submit } from "./api.js";
+import { Problem, unreachable } from "./problem.js";
+
+const PARALLEL = 3;
+const FIRST_PAUSE = 2000; // ms, where the service names no time
+const LONGEST_PAUSE = 30000; // ms
+
+/** Dispatches `change` when it is held up or goes on. */
+export class Uploads extends EventTarget {
+  #library;
+  #waiting = [];
+  #sending = new Map();
+  #once = new WeakMap();
+  #parallel = PARALLEL;
+  #pause = FIRST_PAUSE;
+  #timer = null;
+  #stopped = false;
+  /** @type {Problem?} what all uploads wait for */ heldUpBy = null;
+
+  /** @param {import("./library.js").Library} library */
+  constructor(library) {
+    super();
+    this.#library = library;
+  }
+
+  /** Number of pictures that are not at the service yet. */
+  get pending() {
+    return this.#waiting.length + this.#sending.size;
+  }
+
+  /** @param {File[]} files */
+  add(files) {
+    const entries = files.map((file) => this.#library.addFile(file));
+    this.#waiting.push(...entries);
+    this.#go();
+    return entries;
+  }
+
+  /**
+   * Send the file of an entry that has no result once more.
+   * @param {import("./library.js").Entry} entry
+   */
+  retry(entry) {
+    if (entry.id !== null) this.#once.delete(entry); // a new detection, not the answer of the old
+    this.#library.change(entry, { phase: "waiting", sent: 0, problem: null, record: null, id: null });
+    this.#waiting.push(entry);
+    this.resume();
+  }
+
+  /** @param {import("./library.js").Entry} entry that waits or is being sent */
+  cancel(entry) {
+    this.#sending.get(entry)?.abort();
+    const place = this.#waiting.indexOf(entry);
+    if (place >= 0) this.#waiting.splice(place, 1);
+    this.#library.change(entry, { phase: "cancelled", trouble: null });
+    this.#settle();
+  }
+
+  /** Cancel everything that is not at the service yet. */
+  cancelAll() {
+    for (const entry of [...this.#waiting, ...this.#sending.keys()]) this.cancel(entry);
+  }
+
+  /** Try at once, whatever they wait for. */
+  resume() {
+    clearTimeout(this.#timer);
+    this.#stopped = false;
+    this.#go();
+  }
+
+  #go() {
+    if (this.#stopped) return;
+    while (this.#sending.size < this.#parallel && this.#waiting.length > 0) {
+      this.#send(this.#waiting.shift());
+    }
+  }
+
+  async #send(entry) {
+    const closing = new AbortController();
+    const { signal } = closing;
+    if (!this.#once.has(entry)) this.#once.set(entry, randomName());
+    this.#sending.set(entry, closing);
+    this.#library.change(entry, { phase: "sending", sent: 0, trouble: null });
+    try {
+      const { record, requestId } = await submit(entry.file, {
+        once: this.#once.get(entry),
+        signal,
+        onProgress: (sent) => signal.aborted || this.#library.change(entry, { sent }),
+      });
+      if (signal.aborted) await deleteDetection(record.id);
+      else this.#accepted(entry, record, requestId);
+    } catch (error) {
+      if (!signal.aborted) {
+        if (!(error instanceof Problem)) throw error;
+        await this.#failed(entry, error, signal);
+      }
+    } finally {
+      this.#sending.delete(entry);
+      this.#settle();
+      this.#go();
+    }
+  }
+
+  #accepted(entry, record, requestId) {
+    this.#parallel = PARALLEL;
+    this.#pause = FIRST_PAUSE;
+    if (!this.#stopped) this.#hold(null);
+    const fields = { id: record.id, phase: record.status, record, requestId, trouble: null };
+    this.#library.change(entry, fields);
+  }
+
+  async #failed(entry, problem, signal) {
+    // No answer although the service is up: then it is this file, not the service.
+    const silent = problem.status === 0;
+    const refused = silent ? await isAlive() : !problem.temporary;
+    if (signal.aborted) return;
+    if (refused) {
+      this.#library.change(entry, { phase: "refused", problem, requestId: problem.requestId });
+      return;
+    }
+    this.#wait(entry, silent ? unreachable() : problem);
+  }
+
+  #wait(entry, problem) {
+    this.#library.change(entry, { phase: "waiting", sent: 0, trouble: problem });
+    this.#waiting.unshift(entry);
+    this.#parallel = 1; // one goes ahead to see whether the service takes pictures again
+    this.#stopped = true;
+    this.#hold(problem);
+    clearTimeout(this.#timer);
+    if (problem.status === 401) return; // until there is a key
+    const pause = problem.retryAfter === null ? this.#pause : problem.retryAfter * 1000;
+    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
+    this.#timer = setTimeout(() => this.resume(), pause);
+  }
+
+  #settle() {
+    if (this.pending > 0) return;
+    clearTimeout(this.#timer);
+    this.#stopped = false;
+    this.#hold(null);
+  }
+
+  #hold(problem) {
+    if (this.heldUpBy === problem) return;
+    this.heldUpBy = problem;
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+/** 128 random bits; `crypto.randomUUID` exists in secure contexts only. */
+function randomName() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

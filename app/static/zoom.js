@@ -1,0 +1,148 @@
+/** How large the picture is shown, and which part of it: the same in both panes. */
+
+const STEPS = [0.125, 0.25, 0.5, 1, 2, 4, 8]; // CSS pixels a picture pixel
+const TOLERANCE = 1.01;
+const PIXELS_FROM = 2; // from here on single pixels are shown as squares
+
+/** Dispatches `change` when the scale has changed. */
+export class Zoom extends EventTarget {
+  #root;
+  #panes;
+  #width = 1;
+  #scale = null; // null: the whole picture fits
+  #fitted = 1; // scale at which it fits, while it is magnified
+  #out = document.getElementById("zoom-out");
+  #in = document.getElementById("zoom-in");
+  #value = document.getElementById("zoom-value");
+
+  /** @param {HTMLElement} root holds the panes, each with one stage */
+  constructor(root) {
+    super();
+    this.#root = root;
+    this.#panes = [...root.querySelectorAll(".pane")];
+    this.#out.addEventListener("click", () => this.by(-1));
+    this.#in.addEventListener("click", () => this.by(1));
+    for (const pane of this.#panes) this.#watch(pane);
+  }
+
+  /** Whether the picture is shown larger than it fits. */
+  get magnified() {
+    return this.#scale !== null;
+  }
+
+  /**
+   * Show the whole of another picture.
+   * @param {number} width pixels
+   * @param {number} height pixels
+   */
+  reset(width, height) {
+    this.#width = width;
+    this.#root.style.setProperty("--width", width);
+    this.#root.style.setProperty("--ratio", width / height);
+    this.#set(null);
+  }
+
+  /** One step closer (1) or further away (-1). */
+  by(direction) {
+    const scale = this.#current();
+    if (direction > 0) {
+      this.#set(STEPS.find((step) => step > scale * TOLERANCE) ?? STEPS.at(-1));
+      return;
+    }
+    const smaller = STEPS.findLast((step) => step < scale / TOLERANCE) ?? null;
+    this.#set(smaller !== null && smaller > this.#fitting() * TOLERANCE ? smaller : null);
+  }
+
+  /**
+   * From the whole picture to its own pixels (or closer, if they fit already), and back.
+   * @param {[number, number]} [around] shares of width and height: what to bring to the middle
+   */
+  toggle(around) {
+    const fitting = this.#fitting();
+    if (this.magnified) this.#set(null);
+    else this.#set(fitting < 1 / TOLERANCE ? 1 : STEPS.find((step) => step > fitting), around);
+  }
+
+  /**
+   * Bring a place into sight.
+   * @param {number} x share of the width
+   * @param {number} y share of the height
+   */
+  centre(x, y) {
+    for (const pane of this.#panes) {
+      pane.scrollLeft = x * pane.scrollWidth - pane.clientWidth / 2;
+      pane.scrollTop = y * pane.scrollHeight - pane.clientHeight / 2;
+    }
+  }
+
+  #current() {
+    return this.#scale ?? this.#fitting();
+  }
+
+  #fitting() {
+    if (this.magnified) return this.#fitted;
+    return this.#visiblePane().firstElementChild.clientWidth / this.#width;
+  }
+
+  #visiblePane() {
+    return this.#panes.find((pane) => !pane.hidden);
+  }
+
+  #set(scale, around = this.#middle()) {
+    this.#fitted = this.#fitting();
+    this.#scale = scale;
+    this.#root.classList.toggle("magnified", this.magnified);
+    this.#root.classList.toggle("pixels", this.magnified && scale >= PIXELS_FROM);
+    this.#root.style.setProperty("--shown", `${this.#width * (scale ?? 1)}px`);
+    for (const pane of this.#panes) {
+      if (this.magnified) pane.tabIndex = 0;
+      else pane.removeAttribute("tabindex");
+    }
+    this.#value.value = this.magnified ? `${scale * 100}\u00a0%` : "Fit";
+    this.#out.disabled = !this.magnified;
+    this.#in.disabled = scale === STEPS.at(-1);
+    if (this.magnified) this.centre(...around);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** What is in the middle of the pane: shares of width and height. */
+  #middle() {
+    if (!this.magnified) return [0.5, 0.5];
+    const pane = this.#visiblePane();
+    return [
+      (pane.scrollLeft + pane.clientWidth / 2) / pane.scrollWidth,
+      (pane.scrollTop + pane.clientHeight / 2) / pane.scrollHeight,
+    ];
+  }
+
+  #watch(pane) {
+    const stage = pane.firstElementChild;
+    let from = null;
+    pane.addEventListener("scroll", () => {
+      for (const other of this.#panes) {
+        if (other === pane || other.hidden) continue;
+        other.scrollLeft = pane.scrollLeft;
+        other.scrollTop = pane.scrollTop;
+      }
+    });
+    stage.addEventListener("dblclick", (event) => {
+      const { left, top, width, height } = stage.getBoundingClientRect();
+      this.toggle([(event.clientX - left) / width, (event.clientY - top) / height]);
+    });
+    stage.addEventListener("pointerdown", (event) => {
+      if (!this.magnified || event.button !== 0 || event.pointerType !== "mouse") return;
+      from = event;
+      stage.setPointerCapture(event.pointerId);
+    });
+    stage.addEventListener("pointermove", (event) => {
+      if (from === null) return;
+      pane.scrollBy(from.clientX - event.clientX, from.clientY - event.clientY);
+      from = event;
+    });
+    for (const end of ["pointerup", "pointercancel"]) {
+      stage.addEventListener(end, () => {
+        from = null;
+      });
+    }
+  }
+}

@@ -1,0 +1,202 @@
+"""`gamma webhooks`: RQ's own worker on the queue of deliveries, with RQ's scheduler beside it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.executions import Execution
+from rq.job import Job
+from rq.scheduler import RQScheduler
+from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+from rq.worker import WorkerStatus
+
+from app.settings import Settings
+from app.store import Store, connect
+from app.webhooks import metrics
+from app.webhooks.delivery import Deliverer, DeliveryFailedError
+from app.webhooks.queue import Deliveries
+from app.webhooks.sending import Sender
+from app.webhooks.targets import Targets
+
+_RETRIES = 240  # about two minutes without Redis are outlasted
+_MAINTENANCE_INTERVAL = 30  # s; so often the deliveries of dead workers are looked for
+_WORKER_TTL = _MAINTENANCE_INTERVAL + 15  # s; RQ waits 15 s less for a job
+_SCHEDULER_INTERVAL = 1  # s
+
+log = structlog.get_logger()
+
+
+class WebhooksOffError(ValueError):
+    """There is no secret to sign with."""
+
+    def __init__(self) -> None:
+        super().__init__("GAMMA_WEBHOOK_SECRETS is not set: there is nothing to sign webhooks with")
+
+
+class WorkerStoppedError(RuntimeError):
+    """RQ's loop ended although nobody asked for it; its own log line says why."""
+
+    def __init__(self) -> None:
+        super().__init__("the delivery worker stopped by itself")
+
+
+class DeliveryJob(Job):
+    """A job of which a delivery worker runs nothing but a delivery: names are never imported."""
+
+    deliverer: Deliverer
+
+    def _execute(self) -> Any:
+        return self.deliverer.run(self)
+
+    @property
+    def success_callback(self) -> None:
+        """Never run."""
+
+    @property
+    def failure_callback(self) -> None:
+        """Never run."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """Never run."""
+
+    def send_webhooks(self, *_: Any, **__: Any) -> None:
+        """RQ's own webhooks are never sent: they know no rules."""
+
+
+class DeliveryWorker(SimpleWorker):
+    """RQ's worker, but several jobs at once, in threads: they mostly wait for receivers."""
+
+    job_class = DeliveryJob
+    death_penalty_class = TimerDeathPenalty  # the other one needs the main thread
+
+    def __init__(self, queue: Queue, redis: Redis, deliverer: Deliverer, threads: int) -> None:
+        super().__init__(
+            [queue.name],
+            # Unique: after a kill -9, RQ would refuse the same name for minutes.
+            name=f"{socket.gethostname()}-webhooks-{secrets.token_hex(4)}",
+            connection=redis,
+            serializer=JSONSerializer,
+            maintenance_interval=_MAINTENANCE_INTERVAL,
+            worker_ttl=_WORKER_TTL,
+            log_job_description=False,
+        )
+        self._deliverer = deliverer
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="delivery")
+        self._free = threading.Semaphore(threads)
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether a signal has come."""
+        return self._shutdown_requested_date is not None
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Hand a job to a thread, and wait until there is one for the next."""
+        cast(DeliveryJob, job).deliverer = self._deliverer
+        execution = self.prepare_execution(job)
+        self._free.acquire()
+        self._threads.submit(self._perform, job, queue, execution)
+        with self._free:
+            self.set_state(WorkerStatus.IDLE)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """As RQ's; a delivery that was given up has its log line already."""
+        if not isinstance(exc_info[1], DeliveryFailedError):
+            super().handle_exception(job, *exc_info)
+
+    def teardown(self) -> None:
+        """Finish what is being sent."""
+        self._threads.shutdown()
+        super().teardown()  # type: ignore[no-untyped-call]
+
+    def _perform(self, job: Job, queue: Queue, execution: Execution) -> None:
+        try:
+            self.perform_job(job, queue, execution)
+        except RedisError as error:  # RQ finds the job abandoned, and runs it again
+            log.error("webhook_unrecorded", delivery_id=job.id, error=str(error))
+        finally:
+            self._free.release()
+
+
+class Scheduler(threading.Thread):
+    """RQ's scheduler in a thread: it puts deliveries on the queue when their time has come.
+
+    RQ itself would fork a process for it, from one that has threads; and that process would
+    outlive a killed parent, with its open port. Of several workers one schedules at a time.
+    """
+
+    def __init__(self, queue: Queue, redis: Redis) -> None:
+        super().__init__(name="scheduler", daemon=True)
+        self._scheduler = RQScheduler(
+            [queue],
+            connection=redis,
+            interval=_SCHEDULER_INTERVAL,
+            logging_level="WARNING",
+            serializer=JSONSerializer,
+        )
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Schedule; a Redis that is away for a while is not a reason to stop."""
+        while not self._stopping.wait(_SCHEDULER_INTERVAL):
+            try:
+                if not self._scheduler.acquired_locks:
+                    self._scheduler.acquire_locks()  # type: ignore[no-untyped-call]
+                    self._scheduler.register_birth()
+                if self._scheduler.acquired_locks:
+                    self._scheduler.heartbeat()  # type: ignore[no-untyped-call]
+                    self._scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
+            except Exception as error:  # a thread that has ended would do it in silence
+                log.error("scheduler_failed", error=repr(error))
+        try:
+            self._scheduler.stop()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            log.error("scheduler_lock_kept", error=str(error))
+
+    def stop(self) -> None:
+        """End the thread, and let another worker schedule."""
+        self._stopping.set()
+        self.join()
+
+
+def run(settings: Settings) -> None:
+    """Deliver until SIGINT or SIGTERM, then finish what is being sent.
+
+    Raises:
+        WebhooksOffError: there is no secret to sign with.
+        RedisUrlMissingError: no Redis is configured.
+        WorkerStoppedError: the worker cannot go on; a supervisor should start another.
+        RedisError: Redis is away.
+        OSError: the metrics port is taken.
+    """
+    if settings.webhook_secrets is None:
+        raise WebhooksOffError
+    redis = connect(settings.required_redis_url, retries=_RETRIES)
+    queue = Deliveries(redis, settings).queue
+    metrics.expose(settings.metrics_host, settings.metrics_port)
+    deliverer = Deliverer(
+        Store(redis),
+        Sender(Targets(settings.webhook_allow), settings.webhook_timeout),
+        settings.webhook_secrets,
+        settings.webhook_pauses,
+    )
+    worker = DeliveryWorker(queue, redis, deliverer, settings.webhook_threads)
+    scheduler = Scheduler(queue, redis)
+    scheduler.start()
+    log.info("webhooks_ready", queue=queue.name)
+    try:
+        # RQ's own lines repeat ours at `info`.
+        worker.work(logging_level="DEBUG" if settings.log_level == "debug" else "ERROR")
+    finally:
+        scheduler.stop()
+    if not worker.asked_to_stop:
+        raise WorkerStoppedError

@@ -1,0 +1,161 @@
+"""Write the dashboards that Grafana loads from the questions they answer.
+
+`python deploy/grafana/build.py` makes `dashboards/NAME.json` of each `questions/NAME.yml`. A test
+compares the two, so change the questions and run it.
+
+A panel has a title (the question), a help (how to read the answer, and what to do when it is red),
+a unit of Grafana's and queries, each under the legend of its series. `kind` is one of `KINDS`
+(`lines` if not given), `size` its width, of 24, and height. `steps` gives colours and the value
+from which each holds; `most` is the end of the axis, `empty` says what an answer without series
+means.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+QUESTIONS = Path(__file__).parent / "questions"
+DASHBOARDS = Path(__file__).parent / "dashboards"
+COLUMNS = 24  # of Grafana's grid
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+_PLAIN = {"showPoints": "never", "spanNulls": False}
+_LINES = {"fillOpacity": 8, "lineWidth": 2, **_PLAIN}
+_AREAS = {"fillOpacity": 40, "lineWidth": 1, "stacking": {"mode": "normal"}, **_PLAIN}
+_LEGEND = {
+    "legend": {"displayMode": "list", "placement": "bottom"},
+    "tooltip": {"mode": "multi", "sort": "desc"},
+}
+_LAST_VALUE = {
+    "colorMode": "background",
+    "graphMode": "none",
+    "reduceOptions": {"calcs": ["lastNotNull"]},
+}
+_BUCKETS = {
+    "calculate": False,
+    "color": {"mode": "scheme", "scheme": "Blues"},
+    "tooltip": {"mode": "single"},
+    "yAxis": {"min": "0", "max": "1"},
+}
+KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    # kind: Grafana's type, options, `custom` of the fields, what each query has of its own
+    "lines": ("timeseries", _LEGEND, _LINES, {"range": True}),
+    "areas": ("timeseries", _LEGEND, _AREAS, {"range": True}),
+    "number": ("stat", _LAST_VALUE, {}, {"instant": True}),
+    "table": ("table", {"showHeader": True}, {}, {"instant": True, "format": "table"}),
+    "heatmap": ("heatmap", _BUCKETS, {}, {"range": True, "format": "heatmap"}),
+}
+
+
+def dashboard(name: str) -> dict[str, Any]:
+    """Grafana's form of `questions/NAME.yml`."""
+    source = yaml.safe_load((QUESTIONS / f"{name}.yml").read_text())
+    panels: list[dict[str, Any]] = []
+    y = 0
+    for row in source["rows"]:
+        place = {"h": 1, "w": COLUMNS, "x": 0, "y": y}
+        panels.append({"type": "row", "title": row["title"], "gridPos": place, "panels": []})
+        y, x, height = y + 1, 0, 0
+        for question in row["panels"]:
+            w, h = question.get("size", (8, 8))
+            if x + w > COLUMNS:
+                y, x, height = y + height, 0, 0
+            panels.append({**_panel(question), "gridPos": {"h": h, "w": w, "x": x, "y": y}})
+            x, height = x + w, max(height, h)
+        y += height
+    return {
+        "uid": f"gamma-{name}",
+        "title": f"GAMMA: {source['title']}",
+        "description": source["description"],
+        "tags": ["gamma"],
+        "editable": False,
+        "graphTooltip": 1,  # one cross hair for all panels
+        "refresh": "30s",
+        "schemaVersion": 41,
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "links": [_links()],
+        "templating": {"list": [_datasource()]},
+        "panels": [{"id": number, **panel} for number, panel in enumerate(panels, start=1)],
+    }
+
+
+def _panel(question: dict[str, Any]) -> dict[str, Any]:
+    grafana_type, options, custom, ends = KINDS[question.get("kind", "lines")]
+    defaults: dict[str, Any] = {"unit": question["unit"], "min": 0}
+    if "most" in question:
+        defaults["max"] = question["most"]
+    if "empty" in question:
+        defaults["noValue"] = question["empty"]
+    if "steps" in question:
+        steps = [{"color": color, "value": value} for color, value in question["steps"].items()]
+        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
+        if custom:
+            custom = {**custom, "thresholdsStyle": {"mode": "line"}}
+    if custom:
+        defaults["color"] = {"mode": "palette-classic"}
+        defaults["custom"] = custom
+    targets = [
+        {
+            "refId": reference,
+            "datasource": SOURCE,
+            "editorMode": "code",
+            "expr": expression,
+            "legendFormat": legend,
+            **ends,
+        }
+        for reference, (legend, expression) in zip(
+            "ABC"[: len(question["queries"])], question["queries"].items(), strict=True
+        )
+    ]
+    return {
+        "type": grafana_type,
+        "title": question["title"],
+        "description": question["help"],
+        "datasource": SOURCE,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": options,
+        "targets": targets,
+    }
+
+
+def _links() -> dict[str, Any]:
+    """From each dashboard to the others."""
+    return {
+        "type": "dashboards",
+        "title": "GAMMA",
+        "tags": ["gamma"],
+        "asDropdown": False,
+        "keepTime": True,
+        "includeVars": True,
+    }
+
+
+def _datasource() -> dict[str, Any]:
+    """The variable by which one may look at another Prometheus."""
+    return {
+        "name": "datasource",
+        "label": "Data source",
+        "type": "datasource",
+        "query": "prometheus",
+        "current": {"text": "Prometheus", "value": "prometheus"},
+    }
+
+
+def names() -> list[str]:
+    """The dashboards there are."""
+    return sorted(file.stem for file in QUESTIONS.glob("*.yml"))
+
+
+def render(name: str) -> str:
+    """The text of `dashboards/NAME.json`."""
+    return json.dumps(dashboard(name), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    for each in names():
+        (DASHBOARDS / f"{each}.json").write_text(render(each))

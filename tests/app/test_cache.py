@@ -1,0 +1,158 @@
+"""A known picture is answered at once, with a detection of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.jobs import JobQueue
+from app.schemas import View
+from app.service import Order, Service
+from app.settings import Settings
+from app.store import Store
+from app.waiting import FinishedEvents
+from tests.app.conftest import KEYS, StandIn, new_picture, post
+from tests.app.replica import replicas
+
+SAME = ("ai_probability", "verdict", "manipulated", "thresholds", "model", "view", "image")
+
+
+@pytest.fixture
+def picture() -> bytes:
+    return new_picture()
+
+
+@pytest.fixture
+def first(alice: httpx2.Client, standin: StandIn, picture: bytes) -> dict:
+    """A finished detection of the picture."""
+    name = post(alice, picture, ref_id="first").json()["id"]
+    assert standin.finish(name)
+    return alice.get(f"/v1/detections/{name}").json()
+
+
+@pytest.mark.parametrize("given", [{}, {"prefer": "wait=60"}])
+def test_a_known_picture_is_answered_at_once(
+    alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict, given: dict[str, str]
+) -> None:
+    queued = standin.queued()
+    answer = post(alice, picture, ref_id="second", **given)
+    assert answer.status_code == 200
+    assert standin.queued() == queued
+    second = answer.json()
+    assert alice.get(answer.headers["location"]).json() == second
+    assert (second["cached"], second["ref_id"]) == (True, "second")
+    assert second["id"] != first["id"]
+    assert [second[name] for name in SAME] == [first[name] for name in SAME]
+    assert second["created_at"] > first["finished_at"]
+    assert second["expires_at"] > first["expires_at"]
+    assert second["timings"]["forward"] == 0
+    for head in ("ai", "manipulation"):
+        mask = second["masks"][head]
+        assert second["id"] in mask["mask_url"]
+        assert second["id"] in mask["overlay_url"]
+        assert alice.get(mask["mask_url"]).content in StandIn.MASKS.values()
+    assert alice.get(f"/v1/detections/{second['id']}/image").content == picture
+    newest = alice.get("/v1/detections?limit=1").json()["detections"]
+    assert newest == [second]
+
+
+@pytest.mark.parametrize("deleted", ["first", "second"])
+def test_one_does_not_need_the_other(
+    alice: httpx2.Client, picture: bytes, first: dict, deleted: str
+) -> None:
+    names = {"first": first["id"], "second": post(alice, picture).json()["id"]}
+    alice.delete(f"/v1/detections/{names.pop(deleted)}").raise_for_status()
+    (left,) = names.values()
+    for path in ("image", "masks/ai.png", "masks/manipulation.png"):
+        assert alice.get(f"/v1/detections/{left}/{path}").status_code == 200
+
+
+def test_what_is_copied_lives_as_long_as_the_copy(
+    alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
+) -> None:
+    second = post(alice, picture).json()["id"]
+    kept = (f"image:{second}", f"mask:{second}:ai", f"mask:{second}:manipulation")
+    (end,) = {standin.redis.pexpiretime(f"gamma:{key}") for key in kept}
+    record = standin.store.get(second)
+    assert record is not None
+    assert end == int(record.expires_at.timestamp() * 1000)
+    assert end > standin.redis.pexpiretime(f"gamma:image:{first['id']}")
+
+
+def test_another_model_answers_anew(
+    alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
+) -> None:
+    standin.use_model("2")
+    answer = post(alice, picture)
+    assert answer.status_code == 202
+    assert standin.finish(answer.json()["id"])
+    assert post(alice, picture).json()["model"]["version"] == "2"
+
+
+@pytest.mark.usefixtures("first")
+def test_no_live_model_no_known_answer(
+    alice: httpx2.Client, standin: StandIn, picture: bytes
+) -> None:
+    standin.redis.delete("gamma:model")
+    assert post(alice, picture).status_code == 202
+
+
+@pytest.mark.usefixtures("first")
+def test_another_view_is_another_question(alice: httpx2.Client, picture: bytes) -> None:
+    assert post(alice, picture, view="center").status_code == 202
+
+
+def test_unfinished_failed_and_deleted_ones_answer_nothing(
+    alice: httpx2.Client, standin: StandIn, picture: bytes
+) -> None:
+    unfinished, failed = (post(alice, picture).json()["id"] for _ in range(2))
+    standin.fail(failed)
+    third = post(alice, picture)
+    assert third.status_code == 202
+    assert standin.finish(unfinished)
+    alice.delete(f"/v1/detections/{unfinished}").raise_for_status()
+    assert post(alice, picture).status_code == 202
+
+
+@pytest.mark.usefixtures("first")
+def test_a_repeated_request_comes_before_a_known_picture(
+    alice: httpx2.Client, picture: bytes
+) -> None:
+    second = post(alice, picture, idempotency_key="known").json()
+    assert second["cached"]
+    assert post(alice, picture, idempotency_key="known").json() == second
+
+
+@pytest.mark.usefixtures("first")
+def test_it_can_be_switched_off(pair_redis_url: str, tmp_path: Path, picture: bytes) -> None:
+    environment = {"GAMMA_CACHE": "false", "GAMMA_API_KEYS": f"alice={KEYS['alice']}"}
+    with (
+        replicas(pair_redis_url, tmp_path, 1, **environment) as (other,),
+        other.client(KEYS["alice"]) as client,
+    ):
+        assert post(client, picture).status_code == 202
+
+
+def test_a_result_that_is_deleted_meanwhile_is_computed_anew(
+    pair_redis_url: str, standin: StandIn, picture: bytes
+) -> None:
+    settings = Settings(redis_url=pair_redis_url)
+
+    class Late(Store):
+        """Another caller's process deletes the known detection between the two round trips."""
+
+        def accept_known(self, pipeline, application, known, *others) -> None:
+            service.delete(known.id, "alice")
+            super().accept_known(pipeline, application, known, *others)
+
+    queue = JobQueue(standin.redis, settings)
+    service = Service(settings, Late(standin.redis), queue, FinishedEvents(pair_redis_url))
+    order = Order("alice", picture, View.TILED)
+    first = service.submit(order)
+    assert standin.finish(first.id)
+    second = service.submit(order)
+    assert (second.status, second.cached) == ("queued", False)
+    assert second.id in standin.queued()
+    assert standin.store.get_image(second.id) == picture

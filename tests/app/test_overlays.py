@@ -1,0 +1,186 @@
+"""Heat maps: their colours, and how they are served, cached and refused."""
+
+from __future__ import annotations
+
+import io
+
+import httpx2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from app import overlays
+from app.overlays import COLORMAPS, Colormap
+from tests.conftest import Serve, encode, photo
+
+SIZE = (320, 200)
+
+
+def mask(width: int = 256, height: int = 3) -> Image.Image:
+    """Every value from left to right."""
+    return Image.fromarray(np.tile(np.arange(width, dtype=np.uint8), (height, 1)))
+
+
+def pixels(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+@pytest.mark.parametrize("colormap", Colormap)
+@pytest.mark.parametrize("opacity", [0, 0.25, 0.6, 1])
+def test_each_value_has_its_colour_and_its_share_of_the_opacity(
+    colormap: Colormap, opacity: float
+) -> None:
+    found = pixels(overlays.render(encode(mask(), "PNG"), colormap, opacity))
+    assert (found[1, :, :3] == COLORMAPS[colormap]).all()
+    assert (found[1, :, 3] == np.rint(np.arange(256) * opacity)).all()
+
+
+def test_a_rendered_mask_is_the_heat_map_of_the_command_line() -> None:
+    smooth = photo(90, 70).convert("L")
+    found = pixels(overlays.render(encode(smooth, "PNG"), opacity=1))
+    assert (found == np.asarray(overlays.heat_map(smooth))).all()
+
+
+def test_a_heat_map_of_another_file_is_an_error() -> None:
+    for picture in (mask().convert("RGB"), mask().convert("P"), mask().convert("1")):
+        with pytest.raises(ValueError, match="8-bit grey"):
+            overlays.render(encode(picture, "PNG"))
+
+
+@pytest.mark.parametrize("colormap", ["inferno", "viridis", "turbo"])
+def test_well_known_colours_are_those_of_matplotlib(colormap: str) -> None:
+    import matplotlib
+
+    known = matplotlib.colormaps[colormap](np.arange(256))[:, :3] * 255
+    assert np.abs(COLORMAPS[Colormap(colormap)] - known).max() <= 8
+
+
+@pytest.mark.parametrize("opacity", [0, 0.5, 1])
+def test_a_composite_is_the_heat_map_laid_over_the_picture(opacity: float) -> None:
+    smooth = photo(90, 1300, seed=1).convert("L")  # several bands
+    picture = photo(90, 1300)
+    png = encode(smooth, "PNG")
+    layer = Image.open(io.BytesIO(overlays.render(png, Colormap.VIRIDIS, opacity)))
+    expected = Image.alpha_composite(picture.convert("RGBA"), layer.convert("RGBA"))
+    made = Image.open(io.BytesIO(overlays.composite(png, picture, Colormap.VIRIDIS, opacity)))
+    assert made.mode == "RGB"
+    difference = np.asarray(made).astype(int) - np.asarray(expected.convert("RGB"))
+    assert np.abs(difference).max() <= 1
+
+
+# -- over HTTP ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def turned() -> bytes:
+    """A photograph that lies on its side, as cameras store them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(photo(*SIZE), quality=95, exif=exif)
+
+
+@pytest.fixture(scope="module")
+def record(service: Serve, turned: bytes) -> dict:
+    with service.client() as client:
+        answer = client.post(
+            "/v1/detections", files={"file": turned}, headers={"Prefer": "wait=60"}
+        )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_overlay_over_http_is_the_rendered_mask(client: httpx2.Client, record: dict) -> None:
+    urls = record["masks"]["manipulation"]
+    stored = client.get(urls["mask_url"]).content
+    plain = client.get(urls["overlay_url"])
+    assert (pixels(plain.content) == pixels(overlays.render(stored))).all()
+    chosen = client.get(urls["overlay_url"], params={"opacity": 0.3, "colormap": "turbo"})
+    assert (pixels(chosen.content) == pixels(overlays.render(stored, Colormap.TURBO, 0.3))).all()
+    assert chosen.headers["etag"] != plain.headers["etag"]
+
+
+def test_composite_is_upright_and_of_picture_size(
+    client: httpx2.Client, record: dict, turned: bytes
+) -> None:
+    url = record["masks"]["ai"]["overlay_url"]
+    answer = client.get(url, params={"composite": True, "opacity": 0})
+    upright = Image.open(io.BytesIO(turned)).transpose(Image.Transpose.ROTATE_270)
+    made = Image.open(io.BytesIO(answer.content))
+    assert (made.mode, made.size) == ("RGB", (SIZE[1], SIZE[0]))
+    assert (np.asarray(made) == np.asarray(upright)).all()
+    strong = client.get(url, params={"composite": True, "opacity": 1, "colormap": "viridis"})
+    assert strong.content != answer.content
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"opacity": "1.01"},
+        {"opacity": "-0.1"},
+        {"opacity": "nan"},
+        {"opacity": "much"},
+        {"colormap": "jet"},
+        {"composite": "perhaps"},
+    ],
+)
+def test_invalid_values_are_refused(
+    client: httpx2.Client, record: dict, query: dict[str, str]
+) -> None:
+    answer = client.get(record["masks"]["ai"]["overlay_url"], params=query)
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "malformed_request"
+    assert next(iter(query)) in answer.json()["detail"]
+
+
+def _paths(record: dict) -> list[str]:
+    base, urls = f"/v1/detections/{record['id']}", record["masks"]["ai"]
+    return [
+        f"{base}/image",
+        f"{base}/image?size=64",
+        urls["mask_url"],
+        urls["overlay_url"],
+        f"{urls['overlay_url']}?colormap=viridis",
+        f"{urls['overlay_url']}?composite=true",
+    ]
+
+
+def test_what_a_caller_has_is_not_sent_again(client: httpx2.Client, record: dict) -> None:
+    tags = []
+    for path in _paths(record):
+        first = client.get(path)
+        tag = first.headers["etag"]
+        tags.append(tag)
+        assert tag.startswith('"')
+        for known in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+            again = client.get(path, headers={"If-None-Match": known})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["etag"] == tag
+            assert again.headers["cache-control"].startswith("private")
+        changed = client.get(path, headers={"If-None-Match": '"other"'})
+        assert (changed.status_code, changed.content) == (200, first.content)
+    assert len(set(tags)) == len(tags)
+
+
+def test_caches_may_keep_them_until_the_detection_expires(
+    client: httpx2.Client, record: dict
+) -> None:
+    for path in _paths(record):
+        answer = client.get(path)
+        private, age, immutable = answer.headers["cache-control"].split(", ")
+        assert (private, immutable) == ("private", "immutable")
+        assert 0 < int(age.removeprefix("max-age=")) <= 86_400
+        assert answer.headers["vary"] == "Authorization"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+
+
+def test_what_a_caller_has_of_a_deleted_detection_is_gone(
+    client: httpx2.Client, turned: bytes
+) -> None:
+    answer = client.post("/v1/detections", files={"file": turned}, headers={"Prefer": "wait=60"})
+    paths = _paths(answer.json())
+    tags = [client.get(path).headers["etag"] for path in paths]
+    assert client.delete(f"/v1/detections/{answer.json()['id']}").status_code == 204
+    for path, tag in zip(paths, tags, strict=True):
+        assert client.get(path, headers={"If-None-Match": tag}).status_code == 404

@@ -1,0 +1,92 @@
+"""A caller never sees what another one sent: every route, and every way a picture is recognised."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+
+from tests.app.conftest import KEYS, StandIn, new_picture, post
+from tests.app.replica import Replica, assert_problem
+
+PLACEHOLDERS = {"head": ("ai", "manipulation")}
+
+
+def routes_of_a_detection(document: dict, detection_id: str) -> list[tuple[str, str]]:
+    """Method and path of every call about one detection, whatever calls there will be."""
+    calls = []
+    for template, methods in document["paths"].items():
+        if "{detection_id}" not in template:
+            continue
+        paths = [template.replace("{detection_id}", detection_id)]
+        for name in re.findall(r"{(\w+)}", paths[0]):
+            paths = [p.replace(f"{{{name}}}", v) for p in paths for v in PLACEHOLDERS[name]]
+        calls += [(method.upper(), path) for method in methods for path in paths]
+    return sorted(calls, key=lambda call: call[0] == "DELETE")
+
+
+def test_every_route_treats_the_detection_of_another_as_none(
+    alice: httpx2.Client, bob: httpx2.Client, standin: StandIn
+) -> None:
+    name = post(alice).json()["id"]
+    assert standin.finish(name)
+    calls = routes_of_a_detection(alice.get("/openapi.json").json(), name)
+    assert {method for method, _ in calls} >= {"GET", "DELETE"}
+    assert len(calls) >= 7
+    for method, path in calls:
+        foreign = bob.request(method, path)
+        assert_problem(foreign, 404, "not_found")
+        assert foreign.json()["detail"] == "There is no such detection.", path
+    for method, path in calls:
+        assert alice.request(method, path).is_success, f"{method} {path}"
+
+
+def test_every_call_needs_a_key(pair: list[Replica], alice: httpx2.Client) -> None:
+    name = post(alice).json()["id"]
+    calls = routes_of_a_detection(alice.get("/openapi.json").json(), name)
+    calls += [("GET", "/v1/detections"), ("POST", "/v1/detections")]
+    calls += [("POST", "/v1/detections/batch")]
+    with pair[0].client() as nobody:
+        for method, path in calls:
+            assert_problem(nobody.request(method, path), 401, "key_missing")
+
+
+def test_lists_hold_the_callers_own(alice: httpx2.Client, bob: httpx2.Client) -> None:
+    name = post(alice).json()["id"]
+    listed = bob.get("/v1/detections", params={"limit": 100}).json()
+    assert name not in [record["id"] for record in listed["detections"]]
+    named = bob.get("/v1/detections", params={"ids": name}).json()
+    assert (named["detections"], named["missing"]) == ([], [name])
+    assert alice.get("/v1/detections", params={"ids": name}).json()["missing"] == []
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_what_one_caller_sent_is_not_recognised_for_another(
+    alice: httpx2.Client, bob: httpx2.Client, standin: StandIn, batch: bool
+) -> None:
+    picture, key = new_picture(), f"shared-{batch}"
+    first = post(alice, picture, idempotency_key=key).json()
+    assert standin.finish(first["id"])
+    if batch:
+        headers = {"Idempotency-Key": key}
+        answer = bob.post("/v1/detections/batch", files={"files": picture}, headers=headers)
+        (entry,) = answer.json()["results"]
+        status, record = entry["status"], entry["detection"]
+    else:
+        answer = post(bob, picture, idempotency_key=key)
+        status, record = answer.status_code, answer.json()
+    assert status == 202
+    assert record["id"] != first["id"]
+    assert not record["cached"]
+
+
+def test_no_answer_names_the_owner(alice: httpx2.Client, standin: StandIn) -> None:
+    name = post(alice).json()["id"]
+    standin.finish(name)
+    for path in (f"/v1/detections/{name}", "/v1/detections"):
+        text = alice.get(path).text
+        assert name in text
+        assert "alice" not in text
+        assert "owner" not in text
+        assert KEYS["alice"] not in text

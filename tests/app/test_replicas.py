@@ -1,0 +1,101 @@
+"""No state in an API process: two of them answer each other's ids, and waiting costs no thread."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+
+from tests.app.conftest import KEYS, StandIn, new_picture, post, wait_for
+from tests.app.replica import Replica, assert_problem
+from tests.conftest import value
+
+WAITERS = 60  # more than an API process has threads
+
+
+def waiting(replica: Replica) -> float:
+    return value(replica.metrics(), "gamma_http_requests_waiting")
+
+
+def test_each_replica_answers_the_others_ids(
+    alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
+) -> None:
+    picture = new_picture()
+    record = post(alice, picture).json()
+    path = f"/v1/detections/{record['id']}"
+    assert alice_elsewhere.get(path).json() == record
+    assert alice_elsewhere.get(f"{path}/image").content == picture
+    assert standin.finish(record["id"])
+    mask = alice_elsewhere.get(f"{path}/masks/ai.png")
+    assert mask.status_code == 200
+    assert record["id"] in alice_elsewhere.get("/v1/detections?limit=100").text
+    assert alice_elsewhere.delete(path).status_code == 204
+    assert_problem(alice.get(path), 404, "not_found")
+
+
+def test_waiters_at_both_replicas_are_woken_by_one_result(
+    pair: list[Replica], alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
+) -> None:
+    picture, given = new_picture(), {"idempotency_key": "both", "prefer": "wait=60"}
+    with ThreadPoolExecutor(2) as pool:
+        here = pool.submit(post, alice, picture, **given)
+        there = pool.submit(post, alice_elsewhere, picture, **given)
+        wait_for(lambda: waiting(pair[0]) == waiting(pair[1]) == 1)
+        name = newest(alice)["id"]
+        assert standin.finish(name)
+    for answer in (here.result(), there.result()):
+        assert answer.status_code == 200
+        assert answer.json()["id"] == name
+        assert answer.headers["preference-applied"] == "wait=60"
+
+
+def newest(client: httpx2.Client) -> dict:
+    (record,) = client.get("/v1/detections?limit=1").json()["detections"]
+    return record
+
+
+def test_a_waiter_is_told_at_once_that_its_detection_was_deleted(
+    pair: list[Replica], alice: httpx2.Client, alice_elsewhere: httpx2.Client
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, alice, new_picture(), prefer="wait=60")
+        wait_for(lambda: waiting(pair[0]) == 1)
+        path = f"/v1/detections/{newest(alice_elsewhere)['id']}"
+        assert alice_elsewhere.delete(path).status_code == 204
+        assert_problem(answer.result(), 404, "not_found")
+    assert answer.result().elapsed.total_seconds() < 50
+
+
+def test_a_caller_who_hangs_up_is_waited_for_no_longer(pair: list[Replica]) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        + new_picture()
+        + b"\r\n--b--\r\n"
+    )
+    head = (
+        "POST /v1/detections HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\n"
+        f"Authorization: Bearer {KEYS['alice']}\r\nContent-Length: {len(body)}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", pair[0].port), timeout=30) as connection:
+        connection.sendall(head.encode() + body)
+        wait_for(lambda: waiting(pair[0]) == 1)
+    wait_for(lambda: waiting(pair[0]) == 0)
+
+
+def test_waiting_holds_no_thread(pair: list[Replica], standin: StandIn) -> None:
+    def submit(_: int) -> httpx2.Response:
+        with pair[0].client(KEYS["bob"]) as client:
+            client.timeout = 70
+            return post(client, prefer="wait=60")
+
+    with ThreadPoolExecutor(WAITERS) as pool, pair[0].client(KEYS["bob"]) as other:
+        before = set(standin.queued())
+        answers = [pool.submit(submit, number) for number in range(WAITERS)]
+        wait_for(lambda: waiting(pair[0]) == WAITERS)
+        names = set(standin.queued()) - before
+        assert other.get("/v1/detections?limit=1").status_code == 200
+        assert all(standin.finish(name) for name in names)
+        assert {answer.result().json()["id"] for answer in answers} == names
+    assert {answer.result().status_code for answer in answers} == {200}

@@ -1,0 +1,425 @@
+"""The end of a detection is told: real Redis, real delivery workers, real receivers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
+
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.keys import ANONYMOUS
+from app.problems import ServiceError
+from app.schemas import DetectionError, ErrorCode, Status, View
+from app.service import Order, Service
+from app.settings import Settings
+from app.store import Store, connect
+from app.waiting import FinishedEvents
+from app.webhooks.queue import Deliveries
+from tests.app.receiver import Arrival, Receiver, wait_for
+from tests.app.test_webhook_rules import SECRET
+from tests.conftest import encode, free_port, value
+from tests.test_readme import README
+
+OLD_SECRET = "whsec_" + 43 * "A" + "="
+PICTURE = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
+
+
+class House:
+    """A Redis with the API's side of it, delivery workers and a receiver."""
+
+    def __init__(self, url: str, folder: Path, receiver: Receiver) -> None:
+        self.url = url
+        self.receiver = receiver
+        self.redis = connect(url)
+        self.store = Store(self.redis)
+        self.log = folder / "webhooks.log"
+        self.metrics_port = free_port()
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.settings = self.with_settings()
+
+    def with_settings(self, **changes: object) -> Settings:
+        return Settings(
+            redis_url=self.url,
+            webhook_secrets=f"{SECRET},{OLD_SECRET}",
+            webhook_allow="127.0.0.0/8",
+            **changes,
+        )
+
+    def submit(self, path: str, **changes: object) -> str:
+        """A detection whose end is to be told to `path` of the receiver."""
+        settings = self.with_settings(cache=False, **changes)
+        service = Service(
+            settings,
+            self.store,
+            JobQueue(self.redis, settings),
+            FinishedEvents(self.url),
+            Deliveries(self.redis, settings),
+        )
+        order = Order(ANONYMOUS, PICTURE, View.CENTER, webhook_url=self.receiver.url + path)
+        return service.submit(order).id
+
+    def finish(self, name: str) -> int:
+        """As a worker does."""
+        (detection,) = self.store.start([name]).values()
+        final = detection.model_copy(
+            update={"status": Status.SUCCEEDED, "finished_at": datetime.now(UTC)}
+        )
+        with self.redis.pipeline() as pipeline:
+            self.store.finish(pipeline, final)
+            (changed,) = pipeline.execute()
+        return int(changed)
+
+    def done(self, path: str, **changes: object) -> str:
+        name = self.submit(path, **changes)
+        assert self.finish(name) == 1
+        return name
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a delivery worker."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
+        own = {
+            "GAMMA_REDIS_URL": self.url,
+            "GAMMA_WEBHOOK_SECRETS": f"{SECRET},{OLD_SECRET}",
+            "GAMMA_WEBHOOK_ALLOW": "127.0.0.0/8",
+            "GAMMA_WEBHOOK_TIMEOUT": "3",
+            "GAMMA_WEBHOOK_RETRIES": "1,1",
+            "GAMMA_METRICS_PORT": str(self.metrics_port),
+            "GAMMA_LOG_FORMAT": "json",
+        }
+        with self.log.open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "app", "webhooks"],
+                env={**inherited, **own, **environment},
+                stdout=log,
+                stderr=log,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def job(self, name: str) -> Job:
+        return Job.fetch(f"msg_{name}", self.redis, JSONSerializer)
+
+    def arrivals(self, name: str) -> list[Arrival]:
+        return [a for a in self.receiver.arrivals if a.event["detection"]["id"] == name]
+
+    def lines(self, name: str) -> list[dict]:
+        """What was logged of the tries for a detection."""
+        lines = [json.loads(x) for x in self.log.read_text().splitlines() if x.startswith("{")]
+        return [x for x in lines if x["event"] == "webhook" and x["detection_id"] == name]
+
+    def outcomes(self, name: str) -> list[str]:
+        return [line["outcome"] for line in self.lines(name)]
+
+    def wait_for_outcomes(self, name: str, *outcomes: str) -> None:
+        wait_for(lambda: len(self.outcomes(name)) >= len(outcomes))
+        assert self.outcomes(name) == list(outcomes)
+
+    def wait_for_status(self, name: str, status: JobStatus) -> None:
+        wait_for(lambda: self.job(name).get_status() == status)
+
+    def metric(self, name: str) -> float:
+        return value(httpx2.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text, name)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+        self.redis.close()
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def empty(redis_url: str, tmp_path: Path) -> Iterator[House]:
+    """A house in which nobody delivers yet."""
+    with Receiver() as receiver:
+        house = House(redis_url, tmp_path, receiver)
+        house.redis.flushall()
+        yield house
+        house.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A house with one delivery worker, for the tests that do not disturb it."""
+    folder = tmp_path_factory.mktemp("house")
+    with private_redis(folder / "redis", 2**26) as (url, _), Receiver() as receiver:
+        house = House(url, folder, receiver)
+        house.start()
+        wait_for(lambda: "webhooks_ready" in house.log.read_text())
+        yield house
+        house.close()
+
+
+def snippet() -> dict[str, object]:
+    """What the README gives receivers to check a webhook with."""
+    start = README.index("```python\n", README.index("\n## Webhooks")) + len("```python\n")
+    names: dict[str, object] = {}
+    exec(README[start : README.index("```", start)], names)
+    return names
+
+
+def test_a_delivery_and_its_check_as_the_readme_has_it(house: House) -> None:
+    before = house.metric('gamma_webhook_deliveries_total{outcome="delivered"}')
+    name = house.done("/hook?key=hidden")
+    house.wait_for_outcomes(name, "delivered")
+    (arrival,) = house.arrivals(name)
+    assert arrival.path == "/hook?key=hidden"
+    assert arrival.event == {
+        "event": "detection.finished",
+        "id": arrival.headers["webhook-id"],
+        "created_at": arrival.event["detection"]["finished_at"],
+        "detection": json.loads(house.store.get(name).model_dump_json()),
+    }
+    assert arrival.event["detection"]["status"] == "succeeded"
+    assert "webhook" not in arrival.event["detection"]
+
+    verify = snippet()["verify"]
+    sent, body = arrival.headers, arrival.body
+    for secret in (SECRET, OLD_SECRET):
+        assert verify(secret, sent, body)
+        assert not verify(secret, sent, body + b" ")
+        assert not verify(secret, {**sent, "webhook-id": "msg_other"}, body)
+        later = str(int(sent["webhook-timestamp"]) + 1)
+        assert not verify(secret, {**sent, "webhook-timestamp": later}, body)
+        assert not verify(secret, {**sent, "webhook-signature": "v1,"}, body)
+        assert not verify(secret, sent, body, tolerance=-1)
+    assert not verify("whsec_" + 43 * "B" + "=", sent, body)
+
+    assert house.metric('gamma_webhook_deliveries_total{outcome="delivered"}') == before + 1
+    assert house.metric("gamma_webhook_delivery_seconds_count") >= before + 1
+    (line,) = house.lines(name)
+    assert (line["host"], line["tries"], line["reason"]) == ("127.0.0.1", 1, "HTTP 200")
+    assert "hidden" not in house.log.read_text()
+    assert "MfKQ9r8" not in house.log.read_text()
+
+
+def test_a_receiver_that_fails_twice_is_asked_again(house: House) -> None:
+    house.receiver.answers["/twice"] = [503, 500, 204]
+    name = house.done("/twice")
+    house.wait_for_outcomes(name, "retried", "retried", "delivered")
+    arrivals = house.arrivals(name)
+    assert len({a.headers["webhook-id"] for a in arrivals}) == 1
+    assert len({a.body for a in arrivals}) == 1
+    times = [int(a.headers["webhook-timestamp"]) for a in arrivals]
+    assert times == sorted(set(times))  # at least a second between them: signed anew
+    house.wait_for_status(name, JobStatus.FINISHED)
+
+
+def test_what_is_given_up_can_be_tried_again_by_hand(house: House) -> None:
+    house.receiver.answers["/broken"] = [500]
+    name = house.done("/broken")
+    house.wait_for_outcomes(name, "retried", "retried", "failed")
+    house.wait_for_status(name, JobStatus.FAILED)
+    failed = FailedJobRegistry(
+        f"{house.settings.queue}-webhooks", house.redis, serializer=JSONSerializer
+    )
+    assert f"msg_{name}" in failed.get_job_ids(cleanup=False)
+    house.receiver.answers["/broken"] = [200]
+    failed.requeue(f"msg_{name}")
+    house.wait_for_outcomes(name, "retried", "retried", "failed", "delivered")
+    assert house.job(name).meta["request_id"] is None
+    assert "Traceback" not in house.log.read_text()
+
+
+def test_a_slow_receiver_is_given_up_and_holds_up_nobody(house: House) -> None:
+    release = house.receiver.hold("/slow")
+    slow = house.done("/slow")
+    wait_for(lambda: house.arrivals(slow))
+    quick = house.done("/quick")
+    house.wait_for_outcomes(quick, "delivered")
+    wait_for(lambda: house.outcomes(slow))
+    assert house.lines(slow)[0]["reason"] == "no answer within 3 s"
+    release.set()
+    house.wait_for_outcomes(slow, "retried", "delivered")
+
+
+def test_a_redirect_into_the_house_leads_nowhere(house: House) -> None:
+    house.receiver.answers["/moved"] = [f"{house.receiver.url}/inner"]
+    name = house.done("/moved")
+    house.wait_for_outcomes(name, "retried", "retried", "failed")
+    assert [a.path for a in house.arrivals(name)] == ["/moved"] * 3
+
+
+def test_a_receiver_that_is_gone_for_good_is_asked_once(house: House) -> None:
+    house.receiver.answers["/gone"] = [410]
+    name = house.done("/gone")
+    house.wait_for_outcomes(name, "failed")
+    house.wait_for_status(name, JobStatus.FAILED)
+    assert len(house.arrivals(name)) == 1
+
+
+def test_the_rules_are_those_of_the_delivery_worker(house: House, monkeypatch) -> None:
+    """It may have been restarted with others since the upload."""
+    monkeypatch.setattr(house.receiver, "url", "http://localhost.localdomain/")
+    monkeypatch.setattr(Deliveries, "check", lambda _, url: url)
+    name = house.done("")
+    house.wait_for_outcomes(name, "refused")
+    house.wait_for_status(name, JobStatus.FAILED)
+
+
+def test_a_failure_is_told(house: House) -> None:
+    name = house.submit("/hook")
+    error = DetectionError(code=ErrorCode.IMAGE_TRUNCATED, detail="why")
+    assert house.store.fail(name, error)
+    house.wait_for_outcomes(name, "delivered")
+    detection = house.arrivals(name)[0].event["detection"]
+    assert (detection["status"], detection["error"]["code"]) == ("failed", "image_truncated")
+
+
+def test_what_no_worker_took_in_time_is_told(house: House) -> None:
+    name = house.submit("/hook", queue_ttl=1)
+    house.wait_for_outcomes(name, "delivered")
+    detection = house.arrivals(name)[0].event["detection"]
+    assert (detection["status"], detection["error"]["code"]) == ("expired", "queue_timeout")
+
+
+def test_what_was_begun_in_time_is_told_when_it_ends(house: House) -> None:
+    name = house.submit("/hook", queue_ttl=1)
+    assert house.store.start([name])
+    wait_for(lambda: house.job(name).number_of_retries == 1)  # its time came: it is not final yet
+    house.wait_for_status(name, JobStatus.SCHEDULED)
+    assert not house.arrivals(name)
+    assert house.finish(name) == 1
+    house.wait_for_outcomes(name, "delivered")
+    assert house.arrivals(name)[0].event["detection"]["status"] == "succeeded"
+
+
+def test_without_a_secret_nothing_is_promised(empty: House) -> None:
+    settings = Settings(redis_url=empty.url)
+    service = Service(
+        settings, empty.store, JobQueue(empty.redis, settings), FinishedEvents(empty.url)
+    )
+    with pytest.raises(ServiceError, match="GAMMA_WEBHOOK_SECRETS") as refusal:
+        service.webhook_url("https://hooks.example.com/")
+    assert refusal.value.code is ErrorCode.WEBHOOK_REFUSED
+
+
+def test_an_end_is_queued_once_and_with_the_record(empty: House) -> None:
+    name = empty.submit("/hook")
+    waiting = Deliveries(empty.redis, empty.settings).queue
+    assert waiting.job_ids == []
+    assert empty.job(name).get_status() == JobStatus.SCHEDULED
+    assert empty.finish(name) == 1
+    assert waiting.job_ids == [f"msg_{name}"]
+    final = empty.store.get(name)
+    with empty.redis.pipeline() as pipeline:
+        empty.store.finish(pipeline, final)  # as a worker whose answer was lost
+        assert pipeline.execute() == [0]
+    assert waiting.job_ids == [f"msg_{name}"]
+    assert waiting.scheduled_job_registry.get_job_ids() == []
+    assert empty.job(name).get_status() == JobStatus.QUEUED
+    assert empty.job(name).enqueued_at is not None
+    assert empty.redis.ttl(f"rq:job:msg_{name}") > 0  # nothing stays for ever
+
+
+def test_nothing_is_told_of_what_was_deleted(empty: House) -> None:
+    deleted, kept = empty.done("/hook"), empty.done("/hook")
+    jobs = empty.redis.pipeline()
+    assert empty.store.delete(deleted, ANONYMOUS, jobs)
+    empty.start()
+    empty.wait_for_outcomes(kept, "delivered")
+    empty.wait_for_status(deleted, JobStatus.FINISHED)
+    assert empty.job(deleted).return_value() == "deleted"
+    assert not empty.arrivals(deleted)
+
+
+def test_a_killed_worker_loses_nothing(empty: House) -> None:
+    release = empty.receiver.hold("/held")
+    first = empty.start(GAMMA_WEBHOOK_TIMEOUT="60")
+    name = empty.done("/held")
+    wait_for(lambda: empty.arrivals(name))
+    first.kill()
+    first.wait()
+    release.set()
+    # As if the minutes had passed after which RQ calls a job abandoned.
+    running = f"rq:wip:{empty.settings.queue}-webhooks"
+    (execution,) = empty.redis.zrange(running, 0, -1)
+    empty.redis.zadd(running, {execution: 1})
+    empty.redis.delete("rq:scheduler-lock:gamma-webhooks")
+    assert empty.redis.keys("rq:scheduler-lock:*") == []
+    empty.start()  # on the same port: nothing of the first one lives
+    wait_for(lambda: empty.redis.zscore("rq:scheduled:gamma-webhooks", f"msg_{name}"))
+    empty.redis.zadd("rq:scheduled:gamma-webhooks", {f"msg_{name}": 1})
+    empty.wait_for_outcomes(name, "delivered")
+    assert {a.headers["webhook-id"] for a in empty.arrivals(name)} == {f"msg_{name}"}
+    assert len(empty.arrivals(name)) == 2
+
+
+def test_sigterm_finishes_what_is_being_sent(empty: House) -> None:
+    release = empty.receiver.hold("/held")
+    worker = empty.start(GAMMA_WEBHOOK_TIMEOUT="60")
+    name = empty.done("/held")
+    wait_for(lambda: empty.arrivals(name))
+    worker.send_signal(signal.SIGTERM)
+    later = empty.done("/hook")
+    release.set()
+    assert worker.wait(60) == 0
+    assert empty.outcomes(name) == ["delivered"]
+    assert empty.job(name).get_status() == JobStatus.FINISHED
+    assert empty.redis.keys("rq:scheduler-lock:*") == []
+    assert empty.outcomes(later) in ([], ["delivered"])
+    empty.start()
+    empty.wait_for_outcomes(later, "delivered")
+
+
+def test_a_payload_that_names_other_code_is_not_run(empty: House, tmp_path: Path) -> None:
+    queue = Deliveries(empty.redis, empty.settings).queue
+    target = tmp_path / "made by a payload"
+    queue.enqueue_call("os.mkdir", args=(str(target),), job_id="msg_a")
+    queue.enqueue_call("gamma.deliver", args=("b", "c"), job_id="msg_b")
+    queue.enqueue_call("gamma.deliver", args=("c",), job_id="other_c")
+    empty.start()
+    wait_for(lambda: FailedJobRegistry(queue=queue).get_job_count(cleanup=False) == 3)
+    assert not target.exists()
+
+
+def test_redis_goes_away_and_comes_back(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        receiver = stack.enter_context(Receiver())
+        with private_redis(tmp_path / "redis", 2**26) as (url, _):
+            house = stack.enter_context(contextlib.closing(House(url, tmp_path, receiver)))
+            worker = house.start()
+            house.receiver.answers["/again"] = [500, 200]
+            before = house.done("/again")
+            wait_for(lambda: house.outcomes(before))
+            house.wait_for_status(before, JobStatus.SCHEDULED)
+        with private_redis(tmp_path / "redis", 2**26):
+            house.wait_for_outcomes(before, "retried", "delivered")
+            after = house.done("/hook")
+            house.wait_for_outcomes(after, "delivered")
+            worker.terminate()
+            assert worker.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"GAMMA_WEBHOOK_SECRETS": ""}, "GAMMA_WEBHOOK_SECRETS"),
+        ({"GAMMA_REDIS_URL": ""}, "GAMMA_REDIS_URL"),
+    ],
+)
+def test_what_is_missing_is_one_clear_line(
+    empty: House, environment: dict[str, str], named: str
+) -> None:
+    assert empty.start(**environment).wait(60) == 1
+    assert named in empty.log.read_text()
+    assert "Traceback" not in empty.log.read_text()

@@ -1,0 +1,233 @@
+"""What the browser tests do with the page, and where they look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Route,
+    expect,
+)
+
+from tests.conftest import encode, photo
+
+SIZE = (640, 400)
+OTHER_SIZE = (300, 520)
+SMALL_SIZE = (64, 48)
+TIMEOUT = 30_000  # ms; a detection on a slow machine
+_REPORT_VIOLATIONS = (
+    "addEventListener('securitypolicyviolation', event =>"
+    " console.error('CSP', event.violatedDirective, event.blockedURI, event.sourceFile))"
+)
+
+FilePayload = dict[str, str | bytes]
+
+TRANSFER = """(files) => {
+    const transfer = new DataTransfer();
+    for (const [bytes, name] of files) {
+        transfer.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+    }
+    return transfer;
+}"""
+"""JavaScript that makes a DataTransfer of `[[bytes, name], …]`."""
+
+
+class Console:
+    """What the browser complains of; a test names what it provokes."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        self.provoked: list[str] = []
+
+    def listen(self, page: Page) -> None:
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def unexpected(self) -> list[str]:
+        return [c for c in self.complaints if not any(part in c for part in self.provoked)]
+
+
+def new_context(browser: Browser, url: str) -> BrowserContext:
+    made = browser.new_context(base_url=url, viewport={"width": 1280, "height": 800})
+    made.set_default_timeout(TIMEOUT)
+    made.add_init_script(_REPORT_VIOLATIONS)
+    return made
+
+
+def file(
+    size: tuple[int, int] = SIZE, name: str = "photo.png", image_format: str = "PNG", seed: int = 0
+) -> FilePayload:
+    data = encode(photo(*size, seed), image_format)
+    return {"name": name, "mimeType": f"image/{image_format.lower()}", "buffer": data}
+
+
+NO_PICTURE: FilePayload = {
+    "name": "notes.png",
+    "mimeType": "image/png",
+    "buffer": b"no picture at all",
+}
+
+
+def choose(page: Page, *chosen: FilePayload) -> None:
+    page.get_by_label("Choose pictures").set_input_files(list(chosen))
+
+
+def summary(page: Page) -> Locator:
+    return page.locator("#summary")
+
+
+def finished(page: Page, size: tuple[int, int] = SIZE) -> None:
+    expect(summary(page)).to_be_visible(timeout=TIMEOUT)
+    expect(fact(page, "Size")).to_have_text(f"{size[0]} × {size[1]} pixels")
+
+
+def fact(page: Page, term: str) -> Locator:
+    return page.locator("dl > div", has=page.get_by_text(term, exact=True)).locator("dd")
+
+
+def overlay(page: Page, layer: str) -> Locator:
+    return page.locator(f".overlay[data-layer={layer}]")
+
+
+def rows(page: Page) -> Locator:
+    return page.locator("#rows").get_by_role("option")
+
+
+def row(page: Page, name: str) -> Locator:
+    return rows(page).filter(has=page.get_by_text(name, exact=True))
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".row .name").all_inner_texts()
+
+
+def pick_filter(page: Page, label: str) -> None:
+    page.locator("#filters label").filter(has_text=label).click()
+
+
+def expect_natural_size(image: Locator, size: tuple[int, int]) -> None:
+    expect(image).to_have_js_property("naturalWidth", size[0])
+    expect(image).to_have_js_property("naturalHeight", size[1])
+
+
+def identity(page: Page) -> str:
+    expect(page).to_have_url(re.compile(r"#/[0-9a-f]{32}$"))
+    return page.url.rpartition("/")[2]
+
+
+def record(page: Page) -> dict:
+    return page.request.get(f"/v1/detections/{identity(page)}").json()
+
+
+def answer(
+    body: object, status: int = 200, retry_after: int | None = None
+) -> Callable[[Route], None]:
+    """Handler that gives one answer to every request."""
+    headers = {"X-Request-ID": "request-17"}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    return lambda route: route.fulfill(status=status, json=body, headers=headers)
+
+
+def problem(title: str, code: str, detail: str = "That is how it is.") -> dict:
+    return {"title": title, "detail": detail, "code": code, "request_id": "request-17"}
+
+
+REGION = {"box": [64, 40, 160, 100], "area": 0.06, "score": 0.87}
+
+
+def made_record(number: int, **changes: object) -> dict:
+    """A succeeded record as the service writes it, its score told by its number."""
+    identity = f"{number:032x}"
+    score = (number * 37 % 100) / 100
+    verdict = "authentic" if score < 0.35 else "uncertain" if score < 0.65 else "ai_generated"
+    manipulated = number % 4 == 0
+
+    def mask(layer: str, area: float) -> dict:
+        path = f"/v1/detections/{identity}"
+        return {
+            "area_fraction": area,
+            "max": 0.97,
+            "regions": [REGION] if area > 0 else [],
+            "mask_url": f"{path}/masks/{layer}.png",
+            "overlay_url": f"{path}/overlays/{layer}.png",
+        }
+
+    made = {
+        "id": identity,
+        "ref_id": f"picture {number}.jpg",
+        "status": "succeeded",
+        "ai_probability": score,
+        "verdict": verdict,
+        "manipulated": manipulated,
+        "thresholds": {
+            "uncertain": 0.35,
+            "ai_generated": 0.65,
+            "mask": 0.5,
+            "manipulated_area": 0.02,
+        },
+        "masks": {"ai": mask("ai", 0.06), "manipulation": mask("manipulation", manipulated * 0.06)},
+        "image": {
+            "width": SIZE[0],
+            "height": SIZE[1],
+            "format": "JPEG",
+            "bytes": 50_000,
+            "sha256": f"{number:064x}",
+        },
+        "view": {"mode": "tiled", "tiles": 2, "scale": 0.8},
+        "model": {"name": "gamma", "version": "2026.1"},
+        "timings": {"queued": 0.1, "decode": 0.01, "forward": 0.2, "encode": 0.01, "total": 0.3},
+        "created_at": f"2026-01-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "finished_at": "2026-01-01T12:00:00Z",
+        "expires_at": "2036-01-02T00:00:00Z",
+        "error": None,
+        "cached": False,
+    }
+    return made | changes
+
+
+class MadeList:
+    """Answers for the service with made records: their list, their pictures and heat maps."""
+
+    def __init__(self, page: Page, records: Sequence[dict]) -> None:
+        self.records = {made["id"]: made for made in records}
+        self.thumbnails: set[str] = set()
+        self._picture = encode(photo(*SIZE), "JPEG", quality=30)
+        self._layer = encode(photo(*SIZE).convert("RGBA"), "PNG")
+        page.route("**/v1/detections?**", self._list)
+        page.route("**/v1/detections/*/image?**", self._image)
+        page.route("**/v1/detections/*/overlays/**", self._overlay)
+
+    def _list(self, route: Route) -> None:
+        url = route.request.url
+        asked = re.search(r"ids=([^&]*)", url)
+        if asked:
+            ids = asked[1].split(",")
+            found = [self.records[i] for i in ids if i in self.records]
+            missing = [i for i in ids if i not in self.records]
+            route.fulfill(json={"detections": found, "next": None, "missing": missing})
+            return
+        start = int((re.search(r"cursor=(\d+)", url) or [0, 0])[1])
+        newest_first = list(self.records.values())[::-1]
+        more = start + 100 < len(newest_first)
+        following = f"/v1/detections?limit=100&cursor={start + 100}" if more else None
+        page = newest_first[start : start + 100]
+        route.fulfill(json={"detections": page, "next": following, "missing": []})
+
+    def _image(self, route: Route) -> None:
+        if "size=256" in route.request.url:
+            self.thumbnails.add(route.request.url)
+        route.fulfill(body=self._picture, content_type="image/jpeg")
+
+    def _overlay(self, route: Route) -> None:
+        route.fulfill(body=self._layer, content_type="image/png")

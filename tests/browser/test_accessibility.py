@@ -1,0 +1,170 @@
+"""No violation that axe-core knows of: in each state, in both themes, on a phone and wide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.pages import (
+    NO_PICTURE,
+    SIZE,
+    Console,
+    MadeList,
+    answer,
+    choose,
+    expect_natural_size,
+    file,
+    made_record,
+    overlay,
+    problem,
+    row,
+    rows,
+)
+
+_AXE = Axe()
+_ALL = {"resultTypes": ["violations"]}
+_COLOURS = _ALL | {"runOnly": ["color-contrast"]}  # all that a theme changes
+_UNKNOWN: dict[str, object] = {"ai_probability": None, "verdict": None, "masks": None}
+
+
+def records() -> list[dict]:
+    error = {"code": "image_truncated", "detail": "The file ends within the picture."}
+    return [
+        made_record(0),
+        made_record(1),
+        made_record(2),
+        made_record(3, status="failed", error=error, **_UNKNOWN),
+        made_record(4, status="queued", **_UNKNOWN),
+        made_record(5, model={"name": "gamma", "version": "untrained"}),
+    ]
+
+
+def listed(page: Page) -> None:
+    MadeList(page, records())
+    page.reload()
+    expect(rows(page)).to_have_count(len(records()))
+
+
+def empty(page: Page) -> None:
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+def opened(page: Page) -> None:
+    listed(page)
+    row(page, "picture 0.jpg").click()
+    expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def untrained(page: Page) -> None:
+    listed(page)
+    row(page, "picture 5.jpg").click()
+    expect(page.locator(".score .badge")).to_be_visible()
+
+
+def magnified(page: Page) -> None:
+    opened(page)
+    page.keyboard.press("s")
+    page.keyboard.press("+")
+    expect(page.get_by_role("group", name="Original")).to_have_attribute("tabindex", "0")
+
+
+def without_result(page: Page) -> None:
+    listed(page)
+    row(page, "picture 3.jpg").click()
+    expect(page.locator("#problem")).to_be_visible()
+
+
+def queued(page: Page) -> None:
+    listed(page)
+    row(page, "picture 4.jpg").click()
+    expect(page.locator("#progress")).to_be_visible()
+
+
+def uploading(page: Page) -> None:
+    page.route("**/v1/detections", lambda route: None)
+    choose(page, file(), file(), file(), file())
+    expect(page.locator("#tally")).to_have_text("0 of 4 done")
+
+
+def held_up(page: Page) -> None:
+    refusal = answer(problem("The queue is full", "queue_full"), 503, retry_after=60)
+    page.route("**/v1/detections", refusal)
+    page.route("**/v1/model", answer(problem("No worker is ready", "no_worker"), 503))
+    page.reload()
+    choose(page, file(), NO_PICTURE)
+    expect(page.locator("#held")).to_be_visible()
+    expect(page.locator("#notice")).to_be_visible()
+
+
+def card(page: Page) -> None:
+    told = {"by_source": [{"source": "splicing", "recall": 0.8}], "limits": ["Small pictures."]}
+    facts = page.request.get("/v1/model").json()
+    page.route("**/v1/model", answer(facts | told | {"notice": "Read this first."}))
+    page.reload()
+    expect(page.locator("#notice")).to_contain_text("Read this first.")
+    page.keyboard.press("c")
+    expect(page.get_by_role("dialog")).to_contain_text("splicing")
+
+
+def keyboard_help(page: Page) -> None:
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def deleting(page: Page) -> None:
+    opened(page)
+    page.keyboard.press("x")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def key_wanted(page: Page) -> None:
+    page.route("**/v1/**", answer(problem("A key is needed", "key_missing"), 401))
+    page.reload()
+    page.get_by_role("textbox", name="API key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-note")).to_be_visible()
+
+
+STATES: list[Callable[[Page], None]] = [
+    empty,
+    listed,
+    opened,
+    untrained,
+    magnified,
+    without_result,
+    queued,
+    uploading,
+    held_up,
+    card,
+    keyboard_help,
+    deleting,
+    key_wanted,
+]
+
+
+@pytest.mark.parametrize("reach", STATES, ids=lambda reach: reach.__name__)
+def test_no_violation(page: Page, console: Console, reach: Callable[[Page], None]) -> None:
+    console.provoked.extend(["503", "401"])
+    page.emulate_media(reduced_motion="reduce")
+    reach(page)
+    for width, scheme, options in (
+        (1280, "light", _ALL),
+        (1280, "dark", _COLOURS),
+        (375, "dark", _ALL),
+        (375, "light", _COLOURS),
+    ):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        found = _AXE.run(page, options=options)
+        assert found.violations_count == 0, (width, scheme, found.generate_report())
+
+
+def test_nothing_moves_where_that_is_not_wanted(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    queued(page)
+    assert page.evaluate("document.getAnimations().length") == 0
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate("document.getAnimations().length") > 0

@@ -1,0 +1,281 @@
+"""Pictures on their way in: one or many, dropped, pasted or chosen, and what can go wrong."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, Route, expect
+
+from tests.browser.pages import (
+    NO_PICTURE,
+    OTHER_SIZE,
+    SIZE,
+    SMALL_SIZE,
+    TIMEOUT,
+    TRANSFER,
+    Console,
+    answer,
+    choose,
+    fact,
+    file,
+    finished,
+    names,
+    overlay,
+    problem,
+    record,
+    row,
+    rows,
+    summary,
+)
+from tests.conftest import encode, photo
+
+BREAKS_OUT = "<img src=x onerror=alert(1)>.png"
+
+
+def test_chooser_takes_many_and_each_has_its_row(page: Page) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_text("Choose pictures").click()
+    assert chooser.value.is_multiple()
+    chooser.value.set_files([file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(8)])
+    expect(rows(page)).to_have_count(8)
+    assert names(page) == [f"{n}.png" for n in range(8)]
+    expect(page.locator("#tally")).to_have_text("8", timeout=TIMEOUT)
+    finished(page, SMALL_SIZE)
+    expect(page.get_by_role("heading", level=2, name="0.png")).to_be_visible()
+    assert len(page.request.get("/v1/detections").json()["detections"]) == 8
+
+
+def test_progress_of_each_picture(page: Page) -> None:
+    """A few are sent at a time, the others wait; each has a bar of its own."""
+    held: list[Route] = []
+    page.route("**/v1/detections", held.append)
+    choose(page, *(file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(5)))
+    expect(rows(page).filter(has_text="Waiting to be sent")).to_have_count(2)
+    expect(page.locator(".row progress:visible")).to_have_count(5)
+    expect(page.get_by_role("progressbar")).to_have_count(2)  # all of them, and the open one
+    assert len(held) == 3
+    page.get_by_role("button", name="Cancel all uploads").click()
+    expect(rows(page).filter(has_text="Cancelled")).to_have_count(5)
+    page.unroute("**/v1/detections")
+    page.get_by_role("button", name="Try 5 pictures again").click()
+    expect(page.locator("#tally")).to_have_text("5", timeout=TIMEOUT)
+    finished(page, SMALL_SIZE)
+
+
+def test_share_that_is_sent_is_shown(page: Page) -> None:
+    """Slow upload: the share grows before the service has answered."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 60_000}
+    session.send("Network.emulateNetworkConditions", limits)
+    choose(page, file((700, 500)))
+    expect(page.locator("#phase")).to_have_text(re.compile(r"Uploading: [1-9]\d? % sent"))
+    expect(page.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.\d+"))
+    limits["uploadThroughput"] = -1
+    session.send("Network.emulateNetworkConditions", limits)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.locator("#problem")).to_contain_text("Cancelled")
+
+
+def test_drop(page: Page) -> None:
+    data = [[list(file(SMALL_SIZE, seed=n)["buffer"]), f"dropped {n}.png"] for n in range(2)]
+    transfer = page.evaluate_handle(TRANSFER, data)
+    hint = page.get_by_text("Drop the pictures to check them")
+    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    expect(hint).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    expect(hint).to_be_hidden()
+    expect(rows(page)).to_have_count(2)
+    finished(page, SMALL_SIZE)
+
+
+def test_drop_of_something_else(page: Page) -> None:
+    transfer = page.evaluate_handle("new DataTransfer()")
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    expect(page.locator("#intake-note")).to_contain_text("That was no file")
+
+
+def test_paste(page: Page) -> None:
+    page.evaluate(
+        f"""argument => document.body.dispatchEvent(new ClipboardEvent("paste",
+            {{clipboardData: ({TRANSFER})(argument), bubbles: true}}))""",
+        [[list(file(SMALL_SIZE)["buffer"]), "pasted.png"]],
+    )
+    expect(page.get_by_role("heading", name="pasted.png")).to_be_visible()
+    finished(page, SMALL_SIZE)
+
+
+def test_keyboard_alone(page: Page) -> None:
+    def tab_to(target: Locator) -> None:
+        for _ in range(25):
+            page.keyboard.press("Tab")
+            if target.evaluate("e => e === document.activeElement"):
+                return
+        pytest.fail("the control cannot be reached with the Tab key")
+
+    # Interception begins with the first listener, and takes the browser a moment.
+    page.on("filechooser", lambda _: None)
+    tab_to(page.get_by_label("Choose pictures"))
+    expect(page.locator("label[for=file]")).to_have_css("outline-style", "solid")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([file()])
+    finished(page)
+    tab_to(page.get_by_label("AI", exact=True))
+    page.keyboard.press("ArrowRight")
+    expect(overlay(page, "manipulation")).to_be_visible()
+    tab_to(page.get_by_label("Layer opacity"))
+    page.keyboard.press("Home")
+    expect(overlay(page, "manipulation")).to_have_css("opacity", "0")
+
+
+def test_name_of_a_file_is_text_and_survives_a_reload(page: Page) -> None:
+    choose(page, file(name=BREAKS_OUT))
+    expect(page.locator("#detection-title")).to_have_text(BREAKS_OUT)
+    finished(page)
+    assert record(page)["ref_id"] == BREAKS_OUT
+    page.reload()
+    expect(page.locator("#detection-title")).to_have_text(BREAKS_OUT)
+    assert names(page) == [BREAKS_OUT]
+
+
+def test_name_with_what_a_reference_may_not_hold(page: Page) -> None:
+    """Names of screenshots have a narrow space in them; others are too long."""
+    choose(page, file(SMALL_SIZE, "at\u202f5\tpm" + "é" * 300 + ".png"))
+    finished(page, SMALL_SIZE)
+    assert record(page)["ref_id"] == "at 5 pm" + "é" * 193
+
+
+def test_not_a_picture(page: Page, console: Console) -> None:
+    console.provoked.append("415")
+    choose(page, NO_PICTURE)
+    shown = page.locator("#problem")
+    expect(shown.get_by_role("heading")).to_have_text("The file is not an image")
+    expect(fact(page, "Code")).to_have_text("not_an_image")
+    expect(fact(page, "Request")).to_have_text(re.compile(r"^[0-9a-f]{32}$"))
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("#announcer")).to_contain_text("The file is not an image")
+
+
+def test_one_bad_picture_among_good_ones(page: Page, console: Console) -> None:
+    console.provoked.append("415")
+    choose(page, file(SMALL_SIZE), NO_PICTURE, file(OTHER_SIZE, "other.png"))
+    expect(row(page, "notes.png")).to_contain_text("The file is not an image")
+    expect(page.locator("#tally")).to_have_text("3", timeout=TIMEOUT)
+    page.locator("#filters label").filter(has_text="No result").click()
+    assert names(page) == ["notes.png"]
+
+
+def test_picture_that_only_decoding_shows_broken(page: Page, console: Console) -> None:
+    console.provoked.append("422")
+    whole = encode(photo(*SIZE), "JPEG")
+    choose(page, file(name="cut.jpg") | {"buffer": whole[: len(whole) // 2]})
+    expect(page.locator("#problem")).to_contain_text("could not be examined", timeout=TIMEOUT)
+    expect(fact(page, "Code")).to_have_text("image_truncated")
+    expect(summary(page)).to_be_hidden()
+
+
+def test_upload_beyond_the_limit(page: Page, console: Console) -> None:
+    console.provoked.append("413")
+    page.locator("#file").evaluate(
+        """input => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(60 * 2 ** 20)], "huge.png"));
+            input.files = transfer.files;
+            input.dispatchEvent(new Event("change"));
+        }"""
+    )
+    shown = page.locator("#problem")
+    expect(shown).to_contain_text("The upload has too many bytes", timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_over_the_limit_the_pictures_wait_and_go_on(
+    page: Page, console: Console, status: int
+) -> None:
+    console.provoked.append(str(status))
+    tries: list[str] = []
+
+    def refuse(route: Route) -> None:
+        tries.append(route.request.headers["idempotency-key"])
+        answer(problem("Too much at once", "rate_limited"), status, retry_after=3600)(route)
+
+    page.route("**/v1/detections", refuse)
+    choose(page, file(SMALL_SIZE), file(OTHER_SIZE, "other.png"))
+    notice = page.locator("#held")
+    expect(notice).to_contain_text("Too much at once")
+    expect(notice).to_contain_text("2 pictures wait in this tab")
+    expect(notice).to_contain_text("tries again in 3,600 seconds")
+    expect(rows(page).filter(has_text="Held up")).to_have_count(2)
+    page.unroute("**/v1/detections")
+    with page.expect_request("**/v1/detections") as sent:
+        page.get_by_role("button", name="Try now").click()
+    expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
+    expect(notice).to_be_hidden()
+    assert len(tries) == 2  # one for each: what the service asked for was obeyed
+    assert sent.value.headers["idempotency-key"] in tries
+
+
+def test_pause_that_the_service_asks_for(page: Page, console: Console) -> None:
+    console.provoked.append("503")
+    refusals = iter([answer(problem("The queue is full", "queue_full"), 503, retry_after=1)])
+
+    def refuse_once(route: Route) -> None:
+        refusal = next(refusals, None)
+        if refusal is None:
+            route.continue_()
+        else:
+            refusal(route)
+
+    page.route("**/v1/detections", refuse_once)
+    choose(page, file(SMALL_SIZE))
+    finished(page, SMALL_SIZE)
+
+
+def test_service_down_and_up_again(page: Page, console: Console) -> None:
+    console.provoked.append("net::ERR_CONNECTION_REFUSED")
+    page.route(re.compile("/v1/|/livez"), lambda route: route.abort("connectionrefused"))
+    choose(page, file())
+    notice = page.locator("#held")
+    expect(notice).to_contain_text("The service cannot be reached")
+    expect(notice).to_contain_text("1 picture waits in this tab")
+    page.unroute(re.compile("/v1/|/livez"))
+    page.get_by_role("button", name="Try now").click()
+    finished(page)
+    expect(notice).to_be_hidden()
+
+
+def test_connection_that_breaks_while_the_service_is_up(page: Page, console: Console) -> None:
+    """Then it is this file, and the others do not wait for it."""
+    console.provoked.append("net::ERR_CONNECTION_RESET")
+    page.route("**/v1/detections", lambda route: route.abort("connectionreset"), times=1)
+    choose(page, file())
+    expect(page.locator("#problem")).to_contain_text("The service cannot be reached")
+    page.get_by_role("button", name="Try again").click()
+    finished(page)
+
+
+def test_cancel_ends_the_upload(page: Page) -> None:
+    page.route("**/v1/detections", lambda route: None)
+    choose(page, file())
+    expect(page.locator("#phase")).to_contain_text("Uploading")
+    with page.expect_event("requestfailed"):
+        page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.locator("#problem")).to_contain_text("The picture was not sent")
+
+
+def test_leaving_with_unsent_pictures_is_asked_about(page: Page) -> None:
+    page.route("**/v1/detections", lambda route: None)
+    choose(page, file())
+    expect(page.locator("#phase")).to_contain_text("Uploading")
+    asked: list[str] = []
+
+    def accept(dialog) -> None:  # type: ignore[no-untyped-def]
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    page.reload()
+    assert asked == ["beforeunload"]

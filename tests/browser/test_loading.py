@@ -1,0 +1,149 @@
+"""The page itself: its policy, what it says of the service and the model, and its layout."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.pages import (
+    NO_PICTURE,
+    TIMEOUT,
+    Console,
+    MadeList,
+    answer,
+    choose,
+    expect_natural_size,
+    made_record,
+    overlay,
+    problem,
+    row,
+    rows,
+)
+
+FACTS = {
+    "name": "gamma",
+    "version": "2026.1",
+    "trained": True,
+    "backbone": "mit-b0",
+    "parameters": 4_123_456,
+    "crop_size": 512,
+    "thresholds": {"uncertain": 0.35, "ai_generated": 0.65, "mask": 0.5, "manipulated_area": 0.02},
+    "notice": None,
+}
+
+
+def test_loads_without_complaint_and_names_the_model(page: Page) -> None:
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    version = page.request.get("/v1/model").json()["version"]
+    expect(page.locator("#model-line")).to_contain_text(version)
+    expect(page.locator("#detection")).to_be_hidden()
+    expect(page.locator("#review")).to_be_hidden()
+
+
+def test_policy_stops_foreign_and_inline_code(page: Page, console: Console) -> None:
+    console.provoked.append("CSP script-src")
+    console.provoked.append("Content Security Policy")
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'),"
+        " {textContent: 'document.body.dataset.ran = 1'}))"
+    )
+    assert page.locator("body").get_attribute("data-ran") is None
+    assert any("CSP script-src" in complaint for complaint in console.complaints)
+
+
+def test_says_that_no_worker_is_ready_until_one_is(page: Page, console: Console) -> None:
+    console.provoked.append("503")
+    refusal = answer(problem("No worker is ready", "no_worker"), 503, retry_after=1)
+    page.route("**/v1/model", refusal)
+    page.reload()
+    expect(page.locator("#notice")).to_contain_text("No worker is ready")
+    expect(page.locator("#notice")).to_contain_text("they wait in the queue")
+    page.unroute("**/v1/model")
+    page.route("**/v1/model", answer(FACTS))
+    expect(page.locator("#notice")).to_be_hidden(timeout=TIMEOUT)
+    expect(page.locator("#model-line")).to_contain_text("2026.1")
+
+
+def test_notice_of_a_model_comes_first(page: Page) -> None:
+    notice = "Its scores mean nothing."
+    page.route("**/v1/model", answer(FACTS | {"trained": False, "notice": notice}))
+    page.reload()
+    expect(page.locator("#notice")).to_have_text("Untrained model Its scores mean nothing.")
+
+
+def test_card_shows_whatever_the_service_tells(page: Page) -> None:
+    told = {
+        "measured": {"auc": 0.9345, "by_source": [{"source": "splicing", "recall": 0.81}]},
+        "limits": ["Drawings were not in the training data.", "<b>Small</b> pictures."],
+        "card": "First part.\n\nSecond part.",
+    }
+    page.route("**/v1/model", answer(FACTS | told))
+    page.reload()
+    expect(page.locator("#model-line")).to_contain_text("2026.1")
+    page.get_by_role("button", name="About the model").click()
+    card = page.get_by_role("dialog")
+    for text in ("4,123,456", "0.9345", "splicing", "0.81", "<b>Small</b> pictures.", "Second"):
+        expect(card).to_contain_text(text)
+    expect(card.get_by_role("columnheader")).to_have_text(["Source", "Recall"])
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 3840])
+def test_nothing_scrolls_sideways(page: Page, console: Console, width: int) -> None:
+    console.provoked.append("415")
+    page.set_viewport_size({"width": width, "height": 800})
+
+    def expect_fits() -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    expect_fits()
+    long_name = "a-very-long-name-without-any-space-" * 4 + ".png"
+    MadeList(page, [made_record(4), made_record(8, ref_id=long_name)])
+    page.reload()
+    expect(rows(page)).to_have_count(2)
+    expect_fits()
+    row(page, long_name).click()
+    expect_natural_size(overlay(page, "ai"), (640, 400))
+    expect_fits()
+    page.locator("#tools").get_by_text("Side by side").click()
+    page.get_by_role("button", name="Zoom in").click()
+    expect_fits()
+    page.keyboard.press("c")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect_fits()
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": max(width, 1000), "height": 800})  # where files are chosen
+    choose(page, NO_PICTURE)
+    page.set_viewport_size({"width": width, "height": 800})
+    expect(page.locator("#problem")).to_be_visible()
+    expect_fits()
+
+
+def test_narrow_page_shows_the_list_or_the_picture(page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 700})
+    MadeList(page, [made_record(4)])
+    page.reload()
+    row(page, "picture 4.jpg").click()
+    expect(page.locator("#review")).to_be_hidden()
+    expect(page.get_by_role("heading", name="picture 4.jpg")).to_be_in_viewport()
+    page.get_by_role("button", name="Back to the list").click()
+    expect(row(page, "picture 4.jpg")).to_be_visible()
+    expect(page.locator("#detection")).to_be_hidden()
+    row(page, "picture 4.jpg").click()
+    page.go_back()
+    expect(row(page, "picture 4.jpg")).to_be_visible()
+
+
+def test_documentation_shows_the_operations(context: BrowserContext, console: Console) -> None:
+    page = context.new_page()
+    console.listen(page)
+    page.goto("/docs")
+    operations = page.locator(".opblock")
+    expect(operations.first).to_be_visible()
+    paths = page.request.get("/openapi.json").json()["paths"]
+    expect(operations).to_have_count(sum(len(methods) for methods in paths.values()))
+    operations.first.locator(".opblock-summary-control").click()
+    expect(page.locator(".opblock-body").first).to_be_visible()
+    page.get_by_role("button", name="Try it out").click()
+    expect(page.get_by_role("button", name="Execute")).to_be_visible()

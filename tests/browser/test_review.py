@@ -1,0 +1,290 @@
+"""The review list: what it holds, how it is read with the keyboard, and that it lasts."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.pages import (
+    OTHER_SIZE,
+    SIZE,
+    SMALL_SIZE,
+    TIMEOUT,
+    Console,
+    MadeList,
+    answer,
+    choose,
+    expect_natural_size,
+    fact,
+    file,
+    finished,
+    made_record,
+    names,
+    overlay,
+    pick_filter,
+    problem,
+    record,
+    row,
+    rows,
+)
+
+MANY = 400
+
+
+def listed(page: Page, count: int) -> MadeList:
+    made = MadeList(page, [made_record(number) for number in range(count)])
+    page.reload()
+    expect(rows(page)).to_have_count(count)
+    return made
+
+
+def test_four_hundred_pictures(page: Page) -> None:
+    """All are listed, page by page; thumbnails are fetched for what is in sight alone."""
+    made = listed(page, MANY)
+    assert names(page) == [f"picture {n}.jpg" for n in range(MANY)]
+    expect(page.locator("#tally")).to_have_text(str(MANY))
+    expect(rows(page).first.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
+    assert 5 < len(made.thumbnails) < 60
+    rows(page).first.click()
+    page.keyboard.press("End")
+    expect(page.locator("#detection-title")).to_have_text(f"picture {MANY - 1}.jpg")
+    expect(rows(page).last).to_be_in_viewport()
+    expect(rows(page).last.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
+    assert len(made.thumbnails) < 120
+    for _ in range(30):
+        page.keyboard.press("k")
+    expect(page.locator("#detection-title")).to_have_text(f"picture {MANY - 31}.jpg")
+    expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def test_older_ones_are_listed_on_demand(page: Page) -> None:
+    made = MadeList(page, [made_record(number) for number in range(530)])
+    page.reload()
+    expect(rows(page)).to_have_count(500)
+    expect(page.locator("#tally")).to_have_text("the newest 500")
+    page.get_by_role("button", name="List older ones").click()
+    expect(rows(page)).to_have_count(530)
+    expect(page.locator("#tally")).to_have_text("530")
+    expect(page.get_by_role("button", name="List older ones")).to_be_hidden()
+    assert len(made.records) == 530
+
+
+def test_filter_order_and_find(page: Page) -> None:
+    listed(page, 30)
+    records = [made_record(number) for number in range(30)]
+
+    def expected(verdict: str) -> list[str]:
+        return [str(made["ref_id"]) for made in records if made["verdict"] == verdict]
+
+    for label, verdict in (
+        ("Signs of AI", "ai_generated"),
+        ("Uncertain", "uncertain"),
+        ("No sign of AI", "authentic"),
+    ):
+        pick_filter(page, label)
+        assert names(page) == expected(verdict)
+        count = page.locator("#filters label").filter(has_text=label).locator(".count")
+        expect(count).to_have_text(str(len(expected(verdict))))
+    pick_filter(page, "Manipulated")
+    assert names(page) == [f"picture {n}.jpg" for n in range(0, 30, 4)]
+    page.get_by_label("Find by name or id").fill("2.JPG")
+    assert names(page) == ["picture 12.jpg"]
+    page.get_by_label("Find by name or id").fill("nothing like it")
+    expect(page.get_by_text("No picture is like that.")).to_be_visible()
+    page.get_by_label("Find by name or id").fill("")
+    pick_filter(page, "All")
+    by_score = sorted(records, key=lambda made: -float(str(made["ai_probability"])))
+    page.get_by_label("Order").select_option("Highest AI score first")
+    assert names(page) == [made["ref_id"] for made in by_score]
+    page.get_by_label("Order").select_option("Lowest AI score first")
+    assert names(page) == [made["ref_id"] for made in by_score[::-1]]
+    page.get_by_label("Order").select_option("Newest first")
+    assert names(page) == [made["ref_id"] for made in records[::-1]]
+    page.get_by_label("Order").select_option("Name")
+    assert names(page) == [made["ref_id"] for made in records]
+
+
+def test_keys_go_from_picture_to_picture(page: Page) -> None:
+    listed(page, 5)
+    title = page.locator("#detection-title")
+    page.keyboard.press("j")
+    expect(title).to_have_text("picture 0.jpg")
+    expect(rows(page).first).to_be_focused()
+    expect(rows(page).first).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("j")
+    page.keyboard.press("ArrowDown")
+    expect(title).to_have_text("picture 2.jpg")
+    expect(page).to_have_url(f"/#/{2:032x}")
+    page.keyboard.press("k")
+    expect(title).to_have_text("picture 1.jpg")
+    page.keyboard.press("End")
+    expect(title).to_have_text("picture 4.jpg")
+    expect(page.get_by_role("button", name="Next")).to_be_disabled()
+    page.get_by_role("button", name="Previous").click()
+    expect(title).to_have_text("picture 3.jpg")
+    expect(rows(page).and_(page.locator("[tabindex='0']"))).to_have_count(1)
+
+
+def test_filtered_list_is_what_the_keys_go_through(page: Page) -> None:
+    listed(page, 9)
+    pick_filter(page, "Manipulated")
+    page.locator("body").press("j")
+    page.keyboard.press("j")
+    expect(page.locator("#detection-title")).to_have_text("picture 4.jpg")
+
+
+def test_keys_can_be_switched_off_and_leave_fields_alone(page: Page) -> None:
+    listed(page, 2)
+    page.get_by_label("Find by name or id").press_sequentially("jpg")
+    expect(page.locator("#detection")).to_be_hidden()
+    page.get_by_label("Find by name or id").fill("")
+    page.get_by_role("button", name="Keyboard").click()
+    page.get_by_label("Single keys do this").uncheck()
+    page.keyboard.press("Escape")
+    page.reload()
+    expect(rows(page)).to_have_count(2)
+    page.keyboard.press("j")
+    page.keyboard.press("?")
+    expect(page.locator("#detection")).to_be_hidden()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("button", name="Keyboard").click()
+    page.get_by_label("Single keys do this").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    expect(page.locator("#detection-title")).to_have_text("picture 0.jpg")
+
+
+def test_list_survives_a_reload(page: Page) -> None:
+    choose(page, file(SMALL_SIZE, "one.png"), file(OTHER_SIZE, "two.png"))
+    expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
+    scores = page.locator(".row .figure").all_inner_texts()
+    page.reload()
+    expect(rows(page)).to_have_count(2)
+    assert sorted(names(page)) == ["one.png", "two.png"]
+    assert sorted(page.locator(".row .figure").all_inner_texts()) == sorted(scores)
+    expect(page.get_by_role("heading", name="one.png")).to_be_visible()
+    finished(page, SMALL_SIZE)
+
+
+def test_what_others_submit_appears(page: Page) -> None:
+    """The list looks again when the page comes back into view."""
+    made = listed(page, 3)
+    made.records[f"{3:032x}"] = made_record(3)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows(page)).to_have_count(4)
+
+
+def test_permalink_opens_the_detection_again(page: Page, console: Console) -> None:
+    choose(page, file())
+    finished(page)
+    score = page.locator("#summary .number").inner_text()
+    link = page.get_by_role("link", name="Link to this detection").get_attribute("href")
+    again = page.context.new_page()
+    console.listen(again)
+    again.goto(f"/{link}")
+    finished(again)
+    expect(again.locator("#summary .number")).to_have_text(score)
+    expect_natural_size(again.locator("#picture"), SIZE)
+    expect_natural_size(overlay(again, "ai"), SIZE)
+
+
+def test_permalink_to_nothing(page: Page) -> None:
+    page.goto(f"/#/{'0' * 32}")
+    expect(page.locator("#problem")).to_contain_text("There is no such detection")
+    expect(page.get_by_role("button", name="Delete")).to_be_hidden()
+
+
+def test_each_state_in_words(page: Page, console: Console) -> None:
+    console.provoked.append("503")
+    unknown = {"ai_probability": None, "verdict": None, "masks": None}
+    pending = made_record(1, status="queued", **unknown)
+    made = MadeList(page, [pending])
+    page.reload()
+    entry = row(page, "picture 1.jpg")
+    expect(entry).to_contain_text("Queued")
+    entry.click()
+    phase = page.locator("#phase")
+    expect(phase).to_have_text("Queued: waiting for a worker.")
+    made.records[pending["id"]] = pending | {"status": "processing"}
+    expect(phase).to_contain_text("Processing")
+    expect(entry).to_contain_text("Being examined")
+    page.route("**/v1/detections?ids=*", answer(problem("Redis is unavailable", "x"), 503))
+    expect(page.locator("#trouble")).to_contain_text("Redis is unavailable")
+    expect(page.locator("#trouble")).to_contain_text("Trying again")
+    page.unroute("**/v1/detections?ids=*")
+    made = MadeList(page, [pending | {"status": "processing"}])
+    expect(page.locator("#trouble")).to_be_hidden()
+    error = {"code": "detection_expired", "detail": "kept until expires_at"}
+    made.records[pending["id"]] = pending | {"status": "expired", "error": error}
+    expect(page.locator("#problem")).to_contain_text("This detection has expired")
+    expect(page.locator("#problem")).to_contain_text("are deleted now")
+    expect(entry).to_contain_text("Expired")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("image_undecodable", "The picture could not be examined"),
+        ("queue_timeout", "No worker took the picture in time"),
+    ],
+)
+def test_ends_without_a_result_in_words(page: Page, error: str, words: str) -> None:
+    status = "expired" if error == "queue_timeout" else "failed"
+    made = made_record(1, status=status, error={"code": error, "detail": "So it is."}, masks=None)
+    MadeList(page, [made])
+    page.reload()
+    row(page, "picture 1.jpg").click()
+    expect(page.locator("#problem")).to_contain_text(words)
+    expect(fact(page, "Code")).to_have_text(error)
+    expect(page.locator("#announcer")).to_contain_text(words)
+
+
+def test_delete(page: Page) -> None:
+    choose(page, file(SMALL_SIZE, "one.png"), file(OTHER_SIZE, "two.png"))
+    expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
+    finished(page, SMALL_SIZE)
+    path = f"/v1/detections/{record(page)['id']}"
+    page.keyboard.press("x")
+    page.get_by_role("button", name="Keep").click()
+    assert page.request.get(path).status == 200
+    page.keyboard.press("Delete")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(rows(page)).to_have_count(1)
+    expect(page.locator("#detection-title")).to_have_text("two.png")
+    assert page.request.get(path).status == 404
+    page.reload()
+    expect(rows(page)).to_have_count(1)
+
+
+def test_delete_that_is_refused(page: Page, console: Console) -> None:
+    console.provoked.append("503")
+    listed(page, 1)
+    rows(page).click()
+
+    def refuse(route: Route) -> None:
+        answer(problem("Redis is unavailable", "redis_unavailable"), 503)(route)
+
+    page.route(f"**/v1/detections/{0:032x}", refuse)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("#deed-note")).to_contain_text("could not be deleted. Redis is unavailable")
+    expect(rows(page)).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "start"),
+    [
+        ("Picture with layer", "holiday-with-ai.png", b"\x89PNG"),
+        ("Layer alone", "holiday-ai-layer.png", b"\x89PNG"),
+        ("Mask", "holiday-ai-mask.png", b"\x89PNG"),
+        ("Record", "holiday-record.json", b'{\n  "id"'),
+        ("Original", "holiday.jpg", b"\xff\xd8"),
+    ],
+)
+def test_save(page: Page, label: str, name: str, start: bytes) -> None:
+    choose(page, file(SMALL_SIZE, "holiday.jpeg", "JPEG"))
+    finished(page, SMALL_SIZE)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=label).click()
+    assert saved.value.suggested_filename == name
+    assert saved.value.path().read_bytes().startswith(start)

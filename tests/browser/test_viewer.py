@@ -1,0 +1,252 @@
+"""The picture and its layers: what lies where, and how it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Error, Page, Route, expect
+
+from app import overlays
+from tests.browser.pages import (
+    OTHER_SIZE,
+    REGION,
+    SIZE,
+    MadeList,
+    choose,
+    expect_natural_size,
+    fact,
+    file,
+    finished,
+    made_record,
+    overlay,
+    record,
+    row,
+    summary,
+)
+from tests.conftest import encode, photo
+
+
+def open_made(page: Page, number: int, **changes: object) -> None:
+    made = made_record(number, **changes)
+    MadeList(page, [made])
+    page.reload()
+    row(page, made["ref_id"]).click()
+    expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def test_result_of_a_picture(page: Page) -> None:
+    choose(page, file())
+    finished(page)
+    found = record(page)
+    expect(page.get_by_role("heading", name="photo.png")).to_be_visible()
+    shown = summary(page).locator(".number").inner_text()
+    assert float(re.sub(r"[^\d.]", "", shown)) == pytest.approx(
+        found["ai_probability"] * 100, abs=0.1
+    )
+    verdicts = {
+        "authentic": "No sign of AI generation found",
+        "uncertain": "Uncertain",
+        "ai_generated": "Signs of AI generation found",
+    }
+    expect(summary(page).get_by_role("heading")).to_have_text(verdicts[found["verdict"]])
+    manipulated = "yes" if found["manipulated"] else "no"
+    expect(summary(page)).to_contain_text(f"Manipulated: {manipulated}")
+    expect(fact(page, "Examined")).to_contain_text("The whole picture")
+    expect(fact(page, "Name").first).to_have_text(found["model"]["name"])
+    expect(fact(page, "SHA-256")).to_have_text(found["image"]["sha256"])
+    for term in ("Scale", "Kept until", "In all"):
+        expect(fact(page, term)).not_to_be_empty()
+    for layer in ("ai", "manipulation"):
+        expect_natural_size(overlay(page, layer), SIZE)
+    expect(page.locator("#announcer")).to_contain_text("finished. AI score")
+
+
+def test_score_of_an_untrained_model_is_marked(page: Page) -> None:
+    open_made(page, 7, model={"name": "gamma", "version": "untrained"})
+    expect(summary(page).locator(".score .badge")).to_have_text("untrained")
+    expect(summary(page)).to_contain_text("score and verdict mean nothing")
+    expect(row(page, "picture 7.jpg")).to_contain_text("Untrained model")
+
+
+def test_layers_and_opacity(page: Page) -> None:
+    choose(page, file())
+    finished(page)
+    ai, manipulation = overlay(page, "ai"), overlay(page, "manipulation")
+    expect_natural_size(ai, SIZE)
+    expect(ai).to_be_visible()
+    expect(manipulation).to_be_hidden()
+    slider = page.get_by_label("Layer opacity")
+    slider.fill("30")
+    expect(ai).to_have_css("opacity", "0.3")
+    expect(page.locator("#opacity-value")).to_have_text("30 %")
+
+    slider.fill("100")
+    opaque = page.locator("#stage").screenshot()
+    slider.fill("0")
+    expect(ai).to_have_css("opacity", "0")
+    assert page.locator("#stage").screenshot() != opaque
+
+    page.get_by_text("Manipulation", exact=True).click()
+    expect(ai).to_be_hidden()
+    expect(manipulation).to_be_visible()
+    page.locator(".choice").get_by_text("Original", exact=True).click()
+    expect(ai).to_be_hidden()
+    expect(manipulation).to_be_hidden()
+    expect(slider).to_be_disabled()
+
+
+def test_keys_choose_what_is_shown(page: Page) -> None:
+    open_made(page, 4)
+    ai, manipulation = overlay(page, "ai"), overlay(page, "manipulation")
+    page.keyboard.press("m")
+    expect(manipulation).to_be_visible()
+    page.keyboard.press("o")
+    expect(manipulation).to_be_hidden()
+    page.keyboard.press("o")
+    expect(manipulation).to_be_visible()
+    page.keyboard.press("a")
+    expect(ai).to_be_visible()
+    page.keyboard.press("a")
+    expect(ai).to_be_hidden()
+    page.keyboard.press("a")
+    expect(page.locator(".mark")).to_have_count(1)
+    page.keyboard.press("b")
+    expect(page.locator(".mark")).to_have_count(0)
+    page.keyboard.press("s")
+    expect(page.get_by_role("group", name="Original")).to_be_visible()
+    page.keyboard.press("z")
+    expect(page.locator("#zoom-value")).not_to_have_text("Fit")
+    page.keyboard.press("z")
+    expect(page.locator("#zoom-value")).to_have_text("Fit")
+
+
+def test_overlay_lies_exactly_on_the_picture(page: Page) -> None:
+    sideways = photo(*SIZE)
+    exif = sideways.getexif()
+    exif[0x0112] = 6  # shown turned by a quarter: 400 wide, 640 high
+    choose(page, file(name="sideways.jpg") | {"buffer": encode(sideways, "JPEG", exif=exif)})
+    finished(page, (SIZE[1], SIZE[0]))
+    expect_natural_size(page.locator("#picture"), (SIZE[1], SIZE[0]))
+    expect_natural_size(overlay(page, "ai"), (SIZE[1], SIZE[0]))
+    picture = page.locator("#picture").bounding_box()
+    assert picture == overlay(page, "ai").bounding_box()
+    assert picture is not None
+    assert picture["height"] / picture["width"] == pytest.approx(SIZE[0] / SIZE[1], rel=0.01)
+
+
+def test_boxes_lie_on_the_regions(page: Page) -> None:
+    open_made(page, 4)
+    stage, mark = page.locator("#stage").bounding_box(), page.locator(".mark").bounding_box()
+    assert stage is not None
+    assert mark is not None
+    x, y, width, height = REGION["box"]
+    scale = stage["width"] / SIZE[0]
+    assert mark["x"] - stage["x"] == pytest.approx(x * scale, abs=1)
+    assert mark["y"] - stage["y"] == pytest.approx(y * scale, abs=1)
+    assert mark["width"] == pytest.approx(width * scale, abs=1)
+    assert mark["height"] == pytest.approx(height * scale, abs=1)
+    page.get_by_role("button", name="6 % of the picture").last.click()
+    expect(overlay(page, "manipulation")).to_be_visible()
+    expect(page.locator(".mark")).to_have_class(re.compile("pointed"))
+
+
+def test_side_by_side_shows_the_same_place(page: Page) -> None:
+    open_made(page, 4)
+    page.locator("#tools").get_by_text("Side by side").click()
+    original = page.get_by_role("group", name="Original")
+    layered = page.get_by_role("group", name="With the layer")
+    expect_natural_size(original.get_by_role("img"), SIZE)
+    one, other = original.bounding_box(), layered.bounding_box()
+    assert one is not None
+    assert other is not None
+    assert one["y"] == other["y"]
+    assert one["x"] + one["width"] <= other["x"]
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Zoom in").click()
+    layered.evaluate("pane => pane.scrollTo(40, 30)")
+    expect(original).to_have_js_property("scrollLeft", 40)
+    expect(original).to_have_js_property("scrollTop", 30)
+
+
+def test_zoom_shows_single_pixels_of_all_there_are(page: Page) -> None:
+    """A picture beyond the screen's size is fetched whole once it is looked at closely."""
+    image = made_record(1)["image"] | {"width": 4000, "height": 2500}
+    open_made(page, 1, image=image)
+    with page.expect_request("**/image?size=8192"):
+        page.locator("#stage").dblclick()
+    expect(page.locator("#zoom-value")).to_have_text("100 %")
+    expect(page.locator("#stage")).to_have_css("width", "4000px")
+    page.get_by_role("button", name="Zoom in").click()
+    expect(page.locator("#picture")).to_have_css("image-rendering", "pixelated")
+    pane = page.get_by_role("group", name="With the layer")
+    before = pane.evaluate("pane => pane.scrollLeft")
+    pane.press("ArrowLeft")
+    expect(pane).not_to_have_js_property("scrollLeft", before)
+    for _ in range(3):
+        page.get_by_role("button", name="Zoom out").click()
+    expect(pane).not_to_have_attribute("tabindex", "0")
+
+
+def test_legend_has_the_colours_of_the_overlays(page: Page) -> None:
+    open_made(page, 4)
+    legend = page.locator(".ramp").evaluate("e => getComputedStyle(e).backgroundImage")
+    anchors = [
+        [float(number) for number in re.findall(r"[\d.]+", colour)]
+        for colour in re.findall(r"rgba?\(([^)]*)\)", legend)
+    ]
+    mask = Image.fromarray(np.array([[0, 85, 170, 255]], np.uint8))
+    for shown, (*colour, alpha) in zip(
+        anchors, np.asarray(overlays.heat_map(mask))[0].tolist(), strict=True
+    ):
+        assert shown[:3] == colour
+        assert [*shown, 1][3] == pytest.approx(alpha / 255, abs=0.01)
+
+
+def test_format_that_no_browser_shows(page: Page) -> None:
+    """The service renders it."""
+    choose(page, file(name="scan.tiff", image_format="TIFF"))
+    finished(page)
+    expect_natural_size(page.locator("#picture"), SIZE)
+    expect_natural_size(overlay(page, "ai"), SIZE)
+    expect(page.locator("#viewer-note")).to_be_hidden()
+
+
+def test_what_was_not_covered_is_said(page: Page) -> None:
+    open_made(page, 4, view={"mode": "center", "tiles": 1, "scale": 0.5})
+    expect(fact(page, "Examined")).to_have_text("The centre of the picture only, in 1 tile")
+    expect(fact(page, "Scale")).to_have_text("shrunk to 50 % of its size")
+    expect(page.locator("#details")).to_contain_text("outside the centre was not examined")
+
+
+@pytest.mark.parametrize(
+    "late", ["**/v1/detections?ids=*", "**/overlays/ai.png*", "**/image?size=2048"]
+)
+def test_answers_for_a_former_picture_come_too_late(page: Page, late: str) -> None:
+    held: list[Route] = []
+
+    def hold_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(late, hold_first)
+    with page.expect_request(late):
+        choose(page, file())
+    if "ids" in late:  # one request tells of all that are followed
+        held[0].continue_()
+    choose(page, file(OTHER_SIZE, "second.png"))
+    finished(page, OTHER_SIZE)
+    expect_natural_size(page.locator("#picture"), OTHER_SIZE)
+    for layer in ("ai", "manipulation"):
+        expect_natural_size(overlay(page, layer), OTHER_SIZE)
+    with contextlib.suppress(Error):  # it may have been continued already
+        held[0].continue_()
+    expect(row(page, "photo.png").locator(".figure")).not_to_be_empty(timeout=30_000)
+    expect_natural_size(page.locator("#picture"), OTHER_SIZE)
+    expect_natural_size(overlay(page, "ai"), OTHER_SIZE)
+    expect(page.locator("#detection-title")).to_have_text("second.png")

@@ -1,0 +1,251 @@
+"""What the processes expose is what docs/metrics.md says, whatever is asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import httpx2
+import pytest
+from prometheus_client import Metric
+from redis import Redis
+from redis.client import Pipeline
+
+from app import metrics
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.problems import STATUS
+from app.schemas import ErrorCode
+from app.settings import Settings
+from tests.conftest import Serve, encode, photo
+from tests.deploy import live
+from tests.deploy.promql import Documented, documented
+
+ODD_REQUESTS = 10_000
+CONNECTIONS = 16
+TABLE = {row.name: row for row in documented()}
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
+BROKEN = encode(photo(64, 64))[:200]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    running = live.serve(tmp_path_factory.mktemp("metrics"))
+    try:
+        yield running.wait_until_ready()
+    finally:
+        running.stop()
+
+
+def expected(process: str) -> set[str]:
+    return {row.name for row in TABLE.values() if row.process in ("all", process)}
+
+
+def full_name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+@cache
+def routes(url: str) -> frozenset[str]:
+    """Templates of all routes, as the API's own documentation lists them."""
+    paths = set(httpx2.get(f"{url}/openapi.json", timeout=30).json()["paths"])
+    pages = {"/", "/docs", "/openapi.json", "/static", "/swagger-ui", "unmatched"}
+    return frozenset((paths | pages) - metrics.UNCOUNTED)
+
+
+def fits(row: Documented, label: str, given: str, url: str) -> bool:
+    """Whether the table lists this value of a label."""
+    values = row.labels[label]
+    if isinstance(values, frozenset):
+        return given in values
+    kinds = {
+        "method": METHODS,
+        "route": routes(url),
+        "code": set(ErrorCode),
+        "status": {str(status) for status, _ in STATUS.values()}
+        | {"200", "202", "204", "207", "304", "405"},
+        "version": {"small"},
+        "name": {"gamma"},
+        "backbone": {"mit_b0"},
+        "device": {"cpu"},
+    }
+    return values == "text" or given in kinds[values]
+
+
+def check_against_table(families: list[Metric], url: str) -> int:
+    """Every series is one the table allows; returns how many there are."""
+    count = 0
+    for family in families:
+        row = TABLE[full_name(family)]
+        assert row.type == family.type, family.name
+        assert family.documentation, family.name
+        for sample in family.samples:
+            count += 1
+            for label, given in sample.labels.items():
+                assert label == "le" or fits(row, label, given, url), (family.name, label, given)
+            assert set(sample.labels) - {"le"} == set(row.labels), family.name
+    return count
+
+
+@pytest.mark.parametrize("process", live.PROCESSES)
+def test_the_table_is_what_is_exposed(house: Serve, process: str) -> None:
+    families = live.scrape(house, process)
+    check_against_table(families, house.url)
+    assert {full_name(family) for family in families} == expected(process)
+
+
+def test_units_and_processes_of_the_table_are_known() -> None:
+    assert len(TABLE) == len(documented())
+    for row in TABLE.values():
+        assert row.process in ("all", "worker (CUDA)", *live.PROCESSES)
+        assert row.name.startswith(("gamma_", "process_", "python_"))
+        for unit in ("seconds", "bytes", "pixels"):
+            if f"_{unit}" in row.name and "timestamp" not in row.name:
+                assert row.unit == unit, row.name
+
+
+def test_labelled_counters_stand_at_zero_before_the_first_event(house: Serve) -> None:
+    for process in live.PROCESSES:
+        for family in live.scrape(house, process):
+            row = TABLE[full_name(family)]
+            for label, values in row.labels.items():
+                listed = set(ErrorCode) if values == "code" else values
+                if not isinstance(listed, str) and row.type in ("counter", "histogram"):
+                    found = {sample.labels[label] for sample in family.samples}
+                    assert found == set(listed), (family.name, label)
+
+
+def test_odd_requests_make_no_series_beyond_the_table(house: Serve) -> None:
+    chance = random.Random(0)
+    answers = asyncio.run(_send_odd_requests(house.url, chance))
+    assert answers == ODD_REQUESTS
+    families = live.scrape(house, "api")
+    assert check_against_table(families, house.url) < 2500  # half of what a scrape may bring
+    with house.client() as client:  # it still serves
+        picture = {"file": encode(photo(64, 64))}
+        answer = client.post("/v1/detections", files=picture, headers={"Prefer": "wait=60"})
+    assert answer.status_code == 200, answer.text
+
+
+async def _send_odd_requests(url: str, chance: random.Random) -> int:
+    """Send them over a few connections; returns how many were answered."""
+    requests = iter([_odd_request(chance) for _ in range(ODD_REQUESTS)])
+    answered = 0
+
+    async def send() -> None:
+        nonlocal answered
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+            for method, path, headers, body in requests:
+                await client.request(method, path, headers=headers, content=body)
+                answered += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CONNECTIONS):
+            group.create_task(send())
+    return answered
+
+
+def _odd_request(chance: random.Random) -> tuple[str, str, dict[str, str], bytes]:
+    noise = f"{chance.getrandbits(64):x}"
+    method = chance.choice(
+        ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", f"M{noise}"]
+    )
+    path = chance.choice(
+        [
+            f"/{noise}",
+            f"/v1/detections/{noise}",
+            f"/v1/detections/{noise}/image",
+            f"/v1/detections/{noise}/masks/{noise}.png",
+            f"/v1/detections/{noise}/overlays/ai.png?colormap={noise}&opacity={noise}",
+            f"/v1/detections?limit={noise}&cursor={noise}",
+            f"/v1/detections?ids={noise},{noise}",
+            "/v1/detections",
+            "/v1/detections/batch",
+            f"/v1/detections/%2e%2e/{noise}",
+            f"/static/{noise}.js",
+            f"/static/../{noise}",
+            f"//{noise}//",
+            f"/docs?{noise}",
+            "/",
+            "/v1/model",
+            "/openapi.json",
+            "/metrics",
+        ]
+    )
+    boundary = noise
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{noise}"\r\n'
+    body = chance.choice(
+        [
+            b"",
+            noise.encode(),
+            f"{part}\r\n".encode() + chance.randbytes(20) + f"\r\n--{boundary}--\r\n".encode(),
+            f"{part}\r\n".encode() + BROKEN + f"\r\n--{boundary}--\r\n".encode(),
+        ]
+    )
+    headers = {
+        "Host": noise,
+        "User-Agent": noise,
+        "X-Request-ID": noise,
+        "Content-Type": chance.choice(
+            [f"multipart/form-data; boundary={boundary}", f"image/{noise}", noise]
+        ),
+        "Prefer": f"wait={noise}",
+        "Idempotency-Key": noise,
+        "Authorization": f"Bearer {noise}",
+        "traceparent": noise,
+    }
+    return method, path, headers, body if method not in ("GET", "HEAD", "TRACE") else b""
+
+
+def test_a_scrape_costs_one_round_trip_and_leaves_registries_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with private_redis(tmp_path / "redis", 2**26) as (url, _), Redis.from_url(url) as redis:
+        settings = Settings(redis_url=url)
+        queue = JobQueue(redis, settings)
+        with redis.pipeline() as pipeline:
+            queue.enqueue(pipeline, "one")
+            pipeline.execute()
+        abandoned = f"rq:wip:{settings.queue}"
+        redis.zadd(abandoned, {"one:execution": 1})  # long over: a clean-up would remove it
+        trips = []
+        execute = Pipeline.execute
+
+        def counted(pipeline: Pipeline, *args: object) -> object:
+            trips.append([command[0][0] for command in pipeline.command_stack])
+            return execute(pipeline, *args)
+
+        monkeypatch.setattr(Pipeline, "execute", counted)
+        found = {family.name: family for family in metrics._House(settings).collect()}
+        assert len(trips) == 1
+        assert found["gamma_queue_depth"].samples[0].value == 1
+        assert found["gamma_queue_limit"].samples[0].value == settings.queue_limit
+        assert found["gamma_redis_up"].samples[0].value == 1
+        assert found["gamma_redis_append_only"].samples[0].value == 1
+        assert redis.zcard(abandoned) == 1
+
+
+def test_a_scrape_is_answered_without_redis() -> None:
+    families = list(metrics._House(Settings(redis_url="redis://127.0.0.1:1")).collect())
+    found = {family.name: family.samples[0].value for family in families}
+    assert found == {"gamma_queue_limit": Settings().queue_limit, "gamma_redis_up": 0}
+
+
+def test_a_scrape_is_answered_while_redis_hangs() -> None:
+    """A Redis that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        ended = threading.Event()
+        threading.Thread(target=lambda: (silent.accept(), ended.wait(60)), daemon=True).start()
+        started = time.monotonic()
+        families = metrics._House(Settings(redis_url=f"redis://127.0.0.1:{port}")).collect()
+        found = {family.name: family.samples[0].value for family in families}
+        ended.set()
+    assert found["gamma_redis_up"] == 0
+    assert time.monotonic() - started < 10  # Prometheus waits no longer
