@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 
 from app import metrics, problems
 from app.admission import Gate
 from app.jobs import JobQueue
 from app.middleware import Observed
+from app.openapi import Documented
 from app.routes import detections, page, pictures, submissions, system
 from app.service import Service
 from app.settings import Settings
@@ -39,20 +40,28 @@ def create_app(settings: Settings) -> ASGIApp:
             yield
         redis.close()
 
-    api = FastAPI(
-        title="GAMMA",
-        summary="Was this picture, or a part of it, made by a neural network?",
-        version=version("gamma-detect"),
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-    )
+    api = documented(lifespan)
     api.state.service = service
     api.state.keys = settings.api_keys
     api.state.gate = Gate(settings, redis)
     problems.install(api)
-    for module in (submissions, detections, pictures, system, page):
-        api.include_router(module.router)
-        metrics.start_at_zero(module.router.routes)
+    metrics.start_at_zero(api.routes)
     page.mount_static(api)
     return Observed(api)
+
+
+def documented(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The routes and their OpenAPI document; without a service it can only be read."""
+    api = Documented(
+        title="GAMMA",
+        summary="Was this picture, or a part of it, made by a neural network?",
+        version=version("gamma-detect"),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    for module in (submissions, detections, pictures, system, page):
+        api.include_router(module.router)
+    return api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -192,9 +193,19 @@ def detect(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what is found: Redis, device, arithmetic, model, limits."""
+def openapi() -> None:
+    """Write the OpenAPI document of the API."""
+    from app.api import documented
+
+    print(json.dumps(documented().openapi(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what is found, what is wrong with it, and what to do about that."""
     from app.doctor import examine
 
-    if not examine(_settings()):
+    if not examine(_settings(), as_json=as_json):
         raise typer.Exit(1)

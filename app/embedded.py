@@ -50,6 +50,12 @@ def server_binary() -> Path:
     )
 
 
+def running_url(data_dir: Path) -> str | None:
+    """URL of the private server that runs on this directory; None if none is found."""
+    path = _usual_socket(data_dir.resolve())
+    return f"unix://{path}" if path.is_socket() else None
+
+
 @contextlib.contextmanager
 def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run a private server as long as the context lasts.
@@ -99,7 +105,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _socket_path(data_dir: Path) -> Iterator[Path]:
     """A path short enough for a Unix socket, free, and removed afterwards."""
-    path = data_dir / "redis.sock"
+    path = _usual_socket(data_dir)
     private = None
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
         digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -112,6 +118,10 @@ def _socket_path(data_dir: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
         if private is not None:
             private.rmdir()
+
+
+def _usual_socket(data_dir: Path) -> Path:
+    return data_dir / "redis.sock"
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -12,6 +12,7 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from app import tracing
 from app.schemas import JOB_FUNCTION
 from app.settings import Settings
 
@@ -46,7 +47,6 @@ class JobQueue:
             serializer=JSONSerializer,
             default_timeout=JOB_TIMEOUT,
         )
-        self._redis = redis
 
     def enqueue(self, pipeline: Pipeline, detection_id: str) -> None:
         """Add the job of a detection to `pipeline`; the job's id is the detection's.
@@ -63,6 +63,7 @@ class JobQueue:
             failure_ttl=FAILURE_TTL,
             retry=Retry(max=2),
             description=detection_id,
+            meta=tracing.meta(),
             pipeline=pipeline,
         )
 
@@ -73,16 +74,6 @@ class JobQueue:
         """
         pipeline.lrem(self._queue.key, 1, detection_id)
         pipeline.delete(Job.key_for(detection_id))
-
-    def depth(self) -> int:
-        """Number of jobs that wait."""
-        return self._redis.llen(self._queue.key)
-
-    def oldest_age(self) -> float:
-        """Seconds that the job at the head of the queue has waited; 0 with an empty queue."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            ask_backlog(pipeline, self._queue.name)
-            return read_backlog(*pipeline.execute()).oldest_age
 
 
 class Backlog(NamedTuple):

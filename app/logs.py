@@ -15,6 +15,7 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+_LONGEST = 2000  # characters of a value: what strangers send gets into log lines
 _QUIET = ("PIL", "httpx2", "httpcore2", "filelock", "huggingface_hub")
 
 
@@ -28,6 +29,7 @@ def configure(settings: Settings) -> None:
     )
     last: list[structlog.typing.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        _on_one_line,
         *([structlog.processors.format_exc_info] if as_json else []),
         renderer,
     ]
@@ -46,3 +48,20 @@ def configure(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _on_one_line(
+    _: object, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escape what could end a line or speak to a terminal, and cut what is too long."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            kept = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
+            event[name] = kept if kept.isprintable() else _escaped(kept)
+    return event
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

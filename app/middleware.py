@@ -1,8 +1,7 @@
-"""Around every request: an id, a log line, the RED metrics and the security headers."""
+"""Around every request: its ids, a log line, the RED metrics and the security headers."""
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 
@@ -10,10 +9,13 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
 
 REQUEST_ID_HEADER = "X-Request-ID"
-_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+TRACE_HEADER = "traceresponse"
+"""W3C's draft for answers, of the form of `traceparent`: the trace, and our place in it."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _METHOD_NOT_ALLOWED = 405
 _SECURITY_HEADERS = {
@@ -42,8 +44,8 @@ class Observed:
             return
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(scope)
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=state["request_id"])
+        trace = _trace(scope)
+        tracing.enter(state["request_id"], trace)
         started = time.perf_counter()
         status = 500
 
@@ -53,6 +55,7 @@ class Observed:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = state["request_id"]
+                headers[TRACE_HEADER] = trace.header()
                 for name, value in {**_SECURITY_HEADERS, **state.get("headers", {})}.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -90,10 +93,20 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own id if it is harmless to repeat and to log, else a new one."""
-    for name, value in scope["headers"]:
-        if name == REQUEST_ID_HEADER.lower().encode():
-            given = value.decode("latin-1")
-            if _ACCEPTABLE_ID.fullmatch(given):
-                return str(given)
+    """The caller's own id if it is harmless, else a new one."""
+    for given in _headers(scope, REQUEST_ID_HEADER):
+        if tracing.REQUEST_ID.fullmatch(given):
+            return given
     return uuid.uuid4().hex
+
+
+def _trace(scope: Scope) -> tracing.Trace:
+    """Our place in the caller's trace; in one of our own if it names none, or names it badly."""
+    given = _headers(scope, tracing.HEADER)
+    parent = tracing.Trace.parse(given[0]) if len(given) == 1 else None
+    return tracing.Trace.begin() if parent is None else parent.child()
+
+
+def _headers(scope: Scope, name: str) -> list[str]:
+    wanted = name.lower().encode()
+    return [value.decode("latin-1") for found, value in scope["headers"] if found == wanted]

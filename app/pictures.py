@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from app.problems import ServiceError
 from app.schemas import ErrorCode, ImageInfo
-
-if TYPE_CHECKING:
-    from model.pictures import PictureError
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -101,7 +97,7 @@ def display(data: bytes, max_pixels: int, side: int) -> bytes:
     return encoded.getvalue()
 
 
-def _refusal(error: PictureError, data: bytes) -> ServiceError:
+def _refusal(error: Exception, data: bytes) -> ServiceError:
     from model import pictures
 
     detail = f"{str(error)[:1].upper()}{str(error)[1:]}."

@@ -87,6 +87,11 @@ class ServiceError(Exception):
 
 
 def document(request: Request, error: ServiceError) -> Problem:
+    """The problem document of an error that a request met."""
+    return describe(error, request.state.request_id)
+
+
+def describe(error: ServiceError, request_id: str) -> Problem:
     """The problem document of an error."""
     status, title = STATUS[error.code]
     return Problem(
@@ -95,7 +100,7 @@ def document(request: Request, error: ServiceError) -> Problem:
         status=status,
         detail=error.detail,
         code=error.code,
-        request_id=request.state.request_id,
+        request_id=request_id,
         detection=error.detection,
     )
 

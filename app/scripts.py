@@ -33,7 +33,7 @@ local record, picture, index, cache, idempotency = unpack(KEYS)
 if redis.call('EXISTS', record) == 1 then return {'accepted'} end
 if idempotency ~= '' then
     local first = redis.call('HMGET', idempotency, 'fingerprint', 'record')
-    if first[1] then
+    if first[2] and redis.call('EXISTS', first[2]) == 1 then
         redis.call('DEL', picture)
         if first[1] ~= ARGV[7] then return {'mismatch'} end
         return {'repeated', unpack(redis.call('HMGET', first[2], 'status', 'record', 'deadline'))}

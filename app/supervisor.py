@@ -130,13 +130,18 @@ def devices(setting: str) -> list[str]:
     torch is asked in a process of its own, and only where there is an NVIDIA driver: it knows
     which devices are visible and work, and takes seconds to load.
     """
-    if setting not in ("auto", "cuda") or not any(path.exists() for path in _NVIDIA_DRIVERS):
+    if setting not in ("auto", "cuda") or not has_nvidia_driver():
         return [setting]
     found = subprocess.run(  # noqa: S603 - nothing of it comes from outside
         [sys.executable, "-c", _COUNT_DEVICES], capture_output=True, text=True, check=False
     )
     count = int(found.stdout) if found.returncode == 0 else 0
     return [f"cuda:{number}" for number in range(count)] or [setting]
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this machine, or this container, has a driver for NVIDIA GPUs."""
+    return any(path.exists() for path in _NVIDIA_DRIVERS)
 
 
 @contextlib.contextmanager

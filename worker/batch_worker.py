@@ -13,7 +13,6 @@ import secrets
 import signal
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -30,6 +29,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from app.schemas import Detection, DetectionError, ErrorCode, Status, WorkerInfo
+from app.tracing import Origin, origin_of
 from worker import jobs, metrics
 from worker.heart import Heart
 from worker.jobs import Held
@@ -240,6 +240,7 @@ class BatchWorker(SimpleWorker):
         """Write the records and finish the RQ jobs in one transaction."""
         if not held:
             return
+        origins = {job.id: job.origin for job in held}
         outcomes = [outcome for job in held if isinstance(outcome := results[job.id], Outcome)]
         with metrics.stage("store"), self.connection.pipeline() as pipeline:
             for outcome in outcomes:
@@ -255,10 +256,10 @@ class BatchWorker(SimpleWorker):
             if changed:
                 good = outcome.detection.status is Status.SUCCEEDED
                 metrics.JOBS.labels(JobOutcome.SUCCEEDED if good else JobOutcome.UNREADABLE).inc()
-                _log(outcome.detection)
+                _log(outcome.detection, origins[outcome.detection.id])
         for job, ours in zip(held, replies[len(outcomes)], strict=True):
             if not ours:
-                log.warning("job_lost", detection_id=job.id)
+                log.warning("job_lost", detection_id=job.id, **job.origin)
 
     def _fail(self, held: Sequence[Held], errors: dict[str, Exception]) -> None:
         """RQ's failure path: again while retries are left, else the failed registry."""
@@ -274,10 +275,11 @@ class BatchWorker(SimpleWorker):
         )
         for job, score, known in zip(held, scores, found, strict=True):
             if score is None or known is None:
-                log.warning("job_lost", detection_id=job.id)
+                log.warning("job_lost", detection_id=job.id, **job.origin)
                 continue
             error = errors[job.id]
             metrics.JOB_ERRORS.inc()
+            log.warning("job_error", detection_id=job.id, error=repr(error), **job.origin)
             self._finalize_failure(
                 known,
                 queue,
@@ -303,6 +305,13 @@ class BatchWorker(SimpleWorker):
         )
         if self._store.fail(job.id, error):
             metrics.JOBS.labels(JobOutcome.FAILED).inc()
+            log.error(
+                "detection",
+                detection_id=job.id,
+                status=Status.FAILED,
+                code=error.code,
+                **origin_of(job.meta),
+            )
 
     # -- living and dying ----------------------------------------------------------------------
 
@@ -370,11 +379,12 @@ def _status(outcome: Result) -> str:
     return outcome.detection.status.value if isinstance(outcome, Outcome) else "skipped"
 
 
-def _log(detection: Detection) -> None:
+def _log(detection: Detection, origin: Origin) -> None:
     log.info(
         "detection",
         detection_id=detection.id,
         status=detection.status,
         code=detection.error and detection.error.code,
+        **origin,
         **(detection.timings.model_dump() if detection.timings else {}),
     )

@@ -29,6 +29,7 @@ from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
 from app.schemas import JOB_FUNCTION
+from app.tracing import Origin, origin_of
 
 BEAT_INTERVAL = 10.0  # s
 EXECUTION_TTL = 35  # s without a beat until a job counts as abandoned: three beats missed
@@ -114,8 +115,9 @@ if table.remove(names, 1) ~= token then
 end
 local taken = {{}}
 for number, id in ipairs(names) do
-    local found = redis.call('HMGET', job_key(id), 'data', 'result_ttl', 'retries_left')
-    taken[number] = {{id, found[1], found[2], found[3]}}
+    local found = redis.call('HMGET', job_key(id), 'data', 'result_ttl', 'retries_left',
+        'meta')
+    taken[number] = {{id, found[1], found[2], found[3], found[4]}}
 end
 return {{alone, taken}}
 """
@@ -189,6 +191,8 @@ class Held:
     """Seconds that RQ's result is kept."""
     last_try: bool
     """Whether it fails for good if it is abandoned once more."""
+    origin: Origin
+    """The request behind it."""
 
     @property
     def name(self) -> str:
@@ -314,8 +318,9 @@ def take(
             payload=payload or b"",
             result_ttl=_seconds(ttl),
             last_try=left == b"0",
+            origin=_origin(meta),
         )
-        for number, (name, payload, ttl, left) in enumerate(rows, start=1)
+        for number, (name, payload, ttl, left, meta) in enumerate(rows, start=1)
     ]
     return taken, bool(alone)
 
@@ -374,6 +379,13 @@ def execution_of(job: Held, worker: BaseWorker) -> Execution:
     execution = Execution(job.execution, job.id, worker.connection, worker.name)
     execution.created_at = datetime.fromtimestamp(job.started_at, UTC)
     return execution
+
+
+def _origin(meta: bytes | None) -> Origin:
+    try:
+        return origin_of(json.loads((meta or b"null")[:_LONGEST_PAYLOAD]))
+    except (ValueError, RecursionError):
+        return Origin()
 
 
 def _seconds(ttl: bytes | None) -> int:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import TypeVar
 
 import structlog
 import torch
@@ -31,9 +32,12 @@ _FETCHED_BYTES = 128 * 2**20
 """Pictures that are fetched and not decoded yet: fetching pauses beyond."""
 _PIXELS = 32_000_000
 """Pixels that are being decoded or concluded: further pictures of these steps pause beyond."""
+_TOGETHER = 1_000_000
+"""Pixels that one thread decodes or concludes in one go: handing on costs more than a thumbnail."""
 _WAITING_BATCHES = 4
 """Full batches of crops that may wait for the device: decoding pauses beyond."""
 
+T = TypeVar("T")
 Result = Outcome | Exception | None
 """None: there was nothing to do (finished, deleted or expired before)."""
 
@@ -139,9 +143,14 @@ class Pipeline:
         self._pixels = Budget(_PIXELS)
         self._crops = Budget(_WAITING_BATCHES * max_batch)
         self._names: SimpleQueue[Sequence[str] | None] = SimpleQueue()
-        self._results: SimpleQueue[tuple[str, Result] | None] = SimpleQueue()
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+        self._results: SimpleQueue[dict[str, Result] | None] = SimpleQueue()
+        # torch counts its threads for each thread that calls it: the forward pass keeps them all,
+        # a picture that is decoded or concluded beside it does with one.
+        self._torch_threads = torch.get_num_threads()
+        self._decoders, self._encoders = (
+            ThreadPoolExecutor(threads, name, torch.set_num_threads, (1,))
+            for name in ("decode", "encode")
+        )
         self._fetching = _start("fetch", self._fetch_all)
         self._computing = _start("forward", self._forward_all)
         self._delivering = _start("deliver", self._deliver_all)
@@ -181,13 +190,15 @@ class Pipeline:
                 records = store.start(names)
         except Exception as error:
             if len(names) == 1 or isinstance(error, RedisError):
-                self._results_are(names, error)
+                self._results.put(dict.fromkeys(names, error))
                 return
             for name in names:  # one record that cannot be read must not fail the others
                 self._fetch([name])
             return
-        self._results_are([name for name in names if name not in records], None)
-        for part in _parts(list(records.values())):
+        if len(records) < len(names):
+            self._results.put({name: None for name in names if name not in records})
+        found = list(records.values())
+        for part in _parts(found, [record.image.bytes for record in found], _FETCHED_BYTES // 2):
             self._fetch_pictures(part)
 
     def _fetch_pictures(self, records: list[Detection]) -> None:
@@ -198,34 +209,42 @@ class Pipeline:
                 pictures = self._processor.store.get_images([record.id for record in records])
         except Exception as error:
             self._bytes.release(size)
-            self._results_are([record.id for record in records], error)
+            self._results.put({record.id: error for record in records})
             return
-        for record, picture in zip(records, pictures, strict=True):
-            self._decoders.submit(self._decode, record, picture)
+        fetched = list(zip(records, pictures, strict=True))
+        for part in _parts(fetched, [_pixels(record) for record in records], _TOGETHER):
+            self._decoders.submit(self._decode, part)
 
-    def _decode(self, record: Detection, picture: bytes | None) -> None:
-        with self._pixels.holding(_pixels(record)), metrics.stage("decode"):
-            decoded = self._processor.decode(record, picture)
-        self._bytes.release(record.image.bytes)
-        if not isinstance(decoded, Ready):
-            self._results.put((record.id, decoded))
+    def _decode(self, fetched: list[tuple[Detection, bytes | None]]) -> None:
+        ready: dict[str, Ready] = {}
+        ended: dict[str, Result] = {}
+        with self._pixels.holding(sum(_pixels(record) for record, _ in fetched)):
+            for record, picture in fetched:
+                with metrics.stage("decode"):
+                    result = self._processor.decode(record, picture)
+                if isinstance(result, Ready):
+                    ready[record.id] = result
+                else:
+                    ended[record.id] = result
+        self._bytes.release(sum(record.image.bytes for record, _ in fetched))
+        if ended:
+            self._results.put(ended)
+        if not ready:
             return
-        crops = len(decoded.tiles)
-        self._crops.acquire(crops)
+        self._crops.acquire(sum(len(decoded.tiles) for decoded in ready.values()))
         with self._arrival:
             now = time.monotonic()
-            self._in_hand[record.id] = _InHand(decoded, crops)
-            self._policy.add(record.id, crops, now)
+            for name, decoded in ready.items():
+                crops = len(decoded.tiles)
+                self._in_hand[name] = _InHand(decoded, crops)
+                self._policy.add(name, crops, now)
             self._progress.waits(now)
             self._arrival.notify()
-
-    def _results_are(self, names: Sequence[str], result: Result) -> None:
-        for name in names:
-            self._results.put((name, result))
 
     # -- forward -------------------------------------------------------------------------------
 
     def _forward_all(self) -> None:
+        torch.set_num_threads(self._torch_threads)
         while True:
             with self._arrival:
                 while (due := self._policy.due_in(time.monotonic())) != 0:
@@ -271,6 +290,7 @@ class Pipeline:
         metrics.BATCH_PICTURES.observe(len(shares))
         log.info("batch", pictures=len(shares), crops=len(tiles), seconds=round(seconds, 4))
         start = 0
+        computed: list[tuple[str, _InHand]] = []
         for item, share in zip(items, shares, strict=True):
             stop = start + share.stop - share.start
             item.parts.append(CropOutputs(*(part[start:stop] for part in outputs)))
@@ -279,12 +299,15 @@ class Pipeline:
             start = stop
             if item.missing == 0:
                 item.ready.drop_tiles()
-                with self._arrival:
-                    del self._in_hand[share.key]
-                self._encoders.submit(self._conclude, share.key, item)
+                computed.append((share.key, item))
         self._crops.release(len(tiles))
         with self._arrival:
+            for name, _ in computed:
+                del self._in_hand[name]
             self._progress.succeeded(time.monotonic())
+        sizes = [_pixels(item.ready.detection) for _, item in computed]
+        for part in _parts(computed, sizes, _TOGETHER):
+            self._encoders.submit(self._conclude, part)
 
     def _fail(self, name: str, error: Exception) -> None:
         """Give up one picture: what is computed of it, and what still waits."""
@@ -292,13 +315,17 @@ class Pipeline:
             self._policy.discard(name)
             item = self._in_hand.pop(name)
         self._crops.release(item.missing)
-        self._results.put((name, error))
+        self._results.put({name: error})
 
     # -- conclude and deliver ------------------------------------------------------------------
 
-    def _conclude(self, name: str, item: _InHand) -> None:
-        with self._pixels.holding(_pixels(item.ready.detection)), metrics.stage("encode"):
-            self._results.put((name, self._processor.conclude(item.ready, item.parts)))
+    def _conclude(self, computed: list[tuple[str, _InHand]]) -> None:
+        results: dict[str, Result] = {}
+        with self._pixels.holding(sum(_pixels(item.ready.detection) for _, item in computed)):
+            for name, item in computed:
+                with metrics.stage("encode"):
+                    results[name] = self._processor.conclude(item.ready, item.parts)
+        self._results.put(results)
 
     def _deliver_all(self) -> None:
         closing = False
@@ -307,7 +334,7 @@ class Pipeline:
             while not self._results.empty():
                 found.append(self._results.get())
             closing = None in found
-            results = dict(item for item in found if item is not None)
+            results = {name: end for part in found if part for name, end in part.items()}
             if results:
                 try:
                     self._deliver(results)
@@ -321,16 +348,16 @@ class Pipeline:
         self._give_up(error)
 
 
-def _parts(records: list[Detection]) -> Iterator[list[Detection]]:
-    """Cut a list into parts whose pictures have not many more bytes than may be fetched."""
-    part: list[Detection] = []
-    size = 0
-    for record in records:
-        if part and size + record.image.bytes > _FETCHED_BYTES // 2:
+def _parts(items: Sequence[T], sizes: Sequence[int], limit: int) -> Iterator[list[T]]:
+    """Cut a list into parts of at most `limit` in all; what is larger stands alone."""
+    part: list[T] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        if part and total + size > limit:
             yield part
-            part, size = [], 0
-        part.append(record)
-        size += record.image.bytes
+            part, total = [], 0
+        part.append(item)
+        total += size
     if part:
         yield part
 

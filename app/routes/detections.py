@@ -6,22 +6,27 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
 
+from app import examples
 from app.callers import TheCaller
 from app.problems import ServiceError
 from app.records import CURSOR_PATTERN
-from app.routes.responses import KEY_PROBLEMS, DetectionId, json_answer, problems
+from app.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
 from app.schemas import Detection, DetectionList, ErrorCode
 from app.service import TheService
 
-router = APIRouter(prefix="/v1/detections", tags=["detections"], responses=KEY_PROBLEMS)
+router = APIRouter(prefix="/v1/detections", tags=["detections"])
 
 _MAX_LISTED = 100
+_PROBLEMS = problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND)
 
 
 @router.get(
     "",
     response_model=DetectionList,
-    responses=problems(ErrorCode.MALFORMED_REQUEST, ErrorCode.REDIS_UNAVAILABLE),
+    responses={
+        200: answer("The detections", page=examples.PAGE, named=examples.NAMED),
+        **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST),
+    },
 )
 def read_list(
     service: TheService,
@@ -60,7 +65,17 @@ def _named(service: TheService, owner: str, ids: list[str]) -> DetectionList:
 @router.get(
     "/{detection_id}",
     response_model=Detection,
-    responses=problems(ErrorCode.NOT_FOUND, ErrorCode.REDIS_UNAVAILABLE),
+    responses={
+        200: answer(
+            "The record as it is now",
+            queued=examples.QUEUED,
+            processing=examples.PROCESSING,
+            succeeded=examples.SUCCEEDED,
+            failed=examples.FAILED,
+            expired=examples.EXPIRED,
+        ),
+        **_PROBLEMS,
+    },
 )
 def read(detection_id: DetectionId, service: TheService, caller: TheCaller) -> Response:
     """The record."""
@@ -71,7 +86,8 @@ def read(detection_id: DetectionId, service: TheService, caller: TheCaller) -> R
     "/{detection_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    responses=problems(ErrorCode.NOT_FOUND, ErrorCode.REDIS_UNAVAILABLE),
+    response_description="It is gone",
+    responses=_PROBLEMS,
 )
 def delete(detection_id: DetectionId, service: TheService, caller: TheCaller) -> None:
     """Remove everything about a detection; what waits in the queue is not computed."""

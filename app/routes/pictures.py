@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -18,16 +18,15 @@ from fastapi.concurrency import run_in_threadpool
 
 from app import overlays
 from app.callers import TheCaller
+from app.openapi import headers
 from app.overlays import DEFAULT_OPACITY, Colormap
 from app.pictures import MEDIA_TYPES, display, upright
 from app.problems import ServiceError
-from app.routes.responses import KEY_PROBLEMS, DetectionId, problems
+from app.routes.responses import OF_V1, Answers, DetectionId, problems
 from app.schemas import Detection, ErrorCode, Head, Status, detection_path
 from app.service import Service, TheService
 
-router = APIRouter(
-    prefix="/v1/detections/{detection_id}", tags=["pictures"], responses=KEY_PROBLEMS
-)
+router = APIRouter(prefix="/v1/detections/{detection_id}", tags=["pictures"])
 
 _DECODERS = CapacityLimiter(2)  # each holds the pixels of one picture
 _PNG = "image/png"
@@ -36,24 +35,49 @@ _HEADERS = {
     "Vary": "Authorization",  # one browser may hold the answers to several keys
 }
 _MASK_PROBLEMS = (
+    *OF_V1,
+    ErrorCode.MALFORMED_REQUEST,
     ErrorCode.NOT_FOUND,
     ErrorCode.DETECTION_UNFINISHED,
     ErrorCode.DETECTION_FAILED,
     ErrorCode.DETECTION_EXPIRED,
 )
-_UNCHANGED: dict[int | str, dict[str, Any]] = {
-    status.HTTP_304_NOT_MODIFIED: {"description": "`If-None-Match` names the answer's `ETag`"}
+_CONDITION = {
+    "parameters": [
+        {
+            "name": "If-None-Match",
+            "in": "header",
+            "schema": {"type": "string"},
+            "description": "the `ETag` of an answer that you have",
+        }
+    ]
 }
-_PNG_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {_PNG: {}}}, **_UNCHANGED}
+
+
+def _answers(*media_types: str) -> Answers:
+    """OpenAPI entries of a body of bytes, and of none."""
+    body = {"schema": {"type": "string", "format": "binary"}}
+    fields = headers("ETag", "Cache-Control")
+    return {
+        status.HTTP_200_OK: {
+            "description": "The bytes",
+            "headers": fields,
+            "content": {media_type: body for media_type in media_types},
+        },
+        status.HTTP_304_NOT_MODIFIED: {
+            "description": "`If-None-Match` names the answer's `ETag`",
+            "headers": fields,
+        },
+    }
 
 
 @router.get(
     "/image",
     response_class=Response,
     responses={
-        200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
-        **_UNCHANGED,
+        **_answers(*MEDIA_TYPES.values()),
         **problems(
+            *OF_V1,
             ErrorCode.MALFORMED_REQUEST,
             ErrorCode.NOT_FOUND,
             ErrorCode.DETECTION_EXPIRED,
@@ -61,6 +85,7 @@ _PNG_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {_PNG: {}}}, *
             ErrorCode.IMAGE_UNDECODABLE,
         ),
     },
+    openapi_extra=_CONDITION,
 )
 async def image(
     request: Request,
@@ -96,7 +121,8 @@ async def image(
 @router.get(
     "/masks/{head}.png",
     response_class=Response,
-    responses={**_PNG_ANSWERS, **problems(*_MASK_PROBLEMS)},
+    responses={**_answers(_PNG), **problems(*_MASK_PROBLEMS)},
+    openapi_extra=_CONDITION,
 )
 async def mask(
     request: Request,
@@ -115,14 +141,14 @@ async def mask(
     "/overlays/{head}.png",
     response_class=Response,
     responses={
-        **_PNG_ANSWERS,
+        **_answers(_PNG),
         **problems(
-            ErrorCode.MALFORMED_REQUEST,
             *_MASK_PROBLEMS,
             ErrorCode.IMAGE_TRUNCATED,
             ErrorCode.IMAGE_UNDECODABLE,
         ),
     },
+    openapi_extra=_CONDITION,
 )
 async def overlay(
     request: Request,

@@ -8,28 +8,66 @@ from typing import Annotated, Any
 from fastapi import Path, Response
 from pydantic import BaseModel
 
+from app import examples
+from app.openapi import PROBLEM, headers
 from app.problems import MEDIA_TYPE, STATUS
-from app.schemas import ErrorCode, Problem
+from app.schemas import ErrorCode
+
+Answers = dict[int | str, dict[str, Any]]
+"""OpenAPI entries by HTTP status, as FastAPI takes them."""
 
 NO_STORE = {"Cache-Control": "no-store"}
 """Header fields of records: they change, and only their owner may see them."""
 
-DetectionId = Annotated[str, Path(max_length=64)]
+DetectionId = Annotated[str, Path(max_length=64, examples=[examples.QUEUED.id])]
+
+OF_V1 = (
+    ErrorCode.KEY_MISSING,
+    ErrorCode.KEY_INVALID,
+    ErrorCode.REDIS_UNAVAILABLE,
+    ErrorCode.INTERNAL_ERROR,
+)
+"""Refusals that every route under `/v1` can give."""
+
+_HEADERS = {  # of refusals, by HTTP status
+    401: ("WWW-Authenticate",),
+    409: ("Retry-After", "Location"),
+    410: ("Location",),
+    422: ("Location",),
+    429: ("Retry-After",),
+    500: ("Location",),
+    503: ("Retry-After",),
+}
 
 
-def problems(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries of the refusals a route can give."""
-    entries: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
-        http_status, _ = STATUS[code]
-        entry = entries.setdefault(http_status, {"model": Problem, "description": ""})
+def problems(*codes: ErrorCode) -> Answers:
+    """Entries of the refusals a route can give, with an example of each."""
+    entries: Answers = {}
+    for code in dict.fromkeys(codes):
+        http_status, title = STATUS[code]
+        new = {
+            "description": "",
+            "headers": headers(*_HEADERS.get(http_status, ())),
+            "content": {MEDIA_TYPE: {"schema": PROBLEM, "examples": {}}},
+        }
+        entry = entries.setdefault(http_status, new)
         entry["description"] += f"{', ' if entry['description'] else ''}`{code}`"
-        entry["content"] = {MEDIA_TYPE: {}}
+        shown = examples.shown(title, examples.problem(code), exclude_none=True)
+        entry["content"][MEDIA_TYPE]["examples"][code.value] = shown
     return entries
 
 
-KEY_PROBLEMS = problems(ErrorCode.KEY_MISSING, ErrorCode.KEY_INVALID)
-"""Refusals that every route under `/v1` can give."""
+def answer(description: str, *header_names: str, **bodies: BaseModel) -> dict[str, Any]:
+    """The entry of an answer in JSON, with an example of each body by its name."""
+    shown = {
+        name: examples.shown(name.replace("_", " "), body, exclude_none=body is examples.ALIVE)
+        for name, body in bodies.items()
+    }
+    return {
+        "description": description,
+        "headers": headers(*header_names),
+        "content": {"application/json": {"examples": shown}},
+    }
 
 
 def json_answer(

@@ -13,11 +13,14 @@ from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from app import examples
 from app.admission import Admitted, take
 from app.callers import TheCaller
 from app.metrics import REJECTIONS, WAITING
+from app.openapi import headers
+from app.pictures import MEDIA_TYPES
 from app.problems import REDIS_FAILURES, ServiceError, document, of_redis
-from app.routes.responses import KEY_PROBLEMS, json_answer, problems
+from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.schemas import (
     BatchEntry,
     BatchResults,
@@ -31,7 +34,7 @@ from app.service import Order, Service, TheService, no_such_detection
 from app.uploads import Form, open_form, read_file
 from app.waiting import CHECK_INTERVAL, preferred_wait
 
-router = APIRouter(prefix="/v1/detections", tags=["detections"], responses=KEY_PROBLEMS)
+router = APIRouter(prefix="/v1/detections", tags=["detections"])
 
 MAX_FILES = 64
 """Most files in a batch."""
@@ -39,6 +42,7 @@ MAX_FILES = 64
 _MAX_REF_ID = 200  # characters
 _MAX_KEY = 255  # characters
 _GROUP_BYTES = 32 * 2**20  # of a batch's files are held in memory, and sent to Redis, together
+_BEFORE_ADMISSION = (401, 403)
 _RETRY_AFTER = "1"  # s; when a detection that was just queued may be asked for
 
 _FIELDS: dict[str, Any] = {
@@ -47,6 +51,7 @@ _FIELDS: dict[str, Any] = {
         "type": "string",
         "format": "uri",
         "description": "told, signed, when the detection has ended",
+        "examples": ["https://hooks.example.com/gamma"],
     },
 }
 _REF_ID = {
@@ -54,8 +59,13 @@ _REF_ID = {
     "minLength": 1,
     "maxLength": _MAX_REF_ID,
     "description": "your reference, printable characters",
+    "examples": [examples.QUEUED.ref_id],
 }
-_FILE = {"type": "string", "format": "binary", "description": "a picture"}
+_FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": f"a picture: {', '.join(MEDIA_TYPES)}; told by its bytes, not by its name",
+}
 _HEADERS = [
     {
         "name": "Prefer",
@@ -74,6 +84,7 @@ _HEADERS = [
     },
 ]
 _REQUEST_PROBLEMS = (
+    *OF_V1,
     ErrorCode.MALFORMED_REQUEST,
     ErrorCode.FILE_MISSING,
     ErrorCode.UPLOAD_TOO_LARGE,
@@ -81,7 +92,6 @@ _REQUEST_PROBLEMS = (
     ErrorCode.QUEUE_FULL,
     ErrorCode.QUEUE_SLOW,
     ErrorCode.STORAGE_FULL,
-    ErrorCode.REDIS_UNAVAILABLE,
 )
 _FILE_PROBLEMS = (
     ErrorCode.FILE_EMPTY,
@@ -100,24 +110,51 @@ _FILE_PROBLEMS = (
 
 
 def _request_body(properties: dict[str, Any], required: str) -> dict[str, Any]:
-    schema = {"type": "object", "required": [required], "properties": properties}
+    form = {
+        "schema": {"type": "object", "required": [required], "properties": properties},
+        "encoding": {required: {"contentType": ", ".join(MEDIA_TYPES.values())}},
+    }
     return {
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+        "requestBody": {"required": True, "content": {"multipart/form-data": form}},
         "parameters": _HEADERS,
     }
+
+
+def _with_rate_limit(answers: Answers) -> Answers:
+    """Entries of answers that come after the rate limit was asked."""
+    for http_status, entry in answers.items():
+        if http_status not in _BEFORE_ADMISSION:
+            entry["headers"].update(headers("RateLimit", "RateLimit-Policy"))
+    return answers
 
 
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
     response_model=Detection,
-    responses={
-        200: {
-            "model": Detection,
-            "description": "Finished: within the time of `Prefer: wait`, or known before",
-        },
-        **problems(*_REQUEST_PROBLEMS, *_FILE_PROBLEMS),
-    },
+    responses=_with_rate_limit(
+        {
+            200: {
+                "model": Detection,
+                **answer(
+                    "Finished: within the time of `Prefer: wait`, or known before",
+                    "Location",
+                    "Preference-Applied",
+                    succeeded=examples.SUCCEEDED,
+                    known=examples.SUCCEEDED.model_copy(update={"cached": True}),
+                ),
+            },
+            202: answer(
+                "Accepted: ask again, or be told by the webhook",
+                "Location",
+                "Retry-After",
+                "Preference-Applied",
+                queued=examples.QUEUED,
+                processing=examples.PROCESSING,
+            ),
+            **problems(*_REQUEST_PROBLEMS, *_FILE_PROBLEMS),
+        }
+    ),
     openapi_extra=_request_body({"file": _FILE, **_FIELDS, "ref_id": _REF_ID}, "file"),
 )
 async def create(request: Request, service: TheService, caller: TheCaller, _: Admitted) -> Response:
@@ -157,7 +194,16 @@ async def create(request: Request, service: TheService, caller: TheCaller, _: Ad
     "/batch",
     status_code=status.HTTP_207_MULTI_STATUS,
     response_model=BatchResults,
-    responses=problems(*_REQUEST_PROBLEMS),
+    responses=_with_rate_limit(
+        {
+            207: answer(
+                "What became of each file",
+                "Preference-Applied",
+                accepted_and_refused=examples.BATCH,
+            ),
+            **problems(*_REQUEST_PROBLEMS),
+        }
+    ),
     openapi_extra=_request_body(
         {
             "files": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_FILES},

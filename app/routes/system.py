@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
+from app import examples
 from app.callers import identify
 from app.problems import ServiceError
-from app.routes.responses import KEY_PROBLEMS
+from app.routes.responses import OF_V1, answer, problems
 from app.schemas import ErrorCode, ModelFacts, ServiceStatus, WorkerInfo
 from app.service import Service, TheService
 
@@ -20,7 +21,14 @@ UNTRAINED_NOTICE = (
 UNMEASURED_NOTICE = "Scores are no proof, and how good they are was not measured for this model."
 
 
-@router.get("/v1/model", dependencies=[Depends(identify)], responses=KEY_PROBLEMS)
+@router.get(
+    "/v1/model",
+    dependencies=[Depends(identify)],
+    responses={
+        200: answer("The model card in short", model=examples.MODEL),
+        **problems(*OF_V1, ErrorCode.NO_WORKER),
+    },
+)
 def model(service: TheService) -> ModelFacts:
     """The model card in short, as the newest live worker tells it."""
     worker = _live(service)[-1]
@@ -37,13 +45,23 @@ def model(service: TheService) -> ModelFacts:
     )
 
 
-@router.get("/livez", response_model_exclude_none=True)
+@router.get(
+    "/livez",
+    response_model_exclude_none=True,
+    responses={200: answer("It does", alive=examples.ALIVE)},
+)
 async def livez() -> ServiceStatus:
     """Whether this process answers."""
     return ServiceStatus()
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz",
+    responses={
+        200: answer("It would", ready=examples.READY),
+        **problems(ErrorCode.NO_WORKER, ErrorCode.REDIS_UNAVAILABLE, ErrorCode.INTERNAL_ERROR),
+    },
+)
 def readyz(service: TheService) -> ServiceStatus:
     """Whether a POST would be served: Redis answers and a warm worker lives."""
     return ServiceStatus(workers=len(_live(service)))

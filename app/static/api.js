@@ -25,7 +25,7 @@ export async function submit(file, options) {
     try {
       return await send(file, key, options);
     } catch (error) {
-      if (error.status !== 401 || !(await askForKey(key))) throw error;
+      if (!error.wantsKey || !(await askForKey(key))) throw error;
     }
   }
 }
@@ -180,9 +180,9 @@ async function ask(path, options = {}) {
       throw unreachable();
     }
     if (response.ok) return response;
-    if (response.status === 401 && (await askForKey(key))) continue;
     const body = await response.json().catch(() => null);
-    throw problemOf(response.status, (name) => response.headers.get(name), body);
+    const problem = problemOf(response.status, (name) => response.headers.get(name), body);
+    if (!problem.wantsKey || !(await askForKey(key))) throw problem;
   }
 }
 

@@ -27,6 +27,7 @@ const list = new List(library, model);
 const viewer = new Viewer();
 const detection = new Detection(library, uploads, model, viewer);
 let open = null;
+let place = 0; // of the open entry in the list
 let frame = null;
 let unfinished = 0; // pictures that were not finished at the last look
 
@@ -72,14 +73,11 @@ function render() {
 
 /** The open entry is gone: open the one that took its place, or none. */
 function moveOn() {
-  open = null;
-  const next = narrow.matches ? null : (list.shown[Math.min(place, list.shown.length - 1)] ?? null);
-  open = next;
-  list.select(next);
+  const { shown } = list;
+  open = narrow.matches ? null : (shown[Math.min(place, shown.length - 1)] ?? null);
+  list.select(open);
   writeAddress();
 }
-
-let place = 0; // of the open entry in the list
 
 function renderFrame() {
   const counts = count(library.entries);
@@ -99,6 +97,7 @@ function renderFrame() {
   const { problem } = listing;
   say(byId("list-note"), problem && `The list may be incomplete. ${problem.title}.`);
   renderNeighbours();
+  renderHeld();
   if (unfinished > 1 && counts.pending === 0) announce(`All ${counts.all} pictures are done.`);
   unfinished = counts.pending;
 }

@@ -1,6 +1,6 @@
 /** A request that gave no result. */
 
-const TEMPORARY = new Set([0, 401, 429, 502, 503, 504]);
+const TEMPORARY = new Set([0, 429, 502, 503, 504]);
 
 /** All fields are fit to be shown. */
 export class Problem extends Error {
@@ -18,9 +18,14 @@ export class Problem extends Error {
     Object.assign(this, { title, detail, code, status, requestId, retryAfter });
   }
 
+  /** Whether the service wants a key, or another one. */
+  get wantsKey() {
+    return this.status === 401 || this.code === "key_invalid";
+  }
+
   /** Whether the same request may succeed later. */
   get temporary() {
-    return TEMPORARY.has(this.status) || (this.status === 409 && this.retryAfter !== null);
+    return this.wantsKey || TEMPORARY.has(this.status) || (this.status === 409 && this.retryAfter !== null);
   }
 }
 

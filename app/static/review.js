@@ -28,7 +28,7 @@ const byScore = (sign) => (one, other) => {
 
 /** Orders by name: their label, and how they compare two entries. */
 export const ORDERS = {
-  arrival: { label: "In order of arrival", compare: (one, other) => newestFirst(other, one) },
+  arrival: { label: "By arrival", compare: (one, other) => newestFirst(other, one) },
   newest: { label: "Newest first", compare: newestFirst },
   highest: { label: "Highest AI score first", compare: byScore(-1) },
   lowest: { label: "Lowest AI score first", compare: byScore(1) },

@@ -107,9 +107,9 @@ export function unavailable({ code, detail }) {
  * @param {import("./problem.js").Problem} problem
  * @param {number} pending pictures
  */
-export function heldUp({ status, detail, retryAfter }, pending) {
+export function heldUp({ wantsKey, detail, retryAfter }, pending) {
   const wait = `${counted(pending, "picture")} ${pending === 1 ? "waits" : "wait"} in this tab`;
-  if (status === 401) return `Enter a key. ${wait} for it.`;
+  if (wantsKey) return `Enter a key. ${wait} for it.`;
   const when = retryAfter === null ? "soon" : `in ${counted(retryAfter, "second")}`;
   return `${detail} ${wait}; the page tries again ${when}.`;
 }

@@ -124,13 +124,14 @@ export class Uploads extends EventTarget {
   }
 
   #wait(entry, problem) {
+    this.#sending.delete(entry);
     this.#library.change(entry, { phase: "waiting", sent: 0, trouble: problem });
     this.#waiting.unshift(entry);
     this.#parallel = 1; // one goes ahead to see whether the service takes pictures again
     this.#stopped = true;
     this.#hold(problem);
     clearTimeout(this.#timer);
-    if (problem.status === 401) return; // until there is a key
+    if (problem.wantsKey) return; // until there is a key
     const pause = problem.retryAfter === null ? this.#pause : problem.retryAfter * 1000;
     this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
     this.#timer = setTimeout(() => this.resume(), pause);

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rq import Retry
 from rq.job import Job
 
+from app import tracing
 from app.schemas import Detection
 from app.store import Store
 from app.webhooks import metrics
@@ -75,14 +76,16 @@ class Deliverer:
         job.meta["tries"] = tries + 1
         pause = self._pauses[tries] if tries < len(self._pauses) else None
         started = time.perf_counter()
-        outcome, reason = self._try(job.id, webhook.url, detection, last=pause is None)
+        parent = tracing.trace_of(job.meta)
+        trace = tracing.Trace.begin() if parent is None else parent.child()
+        outcome, reason = self._try(job.id, webhook.url, detection, trace, last=pause is None)
         seconds = time.perf_counter() - started
         metrics.DELIVERIES.labels(outcome).inc()
         metrics.DELIVERY_DURATION.observe(seconds)
         log.info(
             "webhook",
             detection_id=detection_id,
-            request_id=job.meta.get("request_id"),
+            **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
             delivery_id=job.id,
             host=httpx2.URL(webhook.url).host,  # paths and queries often hold a secret
             outcome=outcome,
@@ -98,7 +101,13 @@ class Deliverer:
         raise DeliveryFailedError(reason)
 
     def _try(
-        self, message_id: str, url: str, detection: Detection, *, last: bool
+        self,
+        message_id: str,
+        url: str,
+        detection: Detection,
+        trace: tracing.Trace,
+        *,
+        last: bool,
     ) -> tuple[Outcome, str]:
         """Send once; how it ended, and why in a few words."""
         event = Event(
@@ -107,7 +116,8 @@ class Deliverer:
             detection=detection,
         )
         body = event.model_dump_json().encode()
-        headers = self._secrets.headers(message_id, int(time.time()), body)
+        signature = self._secrets.headers(message_id, int(time.time()), body)
+        headers = {**signature, tracing.HEADER: trace.header()}
         failed = Outcome.FAILED if last else Outcome.RETRIED
         try:
             status = self._sender.post(url, body, headers)

@@ -12,13 +12,13 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from app import tracing
 from app.records import RECORD_LIFETIMES, Webhook
 from app.settings import Settings
 from app.store import Store
@@ -75,7 +75,7 @@ class Deliveries:
             failure_ttl=self._lifetime,
             retry=Retry(max=_CRASHES, interval=_AFTER_CRASH),
             description=detection_id,
-            meta={"request_id": structlog.contextvars.get_contextvars().get("request_id")},
+            meta=tracing.meta(),
         )
         self.queue.schedule_job(job, deadline + _ROUNDING, pipeline=pipeline)
         webhook = Webhook(

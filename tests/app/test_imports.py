@@ -17,7 +17,7 @@ ALLOWED = {
     "app": {"app"},
     "model": {"model"},
     "training": {"training", "model"},
-    "worker": {"worker", "model", "app.settings", "app.schemas", "app.store"},
+    "worker": {"worker", "model", "app.settings", "app.schemas", "app.store", "app.tracing"},
 }
 
 

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from app.embedded import private_redis
-from app.jobs import JobQueue
+from app.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.schemas import (
     Detection,
     DetectionError,
@@ -285,14 +285,21 @@ def test_an_error_of_a_full_redis_holds_no_picture(store: Store) -> None:
 
 
 def test_backlog(redis: Redis, store: Store) -> None:
-    queue = JobQueue(redis, Settings())
-    assert (queue.depth(), queue.oldest_age()) == (0, 0.0)
+    settings = Settings()
+    queue = JobQueue(redis, settings)
+
+    def backlog() -> Backlog:
+        with redis.pipeline() as pipeline:
+            ask_backlog(pipeline, settings.queue)
+            return read_backlog(*pipeline.execute())
+
+    assert backlog() == (0, 0.0)
     for name in ("first", "second"):
         with redis.pipeline() as pipeline:
             queue.enqueue(pipeline, name)
             pipeline.execute()
-    assert queue.depth() == 2
+    assert backlog().depth == 2
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     redis.hset("rq:job:first", "enqueued_at", hour_ago.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
-    assert queue.oldest_age() == pytest.approx(3600, abs=60)
-    assert 0 < redis.ttl("rq:job:first") <= Settings().queue_ttl
+    assert backlog().oldest_age == pytest.approx(3600, abs=60)
+    assert 0 < redis.ttl("rq:job:first") <= settings.queue_ttl

@@ -108,7 +108,7 @@ def row(page: Page, name: str) -> Locator:
 
 
 def names(page: Page) -> list[str]:
-    return page.locator(".row .name").all_inner_texts()
+    return page.locator(".row .name").all_text_contents()
 
 
 def pick_filter(page: Page, label: str) -> None:

@@ -44,7 +44,7 @@ def context(browser: Browser, keyed: Serve) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, console: Console) -> Page:
-    console.provoked.append("401")
+    console.provoked.extend(["401", "403"])
     page = context.new_page()
     console.listen(page)
     page.goto("/")

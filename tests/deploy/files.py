@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import tomllib
@@ -24,10 +23,6 @@ PINNED = re.compile(r":v?\d+\.\d+\.\d+(-[a-z0-9-]+)?$")
 
 def compose() -> dict[str, Any]:
     return yaml.safe_load(COMPOSE_FILE.read_text())
-
-
-def dashboard() -> dict[str, Any]:
-    return json.loads((ROOT / "deploy/grafana/dashboards/overview.json").read_text())
 
 
 def provisioning(name: str) -> dict[str, Any]:

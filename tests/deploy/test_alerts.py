@@ -29,7 +29,7 @@ SCORES = 'gamma_score_bucket{instance="w",model_version="1",le="%s"}'
 
 FOR_EVER = 600  # steps
 # Values are in promtool's notation, of which the number of steps may be left out: start, and rise
-# a step; `_` is no sample; STEP is the seconds of a step.
+# a step; `stale` is the end; STEP is the seconds of a step.
 HEALTHY = {
     'gamma_redis_up{instance="a"}': "1",
     'gamma_workers{instance="a"}': "2",
@@ -117,7 +117,7 @@ def _spelt_out(values: str, step: int) -> str:
 def _end(*parts: str) -> dict[str, str]:
     """The series with any of these parts in their names end after a minute."""
     return {
-        name: f"{values}x4 _x{FOR_EVER}"
+        name: f"{values}x4 stale"
         for name, values in HEALTHY.items()
         if any(part in name for part in parts)
     }

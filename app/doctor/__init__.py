@@ -1,0 +1,62 @@
+"""`gamma doctor`: whether the service can run with these settings on this machine, and why not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+
+from app.doctor import house, machine
+from app.doctor.findings import Finding, State, wrong
+from app.settings import Settings
+
+_STYLES = {State.OK: "green", State.NOTE: "yellow", State.WRONG: "red"}
+
+
+def examine(settings: Settings, *, as_json: bool = False) -> bool:
+    """Print what is found, a line a subject, and below what is not right what to do about it.
+
+    Args:
+        settings: those of this process.
+        as_json: print one JSON object instead.
+
+    Returns:
+        Whether nothing is wrong; what is only worth a note counts as fine.
+    """
+    findings = diagnose(settings)
+    fine = all(finding.state is not State.WRONG for finding in findings)
+    if as_json:
+        print(json.dumps({"fine": fine, "findings": [asdict(one) for one in findings]}))
+        return fine
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for finding in findings:
+        console.print(f"{finding.state:6}", style=_STYLES[finding.state], end="")
+        console.print(f"{finding.subject:9}", finding.found)
+        if finding.advice is not None:
+            console.print(f"{'':16}→ {finding.advice}")
+    return fine
+
+
+def diagnose(settings: Settings) -> list[Finding]:
+    """Everything that is found, in the order in which it is to be mended."""
+    findings: list[Finding] = []
+    for check in (
+        house.examine,
+        machine.disk,
+        machine.model,
+        machine.device,
+        machine.ports,
+        machine.access,
+        machine.webhooks,
+        machine.limits,
+    ):
+        try:
+            findings += check(settings)
+        except Exception as error:  # a doctor that stumbles still has to tell the rest
+            findings.append(
+                wrong(
+                    check.__name__, f"could not be examined: {error!r}", "report this, with the log"
+                )
+            )
+    return findings

@@ -1,0 +1,228 @@
+"""What the doctor finds in Redis: the server itself, its clock, and who is at work."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    RedisError,
+)
+from rq import Queue, Worker
+
+from app.doctor.findings import Finding, note, ok, wrong
+from app.embedded import PrivateRedisError, running_url, server_binary
+from app.jobs import queue_key
+from app.settings import Settings
+from app.store import Store, connect
+from app.webhooks.queue import queue_name
+
+_OLDEST = 7  # major version; PEXPIRETIME, which scripts use, came with it
+_SKEW = 2.0  # s; beyond, workers seem dead or alive, and pictures expire, at the wrong time
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Redis, and what is seen there of the other processes."""
+    if settings.redis_url is not None:
+        url, private = settings.redis_url.get_secret_value(), None
+    else:
+        private = _private(settings)
+        running = running_url(settings.data_dir)
+        if running is None:
+            return [private]
+        url = running
+    try:
+        redis = connect(url, retries=1)
+    except ValueError as error:
+        return [
+            wrong(
+                "redis",
+                f"GAMMA_REDIS_URL is no URL of a Redis: {error}",
+                "it looks like redis://:PASSWORD@HOST:6379/0, rediss://… or unix:///PATH",
+            )
+        ]
+    with redis:
+        try:
+            findings = [*_server(redis, settings), *_clock(redis)]
+            findings += [*_workers(redis, settings), *_deliveries(redis, settings)]
+        except (RedisError, OSError) as error:
+            findings = [_unreachable(error)]
+    return findings if private is None else [private, *findings]
+
+
+def _private(settings: Settings) -> Finding:
+    try:
+        binary = server_binary()
+    except PrivateRedisError as error:
+        return wrong("redis", "there is none for `gamma serve` to start", str(error))
+    return ok("redis", f"private, by `gamma serve`: {binary}, files in {settings.data_dir}")
+
+
+def _unreachable(error: Exception) -> Finding:
+    if isinstance(error, AuthenticationError):
+        return wrong(
+            "redis",
+            f"it refuses the password of GAMMA_REDIS_URL: {error}",
+            "compare it with `requirepass` (or the ACL) of the Redis; special characters in the "
+            "URL are written as %XX",
+        )
+    if isinstance(error, NoPermissionError):
+        return wrong(
+            "redis",
+            f"the user of GAMMA_REDIS_URL may not do everything: {error}",
+            "give it all commands on all keys and channels: `ACL SETUSER NAME ~* &* +@all`",
+        )
+    if isinstance(error, BusyLoadingError):
+        return wrong("redis", "it still loads its file", "wait; the log of the Redis says how long")
+    return wrong(
+        "redis",
+        f"GAMMA_REDIS_URL does not answer: {error}",
+        "start the Redis; then see that host and port are right, that it binds an address which "
+        "this machine reaches, and that no firewall or NetworkPolicy is between",
+    )
+
+
+def _server(redis: Redis, settings: Settings) -> list[Finding]:
+    info = redis.info()
+    found = []
+    version = str(info["redis_version"])
+    if int(version.split(".")[0]) < _OLDEST:
+        found.append(wrong("redis", f"version {version} is too old", f"use {_OLDEST} or later"))
+    if info.get("cluster_enabled"):
+        found.append(
+            wrong(
+                "redis",
+                "it shards its keys (cluster mode), and keys that are used together get parted",
+                "use one server, with a replica if you like",
+            )
+        )
+    if info["role"] != "master":
+        found.append(
+            wrong("redis", "it is a replica and takes no writes", "name the primary in the URL")
+        )
+    return [*found, *_memory(info, settings), *_file(info)]
+
+
+def _memory(info: dict[str, Any], settings: Settings) -> list[Finding]:
+    policy, most = info["maxmemory_policy"], int(info["maxmemory"])
+    found = []
+    if policy != "noeviction":
+        found.append(
+            wrong(
+                "memory",
+                f"maxmemory-policy is {policy}: under memory pressure Redis would drop queued work",
+                "`redis-cli CONFIG SET maxmemory-policy noeviction`, and the same in redis.conf",
+            )
+        )
+    if not most:
+        found.append(
+            wrong(
+                "memory",
+                "maxmemory is not set: Redis grows until the system kills it, and uploads are "
+                "not refused before",
+                "`redis-cli CONFIG SET maxmemory 2gb`, and the same in redis.conf; how much: "
+                "docs/capacity.md",
+            )
+        )
+    elif int(info["used_memory"]) > settings.storage_limit * most:
+        found.append(
+            wrong(
+                "memory",
+                f"{info['used_memory_human']} of {info['maxmemory_human']} are used: uploads are "
+                "refused (storage_full)",
+                "raise maxmemory, or shorten GAMMA_RETENTION for what comes from now on",
+            )
+        )
+    return found or [
+        ok("memory", f"{info['used_memory_human']} of {info['maxmemory_human']}, {policy}")
+    ]
+
+
+def _file(info: dict[str, Any]) -> list[Finding]:
+    version = f"{info.get('server_name', 'redis')} {info['redis_version']}"
+    if not info["aof_enabled"]:
+        return [
+            wrong(
+                "redis",
+                f"{version} writes no append-only file: a restart loses accepted work",
+                "`redis-cli CONFIG SET appendonly yes`, and the same in redis.conf",
+            )
+        ]
+    if info["aof_last_write_status"] != "ok":
+        return [
+            wrong(
+                "redis",
+                f"{version} cannot write its append-only file",
+                "its disk is full or read-only: make room; it tries again by itself",
+            )
+        ]
+    return [ok("redis", f"{version}, append-only file on")]
+
+
+def _clock(redis: Redis) -> list[Finding]:
+    before = time.time()
+    seconds, microseconds = redis.time()
+    after = time.time()
+    there = seconds + microseconds / 1e6
+    skew = max(before - there, there - after, 0.0)  # at least; the answer took its time
+    if skew <= _SKEW:
+        return [ok("clock", "as that of Redis's machine")]
+    ahead = "ahead of" if before > there else "behind"
+    return [
+        wrong(
+            "clock",
+            f"this machine's clock is {skew:.0f} s {ahead} that of Redis's machine",
+            "run an NTP client (chrony, systemd-timesyncd) on both",
+        )
+    ]
+
+
+def _workers(redis: Redis, settings: Settings) -> list[Finding]:
+    workers = Store(redis).live_workers()
+    waiting = redis.llen(queue_key(settings.queue))
+    if not workers:
+        advice = (
+            "start `gamma worker` with this GAMMA_REDIS_URL and GAMMA_QUEUE; if one runs, its log "
+            "says why it is not ready"
+        )
+        if waiting:
+            return [wrong("workers", f"none is live, and {waiting} jobs wait", advice)]
+        return [note("workers", "none is live", advice)]
+    models = sorted({f"{worker.model.name} {worker.model.version}" for worker in workers})
+    if len(models) > 1:
+        return [
+            note(
+                "workers",
+                f"{len(workers)} live, with different models: {', '.join(models)}",
+                "right only during a roll-out; else set the same GAMMA_CHECKPOINT everywhere",
+            )
+        ]
+    devices = ", ".join(sorted({f"{worker.device} {worker.dtype}" for worker in workers}))
+    return [ok("workers", f"{len(workers)} live, {models[0]} on {devices}; {waiting} jobs wait")]
+
+
+def _deliveries(redis: Redis, settings: Settings) -> list[Finding]:
+    name = queue_name(settings)
+    queue = Queue(name, connection=redis)
+    planned = redis.llen(queue.key) + redis.zcard(queue.scheduled_job_registry.key)
+    if settings.webhook_secrets is None:
+        if not planned:
+            return []
+        return [
+            wrong(
+                "webhooks",
+                f"{planned} are to be delivered, and here is no secret to sign them",
+                "set GAMMA_WEBHOOK_SECRETS as it is set where they were accepted",
+            )
+        ]
+    senders = sum(name in worker.queue_names() for worker in Worker.all(connection=redis))
+    if senders:
+        return [ok("webhooks", f"{senders} process(es) deliver; {planned} planned")]
+    advice = "start `gamma webhooks` (`gamma serve` does it by itself)"
+    if planned:
+        return [wrong("webhooks", f"{planned} are to be delivered, and no process does it", advice)]
+    return [note("webhooks", "no process delivers them", advice)]

@@ -1,0 +1,228 @@
+"""What the doctor finds on this machine: disk, model, device, ports, and how open it all is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import tempfile
+
+import httpx2
+from pydantic import ByteSize
+
+from app.doctor.findings import Finding, note, ok, wrong
+from app.server import OpenBindError, check_binding
+from app.settings import Settings
+from app.supervisor import has_nvidia_driver
+
+_FULL = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written
+_HIDDEN = ("", "-1")  # of CUDA_VISIBLE_DEVICES
+
+
+def disk(settings: Settings) -> list[Finding]:
+    """Where the private Redis keeps its files."""
+    if settings.redis_url is not None:
+        return []
+    folder = settings.data_dir.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return [
+            wrong(
+                "disk",
+                f"{folder} cannot be written: {error.strerror}",
+                "make room" if full else "name a folder that this user may write: --data-dir",
+            )
+        ]
+    free, most = shutil.disk_usage(folder).free, int(settings.redis_maxmemory)
+    found = f"{ByteSize(free).human_readable()} free at {folder}"
+    if free < _FULL:
+        return [wrong("disk", f"only {found}", "make room, or name another folder: --data-dir")]
+    if free < most:
+        return [
+            note(
+                "disk",
+                f"{found}, less than GAMMA_REDIS_MAXMEMORY: once Redis is full its file will not "
+                "fit",
+                "lower GAMMA_REDIS_MAXMEMORY, or name a larger disk: --data-dir",
+            )
+        ]
+    return [ok("disk", found)]
+
+
+def model(settings: Settings) -> list[Finding]:
+    """The checkpoint, on its device; it is loaded as a worker does."""
+    try:
+        from model.checkpoint import CheckpointError
+        from model.engine import DeviceError
+        from worker.main import load_detector
+    except ImportError as error:
+        return [
+            note(
+                "model",
+                f"{error.name} is missing: fine for the API alone",
+                "workers need the extra `worker`: pip install 'gamma-detect[worker]'",
+            )
+        ]
+    try:
+        info = load_detector(settings).info
+    except CheckpointError as error:
+        return [
+            wrong(
+                "model",
+                str(error),
+                "GAMMA_CHECKPOINT names a folder made by save_pretrained (config.json, "
+                "model.safetensors) that this user may read, or a hub id; unset: the built-in "
+                "model",
+            )
+        ]
+    except DeviceError as error:
+        return [wrong("device", str(error), _why_no_gpu())]
+    return [
+        ok(
+            "model",
+            f"{info.name} {info.version} ({info.backbone}, {info.parameters / 1e6:.1f} M "
+            f"parameters) on {info.device} in {info.dtype}",
+        )
+    ]
+
+
+def device(settings: Settings) -> list[Finding]:
+    """Whether a GPU that is there would be left idle."""
+    if settings.device != "auto" or not has_nvidia_driver():
+        return []
+    try:
+        import torch
+    except ImportError:
+        return []
+    if torch.cuda.is_available():
+        return []
+    return [
+        wrong(
+            "device",
+            "this machine has an NVIDIA driver, but workers would run on the CPU",
+            f"{_why_no_gpu()}; or say that it is meant so: GAMMA_DEVICE=cpu",
+        )
+    ]
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in _HIDDEN:
+        return (
+            f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it, or name the ones to use"
+        )
+    if torch.version.cuda is None:
+        return (
+            "this torch is built without CUDA: install one with it "
+            "(https://pytorch.org/get-started/locally)"
+        )
+    if not has_nvidia_driver():
+        return (
+            "no NVIDIA driver is seen: install it; a container needs the NVIDIA Container Toolkit "
+            "and `--gpus all`"
+        )
+    return (
+        f"`nvidia-smi` says whether the driver works and knows CUDA {torch.version.cuda}, and "
+        "which numbers the GPUs have"
+    )
+
+
+def ports(settings: Settings) -> list[Finding]:
+    """Whether the ports are free, or ours already."""
+    return [
+        _port(settings.host, settings.port, "/livez", '"status"', "GAMMA_PORT"),
+        _port(
+            settings.metrics_host,
+            settings.metrics_port,
+            "/metrics",
+            "gamma_",
+            "GAMMA_METRICS_PORT",
+        ),
+    ]
+
+
+def _port(host: str, port: int, path: str, mark: str, variable: str) -> Finding:
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            if _answers(host, port, path, mark):
+                return ok("port", f"{port} ({variable}): GAMMA runs there")
+            return wrong(
+                "port",
+                f"{port} ({variable}) is taken by another program",
+                f"end that (`ss -ltnp 'sport = :{port}'` names it), or set {variable}",
+            )
+        return wrong(
+            "port",
+            f"{host} port {port} ({variable}) cannot be used: {error.strerror}",
+            "name an address of this machine; ports below 1024 are for root",
+        )
+    return ok("port", f"{port} ({variable}) is free")
+
+
+def _answers(host: str, port: int, path: str, mark: str) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        with httpx2.Client(timeout=5, trust_env=False) as client:
+            return mark in client.get(f"http://{shown}:{port}{path}").text
+    except httpx2.HTTPError:
+        return False
+
+
+def access(settings: Settings) -> list[Finding]:
+    """Who may use the API."""
+    try:
+        check_binding(settings)
+    except OpenBindError as error:
+        return [wrong("access", f"the API would not start on {settings.host}", str(error))]
+    if settings.api_keys is None:
+        if settings.allow_anonymous:
+            return [
+                note(
+                    "access",
+                    "no keys (GAMMA_ALLOW_ANONYMOUS): whoever reaches the API may use it",
+                    "right behind a gateway that asks for keys itself; else set GAMMA_API_KEYS",
+                )
+            ]
+        return [ok("access", f"no keys, and only this machine reaches {settings.host}")]
+    return [ok("access", f"keys of {', '.join(settings.api_keys.digests)}")]
+
+
+def webhooks(settings: Settings) -> list[Finding]:
+    """Whether what is set for webhooks can have an effect."""
+    if settings.webhook_secrets is None and settings.webhook_allow is not None:
+        return [
+            wrong(
+                "webhooks",
+                "GAMMA_WEBHOOK_ALLOW is set, but webhooks are off: there is no secret",
+                'GAMMA_WEBHOOK_SECRETS="whsec_$(openssl rand -base64 32)", for API and webhooks',
+            )
+        ]
+    return []
+
+
+def limits(settings: Settings) -> list[Finding]:
+    """The most important limits."""
+    return [
+        ok(
+            "limits",
+            f"{settings.max_upload.human_readable()} a file, "
+            f"{settings.max_pixels / 1e6:.0f} megapixels, {settings.max_tiles} crops a picture, "
+            f"{settings.queue_limit} waiting jobs, {settings.rate_limit or 'any number of'} "
+            f"pictures a caller, kept for {settings.retention / 3600:g} h",
+        )
+    ]

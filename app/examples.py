@@ -1,0 +1,195 @@
+"""One example of each thing that the API answers, for its OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.problems import ServiceError, describe
+from app.schemas import (
+    BatchEntry,
+    BatchResults,
+    Detection,
+    DetectionError,
+    DetectionList,
+    ErrorCode,
+    Head,
+    ImageInfo,
+    MaskInfo,
+    Masks,
+    Measured,
+    MeasuredRow,
+    ModelFacts,
+    ModelInfo,
+    Problem,
+    Region,
+    ServiceStatus,
+    Status,
+    Thresholds,
+    Timings,
+    Verdict,
+    View,
+    ViewInfo,
+    detection_path,
+    mask_path,
+    overlay_path,
+)
+
+_ID = "2ab9aef0810946318aef48d20bccd202"
+_REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"
+_CREATED = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+_THRESHOLDS = Thresholds(uncertain=0.35, ai_generated=0.65, mask=0.5, manipulated_area=0.01)
+
+_DETAILS = {
+    ErrorCode.KEY_MISSING: "Send your key in the header `Authorization: Bearer …`.",
+    ErrorCode.KEY_INVALID: "This key is not known.",
+    ErrorCode.RATE_LIMITED: "Your limit is 600/minute pictures.",
+    ErrorCode.MALFORMED_REQUEST: "`view` must be one of center, tiled.",
+    ErrorCode.FILE_MISSING: "The form has no file part named `file`.",
+    ErrorCode.FILE_EMPTY: "The file has no bytes.",
+    ErrorCode.UPLOAD_TOO_LARGE: "The limit is 52428800 bytes for an upload.",
+    ErrorCode.TOO_MANY_PIXELS: "The picture has 12000 x 9000 pixels; the limit is 64000000.",
+    ErrorCode.NOT_AN_IMAGE: "The file is not an image of a known format.",
+    ErrorCode.FORMAT_UNSUPPORTED: "PCX is not accepted.",
+    ErrorCode.IMAGE_TRUNCATED: "The image file ends before the picture does.",
+    ErrorCode.IMAGE_UNDECODABLE: "The picture cannot be decoded.",
+    ErrorCode.PROCESSING_FAILED: "The model failed on this picture.",
+    ErrorCode.NOT_FOUND: "There is no such detection.",
+    ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",
+    ErrorCode.DETECTION_UNFINISHED: "It is processing.",
+    ErrorCode.DETECTION_FAILED: "It failed; the record says why.",
+    ErrorCode.DETECTION_EXPIRED: "Picture and masks are no longer kept.",
+    ErrorCode.IDEMPOTENCY_MISMATCH: (
+        "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key."
+    ),
+    ErrorCode.WEBHOOK_REFUSED: "The host has an address that is not public.",
+    ErrorCode.QUEUE_TIMEOUT: "No worker took it in time.",
+    ErrorCode.QUEUE_FULL: "10000 detections wait already, the oldest for 412 s.",
+    ErrorCode.QUEUE_SLOW: "The oldest of 8112 detections has waited for 1834 s.",
+    ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at present.",
+    ErrorCode.STORAGE_FULL: "91% of the memory of Redis is in use.",
+    ErrorCode.NO_WORKER: "No warm worker has been heard of lately.",
+    ErrorCode.INTERNAL_ERROR: "The service met an error of its own.",
+}
+_OF_A_DETECTION = {
+    ErrorCode.DETECTION_UNFINISHED,
+    ErrorCode.DETECTION_FAILED,
+    ErrorCode.DETECTION_EXPIRED,
+    ErrorCode.IMAGE_TRUNCATED,
+    ErrorCode.IMAGE_UNDECODABLE,
+    ErrorCode.PROCESSING_FAILED,
+    ErrorCode.QUEUE_TIMEOUT,
+}
+
+
+def problem(code: ErrorCode) -> Problem:
+    """A refusal with this code."""
+    path = detection_path(_ID) if code in _OF_A_DETECTION else None
+    return describe(ServiceError(code, _DETAILS[code], detection=path), _REQUEST_ID)
+
+
+def _mask(head: Head, area: float, peak: float, regions: list[Region]) -> MaskInfo:
+    urls = {"mask_url": mask_path(_ID, head), "overlay_url": overlay_path(_ID, head)}
+    return MaskInfo(area_fraction=area, max=peak, regions=regions, **urls)
+
+
+QUEUED = Detection(
+    id=_ID,
+    ref_id="upload-8812",
+    image=ImageInfo(
+        width=1600,
+        height=1200,
+        format="JPEG",
+        bytes=412_803,
+        sha256="3ea868e14eef7f1e737891341f37e12053eaa183354f1907a3f6053b936eb034",
+    ),
+    view=ViewInfo(mode=View.TILED),
+    created_at=_CREATED,
+    expires_at=_CREATED + timedelta(days=1),
+)
+PROCESSING = QUEUED.model_copy(update={"status": Status.PROCESSING})
+SUCCEEDED = QUEUED.model_copy(
+    update={
+        "status": Status.SUCCEEDED,
+        "ai_probability": 0.93,
+        "verdict": Verdict.AI_GENERATED,
+        "manipulated": True,
+        "thresholds": _THRESHOLDS,
+        "masks": Masks(
+            ai=_mask(Head.AI, 0.71, 0.98, [Region(box=(0, 96, 1600, 852), area=0.7, score=0.91)]),
+            manipulation=_mask(
+                Head.MANIPULATION,
+                0.06,
+                0.88,
+                [Region(box=(402, 310, 380, 305), area=0.06, score=0.8)],
+            ),
+        ),
+        "view": ViewInfo(mode=View.TILED, tiles=12, scale=1.0),
+        "model": ModelInfo(name="gamma", version="1"),
+        "timings": Timings(queued=0.013, decode=0.021, forward=0.412, encode=0.034, total=0.48),
+        "finished_at": _CREATED + timedelta(seconds=0.48),
+    }
+)
+FAILED = QUEUED.model_copy(
+    update={
+        "status": Status.FAILED,
+        "finished_at": _CREATED + timedelta(seconds=0.05),
+        "error": DetectionError(
+            code=ErrorCode.IMAGE_TRUNCATED, detail=_DETAILS[ErrorCode.IMAGE_TRUNCATED]
+        ),
+    }
+)
+EXPIRED = QUEUED.model_copy(
+    update={
+        "status": Status.EXPIRED,
+        "finished_at": _CREATED + timedelta(hours=1),
+        "error": DetectionError(
+            code=ErrorCode.QUEUE_TIMEOUT, detail=_DETAILS[ErrorCode.QUEUE_TIMEOUT]
+        ),
+    }
+)
+PAGE = DetectionList(
+    detections=[SUCCEEDED], next="/v1/detections?limit=1&cursor=1769860800000000-" + _ID
+)
+NAMED = DetectionList(detections=[SUCCEEDED], missing=["00000000000000000000000000000000"])
+BATCH = BatchResults(
+    results=[
+        BatchEntry(status=202, detection=QUEUED),
+        BatchEntry(status=415, problem=problem(ErrorCode.NOT_AN_IMAGE)),
+    ]
+)
+MODEL = ModelFacts(
+    name="gamma",
+    version="1",
+    trained=True,
+    backbone="mit_b2",
+    parameters=27_500_000,
+    crop_size=512,
+    thresholds=_THRESHOLDS,
+    notice="Scores are no proof.",
+    measured=Measured(
+        conditions="pictures of generators that it never saw, as JPEG",
+        photographs=1000,
+        false_alarms=0.02,
+        false_alarms_interval=(0.013, 0.031),
+        rows=[
+            MeasuredRow(
+                pictures="all generators",
+                n=1000,
+                auc=0.9,
+                auc_interval=(0.88, 0.92),
+                tpr_at_fpr_1=0.4,
+                tpr_at_fpr_5=0.6,
+            )
+        ],
+    ),
+)
+ALIVE = ServiceStatus()
+READY = ServiceStatus(workers=2)
+
+
+def shown(summary: str, body: BaseModel, **options: Any) -> dict[str, Any]:
+    """An entry of an OpenAPI `examples` object."""
+    return {"summary": summary, "value": body.model_dump(mode="json", **options)}

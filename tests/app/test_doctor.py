@@ -1,0 +1,263 @@
+"""`gamma doctor` beside real servers that are set up wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from app import supervisor
+from app.doctor import house, machine
+from app.doctor.findings import Finding, State
+from app.embedded import server_binary
+from app.schemas import ModelInfo, WorkerInfo
+from app.settings import Settings
+from app.store import Store, connect
+from app.webhooks.queue import Deliveries
+from tests.app.conftest import _THRESHOLDS as THRESHOLDS
+from tests.app.test_cli import gamma
+from tests.app.test_webhook_rules import SECRET
+from tests.conftest import free_port
+
+GOOD = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction")
+
+
+@contextlib.contextmanager
+def server(folder: Path, *arguments: str) -> Iterator[str]:
+    """A real Redis so set up; yields its URL, without a password."""
+    folder.mkdir()
+    port = free_port()
+    process = subprocess.Popen(
+        [str(server_binary()), "--port", str(port), "--dir", str(folder), "--save", "", *arguments],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(tmp_path_factory.mktemp("good") / "redis", *GOOD) as url:
+        yield url
+
+
+@pytest.fixture
+def redis(good: str) -> Iterator[Redis]:
+    with connect(good) as connected:
+        connected.flushall()
+        yield connected
+
+
+def found(findings: list[Finding], subject: str, state: State) -> str:
+    """The one finding about a subject, all of it as text; it must be of this kind."""
+    (one,) = (finding for finding in findings if finding.subject == subject)
+    assert one.state is state, one
+    assert (one.advice is None) is (state is State.OK)
+    return f"{one.found} {one.advice}"
+
+
+def house_of(url: str, **settings: object) -> list[Finding]:
+    return house.examine(Settings(redis_url=url, **settings))
+
+
+def live(redis: Redis, name: str, version: str) -> None:
+    worker = WorkerInfo(
+        name=name,
+        model=ModelInfo(name="gamma", version=version),
+        trained=True,
+        backbone="none",
+        parameters=1,
+        crop_size=16,
+        thresholds=THRESHOLDS,
+        device="cpu",
+        dtype="float32",
+    )
+    Store(redis).announce(worker, 600)
+
+
+def test_a_good_house_and_who_works_in_it(good: str, redis: Redis) -> None:
+    findings = house_of(good)
+    assert "append-only file on" in found(findings, "redis", State.OK)
+    assert "noeviction" in found(findings, "memory", State.OK)
+    found(findings, "clock", State.OK)
+    assert "gamma worker" in found(findings, "workers", State.NOTE)
+    redis.rpush("rq:queue:gamma", "waiting")
+    assert "1 jobs wait" in found(house_of(good), "workers", State.WRONG)
+    live(redis, "one", "7")
+    assert "1 live, gamma 7" in found(house_of(good), "workers", State.OK)
+    live(redis, "two", "8")
+    assert "gamma 7, gamma 8" in found(house_of(good), "workers", State.NOTE)
+
+
+def test_deliveries_that_nobody_can_make(good: str, redis: Redis) -> None:
+    with_secret = {"webhook_secrets": SECRET, "webhook_allow": "127.0.0.1"}
+    assert "gamma webhooks" in found(house_of(good, **with_secret), "webhooks", State.NOTE)
+    deliveries = Deliveries(redis, Settings(redis_url=good, **with_secret))
+    with redis.pipeline() as pipeline:
+        deadline = datetime.now(UTC) + timedelta(hours=1)
+        deliveries.plan(pipeline, "a" * 32, "http://127.0.0.1:9/", deadline)
+        pipeline.execute()
+    assert "no process" in found(house_of(good, **with_secret), "webhooks", State.WRONG)
+    assert "GAMMA_WEBHOOK_SECRETS" in found(house_of(good), "webhooks", State.WRONG)
+    idle = machine.webhooks(Settings(webhook_allow="127.0.0.1"))
+    assert "openssl rand" in found(idle, "webhooks", State.WRONG)
+
+
+def test_a_redis_that_forgets_evicts_and_has_no_limit(tmp_path: Path) -> None:
+    with server(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as url:
+        findings = house_of(url)
+        assert "appendonly yes" in found(findings, "redis", State.WRONG)
+        memory = [finding for finding in findings if finding.subject == "memory"]
+        assert [finding.state for finding in memory] == [State.WRONG, State.WRONG]
+        assert "allkeys-lru" in memory[0].found
+        assert "maxmemory is not set" in memory[1].found
+
+
+def test_a_full_redis(good: str, redis: Redis) -> None:
+    redis.set("ballast", b"x" * (16 * 2**20))
+    assert "storage_full" in found(house_of(good, storage_limit=0.2), "memory", State.WRONG)
+    found(house_of(good), "memory", State.OK)
+
+
+def test_a_password_a_user_with_few_rights_and_a_replica(tmp_path: Path, good: str) -> None:
+    with server(tmp_path / "redis", *GOOD, "--requirepass", "secret-of-redis") as url:
+        for credentials in ("", ":not-it@"):
+            wrong = house_of(url.replace("//", f"//{credentials}"))
+            assert "password" in found(wrong, "redis", State.WRONG)
+            assert "not-it" not in repr(wrong)
+        right = url.replace("//", "//:secret-of-redis@")
+        found(house_of(right), "redis", State.OK)
+        with connect(right) as redis:
+            redis.acl_setuser("weak", enabled=True, passwords=["+weak"], commands=["+ping"])
+            weak = house_of(url.replace("//", "//weak:weak@"))
+            assert "ACL SETUSER" in found(weak, "redis", State.WRONG)
+            host, port = good.removeprefix("redis://").removesuffix("/0").split(":")
+            redis.replicaof(host, port)
+            states = [one.state for one in house_of(right) if "replica" in one.found]
+            assert states == [State.WRONG]
+
+
+def test_no_redis_and_no_url(tmp_path: Path) -> None:
+    away = house_of(f"redis://127.0.0.1:{free_port()}/0")
+    assert "does not answer" in found(away, "redis", State.WRONG)
+    assert "redis://" in found(house_of("http://redis"), "redis", State.WRONG)
+
+
+def test_clock_skew(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    true_time = time.time
+    for skew, word in ((3600, "ahead of"), (-3600, "behind")):
+        monkeypatch.setattr(house.time, "time", lambda skew=skew: true_time() + skew)
+        text = found(house_of(good), "clock", State.WRONG)
+        assert f"3600 s {word}" in text
+        assert "NTP" in text
+
+
+def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found(machine.disk(Settings(data_dir=tmp_path / "new")), "disk", State.OK)
+    (tmp_path / "file").write_text("")
+    inside = machine.disk(Settings(data_dir=tmp_path / "file" / "data"))
+    assert "cannot be written" in found(inside, "disk", State.WRONG)
+    small = machine.disk(Settings(data_dir=tmp_path, redis_maxmemory=2**60))
+    assert "GAMMA_REDIS_MAXMEMORY" in found(small, "disk", State.NOTE)
+    usage = machine.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    assert "make room" in found(machine.disk(Settings(data_dir=tmp_path)), "disk", State.WRONG)
+
+
+def test_a_model_that_is_missing_or_broken(tmp_path: Path) -> None:
+    for folder in (tmp_path / "none", tmp_path):
+        (tmp_path / "config.json").write_text("{")
+        text = found(machine.model(Settings(checkpoint=str(folder))), "model", State.WRONG)
+        assert str(folder) in text
+        assert "GAMMA_CHECKPOINT" in text
+
+
+def test_a_gpu_that_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(supervisor, "_NVIDIA_DRIVERS", (tmp_path,))  # as if there were one
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "without CUDA" in found(machine.device(Settings()), "device", State.WRONG)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert "nvidia-smi" in found(machine.device(Settings()), "device", State.WRONG)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    text = found(machine.device(Settings()), "device", State.WRONG)
+    assert "CUDA_VISIBLE_DEVICES=''" in text
+    assert machine.device(Settings(device="cpu")) == []
+    text = found(machine.model(Settings(device="cuda")), "device", State.WRONG)
+    assert "CUDA_VISIBLE_DEVICES=''" in text
+
+
+def test_ports() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        page = b"something else"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.page)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, args=(0.05,), daemon=True).start()
+        settings = Settings(port=other.server_port, metrics_port=free_port())
+        api, metrics = machine.ports(settings)
+        assert (api.state, metrics.state) == (State.WRONG, State.OK)
+        assert "another program" in api.found
+        Handler.page = b'{"status":"ok"}'
+        assert "GAMMA runs there" in machine.ports(settings)[0].found
+        other.shutdown()
+    elsewhere = machine.ports(Settings(host="192.0.2.1", metrics_port=free_port()))[0]
+    assert elsewhere.state is State.WRONG
+
+
+def test_access() -> None:
+    wide = machine.access(Settings(host="0.0.0.0"))
+    assert "GAMMA_API_KEYS" in found(wide, "access", State.WRONG)
+    open_ = machine.access(Settings(host="0.0.0.0", allow_anonymous=True))
+    found(open_, "access", State.NOTE)
+    found(machine.access(Settings()), "access", State.OK)
+
+
+def test_the_command(tmp_path: Path, good: str, redis: Redis) -> None:
+    free = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
+    fine = gamma("doctor", "--json", cwd=tmp_path, GAMMA_REDIS_URL=good, **free)
+    assert fine.returncode == 0, fine.stdout + fine.stderr
+    answer = json.loads(fine.stdout)
+    assert answer["fine"] is True
+    assert {one["state"] for one in answer["findings"]} == {"ok", "note"}
+    redis.config_set("maxmemory", 0)
+    try:
+        bad = gamma("doctor", cwd=tmp_path, GAMMA_REDIS_URL=good, COLUMNS="20", **free)
+    finally:
+        with contextlib.suppress(RedisError):
+            redis.config_set("maxmemory", 2**26)
+    assert bad.returncode == 1
+    lines = bad.stdout.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("wrong memory"))
+    assert "→ `redis-cli CONFIG SET maxmemory" in lines[at + 1]
