@@ -21,6 +21,8 @@ from app.store import Store, connect
 from app.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 
+_ROUTERS = [module.router for module in (submissions, detections, pictures, system, page)]
+
 
 def create_app(settings: Settings) -> ASGIApp:
     """The ASGI application of one API process. It keeps no state; Redis does.
@@ -45,7 +47,8 @@ def create_app(settings: Settings) -> ASGIApp:
     api.state.keys = settings.api_keys
     api.state.gate = Gate(settings, redis)
     problems.install(api)
-    metrics.start_at_zero(api.routes)
+    for router in _ROUTERS:
+        metrics.start_at_zero(router.routes)
     page.mount_static(api)
     return Observed(api)
 
@@ -62,6 +65,6 @@ def documented(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    for module in (submissions, detections, pictures, system, page):
-        api.include_router(module.router)
+    for router in _ROUTERS:
+        api.include_router(router)
     return api

@@ -151,7 +151,7 @@ EXPIRED = QUEUED.model_copy(
     }
 )
 PAGE = DetectionList(
-    detections=[SUCCEEDED], next="/v1/detections?limit=1&cursor=1769860800000000-" + _ID
+    detections=[SUCCEEDED], next=f"/v1/detections?limit=1&cursor=1769860800000000{_ID}"
 )
 NAMED = DetectionList(detections=[SUCCEEDED], missing=["00000000000000000000000000000000"])
 BATCH = BatchResults(
@@ -190,6 +190,6 @@ ALIVE = ServiceStatus()
 READY = ServiceStatus(workers=2)
 
 
-def shown(summary: str, body: BaseModel, **options: Any) -> dict[str, Any]:
+def shown(summary: str, body: BaseModel, *, exclude_none: bool = False) -> dict[str, Any]:
     """An entry of an OpenAPI `examples` object."""
-    return {"summary": summary, "value": body.model_dump(mode="json", **options)}
+    return {"summary": summary, "value": body.model_dump(mode="json", exclude_none=exclude_none)}

@@ -13,12 +13,16 @@ from app.problems import MEDIA_TYPE
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
-_EVERYWHERE = "X-Request-ID"
+_EVERYWHERE = ("X-Request-ID", "traceresponse")
 _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    _EVERYWHERE: (
+    "X-Request-ID": (
         "Names the request in answers and log lines: the one you sent, if it is 1 to 64 letters, "
         "digits, `.`, `_`, `-`; else a new one.",
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    ),
+    "traceresponse": (
+        "The W3C trace that the request belongs to: that of your `traceparent`, or a new one.",
+        {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
     ),
     "Location": ("Path of the record.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": (
@@ -63,7 +67,7 @@ class Documented(FastAPI):
 
 
 def _correct(document: dict[str, Any]) -> None:
-    """Name the header fields; drop FastAPI's own validation errors: ours are 400 problems."""
+    """Name the header fields and drop FastAPI's own validation errors: ours are 400 problems."""
     components = document["components"]
     components["headers"] = {
         name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()
@@ -76,5 +80,5 @@ def _correct(document: dict[str, Any]) -> None:
             if MEDIA_TYPE not in answers.get("422", {}).get("content", {MEDIA_TYPE: {}}):
                 del answers["422"]
             for entry in answers.values():
-                entry["headers"] = {**headers(_EVERYWHERE), **entry.get("headers", {})}
+                entry["headers"] = {**headers(*_EVERYWHERE), **entry.get("headers", {})}
             operation["responses"] = dict(sorted(answers.items()))

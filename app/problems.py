@@ -153,6 +153,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = _CODE_OF_STATUS.get(error.status_code, ErrorCode.MALFORMED_REQUEST)
     answer = problem(request, ServiceError(code, f"{request.method} {request.url.path}"))
     answer.headers.update(error.headers or {})
+    if code is ErrorCode.METHOD_NOT_ALLOWED:  # Starlette names the methods of one route alone
+        path = getattr(request.scope.get("route"), "path", None)
+        methods = request.app.openapi()["paths"].get(path)
+        if methods:
+            answer.headers["Allow"] = ", ".join(method.upper() for method in methods)
     return answer
 
 

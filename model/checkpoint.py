@@ -25,9 +25,6 @@ CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
 """The card's figures for programs; optional."""
 
-DEFAULT = Path(__file__).parent / "default"
-"""The checkpoint that ships."""
-
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 # How the encoder's keys were called elsewhere -> how `SegformerModel` calls them, in this order:

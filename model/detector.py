@@ -42,7 +42,7 @@ class ModelInfo:
     dtype: str
     thresholds: Thresholds
     checkpoint: str | None
-    """Directory or hub id it came from; None for the one that ships."""
+    """Directory or hub id it came from; None for the built-in untrained network."""
     results: dict[str, Any] | None
     """What the checkpoint says of its quality, if anything."""
 
@@ -134,7 +134,8 @@ class Detector:
         """Load a checkpoint for serving; the settings are those of the constructor.
 
         Args:
-            checkpoint: Directory or hub id; None for the one that ships.
+            checkpoint: Directory or hub id; None for the built-in network, which is untrained,
+                the same on every start, and calls every picture uncertain.
             device: As in the constructor.
             dtype: As in the constructor.
             max_batch: As in the constructor.
@@ -148,11 +149,10 @@ class Detector:
             CheckpointError: The checkpoint cannot be used.
             DeviceError: The device cannot be used.
         """
-        source = checkpoints.DEFAULT if checkpoint is None else checkpoint
-        model = checkpoints.load(source)
+        model = _untrained() if checkpoint is None else checkpoints.load(checkpoint)
         if model.config.heads != "both":
             raise checkpoints.CheckpointError(
-                f"{source}: heads: serving needs both segmentation heads"
+                f"{checkpoint}: heads: serving needs both segmentation heads"
             )
         return cls(
             model,
@@ -162,7 +162,7 @@ class Detector:
             max_pixels=max_pixels,
             max_tiles=max_tiles,
             checkpoint=checkpoint,
-            results=checkpoints.load_results(source),
+            results=None if checkpoint is None else checkpoints.load_results(checkpoint),
         )
 
     @property
@@ -266,3 +266,10 @@ def _judge(probability: float, thresholds: Thresholds) -> Verdict:
     if probability >= thresholds.uncertain:
         return Verdict.UNCERTAIN
     return Verdict.AUTHENTIC
+
+
+def _untrained() -> GammaModel:
+    """Build the built-in network: MiT-B0 with weights drawn from a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return GammaModel(GammaConfig(backbone="mit_b0"))

@@ -144,13 +144,8 @@ class Pipeline:
         self._crops = Budget(_WAITING_BATCHES * max_batch)
         self._names: SimpleQueue[Sequence[str] | None] = SimpleQueue()
         self._results: SimpleQueue[dict[str, Result] | None] = SimpleQueue()
-        # torch counts its threads for each thread that calls it: the forward pass keeps them all,
-        # a picture that is decoded or concluded beside it does with one.
-        self._torch_threads = torch.get_num_threads()
-        self._decoders, self._encoders = (
-            ThreadPoolExecutor(threads, name, torch.set_num_threads, (1,))
-            for name in ("decode", "encode")
-        )
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self._fetching = _start("fetch", self._fetch_all)
         self._computing = _start("forward", self._forward_all)
         self._delivering = _start("deliver", self._deliver_all)
@@ -244,7 +239,6 @@ class Pipeline:
     # -- forward -------------------------------------------------------------------------------
 
     def _forward_all(self) -> None:
-        torch.set_num_threads(self._torch_threads)
         while True:
             with self._arrival:
                 while (due := self._policy.due_in(time.monotonic())) != 0:

@@ -1,0 +1,218 @@
+"""What a load needs: the formulas of docs/capacity.md, its tables, and the inputs measured.
+
+    python -m benchmarks.capacity          # the tables of the page, from INPUTS
+    python -m benchmarks.capacity measure  # bytes a detection, and the wait beside the formula
+
+The formulas know pictures/s, crops and seconds; nothing of Redis or of devices.
+"""
+
+import argparse
+import math
+import random
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.records import image_key, key, mask_key
+from app.schemas import Head, View
+from app.settings import Settings
+from tests.conftest import encode, photo
+
+LOAD = 0.7  # share of their capacity that workers are planned for
+FILL = 0.9  # GAMMA_STORAGE_LIMIT: beyond it uploads are refused
+
+
+@dataclass(frozen=True)
+class Device:
+    """What one worker computes with.
+
+    Attributes:
+        batch: most crops in a forward pass.
+        seconds: what a pass of that many crops takes.
+    """
+
+    batch: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Crops/s."""
+        return self.batch / self.seconds
+
+
+def workers(pictures: float, crops: float, device: Device) -> int:
+    """How many workers `pictures`/s of `crops` each need."""
+    return math.ceil(pictures * crops / (LOAD * device.rate))
+
+
+def wait(
+    pictures: float, crops: float, device: Device, count: int, variation: float = 0.0
+) -> float:
+    """Mean seconds from the upload to the forward pass; infinite if they do not keep up.
+
+    A device with batches of b counts as b places that each take `seconds`: Allen and Cunneen's
+    M/G/c. And who comes during a pass first waits for its end: exact enough for one worker, an upper
+    bound for more.
+
+    Args:
+        pictures: arriving a second, at random (Poisson).
+        crops: of each.
+        device: of each worker.
+        count: workers.
+        variation: of the number of crops, squared: variance / mean².
+    """
+    places = count * device.batch
+    offered = pictures * crops * device.seconds  # places that are taken, on average
+    if offered >= places:
+        return math.inf
+    blocked = 1.0  # Erlang B, by its recursion
+    for place in range(1, places + 1):
+        blocked = offered * blocked / (place + offered * blocked)
+    load = offered / places
+    waiting = blocked / (1 - load * (1 - blocked))  # Erlang C
+    queued = waiting * device.seconds / (places - offered) * (1 + variation) / 2
+    # A pass is under way with probability 1 - e^-λs, were it never full. Of several devices the
+    # first to be free may come sooner, but their passes tend to fall together.
+    busy = -math.expm1(-pictures * device.seconds / count) if device.batch > 1 else 0.0
+    return queued + busy * device.seconds / 2
+
+
+def memory(pictures: float, retention: float, size: float, record: float) -> float:
+    """Bytes of `maxmemory` for `pictures`/s that are kept for `retention` seconds.
+
+    Args:
+        pictures: a second.
+        retention: s.
+        size: bytes of picture and masks.
+        record: bytes of the record, which stays twice as long.
+    """
+    return pictures * retention * (size + 2 * record) / FILL
+
+
+def simulate(pictures: float, device: Device, count: int, arrivals: int, seed: int) -> float:
+    """Mean wait (s) of pictures of one crop before devices that take what is there, when free."""
+    random_source = random.Random(seed)
+    free = [0.0] * count
+    now, waiting, waits = 0.0, [], []
+    for _ in range(arrivals):
+        now += random_source.expovariate(pictures)
+        while waiting and min(free) <= now:
+            _leave(free, waiting, waits, device)
+        waiting.append(now)
+    while waiting:
+        _leave(free, waiting, waits, device)
+    return statistics.mean(waits)
+
+
+def _leave(free: list[float], waiting: list[float], waits: list[float], device: Device) -> None:
+    """One pass begins: as early as there are a device and a crop."""
+    which = free.index(min(free))
+    start = max(free[which], waiting[0])
+    batch = [came for came in waiting[: device.batch] if came <= start]
+    del waiting[: len(batch)]
+    waits += [start - came for came in batch]
+    free[which] = start + device.seconds
+
+
+# -- measuring ------------------------------------------------------------------------------------
+
+
+def measure_bytes(sizes: list[tuple[int, int]]) -> None:
+    """What Redis holds of a finished detection, by a real worker with the built-in model."""
+    from benchmarks.worker import Front, batch_worker, redis_server
+    from worker.main import load_detector
+    from worker.processing import Processor
+
+    detector = load_detector(Settings(device="cpu"))
+    info = detector.info
+    print(f"model {info.name} {info.version}, {info.backbone}, {info.dtype}; bytes a detection")
+    print(
+        "  picture       crops   upload    masks   record   all that Redis grew by   decode ms   encode ms"
+    )
+    with redis_server() as url:
+        front = Front(url)
+        for width, height in [(64, 64), *sizes]:  # the first: what Redis needs once and for all
+            pictures = [encode(photo(width, height, seed)) for seed in range(4)]
+            worker = batch_worker(url, Processor, detector)
+            before = front.redis.info("memory")["used_memory"]
+            names = [front.submit(picture, View.TILED) for picture in pictures]
+            worker.work(burst=True, logging_level="ERROR")
+            grown = front.redis.info("memory")["used_memory"] - before
+
+            def usage(name: str) -> int:
+                return front.redis.memory_usage(name) or 0
+
+            upload = statistics.mean(usage(image_key(name)) for name in names)
+            masks = statistics.mean(sum(usage(mask_key(n, head)) for head in Head) for n in names)
+            record = statistics.mean(usage(key(name)) for name in names)
+            records = [front.store.get(name) for name in names]
+            tiles = records[0].view.tiles
+            decoding, encoding = (
+                statistics.median(times) * 1e3
+                for times in zip(
+                    *((r.timings.decode, r.timings.encode) for r in records), strict=True
+                )
+            )
+            print(
+                f"  {width:4} × {height:4}   {tiles:5}  {upload:7.0f}  {masks:7.0f}  {record:7.0f}"
+                f"   {grown / len(names):22.0f}   {decoding:9.0f}   {encoding:9.0f}",
+                flush=True,
+            )
+
+
+def measure_wait(shares: list[float], seconds: float) -> None:
+    """The wait of a real worker and Redis, with a device of known speed, beside the formula."""
+    from benchmarks.worker import Front, SlowModel, batch_worker, redis_server
+    from worker.processing import Processor
+
+    device = Device(batch=8, seconds=0.4)
+    detector = SlowModel(device.seconds)
+    picture = encode(photo(512, 512))
+    print(f"\nmean wait before a device that takes {device.seconds * 1e3:.0f} ms for 1 to 8 crops")
+    print("  share   pictures/s   measured ms   formula ms")
+    for share in shares:
+        rate = share * device.rate
+        with redis_server() as url:
+            front = Front(url)
+            worker = batch_worker(url, Processor, detector)
+            count = int(rate * seconds)
+            names: list[str] = []
+
+            def submit(front=front, names=names, rate=rate, count=count) -> None:
+                random_source, due = random.Random(1), time.perf_counter()
+                for _ in range(count):
+                    due += random_source.expovariate(rate)
+                    time.sleep(max(0.0, due - time.perf_counter()))
+                    names.append(front.submit(picture))
+
+            threading.Thread(target=submit).start()
+            worker.work(max_jobs=count, logging_level="ERROR")
+            records = [front.store.get(name) for name in names]
+        # From the upload to the end, less the pass itself and what else is done to the picture.
+        waits = [
+            r.timings.total - r.timings.forward - r.timings.decode - r.timings.encode
+            for r in records
+        ]
+        print(
+            f"  {share:5.2f}   {rate:10.0f}   {statistics.mean(waits) * 1e3:11.0f}"
+            f"   {wait(rate, 1, device, 1) * 1e3:10.0f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run one of the parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=["tables", "measure"], default="tables")
+    parser.add_argument("--seconds", type=float, default=30, help="at each arrival rate")
+    options = parser.parse_args()
+    if options.part == "measure":
+        measure_bytes([(512, 512), (1024, 768), (1600, 1200), (4000, 3000)])
+        measure_wait([0.3, 0.6, 0.8], options.seconds)
+
+
+if __name__ == "__main__":
+    main()
