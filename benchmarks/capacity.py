@@ -10,11 +10,9 @@ import argparse
 import math
 import random
 import statistics
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from app.records import image_key, key, mask_key
 from app.schemas import Head, View
@@ -54,8 +52,8 @@ def wait(
     """Mean seconds from the upload to the forward pass; infinite if they do not keep up.
 
     A device with batches of b counts as b places that each take `seconds`: Allen and Cunneen's
-    M/G/c. And who comes during a pass first waits for its end: exact enough for one worker, an upper
-    bound for more.
+    M/G/c. And who comes during a pass first waits for its end. Exact enough for one worker, an
+    upper bound for more.
 
     Args:
         pictures: arriving a second, at random (Poisson).
@@ -130,7 +128,8 @@ def measure_bytes(sizes: list[tuple[int, int]]) -> None:
     info = detector.info
     print(f"model {info.name} {info.version}, {info.backbone}, {info.dtype}; bytes a detection")
     print(
-        "  picture       crops   upload    masks   record   all that Redis grew by   decode ms   encode ms"
+        "  picture       crops   upload    masks   record"
+        "   all that Redis grew by   decode ms   encode ms"
     )
     with redis_server() as url:
         front = Front(url)
