@@ -1,6 +1,6 @@
 """What a load needs: the formulas of docs/capacity.md, its tables, and the inputs measured.
 
-    python -m benchmarks.capacity          # the tables of the page, from INPUTS
+    python -m benchmarks.capacity          # the tables of the page, from the inputs below
     python -m benchmarks.capacity measure  # bytes a detection, and the wait beside the formula
 
 The formulas know pictures/s, crops and seconds; nothing of Redis or of devices.
@@ -23,6 +23,9 @@ LOAD = 0.7  # share of their capacity that workers are planned for
 FILL = 0.9  # GAMMA_STORAGE_LIMIT: beyond it uploads are refused
 
 
+RECORD = 3_990  # bytes, of `measure`
+
+
 @dataclass(frozen=True)
 class Device:
     """What one worker computes with.
@@ -41,19 +44,40 @@ class Device:
         return self.batch / self.seconds
 
 
-def workers(pictures: float, crops: float, device: Device) -> int:
+@dataclass(frozen=True)
+class Picture:
+    """A picture as `measure` found it: crops, and bytes that Redis grew by, record included."""
+
+    name: str
+    crops: int
+    size: int
+
+
+CPU = Device(batch=1, seconds=0.515)
+"""Two cores of an AMD EPYC, B2, float32 (benchmarks/README.md)."""
+GPU = Device(batch=32, seconds=0.064)
+"""Assumed, not measured: 500 crops/s."""
+PICTURES = (
+    Picture("512 × 512", 1, 68_366),
+    Picture("1024 × 768", 6, 133_478),
+    Picture("1600 × 1200", 12, 270_450),
+    Picture("4000 × 3000", 63, 1_460_668),
+)
+TYPICAL = PICTURES[1]
+
+
+def workers(pictures: float, crops: int, device: Device) -> int:
     """How many workers `pictures`/s of `crops` each need."""
     return math.ceil(pictures * crops / (LOAD * device.rate))
 
 
 def wait(
-    pictures: float, crops: float, device: Device, count: int, variation: float = 0.0
+    pictures: float, crops: int, device: Device, count: int, variation: float = 0.0
 ) -> float:
     """Mean seconds from the upload to the forward pass; infinite if they do not keep up.
 
-    A device with batches of b counts as b places that each take `seconds`: Allen and Cunneen's
-    M/G/c. And who comes during a pass first waits for its end. Exact enough for one worker, an
-    upper bound for more.
+    A device counts as so many places as pictures fit into a pass: Allen and Cunneen's M/G/c. And
+    who comes during a pass first waits for its end. Close for one worker, rather too much for more.
 
     Args:
         pictures: arriving a second, at random (Poisson).
@@ -62,8 +86,9 @@ def wait(
         count: workers.
         variation: of the number of crops, squared: variance / mean².
     """
-    places = count * device.batch
-    offered = pictures * crops * device.seconds  # places that are taken, on average
+    together = max(1, device.batch // crops)  # pictures in a pass
+    places, seconds = count * together, together * crops / device.rate
+    offered = pictures * seconds  # places that are taken, on average
     if offered >= places:
         return math.inf
     blocked = 1.0  # Erlang B, by its recursion
@@ -71,23 +96,22 @@ def wait(
         blocked = offered * blocked / (place + offered * blocked)
     load = offered / places
     waiting = blocked / (1 - load * (1 - blocked))  # Erlang C
-    queued = waiting * device.seconds / (places - offered) * (1 + variation) / 2
+    queued = waiting * seconds / (places - offered) * (1 + variation) / 2
     # A pass is under way with probability 1 - e^-λs, were it never full. Of several devices the
     # first to be free may come sooner, but their passes tend to fall together.
     busy = -math.expm1(-pictures * device.seconds / count) if device.batch > 1 else 0.0
     return queued + busy * device.seconds / 2
 
 
-def memory(pictures: float, retention: float, size: float, record: float) -> float:
+def memory(pictures: float, retention: float, picture: Picture) -> float:
     """Bytes of `maxmemory` for `pictures`/s that are kept for `retention` seconds.
 
     Args:
         pictures: a second.
         retention: s.
-        size: bytes of picture and masks.
-        record: bytes of the record, which stays twice as long.
+        picture: what each is like; its record stays twice as long.
     """
-    return pictures * retention * (size + 2 * record) / FILL
+    return pictures * retention * (picture.size + RECORD) / FILL
 
 
 def simulate(pictures: float, device: Device, count: int, arrivals: int, seed: int) -> float:
@@ -113,6 +137,45 @@ def _leave(free: list[float], waiting: list[float], waits: list[float], device: 
     del waiting[: len(batch)]
     waits += [start - came for came in batch]
     free[which] = start + device.seconds
+
+
+# -- the tables -----------------------------------------------------------------------------------
+
+
+def tables() -> str:
+    """Those of docs/capacity.md, in Markdown."""
+    rows = [
+        "| picture | crops | one detection | 1 picture/s, 1 h | 1 picture/s, 24 h | 2 GB hold |",
+        "|---|---|---|---|---|---|",
+    ]
+    for picture in PICTURES:
+        hour, day = memory(1, 3600, picture), memory(1, 86_400, picture)
+        held = 2e9 / memory(1, 1, picture)
+        rows.append(
+            f"| {picture.name} | {picture.crops} | {picture.size / 1e3:.0f} kB "
+            f"| {_bytes(hour)} | {_bytes(day)} | {held:,.0f} |"
+        )
+    rows += [
+        "",
+        "| pictures/s | crops/s | workers, the CPU | mean wait | workers, the GPU | mean wait "
+        "| Redis, 1 h | Redis, 24 h |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for rate in (0.1, 1, 10, 100, 1000, 10_000):
+        cells = [f"{rate:,g}", f"{rate * TYPICAL.crops:,g}"]
+        for device in (CPU, GPU):
+            count = workers(rate, TYPICAL.crops, device)
+            seconds = wait(rate, TYPICAL.crops, device, count)
+            cells += [f"{count:,}", "< 0.01 s" if seconds < 0.01 else f"{seconds:.2f} s"]
+        cells += [_bytes(memory(rate, retention, TYPICAL)) for retention in (3600, 86_400)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _bytes(number: float) -> str:
+    """Two digits that count."""
+    digits = round(number, 1 - math.floor(math.log10(number)))
+    return f"{digits / 1e9:,g} GB" if digits < 1e12 else f"{digits / 1e12:,g} TB"
 
 
 # -- measuring ------------------------------------------------------------------------------------
@@ -208,7 +271,9 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=["tables", "measure"], default="tables")
     parser.add_argument("--seconds", type=float, default=30, help="at each arrival rate")
     options = parser.parse_args()
-    if options.part == "measure":
+    if options.part == "tables":
+        print(tables())
+    else:
         measure_bytes([(512, 512), (1024, 768), (1600, 1200), (4000, 3000)])
         measure_wait([0.3, 0.6, 0.8], options.seconds)
 

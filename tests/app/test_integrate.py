@@ -22,7 +22,7 @@ BLOCKS = [
     for block in re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 ]
 (PROGRAM,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-PICTURES = 30
+PICTURES = 13
 
 
 def shell(commands: list[str], folder: Path, **environment: str) -> str:

@@ -1,0 +1,367 @@
+"""The API: what a submit, a wait and a heat map cost, with whom it compares, what it keeps.
+
+    python -m benchmarks.api                 # all five parts; litserve needs the extra `bench`
+    python -m benchmarks.api submit overlay  # some of: submit, wait, litserve, overlay, memory
+
+Real processes, each as it is deployed: Redis, API, worker, and the caller in this one.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+import uvloop
+from fastapi import FastAPI, Request
+
+from app.embedded import private_redis
+from app.store import connect
+from tests.app.replica import Replica, replicas
+from tests.conftest import encode, free_port, photo
+
+SUBMIT_BAR = 400  # uploads/s
+WAIT_BAR = 20  # ms over the model's own time, p50
+LITSERVE_BAR = 0.8  # of its requests/s
+FIRST_BAR, CACHED_BAR = 60, 5  # ms, p95
+CONNECTIONS = 16
+MODEL_SECONDS = 0.1  # of the model that only takes time
+_BOUNDARY = "benchmark"
+_START_TIMEOUT = 120  # s
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+def plain() -> FastAPI:
+    """An API that only reads the body."""
+    api = FastAPI()
+
+    @api.post("/v1/detections")
+    async def read(request: Request) -> dict[str, int]:
+        return {"bytes": len(await request.body())}
+
+    return api
+
+
+def litserve(port: int) -> None:
+    """LitServe around a model that does nothing."""
+    from litserve import LitAPI, LitServer
+
+    class Nothing(LitAPI):
+        def setup(self, device):
+            pass
+
+        def decode_request(self, request):
+            return request["input"]
+
+        def predict(self, x):
+            return x
+
+        def encode_response(self, output):
+            return {"output": output}
+
+    server = LitServer(Nothing(), accelerator="cpu", workers_per_device=1)
+    server.run(port=port, generate_client_file=False, log_level="error")
+
+
+def worker(url: str, seconds: str) -> None:
+    """A batch worker whose model takes some time; none at all, and it does not decode either."""
+    from benchmarks.worker import NoModel, SlowModel, batch_worker
+    from worker.processing import Processor
+
+    busy = float(seconds)
+    made = batch_worker(url, Processor if busy else NoModel, SlowModel(busy), 32)
+    made.work(logging_level="ERROR")
+
+
+@contextlib.contextmanager
+def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process of this module."""
+    program = f"import sys; from benchmarks.api import *; {code}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@contextlib.contextmanager
+def service(seconds: float | None = None, **environment: str) -> Iterator[tuple[Replica, str]]:
+    """Redis and an API, with a worker if its model's time is given."""
+    settings = {"GAMMA_CACHE": "false", "GAMMA_QUEUE_LIMIT": "1000000", **environment}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        url, _ = stack.enter_context(private_redis(folder / "redis", 6 * 2**30))
+        (api,) = stack.enter_context(replicas(url, folder, 1, **settings))
+        if seconds is not None:
+            stack.enter_context(python("worker(*sys.argv[1:])", url, str(seconds)))
+            until(lambda: httpx2.get(f"{api.url}/readyz").status_code == 200)
+        yield api, url
+
+
+def until(holds) -> None:
+    """Wait for a process that starts."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        with contextlib.suppress(httpx2.TransportError):
+            if holds():
+                return
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.1)
+
+
+# -- the caller -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of many requests: answers a second, and sorted latencies in ms."""
+
+    rate: float
+    latencies: list[float]
+
+    def at(self, share: float) -> float:
+        """A quantile of the latencies."""
+        return self.latencies[int((len(self.latencies) - 1) * share)]
+
+    def __str__(self) -> str:
+        return f"{self.rate:7.0f}/s   p50 {self.at(0.5):6.1f} ms   p99 {self.at(0.99):6.1f} ms"
+
+
+def upload(picture: bytes, serial: int, *headers: str) -> bytes:
+    """A POST of a picture that is not like the others: eight bytes after its end."""
+    body = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    body += picture + serial.to_bytes(8, "big") + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return post("/v1/detections", f"multipart/form-data; boundary={_BOUNDARY}", body, *headers)
+
+
+def post(path: str, content_type: str, body: bytes, *headers: str) -> bytes:
+    """A request as it goes over the wire."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: benchmark",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def load(port: int, requests: Iterable[bytes], connections: int = CONNECTIONS) -> Load:
+    """Send all requests, each connection one after the other."""
+    return uvloop.run(_load(port, iter(requests), connections))
+
+
+async def _load(port: int, requests: Iterator[bytes], connections: int) -> Load:
+    latencies: list[float] = []
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for request in requests:
+            started = time.perf_counter()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            await reader.readexactly(int(length))
+            latencies.append((time.perf_counter() - started) * 1e3)
+            if head[9:10] != b"2":
+                raise RuntimeError(head.decode())
+        writer.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return Load(len(latencies) / (time.perf_counter() - started), sorted(latencies))
+
+
+def uploads(picture: bytes, count: int, *headers: str) -> Iterator[bytes]:
+    """So many uploads, each made when it is needed."""
+    first = next(_serials) * 10**9
+    return (upload(picture, first + number, *headers) for number in range(count))
+
+
+_serials = itertools.count()
+
+
+def picture_of(size: int) -> bytes:
+    """A JPEG of about so many bytes."""
+    sides = range(64, 4096, 16)
+    return next(data for side in sides if len(data := encode(photo(side, side))) >= size)
+
+
+# -- the parts ------------------------------------------------------------------------------------
+
+
+def submit(options: argparse.Namespace) -> None:
+    """Uploads/s of one API process, beside one that only reads; then behind a long queue."""
+    picture = picture_of(100_000)
+    port = free_port()
+    uvicorn = f"import uvicorn; uvicorn.run(plain(), port={port}, log_level='error')"
+    with service() as (api, url), python(uvicorn):
+        until(lambda: httpx2.get(f"http://127.0.0.1:{port}/docs").status_code == 200)
+        for each in (port, api.port):
+            load(each, uploads(picture, options.uploads // 10))
+        reads, ours = [], []
+        for _ in range(options.turns):
+            reads.append(load(port, uploads(picture, options.uploads)))
+            ours.append(load(api.port, uploads(picture, options.uploads)))
+        small = encode(photo(16, 16))
+        redis = connect(url)
+        redis.flushall()
+        empty = load(api.port, uploads(picture, options.uploads // 2))
+        load(api.port, uploads(small, options.queued))
+        waiting = redis.llen("rq:queue:gamma")
+        full = load(api.port, uploads(picture, options.uploads // 2))
+    best, read = (max(found, key=lambda one: one.rate) for found in (ours, reads))
+    print(f"\nsubmit: JPEGs of {len(picture)} bytes, {CONNECTIONS} connections, one API process")
+    print(f"  plain FastAPI, reads the body  {read}")
+    print(f"  ours, stores and queues        {best}   ratio {best.rate / read.rate:.2f}")
+    print(f"  bar {SUBMIT_BAR} uploads/s: {met(best.rate >= SUBMIT_BAR)}")
+    print(f"  while few wait                 {empty}")
+    print(f"  while {waiting} wait and more      {full}")
+
+
+def wait(options: argparse.Namespace) -> None:
+    """What a waiting POST takes beside the model, at low load."""
+    picture = encode(photo(512, 512))
+    over = []
+    with service(MODEL_SECONDS) as (api, _), api.client() as client:
+        for number in range(options.waits):
+            started = time.perf_counter()
+            answer = client.post(
+                "/v1/detections",
+                files={"file": picture + number.to_bytes(8, "big")},
+                headers={"Prefer": "wait=30"},
+            )
+            total = time.perf_counter() - started
+            over.append((total - answer.json()["timings"]["forward"]) * 1e3)
+    over.sort()
+    p50 = statistics.median(over)
+    print(f"\nwait: one caller, 512 x 512, a model that takes {MODEL_SECONDS * 1e3:.0f} ms")
+    print(
+        f"  over the model's own time: p50 {p50:.1f} ms, p95 {over[int(len(over) * 0.95)]:.1f} ms"
+    )
+    print(f"  bar {WAIT_BAR} ms: {met(p50 <= WAIT_BAR)}")
+
+
+def against_litserve(options: argparse.Namespace) -> None:
+    """Waiting POSTs with a model that does nothing, whole service, beside LitServe."""
+    port = free_port()
+    small = encode(photo(32, 32))
+    number = post("/predict", "application/json", json.dumps({"input": 1.0}).encode())
+    theirs, ours = [], []
+    with service(0) as (api, _), python("litserve(int(sys.argv[1]))", str(port)):
+        until(lambda: httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 200)
+        for _ in range(options.turns):
+            theirs.append(load(port, itertools.repeat(number, options.requests)))
+            ours.append(load(api.port, uploads(small, options.requests, "Prefer: wait=30")))
+    best, their = (max(found, key=lambda one: one.rate) for found in (ours, theirs))
+    ratio = best.rate / their.rate
+    print(f"\nlitserve: a model that does nothing, {CONNECTIONS} connections")
+    print(f"  LitServe, a number in JSON     {their}")
+    print(f"  ours, a picture, durable       {best}   ratio {ratio:.2f}")
+    print(f"  bar {LITSERVE_BAR}: {met(ratio >= LITSERVE_BAR)}")
+
+
+def overlay(options: argparse.Namespace) -> None:
+    """Heat maps of a megapixel: made, asked for again, and blended with the picture."""
+    tags = {"first": [], "cached": [], "composite": []}
+    with service(0.01) as (api, _), api.client() as client:
+        path = client.post(
+            "/v1/detections",
+            files={"file": encode(photo(1000, 1000))},
+            headers={"Prefer": "wait=60"},
+        ).json()["masks"]["ai"]["overlay_url"]
+        for number in range(options.overlays + 5):
+            query = {"opacity": 0.2 + number / 1000}
+
+            def ask(kind, status, headers=None, query=query, **more):
+                started = time.perf_counter()
+                answer = client.get(path, params={**query, **more}, headers=headers)
+                tags[kind].append((time.perf_counter() - started) * 1e3)
+                assert answer.status_code == status, answer.text
+                return answer
+
+            tag = ask("first", 200).headers["etag"]
+            ask("cached", 304, {"If-None-Match": tag})
+            ask("composite", 200, composite="true")
+    print(f"\noverlay: 1000 x 1000, {options.overlays} times each")
+    p95 = {}
+    for kind, times in tags.items():
+        times = sorted(times[5:])
+        p95[kind] = times[int(len(times) * 0.95)]
+        print(f"  {kind:10} p50 {statistics.median(times):6.1f} ms   p95 {p95[kind]:6.1f} ms")
+    print(f"  bar {FIRST_BAR} ms first: {met(p95['first'] <= FIRST_BAR)}", end=", ")
+    print(f"{CACHED_BAR} ms cached: {met(p95['cached'] <= CACHED_BAR)}")
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Resident memory of the API over many uploads; Redis forgets them meanwhile."""
+    picture = picture_of(100_000)
+    with service() as (api, url):
+        process = psutil.Process(api.process.pid)
+        redis = connect(url)
+        seen = [process.memory_info().rss / 2**20]
+        for _ in range(10):
+            load(api.port, uploads(picture, options.memory // 10))
+            seen.append(process.memory_info().rss / 2**20)
+            redis.flushall()
+    growth = seen[-1] - seen[2]
+    print(f"\nmemory: MiB of the API, at first and after each tenth of {options.memory} uploads")
+    print("  " + ", ".join(f"{one:.0f}" for one in seen), end="; ")
+    print(f"from the second tenth to the last {growth:+.1f}")
+
+
+def met(fine: bool) -> str:
+    """How a bar is reported."""
+    return "met" if fine else "MISSED"
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parts = {
+        "submit": submit,
+        "wait": wait,
+        "litserve": against_litserve,
+        "overlay": overlay,
+        "memory": memory,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*parts, []])
+    parser.add_argument("--turns", type=int, default=3, help="turns of which the best counts")
+    parser.add_argument("--uploads", type=int, default=2000, help="a turn (submit)")
+    parser.add_argument("--queued", type=int, default=10_000, help="that wait (submit)")
+    parser.add_argument("--waits", type=int, default=100, help="requests (wait)")
+    parser.add_argument("--requests", type=int, default=2000, help="a turn (litserve)")
+    parser.add_argument("--overlays", type=int, default=100, help="requests of a kind (overlay)")
+    parser.add_argument("--memory", type=int, default=10_000, help="uploads (memory)")
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}"
+    )
+    for part in options.parts or parts:
+        parts[part](options)
+
+
+if __name__ == "__main__":
+    main()
