@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,46 +57,21 @@ def plain() -> FastAPI:
     return api
 
 
-def litserve(port: int) -> None:
-    """LitServe around a model that does nothing."""
-    from litserve import LitAPI, LitServer
-
-    class Nothing(LitAPI):
-        def setup(self, device):
-            pass
-
-        def decode_request(self, request):
-            return request["input"]
-
-        def predict(self, x):
-            return x
-
-        def encode_response(self, output):
-            return {"output": output}
-
-    server = LitServer(Nothing(), accelerator="cpu", workers_per_device=1)
-    server.run(port=port, generate_client_file=False, log_level="error")
-
-
-def worker(url: str, seconds: str) -> None:
+def worker(url: str, seconds: float) -> None:
     """A batch worker whose model takes some time; none at all, and it does not decode either."""
     from benchmarks.worker import NoModel, SlowModel, batch_worker
     from worker.processing import Processor
 
-    busy = float(seconds)
-    made = batch_worker(url, Processor if busy else NoModel, SlowModel(busy), 32)
+    made = batch_worker(url, Processor if seconds else NoModel, SlowModel(seconds), 32)
     made.work(logging_level="ERROR")
 
 
 @contextlib.contextmanager
-def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process of this module."""
-    program = f"import sys; from benchmarks.api import *; {code}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL
-    )
+def python(*arguments: str) -> Iterator[None]:
+    """Another process."""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     try:
-        yield process
+        yield
     finally:
         process.terminate()
         process.wait(60)
@@ -110,7 +86,8 @@ def service(seconds: float | None = None, **environment: str) -> Iterator[tuple[
         url, _ = stack.enter_context(private_redis(folder / "redis", 6 * 2**30))
         (api,) = stack.enter_context(replicas(url, folder, 1, **settings))
         if seconds is not None:
-            stack.enter_context(python("worker(*sys.argv[1:])", url, str(seconds)))
+            code = f"from benchmarks.api import worker; worker({url!r}, {seconds})"
+            stack.enter_context(python("-c", code))
             until(lambda: httpx2.get(f"{api.url}/readyz").status_code == 200)
         yield api, url
 
@@ -215,8 +192,8 @@ def submit(options: argparse.Namespace) -> None:
     """Uploads/s of one API process, beside one that only reads; then behind a long queue."""
     picture = picture_of(100_000)
     port = free_port()
-    uvicorn = f"import uvicorn; uvicorn.run(plain(), port={port}, log_level='error')"
-    with service() as (api, url), python(uvicorn):
+    uvicorn = ("-m", "uvicorn", "--factory", "benchmarks.api:plain", "--log-level", "error")
+    with service() as (api, url), python(*uvicorn, "--port", str(port)):
         until(lambda: httpx2.get(f"http://127.0.0.1:{port}/docs").status_code == 200)
         for each in (port, api.port):
             load(each, uploads(picture, options.uploads // 10))
@@ -237,13 +214,14 @@ def submit(options: argparse.Namespace) -> None:
     print(f"  ours, stores and queues        {best}   ratio {best.rate / read.rate:.2f}")
     print(f"  bar {SUBMIT_BAR} uploads/s: {met(best.rate >= SUBMIT_BAR)}")
     print(f"  while few wait                 {empty}")
-    print(f"  while {waiting} wait and more      {full}")
+    print(f"  while {waiting:6} wait and more  {full}")
 
 
 def wait(options: argparse.Namespace) -> None:
     """What a waiting POST takes beside the model, at low load."""
     picture = encode(photo(512, 512))
-    over = []
+    over: list[float] = []
+    parts = defaultdict(list)
     with service(MODEL_SECONDS) as (api, _), api.client() as client:
         for number in range(options.waits):
             started = time.perf_counter()
@@ -253,13 +231,15 @@ def wait(options: argparse.Namespace) -> None:
                 headers={"Prefer": "wait=30"},
             )
             total = time.perf_counter() - started
-            over.append((total - answer.json()["timings"]["forward"]) * 1e3)
+            timings = answer.json()["timings"]
+            over.append((total - timings["forward"]) * 1e3)
+            for name in ("queued", "decode", "encode"):
+                parts[name].append(timings[name] * 1e3)
     over.sort()
-    p50 = statistics.median(over)
+    p50, p95 = statistics.median(over), over[int(len(over) * 0.95)]
+    shown = ", ".join(f"{name} {statistics.median(ms):.1f}" for name, ms in parts.items())
     print(f"\nwait: one caller, 512 x 512, a model that takes {MODEL_SECONDS * 1e3:.0f} ms")
-    print(
-        f"  over the model's own time: p50 {p50:.1f} ms, p95 {over[int(len(over) * 0.95)]:.1f} ms"
-    )
+    print(f"  over the model's own time: p50 {p50:.1f} ms, p95 {p95:.1f} ms; of it {shown} ms")
     print(f"  bar {WAIT_BAR} ms: {met(p50 <= WAIT_BAR)}")
 
 
@@ -269,7 +249,7 @@ def against_litserve(options: argparse.Namespace) -> None:
     small = encode(photo(32, 32))
     number = post("/predict", "application/json", json.dumps({"input": 1.0}).encode())
     theirs, ours = [], []
-    with service(0) as (api, _), python("litserve(int(sys.argv[1]))", str(port)):
+    with service(0) as (api, _), python("-m", "benchmarks.empty_litserve", str(port)):
         until(lambda: httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 200)
         for _ in range(options.turns):
             theirs.append(load(port, itertools.repeat(number, options.requests)))
