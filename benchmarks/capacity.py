@@ -71,9 +71,7 @@ def workers(pictures: float, crops: int, device: Device) -> int:
     return math.ceil(pictures * crops / (LOAD * device.rate))
 
 
-def wait(
-    pictures: float, crops: int, device: Device, count: int, variation: float = 0.0
-) -> float:
+def wait(pictures: float, crops: int, device: Device, count: int, variation: float = 0.0) -> float:
     """Mean seconds from the upload to the forward pass; infinite if they do not keep up.
 
     A device counts as so many places as pictures fit into a pass: Allen and Cunneen's M/G/c. And
