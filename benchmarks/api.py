@@ -59,17 +59,31 @@ def plain() -> FastAPI:
 
 def worker(url: str, seconds: float) -> None:
     """A batch worker whose model takes some time; none at all, and it does not decode either."""
+    import torch
+
     from benchmarks.worker import NoModel, SlowModel, batch_worker
+    from model.engine import CropOutputs
     from worker.processing import Processor
 
-    made = batch_worker(url, Processor if seconds else NoModel, SlowModel(seconds), 32)
+    class Patchy(SlowModel):
+        """Its masks are worth drawing."""
+
+        def forward(self, tiles):
+            found = super().forward(tiles)
+            masks = torch.randn(len(tiles), 1, 16, 16).mul(3)
+            masks = torch.nn.functional.interpolate(masks, size=(128, 128), mode="bicubic")[:, 0]
+            return CropOutputs(found.logits, masks, masks)
+
+    made = batch_worker(url, Processor if seconds else NoModel, Patchy(seconds), 32)
     made.work(logging_level="ERROR")
 
 
 @contextlib.contextmanager
 def python(*arguments: str) -> Iterator[None]:
     """Another process."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield
     finally:
@@ -214,7 +228,7 @@ def submit(options: argparse.Namespace) -> None:
     print(f"  ours, stores and queues        {best}   ratio {best.rate / read.rate:.2f}")
     print(f"  bar {SUBMIT_BAR} uploads/s: {met(best.rate >= SUBMIT_BAR)}")
     print(f"  while few wait                 {empty}")
-    print(f"  while {waiting:6} wait and more  {full}")
+    print(f"  behind {waiting:6} that wait      {full}")
 
 
 def wait(options: argparse.Namespace) -> None:
