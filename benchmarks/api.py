@@ -81,9 +81,7 @@ def worker(url: str, seconds: float) -> None:
 @contextlib.contextmanager
 def python(*arguments: str) -> Iterator[None]:
     """Another process."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
