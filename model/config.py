@@ -13,7 +13,7 @@ Heads = Literal["none", "manipulation", "ai", "both"]
 CrossAttention = Literal["none", "forward", "dual", "reverse"]
 KeyValue = Literal["tokens", "pooled"]
 Pooling = Literal["mean", "max", "top3"]
-Input = Literal["rgb", "residual"]
+Input = Literal["rgb", "cooccurrence"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "backbone": ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"),
@@ -21,7 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "cross_attention": ("none", "forward", "dual", "reverse"),
     "key_value": ("tokens", "pooled"),
     "pooling": ("mean", "max", "top3"),
-    "input": ("rgb", "residual"),
+    "input": ("rgb", "cooccurrence"),
 }
 _NARROW_BACKBONES = ("mit_b0", "mit_b1")  # SegFormer decodes these at 256 channels, others at 768
 _HEAD_NAMES: dict[str, tuple[str, ...]] = {
@@ -84,10 +84,10 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         trained: Whether the weights come from training.
         crop_size: Side in pixels of the square crops that the network is served with.
         input: What the encoder sees of a crop: `rgb`, its normalised colours, as in the paper; or
-            `residual`, what a colour differs from its 3 x 3 mean, cut off at `residual_limit`.
-            Content is nearly absent from it, so that low-level traces can be learned from
-            random weights; large differences are edges, not traces.
-        residual_limit: Largest difference, in levels of 0 to 255; it becomes 1.
+            `cooccurrence`, learned vectors of how neighbouring pixels differ
+            (`model.cooccurrence`). Content is nearly absent from these, so that an encoder
+            finds low-level traces without having learned from millions of pictures before.
+        input_channels: Length of these vectors.
         image_mean: Mean per RGB channel of pictures scaled to [0, 1].
         image_std: Standard deviation per RGB channel, likewise.
         pooling: How the logits of a picture's tiles become one, as validation has chosen: `mean`
@@ -114,7 +114,7 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     trained: bool = False
     crop_size: int = 512
     input: Input = "rgb"
-    residual_limit: float = 8.0
+    input_channels: int = 32
     image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
     pooling: Pooling = "mean"
@@ -136,7 +136,7 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def _check_numbers(self) -> None:
-        for name in ("decoder_channels", "output_channels", "temperature", "residual_limit"):
+        for name in ("decoder_channels", "output_channels", "temperature", "input_channels"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive")
         for name in ("classification_weight", "ai_weight", "manipulation_weight"):

@@ -27,18 +27,20 @@ _MIT: dict[str, dict[str, Any]] = {
 }
 
 
-def build_encoder(backbone: str) -> PreTrainedModel:
+def build_encoder(backbone: str, channels: int = 3) -> PreTrainedModel:
     """Build an encoder with freshly drawn weights.
 
     Args:
         backbone: A backbone of `GammaConfig`.
+        channels: Channels of what it sees.
 
     Returns:
         `SegformerModel` (MiT) or `PvtV2Model`; `config.hidden_sizes` gives C_1...C_4.
     """
     if backbone == "pvt_v2_b2":
-        return PvtV2Model(PvtV2Config(depths=(3, 4, 6, 3), hidden_sizes=_WIDE))
-    return SegformerModel(SegformerConfig(**_MIT[backbone]))
+        config = PvtV2Config(num_channels=channels, depths=(3, 4, 6, 3), hidden_sizes=_WIDE)
+        return PvtV2Model(config)
+    return SegformerModel(SegformerConfig(num_channels=channels, **_MIT[backbone]))
 
 
 def encode(encoder: PreTrainedModel, pixel_values: Tensor) -> list[Tensor]:
@@ -49,7 +51,7 @@ def encode(encoder: PreTrainedModel, pixel_values: Tensor) -> list[Tensor]:
 
     Args:
         encoder: What `build_encoder` returned.
-        pixel_values: Normalised pictures (B, 3, H, W).
+        pixel_values: Normalised pictures (B, 3, H, W), or what stands for them (B, C, H, W).
 
     Returns:
         Four maps (B, ceil(H/r_i), ceil(W/r_i), C_i), r = 4, 8, 16, 32.
@@ -80,7 +82,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _encode_mit(encoder: SegformerModel, pixel_values: Tensor) -> list[Tensor]:
     features: list[Tensor] = []
-    x = pixel_values.contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
+    x = pixel_values.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
     stages: Any = encoder.stages
     for stage in stages:
         embedding = stage.patch_embeddings

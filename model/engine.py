@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from model.config import GammaConfig
 from model.network import GammaModel, MergedHead
@@ -148,24 +147,20 @@ class Scaling(NamedTuple):
     """Of the channels (3,)."""
     std: Tensor
     """Of the channels (3,)."""
-    residual_limit: float | None
-    """Largest difference from the local mean; None: the colours themselves are taken."""
 
 
 def scaling(config: GammaConfig, device: torch.device) -> Scaling:
     """Read from the config how crops are scaled."""
+    if config.input == "cooccurrence":
+        return Scaling(torch.zeros(3, device=device), torch.ones(3, device=device))
     mean = torch.tensor(config.image_mean, device=device) * 255
     std = torch.tensor(config.image_std, device=device) * 255
-    return Scaling(mean, std, config.residual_limit if config.input == "residual" else None)
+    return Scaling(mean, std)
 
 
 def normalise(tiles: Tensor, scaling: Scaling) -> Tensor:
     """Turn RGB pixels (N, S, S, 3), uint8, into what the network takes: (N, 3, S, S), float32."""
-    if scaling.residual_limit is None:
-        return ((tiles.float() - scaling.mean) / scaling.std).permute(0, 3, 1, 2)
-    colours = tiles.permute(0, 3, 1, 2).float()
-    local_mean = F.avg_pool2d(colours, 3, stride=1, padding=1, count_include_pad=False)
-    return ((colours - local_mean) / scaling.residual_limit).clamp_(-1, 1)
+    return ((tiles.float() - scaling.mean) / scaling.std).permute(0, 3, 1, 2)
 
 
 def preferred_dtype(device: torch.device) -> str:

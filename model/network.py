@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from model.config import GammaConfig
+from model.cooccurrence import CooccurrenceInput
 from model.encoder import build_encoder, encode, project
 
 IGNORE = 255
@@ -155,7 +156,10 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Build the network of `config` with freshly drawn weights."""
         super().__init__(config)
         heads = config.head_names
-        self.encoder = build_encoder(config.backbone)
+        self.input = None
+        if config.input == "cooccurrence":
+            self.input = CooccurrenceInput(config.input_channels)
+        self.encoder = build_encoder(config.backbone, config.input_channels if self.input else 3)
         in_channels = tuple(self.encoder.config.hidden_sizes)
         self.decoders = nn.ModuleDict(
             {
@@ -221,7 +225,8 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Compute logits and, for the labels that are given, the loss of equation 6.
 
         Args:
-            pixel_values: Normalised pictures (B, 3, H, W), any H and W from 32.
+            pixel_values: Normalised pictures (B, 3, H, W), any H and W from 32; for the input
+                `cooccurrence` their RGB levels, 0 to 255.
             labels: 1 for AI-generated pictures, 0 for others (B,).
             ai_labels: 1 for pixels made by a network, 0 for others, IGNORE for pixels that do
                 not supervise the head (B, H, W).
@@ -233,6 +238,8 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """
         if merged is None:
             merged = self.merge()
+        if self.input is not None:
+            pixel_values = self.input(pixel_values)  # (B, C_in, H, W)
         features = encode(self.encoder, pixel_values)  # 4 x (B, H/r_i, W/r_i, C_i)
         tokens = features[-1].flatten(1, 2)  # (B, N, C_4)
         cls = self.cls_projection(tokens.mean(1))  # (B, C_dec), equation 5

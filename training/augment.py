@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.changes import ALIGNED_QUALITY
 from training.config import AugmentSettings
 
 Picture = NDArray[np.uint8]
@@ -48,6 +49,8 @@ class Augmentation:
     """Quality of an earlier compression, and where its grid lies: rows and columns, 0 to 15."""
     scale: float | None = None
     """Factor of another size."""
+    full_chroma: bool = False
+    """Whether compressions keep the chroma's resolution."""
 
 
 def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
@@ -67,16 +70,21 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
     top, left = rng.integers(0, GRID, 2).tolist()
     first = int(rng.integers(low, high + 1)), top, left
     smallest, largest = np.log(settings.scale)
+    aligned, full_chroma = rng.random(2)
+    if aligned < settings.aligned:
+        quality = ALIGNED_QUALITY
+    compression = settings.probability if settings.compression is None else settings.compression
     return Augmentation(
         jitter=(1 + b, 1 + c, 1 + s, hue) if jitters < settings.jitter else None,
         sigma=sigma if blurs < settings.probability else None,
-        quality=quality if compresses < settings.probability else None,
+        quality=quality if compresses < compression else None,
         encoder="cv2" if by_cv2 < 0.5 else "pil",
         flip=bool(flips < settings.flip),
         earlier=first if earlier < settings.earlier_jpeg else None,
         scale=float(np.exp(smallest + place * (largest - smallest)))
         if rescaled < settings.rescale
         else None,
+        full_chroma=bool(full_chroma < settings.full_chroma),
     )
 
 
@@ -96,7 +104,7 @@ def apply_history(
     if augmentation.earlier is not None:
         quality, top, left = augmentation.earlier
         wider = cv2.copyMakeBorder(picture, top, 0, left, 0, cv2.BORDER_REFLECT)
-        picture = _compress(np.asarray(wider, np.uint8), quality, augmentation.encoder)[top:, left:]
+        picture = _compress(np.asarray(wider, np.uint8), quality, augmentation)[top:, left:]
     if augmentation.scale is not None:
         height, width = (max(1, round(side * augmentation.scale)) for side in region.shape)
         how = cv2.INTER_AREA if augmentation.scale < 1 else cv2.INTER_CUBIC
@@ -124,18 +132,22 @@ def apply_photometric(picture: Picture, augmentation: Augmentation) -> Picture:
             np.uint8,
         )
     if augmentation.quality is not None:
-        picture = _compress(picture, augmentation.quality, augmentation.encoder)
+        picture = _compress(picture, augmentation.quality, augmentation)
     return picture
 
 
-def _compress(picture: Picture, quality: int, encoder: str) -> Picture:
-    """Through a JPEG with halved chroma and back."""
-    if encoder == "cv2":
+def _compress(picture: Picture, quality: int, augmentation: Augmentation) -> Picture:
+    """Through a JPEG and back."""
+    if augmentation.encoder == "cv2":
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        if augmentation.full_chroma:
+            options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        _, data = cv2.imencode(".jpg", bgr, options)
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
+    chroma = "4:4:4" if augmentation.full_chroma else "4:2:0"
+    Image.fromarray(picture).save(stream, "JPEG", quality=quality, subsampling=chroma)
     return np.asarray(Image.open(stream))
 
 

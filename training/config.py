@@ -77,8 +77,15 @@ class AugmentSettings(_Section):
     does not say which it takes."""
     blur_sigma: Annotated[float, Field(gt=0, le=4)] = 3.0
     """Largest standard deviation of the blur, pixels."""
+    compression: Share | None = None
+    """Probability of the compression alone; unset: `probability`, as theirs."""
     jpeg_quality: tuple[int, int] = (30, 100)
     """Lowest and highest quality of the compression, each as likely."""
+    aligned: Share = 0.0
+    """Part of the compressions that are of quality 96 instead: what pictures are aligned to when
+    they are measured (section 3.1 of the paper)."""
+    full_chroma: Share = 0.0
+    """Part of the compressions that do not halve the chroma's resolution; theirs all do."""
     flip: Share = 0.5
     """Probability of a mirror image."""
     earlier_jpeg: Share = 0.0
@@ -126,6 +133,7 @@ class ModelSettings(_Section):
     manipulation_weight: float = 1.0
     crop_size: int = 512
     input: str = "rgb"
+    input_channels: int = 32
 
 
 class StartSettings(_Section):
@@ -136,10 +144,8 @@ class StartSettings(_Section):
     freshly drawn."""
     checkpoint: str = ""
     """A GAMMA checkpoint to start from, instead; its architecture must be the same."""
-    patch_embedding: Literal["drawn", "high_pass"] = "drawn"
-    """How the first convolution starts when the encoder is freshly drawn: `high_pass` kernels see
-    the picture minus its 3×3 mean, 20 times enlarged, so that low-level traces are not buried
-    under content."""
+    cooccurrence_crops: Annotated[int, Field(gt=0)] = 24_000
+    """With `model.input = "cooccurrence"`: crops from which its table is learned first."""
     drop_path: Share = 0.1
     """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
 
@@ -202,8 +208,6 @@ class Settings(_Section):
     def _check(self) -> Settings:
         if self.start.encoder and self.start.checkpoint:
             raise ValueError("start.encoder and start.checkpoint exclude each other")
-        if self.start.patch_embedding != "drawn" and (self.start.encoder or self.start.checkpoint):
-            raise ValueError("start.patch_embedding is for an encoder that is freshly drawn")
         return self
 
 

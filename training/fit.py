@@ -20,7 +20,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging as library_logging
 
 from model.engine import preferred_dtype
-from training import network
+from training import cooccurrence, network
 from training.callbacks import Flow, LogFile, ProgressBar, accuracies
 from training.config import ConfigError, Settings, differences, load, save
 from training.data.labels import Kind
@@ -81,7 +81,8 @@ def fit(
     if (run / CONFIG_FILE).exists() and not resume:
         raise ConfigError(f"{run}: holds a run already; go on with --resume or choose another")
     arguments = _arguments(settings, run)
-    trainer = _make_trainer(settings, run, arguments, console)
+    last = next(reversed(list_checkpoints(run)), None)
+    trainer = _make_trainer(settings, run, arguments, console, fresh=last is None)
     flow, bar = Flow(trainer, settings, console), ProgressBar(console)
     trainer.remove_callback(PrinterCallback)
     for callback in (flow, LogFile(run), bar):
@@ -90,7 +91,6 @@ def fit(
         with arguments.distributed_state.main_process_first():
             if arguments.should_save:
                 _open_run(settings, run, console)
-        last = next(reversed(list_checkpoints(run)), None)
         if arguments.should_save:
             trainer.add_callback(_tensorboard(run, last))
             if resume:
@@ -110,7 +110,12 @@ def fit(
 
 
 def _make_trainer(
-    settings: Settings, run: Path, arguments: TrainingArguments, console: Console
+    settings: Settings,
+    run: Path,
+    arguments: TrainingArguments,
+    console: Console,
+    *,
+    fresh: bool,
 ) -> GammaTrainer:
     """Read the rows, build the network, and put them together."""
     data = settings.data
@@ -130,6 +135,8 @@ def _make_trainer(
     if arguments.should_save:
         _describe(pictures, chosen_by, console)
     model = network.build(settings)
+    if model.input is not None and fresh and not settings.start.checkpoint:
+        model.input.table.data.copy_(cooccurrence.learn(pictures, settings, console))
     if arguments.world_size > 1:
         network.synchronise_batch_norm(model, arguments.device)
     return GammaTrainer(

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model import checkpoint
 from model.config import GammaConfig
@@ -15,7 +14,6 @@ from model.network import GammaModel
 from training.config import ConfigError, Settings
 
 _LIBRARY_DROP_PATH = 0.1  # largest rate that the library's encoders are built with
-_RESIDUAL_GAIN = 20.0
 
 
 def build(settings: Settings) -> GammaModel:
@@ -30,8 +28,8 @@ def build(settings: Settings) -> GammaModel:
             model = GammaModel(GammaConfig(**settings.model.model_dump(), trained=True))
         except ValueError as error:
             raise ConfigError(f"model: {error}") from error
-        if settings.start.patch_embedding == "high_pass":
-            start_high_pass(model)
+        if model.input is not None:
+            start_averaging(model)
     try:
         if settings.start.encoder:
             checkpoint.load_backbone(model, settings.start.encoder)
@@ -47,25 +45,18 @@ def build(settings: Settings) -> GammaModel:
 
 
 @torch.no_grad()
-def start_high_pass(model: GammaModel) -> None:
-    """Let the first convolution see the picture minus its local mean.
+def start_averaging(model: GammaModel) -> None:
+    """Let the first convolution begin with the local means of what it sees.
 
-    Its kernels become (5×5 as drawn) * (unit pulse - 3×3 mean), which is 7×7: the same as drawn
-    kernels on that residual, enlarged. They have zero mean, so flat areas give nothing.
+    Of co-occurrences means are what counts, and as drawn it would mix them with their details.
 
     Args:
-        model: A network whose first convolution is 7×7 on RGB; changed in place.
+        model: A network with a table of co-occurrences; its first convolution is changed.
     """
-    stages: Any = model.encoder.stages if hasattr(model.encoder, "stages") else None
-    if stages is None:
-        raise ConfigError(f"start.patch_embedding: not for {model.config.backbone}")
-    kernel = stages[0].patch_embeddings.proj.weight  # (C, 3, 7, 7)
-    inner = kernel[:, :, 1:-1, 1:-1]  # (C, 3, 5, 5)
-    pulse = torch.zeros(3, 3)
-    pulse[1, 1] = 1
-    filters = (pulse - 1 / 9).expand(3, 1, 3, 3)
-    std = torch.tensor(model.config.image_std)[:, None, None]
-    kernel.copy_(_RESIDUAL_GAIN * std * F.conv2d(inner, filters, padding=2, groups=3))
+    kernel = next(m.weight for m in model.encoder.modules() if isinstance(m, nn.Conv2d))
+    outputs, inputs, height, width = kernel.shape
+    channel = torch.arange(outputs)
+    kernel[channel, channel % inputs] += 1 / (height * width)
 
 
 def synchronise_batch_norm(model: GammaModel, device: torch.device) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from model.engine import CropOutputs, DeviceError, InferenceEngine, normalise, scaling
+from model.engine import CropOutputs, DeviceError, InferenceEngine
 from tests.model.textbook import Textbook, assert_agree
 
 
@@ -32,17 +32,6 @@ def test_float32_is_the_textbook_network(model, tiles):
     for name in CropOutputs._fields:
         assert_agree(getattr(outputs, name), expected[name])
         assert getattr(outputs, name).dtype == torch.float32
-
-
-def test_residuals_are_differences_from_the_local_mean(make_model, tiles):
-    config = make_model(crop_size=64, input="residual", residual_limit=20.0).config
-    found = normalise(tiles, scaling(config, torch.device("cpu")))
-    pixels = tiles.double().permute(0, 3, 1, 2)
-    for row, column in ((0, 0), (0, 30), (17, 40), (63, 63)):
-        around = pixels[:, :, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-        expected = (pixels[:, :, row, column] - around.mean((2, 3))) / 20
-        assert_close(found[:, :, row, column].double(), expected.clamp(-1, 1), atol=1e-5, rtol=0)
-    assert found.abs().max() == 1
 
 
 def test_bfloat16_probabilities_stay_close(model, tiles):

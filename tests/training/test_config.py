@@ -33,7 +33,7 @@ def test_the_papers_recipe() -> None:
 def test_the_small_recipe_is_valid() -> None:
     settings = load(CONFIGS / "cpu-small.toml")
     assert settings.data.pairs
-    assert settings.model.input == "residual"
+    assert settings.model.input == "cooccurrence"
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from model import checkpoint
-from tests.conftest import photo
 from training import network
 from training.config import ConfigError, Settings
-from training.trainer import normalise
 
 Configure = Callable[..., Settings]
 
@@ -27,19 +23,15 @@ def test_the_seed_decides_the_weights(configure: Configure) -> None:
     assert any(not torch.equal(values, other[name]) for name, values in first.items())
 
 
-def test_a_high_pass_start_sees_the_enlarged_residual(configure: Configure) -> None:
-    drawn = network.build(configure())
-    model = network.build(configure("start.patch_embedding=high_pass"))
-    picture = torch.from_numpy(np.asarray(photo(48, 48)).copy())
-    pixels = normalise(picture[None], model.config)  # (1, 3, 48, 48)
-    plain = picture.permute(2, 0, 1)[None].float() / 255
-    local_mean = F.avg_pool2d(plain, 3, 1, 1)
-    residual = 20 * (plain - local_mean)
-    stem = drawn.encoder.stages[0].patch_embeddings.proj
-    kernel = F.pad(stem.weight[:, :, 1:-1, 1:-1], (1, 1, 1, 1))
-    expected = F.conv2d(residual, kernel, stride=4, padding=3)
-    ours = model.encoder.stages[0].patch_embeddings.proj(pixels)
-    torch.testing.assert_close(ours[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-4, rtol=0)
+def test_co_occurrences_start_as_local_means(configure: Configure) -> None:
+    drawn = network.build(configure("model.input_channels=4"))
+    model = network.build(configure("model.input=cooccurrence", "model.input_channels=4"))
+    assert drawn.input is None
+    assert model.input is not None
+    kernel = model.encoder.stages[0].patch_embeddings.proj.weight  # (32, 4, 7, 7)
+    means = kernel.mean((2, 3)) * 49
+    expected = torch.eye(4).repeat(8, 1)
+    assert (means - expected).abs().max() < 0.5  # the rest is as drawn
 
 
 def test_a_checkpoint_can_be_started_from(configure: Configure, tmp_path: Path) -> None:
