@@ -110,7 +110,12 @@ class Settings(BaseSettings):
     batch_window: float = Field(
         0.0, description="how long a batch that is not full waits for more crops, s", ge=0, le=10
     )
-    max_tiles: int = Field(64, description="most crops of one picture; beyond, it is shrunk", ge=1)
+    max_tiles: int = Field(
+        64,
+        description="most crops of one picture, of 512 × 512 or as much in smaller ones; "
+        "beyond, it is shrunk",
+        ge=1,
+    )
     decode_threads: int = Field(2, description="threads that decode and encode pictures", ge=1)
     webhook_secrets: Annotated[
         Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)] | None, NoDecode

@@ -24,6 +24,8 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
 """The card's figures for programs; optional."""
+BUILT_IN = Path(__file__).parent / "pretrained"
+"""The checkpoint that comes with the package."""
 
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 

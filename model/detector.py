@@ -18,6 +18,9 @@ from model.regions import MaskSummary, summarise
 from model.views import Crops, Layout, View
 
 
+_FULL_CROP = 512  # pixels; the paper's
+
+
 class Verdict(StrEnum):
     """What a picture is called, by the thresholds of the checkpoint."""
 
@@ -42,7 +45,7 @@ class ModelInfo:
     dtype: str
     thresholds: Thresholds
     checkpoint: str | None
-    """Directory or hub id it came from; None for the built-in untrained network."""
+    """Directory or hub id it came from; None for the built-in one."""
     results: dict[str, Any] | None
     """What the checkpoint says of its quality, if anything."""
 
@@ -91,7 +94,7 @@ class Detector:
             dtype: `float32`, `bfloat16`, or `auto`: what the hardware is fastest in.
             max_batch: Most crops to compute at once (a CPU computes them one by one).
             max_pixels: Largest width times height of a picture.
-            max_tiles: Most tiles of a picture.
+            max_tiles: Most tiles of a picture, of 512 x 512 pixels or as much in smaller ones.
             checkpoint: Where the network came from, for `info`.
             results: How good it is, for `info`.
 
@@ -101,7 +104,7 @@ class Detector:
         """
         config: GammaConfig = model.config
         self._max_pixels = max_pixels
-        self._max_tiles = max_tiles
+        self._max_tiles = max_tiles * max(1, _FULL_CROP // config.crop_size) ** 2
         self._pooling = config.pooling
         self._temperature = config.temperature
         parameters = sum(p.numel() for p in model.parameters())
@@ -134,8 +137,7 @@ class Detector:
         """Load a checkpoint for serving; the settings are those of the constructor.
 
         Args:
-            checkpoint: Directory or hub id; None for the built-in network, which is untrained,
-                the same on every start, and calls every picture uncertain.
+            checkpoint: Directory or hub id; None for the built-in one, `checkpoint.BUILT_IN`.
             device: As in the constructor.
             dtype: As in the constructor.
             max_batch: As in the constructor.
@@ -149,10 +151,11 @@ class Detector:
             CheckpointError: The checkpoint cannot be used.
             DeviceError: The device cannot be used.
         """
-        model = _untrained() if checkpoint is None else checkpoints.load(checkpoint)
+        source = checkpoints.BUILT_IN if checkpoint is None else checkpoint
+        model = checkpoints.load(source)
         if model.config.heads != "both":
             raise checkpoints.CheckpointError(
-                f"{checkpoint}: heads: serving needs both segmentation heads"
+                f"{source}: heads: serving needs both segmentation heads"
             )
         return cls(
             model,
@@ -162,7 +165,7 @@ class Detector:
             max_pixels=max_pixels,
             max_tiles=max_tiles,
             checkpoint=checkpoint,
-            results=None if checkpoint is None else checkpoints.load_results(checkpoint),
+            results=checkpoints.load_results(source),
         )
 
     @property
@@ -183,7 +186,7 @@ class Detector:
         return pictures.decode(data, max_pixels=self._max_pixels)
 
     def cut(self, picture: NDArray[np.uint8], view: View) -> Crops:
-        """Cut a picture (H, W, 3) into at most `max_tiles` crops."""
+        """Cut a picture (H, W, 3) into as many crops as `max_tiles` allows."""
         return views.cut(picture, view, self.info.crop_size, self._max_tiles)
 
     def forward(self, tiles: torch.Tensor) -> CropOutputs:
@@ -266,10 +269,3 @@ def _judge(probability: float, thresholds: Thresholds) -> Verdict:
     if probability >= thresholds.uncertain:
         return Verdict.UNCERTAIN
     return Verdict.AUTHENTIC
-
-
-def _untrained() -> GammaModel:
-    """Build the built-in network: MiT-B0 with weights drawn from a fixed seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return GammaModel(GammaConfig(backbone="mit_b0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from training.config import Settings
 from training.data.manifest import Row
 from training.evaluate import Summary
 from training.report import table, to_short_markdown
+from training.robustness import Robustness
+from training.robustness import to_short_markdown as to_robustness_table
 
 NVIDIA_LICENCE = "https://github.com/NVlabs/SegFormer/blob/master/LICENSE"
 
@@ -32,6 +35,7 @@ class RunFacts:
     """Licence of the weights, an identifier of the hub."""
     calibration: Calibration | None = None
     evaluation: Summary | None = None
+    robustness: Robustness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,20 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "",
         *_results(facts.evaluation),
         "",
+        "## Robustness",
+        "",
+        "Not measured." if facts.robustness is None else to_robustness_table(facts.robustness),
+        "",
         "## Limits",
         "",
         "A probability is no proof. Scores of generators, formats and edits unlike those above "
         "are not known; compression, resizing and screenshots can change a verdict.",
+        "",
+        "Not to be used to decide about people (accusations, dismissals, prosecution, the "
+        "authorship of coursework or of artworks), nor to take pictures down without a person "
+        "looking at them, nor as evidence of what a picture shows: scores tell how a picture was "
+        "made, not whether what it shows is true. Drawings, renderings, screenshots, scans and "
+        "medical or satellite pictures are unlike everything above.",
     ]
     return "\n".join(sections) + "\n"
 
@@ -207,5 +221,5 @@ def _results(evaluation: Summary | None) -> list[str]:
         )
         + ".",
         "",
-        to_short_markdown(evaluation).replace("## ", "### "),
+        re.sub(r"^(#+) ", r"##\1 ", to_short_markdown(evaluation), flags=re.MULTILINE),
     ]

@@ -46,6 +46,9 @@ def evaluate(
     split: Split = "test",
     crop: Crop = None,
     resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.", min=0)] = 1000,
+    degraded: Annotated[
+        bool, typer.Option("--degraded", help="Measure robustness too, on the first set.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Measure a model on sets of pictures, in three format modes, beside the paper's numbers."""
@@ -77,6 +80,8 @@ def evaluate(
         write_text(text, out / "summary.md")
         print(text)
         print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
+    if degraded:
+        robustness(checkpoint, sets[:1], out / "robustness", view, split, crop, device)
 
 
 def robustness(
@@ -169,6 +174,12 @@ def export(
     evaluation: Annotated[
         Path | None, typer.Option(help="summary.json of `evaluate`, for the card.", dir_okay=False)
     ] = None,
+    robust: Annotated[
+        Path | None,
+        typer.Option(
+            "--robustness", help="robustness.json of `robustness`, for the card.", dir_okay=False
+        ),
+    ] = None,
     data_note: Annotated[
         Path | None,
         typer.Option(help="Markdown on the data's sources and licences, for the card."),
@@ -196,7 +207,7 @@ def export(
         written = write(
             checkpoint_of(run),
             out,
-            _facts(run, evaluation, data_note, licence),
+            _facts(run, evaluation, robust, data_note, licence),
             version=version,
             half=half,
             check=load_sets(check or [], "validation"),
@@ -248,7 +259,11 @@ def _load(source: str) -> GammaModel:
 
 
 def _facts(
-    run: Path, evaluation: Path | None, data_note: Path | None, licence: str | None
+    run: Path,
+    evaluation: Path | None,
+    robust: Path | None,
+    data_note: Path | None,
+    licence: str | None,
 ) -> RunFacts:
     """Gather what the model card says beside the config."""
     from training import config
@@ -256,6 +271,7 @@ def _facts(
     from training.card import RunFacts
     from training.evaluate import Summary
     from training.export import checkpoint_of
+    from training.robustness import Robustness
 
     settings_file, report = run / "config.toml", checkpoint_of(run) / REPORT_FILE
     settings = config.load(settings_file) if settings_file.is_file() else None
@@ -271,4 +287,7 @@ def _facts(
         evaluation=None
         if evaluation is None
         else Summary.model_validate_json(evaluation.read_text(encoding="utf-8")),
+        robustness=None
+        if robust is None
+        else Robustness.model_validate_json(robust.read_text(encoding="utf-8")),
     )

@@ -50,13 +50,15 @@ def to_markdown(summary: Summary) -> str:
 
 
 def to_short_markdown(summary: Summary) -> str:
-    """Write the image figures alone."""
-    return "\n".join(_image_tables(summary)).strip() + "\n"
+    """Write the figures of pictures and masks, every picture as JPEG 96."""
+    modes = (Format.JPEG96,)
+    return "\n".join(_image_tables(summary, modes) + _mask_tables(summary, modes)).strip() + "\n"
 
 
-def _image_tables(summary: Summary) -> list[str]:
+def _image_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> list[str]:
     lines: list[str] = []
-    for mode, sets in summary.formats.items():
+    for mode in modes:
+        sets = summary.formats[mode]
         rows = []
         for name, report in sets.items():
             rows.append(_image_row(f"**{name}**", report.overall))
@@ -96,7 +98,7 @@ def _image_row(name: str, found: Measures | None) -> list[str]:
     ]
 
 
-def _mask_tables(summary: Summary) -> list[str]:
+def _mask_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> list[str]:
     lines = [
         "",
         "# Masks",
@@ -108,7 +110,8 @@ def _mask_tables(summary: Summary) -> list[str]:
         "pictures with pixels of both classes. The AI mask of whole inpainted and synthetic "
         "pictures is all 1.",
     ]
-    for mode, sets in summary.formats.items():
+    for mode in modes:
+        sets = summary.formats[mode]
         rows = [
             [
                 *(name, head, kind, f"{m.n} ({m.n_positives})"),

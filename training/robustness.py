@@ -141,7 +141,19 @@ def measure_robustness(
 
 
 def to_markdown(report: Robustness) -> str:
-    """Write the table of all conditions."""
+    """Write the whole report."""
+    lines = [
+        f"# {report.name} {report.version}: robustness",
+        "",
+        f"Checkpoint `{report.checkpoint}`.",
+        "",
+        to_short_markdown(report),
+    ]
+    return "\n".join(lines)
+
+
+def to_short_markdown(report: Robustness) -> str:
+    """Write the table of all conditions, and what it says."""
     clean = Condition(series="", level=0, change="clean", measures=report.clean, flip_rate=0)
     rows = [
         [
@@ -154,9 +166,7 @@ def to_markdown(report: Robustness) -> str:
         for c in (clean, *report.conditions)
     ]
     lines = [
-        f"# {report.name} {report.version}: robustness",
-        "",
-        f"Checkpoint `{report.checkpoint}`, view {report.view}, {report.clean.n} pictures "
+        f"View {report.view}, {report.clean.n} pictures "
         f"({report.clean.n_ai} AI-generated). Worst: {report.worst}. On the right side of 0.5 "
         f"clean and under every change: {report.right_throughout:.3f} of the pictures. Verdict "
         f"differs from the clean one under any change: {report.ever_flipped:.3f} of them.",

@@ -41,7 +41,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_detect_json_with_overlays(pictures: Path, tmp_path: Path) -> None:
     answer = gamma("detect", "pictures", "--json", "--overlays", "out", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert "untrained" in answer.stderr
+    assert "untrained" not in answer.stderr
     rows = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [Path(row["file"]).name for row in rows] == ["a.jpg", "b.png"]
     assert all(0 <= row["ai_probability"] <= 1 for row in rows)
@@ -63,14 +63,14 @@ def test_detect_csv_goes_on_after_a_bad_file(pictures: Path, tmp_path: Path) -> 
     assert rows[0]["error"]
     assert not rows[0]["ai_probability"]
     assert not rows[1]["error"]
-    assert rows[1]["verdict"] == "uncertain"
+    assert rows[1]["verdict"] in ("authentic", "uncertain", "ai_generated")
 
 
 def test_doctor(tmp_path: Path) -> None:
     answer = gamma("doctor", cwd=tmp_path, GAMMA_API_KEYS="alice=hush-hush-hush-hush")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "valkey-server" in answer.stdout
-    assert "untrained" in answer.stdout
+    assert "gamma-mit-b0" in answer.stdout
     assert "64 megapixels" in answer.stdout
     assert "alice" in answer.stdout
     assert "hush" not in answer.stdout + answer.stderr

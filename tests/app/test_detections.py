@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import struct
 import zlib
@@ -15,9 +16,11 @@ import pytest
 from PIL import Image
 
 from app.overlays import DEFAULT_OPACITY
+from model.checkpoint import BUILT_IN, CONFIG_FILE, RESULTS_FILE
 from tests.conftest import Serve, encode, photo, value
 
 SIZE = (640, 400)
+MODEL = json.loads((BUILT_IN / CONFIG_FILE).read_text())
 
 
 def post(client: httpx2.Client, data: bytes, wait: int | None = 60, **fields: str):
@@ -41,15 +44,18 @@ def record(service: Serve, picture: bytes) -> dict:
 def test_record_is_complete(record: dict, picture: bytes) -> None:
     assert record["status"] == "succeeded"
     assert 0 <= record["ai_probability"] <= 1
-    assert record["verdict"] == "uncertain"
-    assert record["manipulated"] is False
-    assert record["model"] == {"name": "gamma", "version": "untrained"}
+    limits = record["thresholds"]
+    called = sum(record["ai_probability"] >= limits[name] for name in ("uncertain", "ai_generated"))
+    assert record["verdict"] == ("authentic", "uncertain", "ai_generated")[called]
+    area = record["masks"]["manipulation"]["area_fraction"]
+    assert record["manipulated"] is (area > limits["manipulated_area"])
+    assert record["model"] == {"name": MODEL["name"], "version": MODEL["version"]}
     assert record["ref_id"] == "post-17"
     assert (record["image"]["width"], record["image"]["height"]) == SIZE
     assert record["image"]["format"] == "JPEG"
     assert record["image"]["bytes"] == len(picture)
     assert record["view"]["mode"] == "tiled"
-    assert record["view"]["tiles"] == 2
+    assert record["view"]["tiles"] == 6
     assert set(record["timings"]) == {"queued", "decode", "forward", "encode", "total"}
     assert record["error"] is None
     assert record["created_at"] < record["finished_at"] < record["expires_at"]
@@ -107,7 +113,7 @@ def test_a_deleted_detection_is_gone(client: httpx2.Client) -> None:
 
 def test_center_view(client: httpx2.Client, picture: bytes) -> None:
     record = post(client, picture, view="center").json()
-    assert record["view"] == {"mode": "center", "tiles": 1, "scale": 1.28}
+    assert record["view"] == {"mode": "center", "tiles": 1, "scale": 1.0}
 
 
 def test_without_wait_the_answer_is_a_location(client: httpx2.Client) -> None:
@@ -138,7 +144,7 @@ def test_mask_of_an_unfinished_detection(client: httpx2.Client) -> None:
 
 def test_a_large_picture_is_tiled(client: httpx2.Client) -> None:
     record = post(client, encode(photo(1500, 1100), quality=80)).json()
-    assert record["view"] == {"mode": "tiled", "tiles": 12, "scale": 1.0}
+    assert record["view"] == {"mode": "tiled", "tiles": 35, "scale": 1.0}
     mask = Image.open(io.BytesIO(client.get(record["masks"]["ai"]["mask_url"]).content))
     assert mask.size == (1500, 1100)
 
@@ -301,8 +307,9 @@ def test_system_routes(client: httpx2.Client) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ok", "workers": 1}
     model = client.get("/v1/model").json()
-    assert model["trained"] is False
-    assert "untrained" in model["notice"]
+    assert model["trained"] is True
+    assert "Scores are no proof. Measured on" in model["notice"]
+    assert model["measured"] == json.loads((BUILT_IN / RESULTS_FILE).read_text())
     assert model["parameters"] > 3_000_000
 
 
@@ -328,7 +335,7 @@ def test_metrics_of_both_processes(service: Serve, record: dict) -> None:
     assert "gamma_queue_depth" in api
     assert "gamma_workers 1.0" in api
     assert "gamma_worker_up 1.0" in worker
-    assert 'gamma_score_count{model_version="untrained"}' in worker
+    assert f'gamma_score_count{{model_version="{MODEL["version"]}"}}' in worker
     assert record["id"] not in api + worker
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from model import checkpoint
-from model.checkpoint import CheckpointError
+from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
 from model.detector import Detector, Verdict, pool
 from model.engine import CropOutputs
 from model.pictures import TooManyPixelsError
@@ -38,20 +38,30 @@ def make_detector(make_model):
     return make
 
 
-def test_the_built_in_network_is_the_same_on_every_start(photo):
-    state = torch.random.get_rng_state()
-    detectors = [
+def test_the_built_in_network_is_trained_calibrated_and_measured(photo):
+    first, second = (
         Detector.from_pretrained(None, device="cpu", dtype="float32", **LIMITS) for _ in range(2)
-    ]
-    assert torch.equal(torch.random.get_rng_state(), state)
-    info = detectors[0].info
-    assert (info.backbone, info.trained, info.version) == ("mit_b0", False, "untrained")
-    assert (info.device, info.dtype, info.checkpoint) == ("cpu", "float32", None)
-    assert info.parameters == 4_700_259
-    first, second = (d.detect(png(photo(80, 90)), View.CENTER) for d in detectors)
-    assert_same(first, second)
-    assert first.verdict is Verdict.UNCERTAIN
-    assert not first.manipulated
+    )
+    info = first.info
+    assert (info.backbone, info.trained, info.checkpoint) == ("mit_b0", True, None)
+    assert (info.device, info.dtype) == ("cpu", "float32")
+    assert 0 < info.thresholds.uncertain < info.thresholds.ai_generated < 1
+    assert info.thresholds.manipulated_area < 1
+    assert info.results
+    assert (BUILT_IN / WEIGHTS_FILE).stat().st_size <= 12_000_000
+    picture = png(photo(280, 300))
+    assert_same(*(d.detect(picture, View.CENTER) for d in (first, second)))
+
+
+@pytest.mark.parametrize(("crop_size", "most"), [(512, 4), (256, 16)])
+def test_smaller_crops_are_more(make_model, crop_size, most):
+    """`max_tiles` is of 512-pixel crops: a network of 256-pixel ones may cut four for each."""
+    detector = Detector(
+        make_model(crop_size=crop_size), device="cpu", max_pixels=10**7, max_tiles=4
+    )
+    crops = detector.cut(np.zeros((2000, 2000, 3), np.uint8), View.TILED)
+    assert len(crops.tiles) == most
+    assert crops.layout.scale < 1
 
 
 @pytest.mark.parametrize("view", View)
@@ -131,10 +141,9 @@ def test_mask_bytes_are_rounded_probabilities(make_detector):
     assert detection.ai.area_fraction == 1
 
 
-def test_limits_are_those_given(make_detector, photo):
+def test_limits_are_those_given(make_detector):
     with pytest.raises(TooManyPixelsError):
         make_detector().decode(png(np.zeros((1001, 1000, 3), np.uint8)))
-    assert len(make_detector().cut(photo(400, 400), View.TILED).tiles) <= LIMITS["max_tiles"]
 
 
 def test_a_checkpoint_is_served_as_it_says(make_model, photo, tmp_path):

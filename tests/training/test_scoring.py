@@ -215,7 +215,10 @@ def test_robustness(run: Path, tmp_path: Path) -> None:
     config = json.loads((run / "model" / "config.json").read_text())
     config["thresholds"] |= {"uncertain": 0.3, "ai_generated": 0.6}
     (run / "model" / "config.json").write_text(json.dumps(config))
-    shown = invoke("robustness", run, tree, "--out", out, "--split", "validation")
+    options = ("--split", "validation", "--resamples", 0, "--degraded")
+    shown = invoke("evaluate", run, tree, "--out", out, *options)
+    invoke("export", run, tmp_path / "card", "--robustness", out / "robustness/robustness.json")
+    out /= "robustness"
     report = Robustness.model_validate_json((out / "robustness.json").read_text())
     changes = [change.name for levels in DEGRADATIONS.values() for change in levels.values()]
     assert [condition.change for condition in report.conditions] == changes
@@ -231,6 +234,9 @@ def test_robustness(run: Path, tmp_path: Path) -> None:
     (worst,) = (c for c in report.conditions if c.change == report.worst)
     assert worst.measures.balanced_accuracy_at_half == lowest
     assert f"**{report.worst}**" in shown
+    card = (tmp_path / "card" / "README.md").read_text()
+    assert f"| **{report.worst}** |" in card
+    assert "Not to be used" in card
     with Image.open(out / "robustness.png") as plot:
         assert min(plot.size) > 100
 
