@@ -52,9 +52,16 @@ class CooccurrenceInput(nn.Module):
         Returns:
             (B, C, H, W), channels last in memory.
         """
+        if levels.device.type != "cpu":
+            return self._sum(levels).permute(0, 3, 1, 2)
+        # One by one, so that the rows stay in the caches: half the time.
+        return torch.cat([self._sum(picture) for picture in levels.split(1)]).permute(0, 3, 1, 2)
+
+    def _sum(self, levels: Tensor) -> Tensor:
+        """The same, channels last (B, H, W, C)."""
         rows = look_up(levels)
         summed = F.embedding_bag(rows.flatten(0, 2), self.table, mode="sum")
-        return summed.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+        return summed.view(*rows.shape[:3], -1)
 
 
 def look_up(levels: Tensor) -> Tensor:
@@ -106,6 +113,7 @@ def histogram(levels: Tensor) -> Tensor:
     Returns:
         (B, ROWS), float32; `histogram(x) @ table` is the mean of `CooccurrenceInput(x)`.
     """
-    rows = look_up(levels).flatten(1)  # (B, H * W * LOOKUPS)
+    # One by one, as in `CooccurrenceInput`.
+    rows = (look_up(picture).flatten() for picture in levels.split(1))  # (H * W * LOOKUPS,)
     counts = torch.stack([row.bincount(minlength=ROWS) for row in rows])
     return counts.float() / (levels.shape[2] * levels.shape[3])

@@ -144,8 +144,11 @@ class StartSettings(_Section):
     freshly drawn."""
     checkpoint: str = ""
     """A GAMMA checkpoint to start from, instead; its architecture must be the same."""
+    cooccurrences: str = ""
+    """With `model.input = "cooccurrence"`: a GAMMA checkpoint, such as another run's, whose table
+    is taken; empty: one is learned."""
     cooccurrence_crops: Annotated[int, Field(gt=0)] = 24_000
-    """With `model.input = "cooccurrence"`: crops from which its table is learned first."""
+    """Crops from which such a table is learned before the first step."""
     drop_path: Share = 0.1
     """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
 

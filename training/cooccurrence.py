@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from model import checkpoint
 from model.cooccurrence import ROWS, histogram
-from model.network import IGNORE
-from training.config import Settings
+from model.network import IGNORE, GammaModel
+from training.config import ConfigError, Settings
 from training.dataset import Batch, Pictures, TrainingCrops, collate
 from training.sampling import EpochBatches
 
@@ -40,6 +41,38 @@ class Histograms(NamedTuple):
     """(N, ROWS), float32."""
     labels: Tensor
     """1: the whole crop is a network's, 0: none of it (N,), float32."""
+
+
+def start(model: GammaModel, pictures: Pictures, settings: Settings, console: Console) -> None:
+    """Give a network with such an input the table of its run: another's, or one learned now.
+
+    Args:
+        model: The network, changed in place.
+        pictures: The training rows.
+        settings: Settings of the run.
+        console: Where progress is shown.
+
+    Raises:
+        ConfigError: The rows or the other checkpoint do not allow what the settings ask for.
+        UnreadablePictureError: Too many pictures of a kind cannot be read.
+    """
+    if model.input is None:
+        return
+    source = settings.start.cooccurrences
+    table = _take(source) if source else learn(pictures, settings, console)
+    if table.shape != model.input.table.shape:
+        raise ConfigError(f"start.cooccurrences: {source}: has {table.shape[1]} channels")
+    model.input.table.data.copy_(table)
+
+
+def _take(source: str) -> Tensor:
+    try:
+        other = checkpoint.load(source)
+    except checkpoint.CheckpointError as error:
+        raise ConfigError(f"start.cooccurrences: {error}") from error
+    if other.input is None:
+        raise ConfigError(f"start.cooccurrences: {source}: its input is {other.config.input}")
+    return other.input.table.detach()
 
 
 def learn(pictures: Pictures, settings: Settings, console: Console) -> Tensor:
@@ -75,6 +108,8 @@ def learn(pictures: Pictures, settings: Settings, console: Console) -> Tensor:
             progress.advance(bar, len(ai))
             if progress.finished:
                 break
+    if not values:
+        raise ConfigError("model.input: co-occurrences need pictures of one class all over")
     found = Histograms(torch.cat(values).float(), torch.cat(labels))
     return learn_table(found, settings.model.input_channels, settings.train.seed)
 

@@ -135,8 +135,8 @@ def _make_trainer(
     if arguments.should_save:
         _describe(pictures, chosen_by, console)
     model = network.build(settings)
-    if model.input is not None and fresh and not settings.start.checkpoint:
-        model.input.table.data.copy_(cooccurrence.learn(pictures, settings, console))
+    if fresh and not settings.start.checkpoint:
+        cooccurrence.start(model, pictures, settings, console)
     if arguments.world_size > 1:
         network.synchronise_batch_norm(model, arguments.device)
     return GammaTrainer(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from rich.console import Console
 from torch.nn import functional as F
 
+from model import checkpoint
 from model.cooccurrence import ROWS, CooccurrenceInput, histogram
-from training import cooccurrence
-from training.config import Settings
+from training import cooccurrence, network
+from training.config import ConfigError, Settings
 from training.cooccurrence import Histograms, learn_table
 from training.dataset import load_pictures
 
@@ -59,3 +62,22 @@ def test_a_table_is_learned_from_the_crops_of_a_run(configure: Configure) -> Non
     assert tables[0].shape == (ROWS, settings.model.input_channels)
     assert torch.equal(*tables)
     assert np.isfinite(tables[0].numpy()).all()
+
+
+def test_another_runs_table_can_be_taken(configure: Configure, tmp_path: Path) -> None:
+    options = ("model.input=cooccurrence", "model.input_channels=4")
+    other = network.build(configure(*options))
+    assert other.input is not None
+    torch.nn.init.normal_(other.input.table)
+    checkpoint.save(other, tmp_path)
+    source = f"start.cooccurrences={tmp_path}"
+    settings = configure(*options, source)
+    pictures = load_pictures(settings.data.manifests, "train", settings.data.kinds)
+    model = network.build(settings)
+    assert model.input is not None
+    cooccurrence.start(model, pictures, settings, Console(file=io.StringIO()))
+    assert torch.equal(model.input.table, other.input.table)
+
+    settings = configure(options[0], "model.input_channels=5", source)
+    with pytest.raises(ConfigError, match="has 4 channels"):
+        cooccurrence.start(network.build(settings), pictures, settings, Console())
