@@ -17,7 +17,6 @@ from model.network import GammaModel
 from model.regions import MaskSummary, summarise
 from model.views import Crops, Layout, View
 
-
 _FULL_CROP = 512  # pixels; the paper's
 
 
