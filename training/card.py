@@ -212,6 +212,7 @@ def _calibration(config: GammaConfig, found: Calibration | None) -> list[str]:
 def _results(evaluation: Summary | None) -> list[str]:
     if evaluation is None:
         return ["Not measured."]
+    crop = f" --crop {evaluation.crop}" if evaluation.crop else ""
     return [
         f"View {evaluation.view}, {evaluation.dtype}, measured as version {evaluation.version}"
         + (
@@ -219,7 +220,8 @@ def _results(evaluation: Summary | None) -> list[str]:
             if evaluation.crop
             else ""
         )
-        + ".",
+        + f". With the same pictures as manifests in SETS, `gamma-train evaluate DIRECTORY SETS "
+        f"--out OUT --view {evaluation.view}{crop} --degraded` gives every figure below.",
         "",
         re.sub(r"^(#+) ", r"##\1 ", to_short_markdown(evaluation), flags=re.MULTILINE),
     ]
