@@ -33,8 +33,10 @@ from app.service import Order, Service
 from app.settings import Settings
 from app.store import Store, connect
 from app.waiting import FinishedEvents
+from model.config import GammaConfig
 from model.detector import Detector
 from model.engine import CropOutputs
+from model.network import GammaModel
 from tests.conftest import encode, photo
 from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
@@ -134,27 +136,31 @@ def pipeline(options: argparse.Namespace) -> None:
     The loop only runs the network, again and again over one batch that lies decoded in memory. The
     pipeline does that and everything else: fetches from Redis, decodes, cuts, merges, encodes.
     """
-    real = Detector.from_pretrained(None, device="cpu", max_pixels=10**8, max_tiles=64)
-    real.warm_up()
-    overlap(options, real, "MiT-B0 on this CPU, which decodes and encodes too")
-    overlap(options, SlowModel(0.3), "a device of its own that takes 300 ms a batch")
+    for backbone in options.backbones:
+        torch.manual_seed(0)
+        model = GammaModel(GammaConfig(backbone=backbone))
+        real = Detector(model, device="cpu", max_pixels=10**8, max_tiles=64)
+        real.warm_up()
+        title = f"{backbone} on this CPU in {real.info.dtype}, which decodes and encodes too"
+        overlap(real, title, options.crops, options.turns)
+    title = "a device of its own that takes 300 ms a batch, however full"
+    overlap(SlowModel(0.3), title, 8 * options.crops, options.turns)
 
 
-def overlap(options: argparse.Namespace, detector: Detector, title: str) -> None:
+def overlap(detector: Detector, title: str, crops: int, turns: int) -> None:
     """One comparison of the two."""
     data = encode(photo(512, 512))
-    crops = detector.cut(detector.decode(data), View.CENTER).tiles
-    batch = torch.cat([crops] * 4)
-    count = options.crops // 4 * 4
+    batch = torch.cat([detector.cut(detector.decode(data), View.CENTER).tiles] * 4)
+    count = crops // 4 * 4
     with redis_server() as url:
         front = Front(url)
         info = describe(detector, "benchmark")
         times = {"bare loop": [], "pipeline": []}
-        for _ in range(options.turns):
-            start = time.perf_counter()
-            for _ in range(count // 4):
-                detector.forward(batch)
-            times["bare loop"].append(time.perf_counter() - start)
+        work = {"bare loop": [], "pipeline": []}
+        for _ in range(turns):
+            with timed(times["bare loop"], work["bare loop"]):
+                for _ in range(count // 4):
+                    detector.forward(batch)
 
             names = [front.submit(data) for _ in range(count)]
             left = Counter(names)
@@ -175,16 +181,25 @@ def overlap(options: argparse.Namespace, detector: Detector, title: str) -> None
                 deliver=deliver,
                 give_up=lambda error: print(error),
             )
-            start = time.perf_counter()
-            for at in range(0, count, 4):
-                running.feed(names[at : at + 4])
-            done.wait(_FINAL_TIMEOUT)
-            times["pipeline"].append(time.perf_counter() - start)
+            with timed(times["pipeline"], work["pipeline"]):
+                for at in range(0, count, 4):
+                    running.feed(names[at : at + 4])
+                done.wait(_FINAL_TIMEOUT)
             running.close()
-    print(f"\n(a) {count} crops in batches of 4, best of {options.turns} turns: {title}")
+    print(f"\n(a) {count} crops in batches of 4, best of {turns} turns: {title}")
     for name, seconds in times.items():
-        print(f"  {name:10} {count / min(seconds):8.2f} crops/s")
+        cpu = min(work[name]) / count * 1e3
+        print(f"  {name:10} {count / min(seconds):8.2f} crops/s, {cpu:7.1f} ms of CPU a crop")
     verdict("  ratio", min(times["bare loop"]) / min(times["pipeline"]), PIPELINE_BAR)
+
+
+@contextlib.contextmanager
+def timed(times: list[float], work: list[float]) -> Iterator[None]:
+    """Note how long something takes, and how much of that this process computes, all threads."""
+    start, began = time.perf_counter(), time.process_time()
+    yield
+    times.append(time.perf_counter() - start)
+    work.append(time.process_time() - began)
 
 
 # -- (b) ------------------------------------------------------------------------------------------
@@ -376,7 +391,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], choices=[*parts, []])
     parser.add_argument("--turns", type=int, default=3, help="turns of which the best counts")
-    parser.add_argument("--crops", type=int, default=96, help="crops a turn (pipeline)")
+    parser.add_argument("--backbones", nargs="*", default=["mit_b2", "mit_b0"], help="(pipeline)")
+    parser.add_argument("--crops", type=int, default=48, help="crops a turn (pipeline)")
     parser.add_argument("--jobs", type=int, default=2000, help="jobs (jobs)")
     parser.add_argument("--max-batch", type=int, default=8, help="most crops in a batch (jobs)")
     parser.add_argument("--seconds", type=float, default=20, help="at each arrival rate (load)")

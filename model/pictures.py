@@ -110,7 +110,7 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         PictureError: One of its subclasses; hostile bytes raise nothing else.
     """
     with _opened(data, max_pixels) as image:
-        return np.asarray(_load(image))
+        return _to_array(_load(image))
 
 
 def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Image.Image:
@@ -221,6 +221,15 @@ def _load(image: Image.Image) -> Image.Image:
     return _to_srgb(image)
 
 
+def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of an RGB picture, in bands: asked for all at once, Pillow copies twice."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Convert any mode to 8-bit sRGB without transparency."""
     profile = image.info.get("icc_profile")
@@ -233,7 +242,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGB")
     if image.mode == "LAB":
         return _converted(image, _LAB)
-    return _apply_profile(image, profile).convert("RGB")
+    image = _apply_profile(image, profile)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _OVERLAPS_PER_CROP = 8  # neighbouring tiles share at least this part of a crop: 64 of 512 pixels
+_BAND = 512  # rows
 
 
 class View(StrEnum):
@@ -118,18 +119,11 @@ def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
             window = blended[row : row + size, column : column + size]
             window += next(tiles) * vertical[:, None] * horizontal
     left, top, right, bottom = layout.box
-    if blended.shape != (bottom - top, right - left):
-        resized = Image.fromarray(blended).resize(
-            (right - left, bottom - top), Image.Resampling.BILINEAR
-        )
-        blended = np.asarray(resized)
-    # Rounding may leave [0, 1] by an ulp.
-    blended = np.clip(blended, 0, 1, out=blended if blended.flags.writeable else None)
-    if blended.shape == (layout.height, layout.width):
-        return blended
-    whole = np.zeros((layout.height, layout.width), np.float32)
-    whole[top:bottom, left:right] = blended
-    return whole
+    whole = blended
+    if not blended.shape == (layout.height, layout.width) == (bottom - top, right - left):
+        whole = np.zeros((layout.height, layout.width), np.float32)
+        _resize(blended, whole[top:bottom, left:right])
+    return np.clip(whole, 0, 1, out=whole)  # rounding may leave [0, 1] by an ulp
 
 
 def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int) -> Layout:
@@ -193,3 +187,17 @@ def _blending_weights(positions: tuple[int, ...], length: int, size: int) -> NDA
     for position in positions:
         total[position : position + size] += tent
     return np.stack([tent / total[p : p + size] for p in positions]).astype(np.float32)
+
+
+def _resize(source: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+    """Fill `target` with `source` resized, in bands: a large map is held once, not four times."""
+    if source.shape == target.shape:
+        target[:] = source
+        return
+    image = Image.fromarray(source)
+    height, width = target.shape
+    for top in range(0, height, _BAND):
+        bottom = min(top + _BAND, height)
+        box = (0, top * image.height / height, image.width, bottom * image.height / height)
+        band = image.resize((width, bottom - top), Image.Resampling.BILINEAR, box)
+        target[top:bottom] = np.asarray(band)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from rq import Worker
 from rq.suspension import resume, suspend
 
+from app import records
 from app.schemas import Status
 from tests.faults.house import GOOD, LIMIT, OWNER, House
 from tests.faults.worker import STAGES, Orders
@@ -29,27 +32,46 @@ def stalled(house: House, folder: Path, stage: str) -> tuple[Orders, list[str]]:
     return orders, names
 
 
-def test_what_dead_and_paused_workers_held_is_done_once(house: House, tmp_path: Path) -> None:
-    names = []
-    for stage in STAGES:  # before, during and after the forward pass
-        orders, held = stalled(house, tmp_path / stage, stage)
-        house.process(orders).kill()
-        names += held
-    paused, held = stalled(house, tmp_path / "paused", "forward")
-    os.kill(house.process(paused).pid, signal.SIGSTOP)
-    names += held
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_before_during_and_after_the_forward_pass(
+    house: House, tmp_path: Path, stage: str
+) -> None:
+    killed, names = stalled(house, tmp_path / stage, stage)
+    names += house.submit(*[GOOD] * 4)  # its victim held four; these wait behind them
+    house.process(killed).kill()
+    house.process(killed).join(LIMIT)
+    assert house.started() == 4
+    house.abandon_all()
+    rescuer = house.worker(burst=True)
+    assert house.end(rescuer, terminate=False) == 0
+    assert house.count(rescuer) == 8
+    assert house.count(killed) == 0
+    assert house.results(names) == {1: 8}
+    house.account(f"kill -9 in {stage}", names, succeeded=8)
 
+
+def test_a_worker_that_is_paused_past_its_heartbeat_finishes_nothing_twice(
+    house: House, tmp_path: Path
+) -> None:
+    paused, names = stalled(house, tmp_path / "paused", "forward")
+    killed, held = stalled(house, tmp_path / "killed", "forward")
+    names += held
+    os.kill(house.process(paused).pid, signal.SIGSTOP)
+    house.process(killed).kill()
+    start = time.monotonic()
     rescuer = house.worker()
-    house.wait_until_final(names)
+    house.wait_until_final(names)  # here the time that this takes does pass
+    seconds = time.monotonic() - start
     (tmp_path / "paused" / "go").touch()
     os.kill(house.process(paused).pid, signal.SIGCONT)
     house.wait(lambda: house.log().count("job_lost") == 4)
     house.wait(lambda: house.started() == 0)
-    assert house.count(rescuer) == 16
+    assert house.count(rescuer) == 8
     assert house.count(paused) == house.count(paused, "failed") == 0
-    assert house.results(names) == {1: 16}
+    assert house.results(names) == {1: 8}
     assert house.end(paused) == house.end(rescuer) == 0
-    house.account("three killed, one paused", names, succeeded=16)
+    title = f"one worker paused, one killed, their work done again after {seconds:.0f} s"
+    house.account(title, names, succeeded=8)
 
 
 def test_what_is_deleted_is_not_computed_and_does_not_come_back(
@@ -76,6 +98,19 @@ def test_a_deleted_detection_whose_job_still_waits_is_skipped(house: House) -> N
     assert house.end(house.worker(burst=True), terminate=False) == 0
     assert "crops=" not in house.log()
     assert house.results(names) == {1: 4}
+    house.nothing_is_left()
+
+
+def test_what_has_waited_too_long_is_expired_and_not_computed(house: House) -> None:
+    names = house.submit(*[GOOD] * 6)
+    for name in names[::2]:
+        house.redis.hset(records.key(name), "deadline", time.time() - 1)
+    assert house.end(house.worker(burst=True), terminate=False) == 0
+    crops = sum(map(int, re.findall(r"crops=(\d+)", house.log())))
+    print(f"\nlate ones: {dict(house.statuses(names))}; {crops} crops computed")
+    assert [house.record(name).status for name in names] == [Status.EXPIRED, Status.SUCCEEDED] * 3
+    assert crops == 3
+    assert house.results(names) == {1: 6}
     house.nothing_is_left()
 
 

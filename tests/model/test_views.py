@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,6 +107,21 @@ def test_a_small_picture_is_enlarged_until_its_shorter_side_fits(view):
     merged = merge(crops.layout, np.ones((crops.layout.tiles, SIZE, SIZE), np.float32))
     assert merged.shape == (64, 96)
     assert (merged > 0.999).sum() == 64 * (64 if view is View.CENTER else 96)
+
+
+def test_a_map_that_is_enlarged_in_bands_has_no_seams():
+    picture = grey(1300, 700)
+    layout = cut(picture, View.TILED, SIZE, 16).layout
+    assert layout.scaled_height < 1300
+    masks = np.random.default_rng(0).random((layout.tiles, SIZE, SIZE), np.float32)
+    native = replace(
+        layout,
+        height=layout.scaled_height,
+        width=layout.scaled_width,
+        box=(0, 0, layout.scaled_width, layout.scaled_height),
+    )
+    whole = Image.fromarray(merge(native, masks)).resize((700, 1300), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(merge(layout, masks), np.asarray(whole), atol=1e-4)
 
 
 @pytest.mark.parametrize("max_tiles", [1, 2, 5, 16])
