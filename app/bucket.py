@@ -26,6 +26,7 @@ _READ_TIMEOUT = 10.0  # s; without a byte
 _CONNECTIONS = 32
 _PAUSE = 0.5  # s; from one try to the next
 _LOGGED = 30.0  # s; from one line of the log to the next
+_NO_OBJECT = "NoSuchKey"
 _FAILURES = (OSError, BotoCoreError, aiohttp.ClientError)
 
 T = TypeVar("T")
@@ -107,15 +108,33 @@ class BucketBlobs:
         """Of what is under way, too."""
         self._patience = 0.0
 
-    def call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """Ask S3 anything about the bucket.
+    # -- how the bucket is set up --------------------------------------------------------------
+
+    def versioned(self) -> bool:
+        """Whether it keeps what is removed, as old versions.
 
         Raises:
-            StorageUnavailableError: it cannot be reached, or refuses.
-            FileNotFoundError: what is asked for is not there.
+            StorageUnavailableError: it does not say.
         """
-        (answer,) = self._all([partial(self._call, method, **arguments)])
-        return answer
+        (answer,) = self._all([partial(self._call, "get_bucket_versioning")])
+        return "Status" in answer
+
+    def lifetime(self) -> int | None:
+        """Days after which a lifecycle rule removes our objects; None if there is no such rule.
+
+        Raises:
+            StorageUnavailableError: it does not say.
+        """
+        (rules,) = self._all([self._rules])
+        days = [
+            rule["Expiration"]["Days"]
+            for rule in rules
+            if rule["Status"] == "Enabled"
+            and "Days" in rule.get("Expiration", {})
+            and self.prefix.startswith(rule.get("Filter", rule).get("Prefix", ""))
+            and not {"Tag", "And"} & rule.get("Filter", {}).keys()
+        ]
+        return min(days, default=None)
 
     # -- single requests -----------------------------------------------------------------------
 
@@ -134,7 +153,8 @@ class BucketBlobs:
         try:
             return cast(bytes, await self._s3._cat_file(f"{self.bucket}/{key}"))
         except FileNotFoundError as error:
-            _see_that_only_the_key_is_missing(error)
+            if _code(error) != _NO_OBJECT:
+                raise
             log.error("object_missing", key=key)
             return None
 
@@ -143,7 +163,8 @@ class BucketBlobs:
             origin = {"Bucket": self.bucket, "Key": source}
             await self._call("copy_object", Key=target, CopySource=origin)
         except FileNotFoundError as error:
-            _see_that_only_the_key_is_missing(error)
+            if _code(error) != _NO_OBJECT:
+                raise
             return False
         return True
 
@@ -153,6 +174,15 @@ class BucketBlobs:
     async def _list(self, prefix: str, most: int = 1000) -> list[str]:
         answer = await self._call("list_objects_v2", Prefix=prefix, MaxKeys=most)
         return [entry["Key"] for entry in answer.get("Contents", ())]
+
+    async def _rules(self) -> list[dict[str, Any]]:
+        try:
+            answer = await self._call("get_bucket_lifecycle_configuration")
+        except FileNotFoundError as error:
+            if _code(error) != "NoSuchLifecycleConfiguration":
+                raise
+            return []
+        return cast(list[dict[str, Any]], answer["Rules"])
 
     # -- patience ------------------------------------------------------------------------------
 
@@ -182,12 +212,7 @@ class BucketBlobs:
             await asyncio.sleep(_PAUSE)
 
 
-def _see_that_only_the_key_is_missing(error: FileNotFoundError) -> None:
-    """s3fs has one exception for objects that are not there and for buckets that are not.
-
-    Raises:
-        OSError: it is the bucket.
-    """
+def _code(error: FileNotFoundError) -> str | None:
+    """S3's own: s3fs has one exception for objects that are not there and for buckets."""
     response = getattr(error.__cause__, "response", {})
-    if response.get("Error", {}).get("Code") != "NoSuchKey":
-        raise OSError(str(error)) from error
+    return cast(str | None, response.get("Error", {}).get("Code"))

@@ -345,15 +345,13 @@ class Store:
         if not self.blobs.apart or not kept:
             return
         places = [
-            (one, head, entry) for one, heads in kept.items() for head, entry in heads.items()
+            (records.mask_key(one, head), Blob(one, entry))
+            for one, heads in kept.items()
+            for head, entry in heads.items()
         ]
-        current = self.redis.mget([records.mask_key(one, head) for one, head, _ in places])
+        taken = cast(list[bytes | None], self.redis.mget([key for key, _ in places]))
         self.blobs.drop(
-            [
-                Blob(one, entry)
-                for (one, _, entry), taken in zip(places, cast(list[bytes | None], current))
-                if taken != entry
-            ]
+            [blob for (_, blob), entry in zip(places, taken, strict=True) if entry != blob.content]
         )
 
     def finish(
