@@ -196,8 +196,9 @@ def test_past_its_deadline_it_is_expired_and_not_computed(store: Store) -> None:
 
 
 def test_work_begun_in_time_may_end_after_the_deadline(store: Store) -> None:
-    name = create(store, age=29.9, patience=30)
+    name = create(store)
     assert store.start([name])
+    store.redis.hset(f"gamma:detection:{name}", "deadline", 0)
     assert status(store, name) is Status.PROCESSING
 
 
