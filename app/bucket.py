@@ -21,9 +21,10 @@ from s3fs import S3FileSystem
 
 from app.blobs import Blob, StorageUnavailableError
 
-_CONNECT_TIMEOUT = 3.0  # s
+_CONNECT_TIMEOUT = 5.0  # s
 _READ_TIMEOUT = 10.0  # s; without a byte
 _CONNECTIONS = 32
+_TRIES = 2  # at least, however long one takes
 _PAUSE = 0.5  # s; from one try to the next
 _LOGGED = 30.0  # s; from one line of the log to the next
 _NO_OBJECT = "NoSuchKey"
@@ -199,11 +200,13 @@ class BucketBlobs:
 
     async def _patiently(self, request: Callable[[], Awaitable[T]]) -> T:
         began = time.monotonic()
+        tries = 0
         while True:
+            tries += 1
             try:
                 return await request()
             except _FAILURES as error:
-                if time.monotonic() - began >= self._patience:
+                if tries >= _TRIES and time.monotonic() - began >= self._patience:
                     reason = f"{type(error).__name__}: {error}"
                     raise StorageUnavailableError(reason) from error
                 if time.monotonic() - self._logged > _LOGGED:

@@ -30,7 +30,7 @@ def bucket(settings: Settings) -> list[Finding]:
             wrong(
                 "bucket",
                 f"{settings.store} cannot be used: {error}",
-                "see the bucket's name, AWS_ENDPOINT_URL (of an S3 that is not Amazon's), AWS_REGION "
+                "see the bucket's name, AWS_ENDPOINT_URL (an S3 not Amazon's), AWS_REGION "
                 "and the credentials; needed are s3:ListBucket on the bucket and s3:GetObject, "
                 "s3:PutObject, s3:DeleteObject on its objects",
             )
