@@ -16,7 +16,7 @@ FROM python:3.11.15-slim-trixie AS base
 FROM base AS requirements
 WORKDIR /src
 COPY pyproject.toml constraints.txt deploy/requirements.py ./
-RUN python requirements.py > api.txt && python requirements.py worker > worker.txt
+RUN python requirements.py s3 > api.txt && python requirements.py s3 worker > worker.txt
 RUN python -m venv --without-pip /opt/gamma
 
 

@@ -29,10 +29,11 @@ def create_app(settings: Settings) -> ASGIApp:
 
     Raises:
         RedisUrlMissingError: no Redis is configured.
+        StorageSetupError: what `GAMMA_STORE` needs is not installed.
     """
     url = settings.required_redis_url
     redis = connect(url)
-    store, queue = Store(redis), JobQueue(redis, settings)
+    store, queue = Store.open(redis, settings), JobQueue(redis, settings)
     deliveries = Deliveries(redis, settings) if settings.webhook_secrets else None
     service = Service(settings, store, queue, FinishedEvents(url), deliveries)
 

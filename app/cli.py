@@ -108,6 +108,7 @@ def api(
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Run the HTTP API and the page; Redis and workers are elsewhere."""
+    from app.blobs import StorageSetupError
     from app.server import OpenBindError, run
     from app.settings import RedisUrlMissingError
 
@@ -116,7 +117,7 @@ def api(
     )
     try:
         run(settings)
-    except (OpenBindError, RedisUrlMissingError, OSError) as error:
+    except (OpenBindError, RedisUrlMissingError, StorageSetupError, OSError) as error:
         raise _fail(error) from None
 
 
@@ -130,6 +131,7 @@ def worker(
     """Run one worker: it takes jobs from Redis and runs the model on one device."""
     from redis.exceptions import RedisError
 
+    from app.blobs import StorageSetupError
     from app.settings import RedisUrlMissingError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
@@ -138,7 +140,14 @@ def worker(
     settings = _settings(metrics_port=metrics_port, checkpoint=checkpoint, device=device)
     try:
         run(settings, burst=burst)
-    except (RedisUrlMissingError, CheckpointError, DeviceError, RedisError, OSError) as error:
+    except (
+        RedisUrlMissingError,
+        StorageSetupError,
+        CheckpointError,
+        DeviceError,
+        RedisError,
+        OSError,
+    ) as error:
         raise _fail(error) from None
 
 

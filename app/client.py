@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 
 class Client(Redis):
@@ -25,3 +29,21 @@ class _Pipeline(Pipeline):
         reason, *others = exception.args
         name = " ".join(word for word in command[:2] if isinstance(word, str) and len(word) < 100)
         exception.args = (f"command {number} of a pipeline ({name}): {reason}", *others)
+
+
+def connect(url: str, *, retries: int = 4, timeout: float = 10.0) -> Redis:
+    """Client that tries a broken connection again before it raises.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://` URL.
+        retries: after growing pauses of at most half a second; 4 take about a second in all.
+        timeout: seconds that each try waits for an answer; half of it for a connection.
+    """
+    return Client.from_url(
+        url,
+        socket_connect_timeout=timeout / 2,
+        socket_timeout=timeout,
+        health_check_interval=30,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=retries),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )

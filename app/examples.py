@@ -70,6 +70,7 @@ _DETAILS = {
     ErrorCode.QUEUE_SLOW: "The oldest of 8112 detections has waited for 1834 s.",
     ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at present.",
     ErrorCode.STORAGE_FULL: "91% of the memory of Redis is in use.",
+    ErrorCode.STORAGE_UNAVAILABLE: "Pictures can be neither stored nor read at present.",
     ErrorCode.NO_WORKER: "No warm worker has been heard of lately.",
     ErrorCode.INTERNAL_ERROR: "The service met an error of its own.",
 }

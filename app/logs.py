@@ -17,6 +17,7 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 _LONGEST = 2000  # characters of a value: what strangers send gets into log lines
 _QUIET = ("PIL", "httpx2", "httpcore2", "filelock", "huggingface_hub")
+_SECRETIVE = ("aiobotocore", "botocore", "s3fs")  # at `debug` they log requests, signatures and all
 
 
 def configure(settings: Settings) -> None:
@@ -46,7 +47,7 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for name in _QUIET:
+    for name in (*_QUIET, *_SECRETIVE):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -12,6 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.status import HTTP_401_UNAUTHORIZED
 
+from app.blobs import StorageUnavailableError
 from app.schemas import ErrorCode, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -42,6 +43,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.QUEUE_SLOW: (503, "The queue is too slow"),
     ErrorCode.REDIS_UNAVAILABLE: (503, "Redis is unavailable"),
     ErrorCode.STORAGE_FULL: (503, "The storage is full"),
+    ErrorCode.STORAGE_UNAVAILABLE: (503, "The storage is unavailable"),
     ErrorCode.NO_WORKER: (503, "No worker is ready"),
     ErrorCode.INTERNAL_ERROR: (500, "Internal error"),
 }
@@ -51,12 +53,13 @@ _RETRY_AFTER = {  # s
     ErrorCode.DETECTION_UNFINISHED: 1,
     ErrorCode.REDIS_UNAVAILABLE: 5,
     ErrorCode.STORAGE_FULL: 60,
+    ErrorCode.STORAGE_UNAVAILABLE: 5,
     ErrorCode.NO_WORKER: 5,
 }
 _CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
 
-REDIS_FAILURES = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError)
-"""What can go wrong with Redis without a fault of ours."""
+OUTAGES = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, StorageUnavailableError)
+"""What can go wrong with Redis and the bucket without a fault of ours."""
 
 log = structlog.get_logger()
 
@@ -126,8 +129,13 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return problem(request, error)
 
 
-def of_redis(error: Exception) -> ServiceError:
-    """What one of `REDIS_FAILURES` means to the caller; it is logged here."""
+def of_outage(error: Exception) -> ServiceError:
+    """What one of `OUTAGES` means to the caller; it is logged here."""
+    if isinstance(error, StorageUnavailableError):
+        log.error("storage_unavailable", error=str(error))
+        return ServiceError(
+            ErrorCode.STORAGE_UNAVAILABLE, "Pictures can be neither stored nor read at present."
+        )
     if isinstance(error, OutOfMemoryError):
         log.error("storage_full", error=str(error))
         return ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
@@ -135,8 +143,8 @@ def of_redis(error: Exception) -> ServiceError:
     return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at present.")
 
 
-async def _redis_failure(request: Request, error: Exception) -> Response:
-    return problem(request, of_redis(error))
+async def _outage(request: Request, error: Exception) -> Response:
+    return problem(request, of_outage(error))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -171,8 +179,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 def install(api: FastAPI) -> None:
     """Register the handlers of every error the service can meet."""
     api.add_exception_handler(ServiceError, _service_error)
-    for failure in REDIS_FAILURES:
-        api.add_exception_handler(failure, _redis_failure)
+    for outage in OUTAGES:
+        api.add_exception_handler(outage, _outage)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_exception)
     api.add_exception_handler(Exception, _unexpected)

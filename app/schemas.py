@@ -43,6 +43,7 @@ class ErrorCode(StrEnum):
     QUEUE_TIMEOUT = "queue_timeout"
     REDIS_UNAVAILABLE = "redis_unavailable"
     STORAGE_FULL = "storage_full"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
     NO_WORKER = "no_worker"
     INTERNAL_ERROR = "internal_error"
 

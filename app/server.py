@@ -42,6 +42,7 @@ def run(settings: Settings) -> None:
     Raises:
         OpenBindError: see `check_binding`.
         RedisUrlMissingError: no Redis is configured.
+        StorageSetupError: what `GAMMA_STORE` needs is not installed.
         OSError: the metrics port is taken.
     """
     check_binding(settings)

@@ -15,6 +15,7 @@ from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES
 from app.pictures import inspect
 from app.problems import ServiceError
+from app.reception import Application, Reception
 from app.schemas import (
     Detection,
     ErrorCode,
@@ -28,7 +29,7 @@ from app.schemas import (
     overlay_path,
 )
 from app.settings import Settings
-from app.store import Application, Reception, Store
+from app.store import Store
 from app.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
@@ -76,7 +77,7 @@ class Service:
         return result
 
     def submit_all(self, orders: Sequence[Order]) -> list[Detection | ServiceError]:
-        """Store pictures and queue their detections, in one round trip; each for itself.
+        """Store pictures and queue their detections, in one round trip to Redis; each for itself.
 
         A repeated request is given the detection it was given before. A picture that the same
         model has answered for the same caller and view is given that answer, in a second trip.
@@ -91,11 +92,11 @@ class Service:
             for order, application in zip(orders, applications, strict=True)
             if isinstance(application, Application)
         ]
-        replies = iter(self._accept(accepted))
+        received = iter(self._accept(accepted))
         return [
             application
             if isinstance(application, ServiceError)
-            else self._settle(order, application, next(replies))
+            else self._settle(order, application, *next(received))
             for order, application in zip(orders, applications, strict=True)
         ]
 
@@ -123,17 +124,19 @@ class Service:
             cache=settings.cache,
         )
 
-    def _accept(self, accepted: Sequence[tuple[Order, Application]]) -> list[list[bytes | None]]:
-        """Redis's replies to applications that bring their pictures."""
+    def _accept(
+        self, accepted: Sequence[tuple[Order, Application]]
+    ) -> list[tuple[Reception, Detection]]:
+        """What becomes of applications that bring their pictures."""
         if not accepted:
             return []
-        with self.store.redis.pipeline() as pipeline:
-            for order, application in accepted:
-                jobs = self.store.redis.pipeline()  # collects commands, is never executed
-                self.queue.enqueue(jobs, application.detection.id)
-                self._announce(jobs, application)
-                self.store.accept(pipeline, application, order.picture, jobs)
-            return cast(list[list[bytes | None]], pipeline.execute()[1::2])
+        arrivals = []
+        for order, application in accepted:
+            jobs = self.store.redis.pipeline()  # collects commands, is never executed
+            self.queue.enqueue(jobs, application.detection.id)
+            self._announce(jobs, application)
+            arrivals.append((application, order.picture, jobs))
+        return self.store.accept(arrivals)
 
     def webhook_url(self, given: str | None) -> str | None:
         """The URL that a webhook goes to, in its normal form.
@@ -161,25 +164,20 @@ class Service:
             )
 
     def _settle(
-        self, order: Order, application: Application, reply: list[bytes | None]
+        self, order: Order, application: Application, reception: Reception, detection: Detection
     ) -> Detection | ServiceError:
-        """Read a reply; give a known picture its result."""
-        reception, detection = self.store.reception(reply, application)
+        """The answer to what was received; a known picture is given its result."""
         if reception is Reception.KNOWN:
             result = _reused(detection, application.detection)
-            with self.store.redis.pipeline() as pipeline:
-                jobs = self.store.redis.pipeline()  # collects commands, is never executed
-                self._announce(jobs, application)
-                self.store.accept_known(pipeline, application, detection, result, jobs)
-                reply = cast(list[bytes | None], pipeline.execute()[0])
-            reception, detection = self.store.reception(reply, application)
+            jobs = self.store.redis.pipeline()  # collects commands, is never executed
+            self._announce(jobs, application)
+            reception, detection = self.store.accept_known(application, detection, result, jobs)
             if reception is Reception.ACCEPTED:
                 detection = result
                 CACHED.inc()
         if reception is Reception.GONE:  # deleted between the two trips: compute it
             application = replace(application, cache=False)
-            (reply,) = self._accept([(order, application)])
-            reception, detection = self.store.reception(reply, application)
+            ((reception, detection),) = self._accept([(order, application)])
         if reception is Reception.MISMATCH:
             return ServiceError(
                 ErrorCode.IDEMPOTENCY_MISMATCH,

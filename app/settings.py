@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     storage_limit: float = Field(
         0.9, description="used share of Redis's memory above which uploads get 503", gt=0, le=1
     )
+    store: str | None = Field(
+        None,
+        description="where pictures and masks lie, `s3://BUCKET` or `s3://BUCKET/PREFIX`; unset: "
+        "in Redis",
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$",
+    )
     data_dir: Path = Field(Path(".gamma"), description="where the private Redis keeps its files")
     queue: str = Field("gamma", description="name of the RQ queue", pattern=r"^[A-Za-z0-9_-]+$")
     queue_limit: int = Field(10_000, description="waiting jobs above which uploads get 503", ge=1)

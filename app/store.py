@@ -1,4 +1,4 @@
-"""Everything GAMMA keeps in Redis: key names, records, pictures, masks and live workers.
+"""Everything GAMMA keeps in Redis: records, live workers, and pictures and masks or where they are.
 
 A detection's record is a hash that outlives its picture and masks, so that an expired detection
 can say so. Status changes are guarded inside Redis: a finished or removed detection is never
@@ -13,19 +13,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, cast
 
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 from rq.utils import utcformat
 
 from app import records, scripts
-from app.client import Client
+from app.blobs import Blob, Blobs, RedisBlobs, blobs_of
+from app.blobs import StorageUnavailableError as StorageUnavailableError
+from app.client import connect as connect
+from app.reception import Application, Reception, reception_of
 from app.schemas import (
     Detection,
     DetectionError,
@@ -33,58 +31,10 @@ from app.schemas import (
     Status,
     WorkerInfo,
 )
+from app.settings import Settings
 
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; each message is the id of a detection that became final or was deleted."""
-
-
-def connect(url: str, *, retries: int = 4, timeout: float = 10.0) -> Redis:
-    """Client that tries a broken connection again before it raises.
-
-    Args:
-        url: `redis://`, `rediss://` or `unix://` URL.
-        retries: after growing pauses of at most half a second; 4 take about a second in all.
-        timeout: seconds that each try waits for an answer; half of it for a connection.
-    """
-    return Client.from_url(
-        url,
-        socket_connect_timeout=timeout / 2,
-        socket_timeout=timeout,
-        health_check_interval=30,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=retries),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-    )
-
-
-@dataclass(frozen=True)
-class Application:
-    """A detection that asks to be accepted.
-
-    Attributes:
-        detection: its record, queued.
-        owner: the caller, who alone will see it.
-        deadline: from then on a detection that still waits in the queue is expired.
-        idempotency_key: the caller's name for this request, if it gave one.
-        webhook_url: where the result is announced, if anywhere.
-        cache: whether a result that the same picture already has may serve, and serve others.
-    """
-
-    detection: Detection
-    owner: str
-    deadline: datetime
-    idempotency_key: str | None = None
-    webhook_url: str | None = None
-    cache: bool = True
-
-
-class Reception(StrEnum):
-    """What became of an application."""
-
-    ACCEPTED = "accepted"
-    REPEATED = "repeated"  # this request was accepted before: that detection is the answer
-    MISMATCH = "mismatch"  # its idempotency key belongs to another request
-    KNOWN = "known"  # not accepted: that detection already has the result
-    GONE = "gone"  # not accepted: that detection is no longer there to copy from
 
 
 @dataclass(frozen=True)
@@ -96,56 +46,104 @@ class Page:
 
 
 class Store:
-    """Detections in Redis. Safe to share between threads."""
+    """Detections in Redis, their pictures and masks there or in a bucket.
 
-    def __init__(self, redis: Redis) -> None:
+    Safe to share between threads. With a bucket, whatever reads or writes bytes may raise
+    `StorageUnavailableError`.
+    """
+
+    def __init__(self, redis: Redis, blobs: Blobs | None = None) -> None:
         self.redis = redis
+        self.blobs = RedisBlobs() if blobs is None else blobs
+
+    @classmethod
+    def open(cls, redis: Redis, settings: Settings, *, patience: float = 1.0) -> Store:
+        """The store that the settings describe.
+
+        Args:
+            redis: connected.
+            settings: those of this process.
+            patience: seconds that an outage of the bucket is waited out, if there is one.
+
+        Raises:
+            StorageSetupError: what the bucket needs is not installed.
+        """
+        return cls(redis, blobs_of(settings, patience))
 
     # -- the API's side ------------------------------------------------------------------------
 
     def accept(
-        self, pipeline: Pipeline, application: Application, picture: bytes, jobs: Pipeline
-    ) -> None:
-        """Add to `pipeline` two commands that store a picture and its queued detection.
-
-        The second one's reply is for `reception`. Both belong into one transaction.
+        self, arrivals: Sequence[tuple[Application, bytes, Pipeline]]
+    ) -> list[tuple[Reception, Detection]]:
+        """Store pictures and their queued detections, in one transaction.
 
         Args:
-            pipeline: executed by the caller.
-            application: the detection.
-            picture: the upload as it came.
-            jobs: commands, not executed yet, that queue the detection; they run if it is accepted.
+            arrivals: of each detection the application, the upload as it came, and commands, not
+                executed yet, that queue it; they run if it is accepted.
+
+        Returns:
+            What became of each, and the detection that this is about. Of one that is not accepted
+            nothing stays.
         """
-        detection = application.detection
-        image_key = records.image_key(detection.id)
-        pipeline.set(image_key, picture, pxat=records.milliseconds(detection.expires_at))
-        self._accept(pipeline, application, look=application.cache, commands=scripts.words(jobs))
+        entries = self.blobs.keep([Blob(one.detection.id, data) for one, data, _ in arrivals])
+        with self.redis.pipeline() as pipeline:
+            for (application, _, jobs), entry in zip(arrivals, entries, strict=True):
+                detection = application.detection
+                expiry = records.milliseconds(detection.expires_at)
+                pipeline.set(records.image_key(detection.id), entry, pxat=expiry)
+                commands = scripts.words(jobs)
+                self._accept(pipeline, application, look=application.cache, commands=commands)
+            # Should no answer come, it may have been accepted: the objects stay.
+            replies = pipeline.execute()[1::2]
+        receptions = [
+            reception_of(reply, application)
+            for reply, (application, _, _) in zip(replies, arrivals, strict=True)
+        ]
+        self.blobs.drop(
+            [
+                Blob(application.detection.id, entry)
+                for (application, _, _), entry, (reception, _) in zip(
+                    arrivals, entries, receptions, strict=True
+                )
+                if reception is not Reception.ACCEPTED
+            ]
+        )
+        return receptions
 
     def accept_known(
-        self,
-        pipeline: Pipeline,
-        application: Application,
-        known: Detection,
-        final: Detection,
-        jobs: Pipeline,
-    ) -> None:
-        """Add to `pipeline` two commands that make a detection which has its result already.
-
-        The first one's reply is for `reception`. Both belong into one transaction.
+        self, application: Application, known: Detection, final: Detection, jobs: Pipeline
+    ) -> tuple[Reception, Detection]:
+        """Make a detection that has its result already, in one transaction.
 
         Args:
-            pipeline: executed by the caller.
             application: the detection.
             known: the succeeded detection whose picture and masks are copied.
             final: the record with the result.
             jobs: commands, not executed yet, that announce it; they run if it is accepted.
+
+        Returns:
+            As `accept`.
         """
         new = application.detection.id
-        copies = [records.image_key(known.id), records.image_key(new)]
-        for head in Head:
-            copies += [records.mask_key(known.id, head), records.mask_key(new, head)]
-        self._accept(pipeline, application, copies=copies, commands=scripts.words(jobs))
-        self.finish(pipeline, final)
+        copies = list(zip(_byte_keys(known.id), _byte_keys(new), strict=True))
+        entries: list[Blob] = []
+        if self.blobs.apart:
+            found = cast(list[bytes | None], self.redis.mget([source for source, _ in copies]))
+            entries = [Blob(known.id, entry) for entry in found if entry is not None]
+            if len(entries) < len(copies) or not self.blobs.copy(entries, new):
+                return Reception.GONE, application.detection
+        with self.redis.pipeline() as pipeline:
+            self._accept(
+                pipeline,
+                application,
+                copies=[key for pair in copies for key in pair],
+                commands=scripts.words(jobs),
+            )
+            self.finish(pipeline, final)
+            reception = reception_of(pipeline.execute()[0], application)
+        if reception[0] is not Reception.ACCEPTED:
+            self.blobs.drop([Blob(new, entry.content) for entry in entries])
+        return reception
 
     def _accept(
         self,
@@ -186,19 +184,6 @@ class Store:
             *commands,
         ]
         pipeline.eval(scripts.ACCEPT, len(keys), *keys, *arguments)
-
-    def reception(
-        self, reply: Sequence[bytes | None], application: Application
-    ) -> tuple[Reception, Detection]:
-        """What became of an application, and the detection that this is about."""
-        kind = Reception((reply[0] or b"").decode())
-        if kind is Reception.REPEATED:
-            first = records.read(reply[1:])
-            if first is not None:
-                return kind, first
-        if kind is Reception.KNOWN and reply[1] is not None:
-            return kind, records.parse(reply[1], Status.SUCCEEDED)
-        return kind, application.detection
 
     def get(self, detection_id: str) -> Detection | None:
         """The record as of now; one past its time reads `expired`, without its results."""
@@ -247,22 +232,28 @@ class Store:
         Returns:
             False if this owner has no such detection.
         """
-        keys = [
-            records.index_key(owner),
-            records.key(detection_id),
-            records.image_key(detection_id),
-            *(records.mask_key(detection_id, head) for head in Head),
-        ]
+        unfinished = False
+        if self.blobs.apart:
+            (detection,) = self.get_owned([detection_id], owner)
+            if detection is None:
+                return False
+            unfinished = not detection.status.finished
+            # Before the record: should the bucket be away, the caller can ask for it again.
+            self.blobs.clear(detection_id)
+        keys = [records.index_key(owner), records.key(detection_id), *_byte_keys(detection_id)]
         arguments = [owner, detection_id, FINISHED_CHANNEL, *scripts.words(jobs)]
-        return bool(self.redis.eval(scripts.DELETE, len(keys), *keys, *arguments))
+        found = bool(self.redis.eval(scripts.DELETE, len(keys), *keys, *arguments))
+        if unfinished:  # a worker may have finished it in between
+            self.blobs.clear(detection_id)
+        return found
 
     def get_image(self, detection_id: str) -> bytes | None:
         """The upload as it came, or None once it is gone."""
-        return cast(bytes | None, self.redis.get(records.image_key(detection_id)))
+        return self.get_images([detection_id])[0]
 
     def get_mask(self, detection_id: str, head: Head) -> bytes | None:
         """The probability map as an 8-bit grey PNG of the picture's size, or None."""
-        return cast(bytes | None, self.redis.get(records.mask_key(detection_id, head)))
+        return self._bytes([(detection_id, records.mask_key(detection_id, head))])[0]
 
     @staticmethod
     def set_webhook(pipeline: Pipeline, detection_id: str, webhook: records.Webhook) -> None:
@@ -325,13 +316,53 @@ class Store:
 
     def get_images(self, detection_ids: Sequence[str]) -> list[bytes | None]:
         """The uploads as they came, in one round trip; None for what is gone."""
-        keys = [records.image_key(detection_id) for detection_id in detection_ids]
-        return cast(list[bytes | None], self.redis.mget(keys))
+        return self._bytes([(one, records.image_key(one)) for one in detection_ids])
+
+    def _bytes(self, keys: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """What lies under the keys of detections."""
+        found = cast(list[bytes | None], self.redis.mget([key for _, key in keys]))
+        return self.blobs.fetch(
+            [
+                None if entry is None else Blob(detection_id, entry)
+                for (detection_id, _), entry in zip(keys, found, strict=True)
+            ]
+        )
+
+    def keep_masks(self, masks: Mapping[str, Mapping[Head, bytes]]) -> dict[str, dict[Head, bytes]]:
+        """Keep the masks (PNG) of detections; gives what `finish` takes for them."""
+        places = [(one, head) for one, heads in masks.items() for head in heads]
+        entries = self.blobs.keep([Blob(one, masks[one][head]) for one, head in places])
+        kept: dict[str, dict[Head, bytes]] = {one: {} for one in masks}
+        for (one, head), entry in zip(places, entries, strict=True):
+            kept[one][head] = entry
+        return kept
+
+    def drop_masks(self, kept: Mapping[str, Mapping[Head, bytes]]) -> None:
+        """Remove masks that `finish` may not have taken; what it has taken stays.
+
+        A command that was sent again because its answer was lost says that it changed nothing.
+        """
+        if not self.blobs.apart or not kept:
+            return
+        places = [
+            (records.mask_key(one, head), Blob(one, entry))
+            for one, heads in kept.items()
+            for head, entry in heads.items()
+        ]
+        taken = cast(list[bytes | None], self.redis.mget([key for key, _ in places]))
+        self.blobs.drop(
+            [blob for (_, blob), entry in zip(places, taken, strict=True) if entry != blob.content]
+        )
 
     def finish(
         self, pipeline: Pipeline, detection: Detection, masks: Mapping[Head, bytes] | None = None
     ) -> None:
-        """Add the final record and its masks (PNG) to `pipeline`; tell whoever waits for it.
+        """Add the final record and its masks to `pipeline`; tell whoever waits for it.
+
+        Args:
+            pipeline: executed by the caller.
+            detection: the final record.
+            masks: as `keep_masks` gave them.
 
         The command answers 1, or 0 if the detection was final or gone already: then nothing is
         changed.
@@ -369,6 +400,14 @@ class Store:
             self.finish(pipeline, failed)
             (changed,) = pipeline.execute()
         return bool(changed)
+
+
+def _byte_keys(detection_id: str) -> list[str]:
+    """Keys of its picture and masks."""
+    return [
+        records.image_key(detection_id),
+        *(records.mask_key(detection_id, head) for head in Head),
+    ]
 
 
 def count_workers(pipeline: Pipeline) -> None:

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.buckets import Bucket, BucketServer
+
 _READY = re.compile(r"GAMMA is ready on (\S+)")
 _START_TIMEOUT = 120  # s
 _FINAL_TIMEOUT = 90  # s
@@ -160,3 +162,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def client(service: Serve) -> Iterator[httpx2.Client]:
     with service.client() as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[BucketServer]:
+    """A real S3 server on loopback, which this process and its children find by environment."""
+    with BucketServer() as server, pytest.MonkeyPatch.context() as patch:
+        for name, setting in server.environment.items():
+            patch.setenv(name, setting)
+        yield server
+
+
+@pytest.fixture
+def bucket(bucket_server: BucketServer) -> Iterator[Bucket]:
+    """An empty bucket; whatever the test does to the way there, it is open afterwards."""
+    yield Bucket(bucket_server)
+    bucket_server.link.open()

@@ -29,6 +29,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 
 from app.schemas import Detection, DetectionError, ErrorCode, Status, WorkerInfo
+from app.store import StorageUnavailableError
 from app.tracing import Origin, origin_of
 from worker import jobs, metrics
 from worker.heart import Heart
@@ -120,6 +121,7 @@ class BatchWorker(SimpleWorker):
         """Take no more work, finish what is in hand; put back what cannot be finished."""
         self._state = WorkerStatus.BUSY  # a signal from now on is one to finish
         self._withdraw()
+        self._store.blobs.hurry()
         self._pipeline.close()
         with self._holding:
             left = dict(self._hands)
@@ -232,7 +234,11 @@ class BatchWorker(SimpleWorker):
         with self._holding:
             held = [self._hands.pop(name) for name in results]
         errors = {name: end for name, end in results.items() if isinstance(end, Exception)}
-        self._finish([job for job in held if job.id not in errors], results)
+        good = [job for job in held if job.id not in errors]
+        try:
+            self._finish(good, results)
+        except StorageUnavailableError as error:
+            errors |= {job.id: error for job in good}
         self._fail([job for job in held if job.id in errors], errors)
         self._room.release(len(held))
 
@@ -243,8 +249,9 @@ class BatchWorker(SimpleWorker):
         origins = {job.id: job.origin for job in held}
         outcomes = [outcome for job in held if isinstance(outcome := results[job.id], Outcome)]
         with metrics.stage("store"), self.connection.pipeline() as pipeline:
+            masks = self._store.keep_masks({one.detection.id: one.masks for one in outcomes})
             for outcome in outcomes:
-                self._store.finish(pipeline, outcome.detection, outcome.masks)
+                self._store.finish(pipeline, outcome.detection, masks[outcome.detection.id])
             jobs.finish(
                 pipeline, self.queues[0], self, held, [_status(results[job.id]) for job in held]
             )
@@ -254,9 +261,11 @@ class BatchWorker(SimpleWorker):
         metrics.JOBS.labels(JobOutcome.SKIPPED).inc(len(held) - len(outcomes))
         for outcome, changed in zip(outcomes, replies, strict=False):
             if changed:
+                del masks[outcome.detection.id]
                 good = outcome.detection.status is Status.SUCCEEDED
                 metrics.JOBS.labels(JobOutcome.SUCCEEDED if good else JobOutcome.UNREADABLE).inc()
                 _log(outcome.detection, origins[outcome.detection.id])
+        self._store.drop_masks(masks)
         for job, ours in zip(held, replies[len(outcomes)], strict=True):
             if not ours:
                 log.warning("job_lost", detection_id=job.id, **job.origin)
@@ -278,6 +287,10 @@ class BatchWorker(SimpleWorker):
                 log.warning("job_lost", detection_id=job.id, **job.origin)
                 continue
             error = errors[job.id]
+            if isinstance(error, StorageUnavailableError):
+                self._put_back(known, job)
+                log.warning("job_put_back", detection_id=job.id, error=str(error), **job.origin)
+                continue
             metrics.JOB_ERRORS.inc()
             log.warning("job_error", detection_id=job.id, error=repr(error), **job.origin)
             self._finalize_failure(
@@ -286,6 +299,14 @@ class BatchWorker(SimpleWorker):
                 jobs.execution_of(job, self),
                 (type(error), error, error.__traceback__),
             )
+
+    def _put_back(self, known: Job, job: Held) -> None:
+        """To the head of the queue, with as many tries left as before: an outage costs none."""
+        queue = self.queues[0]
+        with self.connection.pipeline() as pipeline:
+            self.cleanup_execution(known, pipeline=pipeline, execution=jobs.execution_of(job, self))
+            queue._enqueue_job(known, pipeline=pipeline, at_front=True)
+            pipeline.execute()
 
     def handle_job_failure(self, job: Job, *args: Any, **kwargs: Any) -> None:
         """As RQ does; when no retry is left, our record ends too."""

@@ -12,6 +12,8 @@ from worker.batch_worker import BatchWorker, worker_name
 from worker.patience import connect_patiently
 from worker.processing import Processor, describe
 
+_STORE_PATIENCE = 120.0  # s; as long as without Redis
+
 log = structlog.get_logger()
 
 
@@ -24,6 +26,7 @@ def run(settings: Settings, *, burst: bool) -> None:
 
     Raises:
         RedisUrlMissingError: no Redis is configured.
+        StorageSetupError: what `GAMMA_STORE` needs is not installed.
         CheckpointError: the model cannot be loaded.
         DeviceError: the device cannot be used, or failed at work; what was in hand is queued
             again, and a supervisor should start a new process.
@@ -31,6 +34,7 @@ def run(settings: Settings, *, burst: bool) -> None:
         OSError: the metrics port is taken.
     """
     redis = connect_patiently(settings.required_redis_url)
+    store = Store.open(redis, settings, patience=_STORE_PATIENCE)
     detector = load_detector(settings)
     detector.warm_up()
     info = describe(detector, worker_name())
@@ -39,7 +43,7 @@ def run(settings: Settings, *, burst: bool) -> None:
     worker = BatchWorker(
         settings.queue,
         redis,
-        Processor(detector, info, Store(redis)),
+        Processor(detector, info, store),
         info,
         max_batch=settings.max_batch,
         window=settings.batch_window,

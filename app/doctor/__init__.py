@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from app.doctor import house, machine
+from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State, wrong
 from app.settings import Settings
 
@@ -43,6 +43,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     findings: list[Finding] = []
     for check in (
         house.examine,
+        storage.bucket,
         machine.disk,
         machine.model,
         machine.device,

@@ -87,7 +87,12 @@ def read(detection_id: DetectionId, service: TheService, caller: TheCaller) -> R
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     response_description="It is gone",
-    responses=_PROBLEMS,
+    responses=problems(
+        *OF_V1,
+        ErrorCode.MALFORMED_REQUEST,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.STORAGE_UNAVAILABLE,
+    ),
 )
 def delete(detection_id: DetectionId, service: TheService, caller: TheCaller) -> None:
     """Remove everything about a detection; what waits in the queue is not computed."""

@@ -41,6 +41,7 @@ _MASK_PROBLEMS = (
     ErrorCode.DETECTION_UNFINISHED,
     ErrorCode.DETECTION_FAILED,
     ErrorCode.DETECTION_EXPIRED,
+    ErrorCode.STORAGE_UNAVAILABLE,
 )
 _CONDITION = {
     "parameters": [
@@ -81,6 +82,7 @@ def _answers(*media_types: str) -> Answers:
             ErrorCode.MALFORMED_REQUEST,
             ErrorCode.NOT_FOUND,
             ErrorCode.DETECTION_EXPIRED,
+            ErrorCode.STORAGE_UNAVAILABLE,
             ErrorCode.IMAGE_TRUNCATED,
             ErrorCode.IMAGE_UNDECODABLE,
         ),

@@ -19,7 +19,7 @@ from app.callers import TheCaller
 from app.metrics import REJECTIONS, WAITING
 from app.openapi import headers
 from app.pictures import MEDIA_TYPES
-from app.problems import REDIS_FAILURES, ServiceError, document, of_redis
+from app.problems import OUTAGES, ServiceError, document, of_outage
 from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.schemas import (
     BatchEntry,
@@ -92,6 +92,7 @@ _REQUEST_PROBLEMS = (
     ErrorCode.QUEUE_FULL,
     ErrorCode.QUEUE_SLOW,
     ErrorCode.STORAGE_FULL,
+    ErrorCode.STORAGE_UNAVAILABLE,
 )
 _FILE_PROBLEMS = (
     ErrorCode.FILE_EMPTY,
@@ -334,15 +335,15 @@ class _Batch:
         """Send the group.
 
         Raises:
-            Exception: one of `REDIS_FAILURES`, and nothing was accepted before.
+            Exception: one of `OUTAGES`, and nothing was accepted before.
         """
         submitted: Sequence[Detection | ServiceError]
         try:
             submitted = await run_in_threadpool(self.service.submit_all, self._orders)
-        except REDIS_FAILURES as error:
+        except OUTAGES as error:
             if not any(isinstance(result, Detection) for result in self.results):
                 raise
-            submitted = [of_redis(error)] * len(self._orders)
+            submitted = [of_outage(error)] * len(self._orders)
         for place, result in zip(self._places, submitted, strict=True):
             self.results[place] = result
         self._places, self._orders, self._size = [], [], 0

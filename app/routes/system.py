@@ -59,12 +59,19 @@ async def livez() -> ServiceStatus:
     "/readyz",
     responses={
         200: answer("It would", ready=examples.READY),
-        **problems(ErrorCode.NO_WORKER, ErrorCode.REDIS_UNAVAILABLE, ErrorCode.INTERNAL_ERROR),
+        **problems(
+            ErrorCode.NO_WORKER,
+            ErrorCode.REDIS_UNAVAILABLE,
+            ErrorCode.STORAGE_UNAVAILABLE,
+            ErrorCode.INTERNAL_ERROR,
+        ),
     },
 )
 def readyz(service: TheService) -> ServiceStatus:
-    """Whether a POST would be served: Redis answers and a warm worker lives."""
-    return ServiceStatus(workers=len(_live(service)))
+    """Whether a POST would be served: Redis and the bucket answer, and a warm worker lives."""
+    workers = len(_live(service))
+    service.store.blobs.check()
+    return ServiceStatus(workers=workers)
 
 
 def _notice(worker: WorkerInfo) -> str:

@@ -8,13 +8,15 @@ import httpx2
 import pytest
 
 from app.jobs import JobQueue
-from app.schemas import View
+from app.reception import Reception
+from app.schemas import Detection, View
 from app.service import Order, Service
 from app.settings import Settings
 from app.store import Store
 from app.waiting import FinishedEvents
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import replicas
+from tests.buckets import Bucket
 
 SAME = ("ai_probability", "verdict", "manipulated", "thresholds", "model", "view", "image")
 
@@ -135,24 +137,28 @@ def test_it_can_be_switched_off(pair_redis_url: str, tmp_path: Path, picture: by
         assert post(client, picture).status_code == 202
 
 
+@pytest.mark.parametrize("place", ["in Redis", "in a bucket"])
 def test_a_result_that_is_deleted_meanwhile_is_computed_anew(
-    pair_redis_url: str, standin: StandIn, picture: bytes
+    pair_redis_url: str, standin: StandIn, picture: bytes, bucket: Bucket, place: str
 ) -> None:
-    settings = Settings(redis_url=pair_redis_url)
+    url = bucket.url if place == "in a bucket" else None
+    settings = Settings(redis_url=pair_redis_url, store=url)
 
     class Late(Store):
         """Another caller's process deletes the known detection between the two round trips."""
 
-        def accept_known(self, pipeline, application, known, *others) -> None:
+        def accept_known(self, application, known, *others) -> tuple[Reception, Detection]:
             service.delete(known.id, "alice")
-            super().accept_known(pipeline, application, known, *others)
+            return super().accept_known(application, known, *others)
 
     queue = JobQueue(standin.redis, settings)
-    service = Service(settings, Late(standin.redis), queue, FinishedEvents(pair_redis_url))
+    store = Late.open(standin.redis, settings)
+    service = Service(settings, store, queue, FinishedEvents(pair_redis_url))
     order = Order("alice", picture, View.TILED)
     first = service.submit(order)
     assert standin.finish(first.id)
     second = service.submit(order)
     assert (second.status, second.cached) == ("queued", False)
     assert second.id in standin.queued()
-    assert standin.store.get_image(second.id) == picture
+    assert store.get_image(second.id) == picture
+    assert bucket.contents() == ([picture] if url else [])

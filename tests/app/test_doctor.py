@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app import supervisor
-from app.doctor import house, machine
+from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State
 from app.embedded import server_binary
 from app.schemas import ModelInfo, WorkerInfo
@@ -28,6 +28,7 @@ from app.webhooks.queue import Deliveries
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
 from tests.app.test_cli import gamma
 from tests.app.test_webhook_rules import SECRET
+from tests.buckets import Bucket
 from tests.conftest import free_port
 
 GOOD = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction")
@@ -261,3 +262,32 @@ def test_the_command(tmp_path: Path, good: str, redis: Redis) -> None:
     lines = bad.stdout.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("wrong memory"))
     assert "→ `redis-cli CONFIG SET maxmemory" in lines[at + 1]
+
+
+def test_a_bucket(bucket: Bucket) -> None:
+    settings = Settings(store=bucket.url, retention=2 * 86_400)
+
+    def rule(prefix: str, days: int) -> None:
+        rule = {"ID": "ours", "Status": "Enabled", "Filter": {"Prefix": prefix}}
+        bucket.s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket.name,
+            LifecycleConfiguration={"Rules": [{**rule, "Expiration": {"Days": days}}]},
+        )
+
+    assert storage.bucket(Settings()) == []
+    assert "after 2 day(s)" in found(storage.bucket(settings), "bucket", State.WRONG)
+    rule("others/", 2)
+    assert "no lifecycle rule" in found(storage.bucket(settings), "bucket", State.WRONG)
+    rule("gamma/", 1)
+    assert "before their time" in found(storage.bucket(settings), "bucket", State.WRONG)
+    rule("", 2)
+    assert bucket.url in found(storage.bucket(settings), "bucket", State.OK)
+    assert bucket.objects() == []
+    bucket.s3.put_bucket_versioning(
+        Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
+    )
+    assert "old versions" in found(storage.bucket(settings), "bucket", State.WRONG)
+    nowhere = Settings(store="s3://there-is-no-such-bucket")
+    assert "s3:PutObject" in found(storage.bucket(nowhere), "bucket", State.WRONG)
+    bucket.server.link.cut()
+    assert "AWS_ENDPOINT_URL" in found(storage.bucket(settings), "bucket", State.WRONG)

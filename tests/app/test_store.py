@@ -1,4 +1,7 @@
-"""What Redis guards: final records stay final, and every record says when it has expired."""
+"""What the store guards: final records stay final, and every record says when it has expired.
+
+Every test is of both places where pictures and masks may lie.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from redis.exceptions import OutOfMemoryError
 
 from app.embedded import private_redis
 from app.jobs import Backlog, JobQueue, ask_backlog, read_backlog
+from app.reception import Application, Reception
 from app.schemas import (
     Detection,
     DetectionError,
@@ -26,7 +30,8 @@ from app.schemas import (
     WorkerInfo,
 )
 from app.settings import Settings
-from app.store import Application, Reception, Store, connect
+from app.store import Store, connect
+from tests.buckets import Bucket
 from tests.conftest import require_program
 
 PICTURE = b"the bytes of a picture"
@@ -48,10 +53,13 @@ def redis(
             client.close()
 
 
-@pytest.fixture
-def store(redis: Redis) -> Store:
+@pytest.fixture(params=["in Redis", "in a bucket"])
+def store(redis: Redis, request: pytest.FixtureRequest) -> Store:
     redis.flushall()
-    return Store(redis)
+    if request.param == "in Redis":
+        return Store.open(redis, Settings())
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return Store.open(redis, Settings(store=bucket.url))
 
 
 def application(
@@ -83,9 +91,7 @@ def create(
     """A queued detection that was uploaded `age` seconds ago."""
     created = datetime.now(UTC) - timedelta(seconds=age)
     given = application(f"{age}-{retention}-{patience}", created, retention, patience, owner)
-    with store.redis.pipeline() as pipeline:
-        store.accept(pipeline, given, PICTURE, store.redis.pipeline())
-        pipeline.execute()
+    store.accept([(given, PICTURE, store.redis.pipeline())])
     return given.detection.id
 
 
@@ -93,9 +99,11 @@ def finish(store: Store, name: str, status: Status = Status.SUCCEEDED) -> int:
     detection = store.get(name)
     assert detection is not None
     final = detection.model_copy(update={"status": status, "finished_at": datetime.now(UTC)})
+    masks = store.keep_masks({name: {Head.AI: b"ai", Head.MANIPULATION: b"ma"}})
     with store.redis.pipeline() as pipeline:
-        store.finish(pipeline, final, {Head.AI: b"ai", Head.MANIPULATION: b"ma"})
+        store.finish(pipeline, final, masks[name])
         (changed,) = pipeline.execute()
+    store.drop_masks({} if changed else masks)
     return int(changed)
 
 
@@ -117,6 +125,39 @@ def test_life_of_a_detection(store: Store) -> None:
     assert store.get_mask(name, Head.AI) == b"ai"
     assert store.get_mask(name, Head.MANIPULATION) == b"ma"
     assert store.get_image(name) == PICTURE
+
+
+def test_a_deleted_detection_is_gone(store: Store) -> None:
+    name = create(store)
+    assert finish(store, name) == 1
+    assert not store.delete(name, "another", store.redis.pipeline())
+    assert store.get_image(name) == PICTURE
+    assert store.delete(name, "owner", store.redis.pipeline())
+    assert store.get(name) is None
+    assert store.get_image(name) is None
+    assert [store.get_mask(name, head) for head in Head] == [None, None]
+    assert not store.delete(name, "owner", store.redis.pipeline())
+
+
+def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
+    first, second = create(store), application("second", datetime.now(UTC))
+    assert finish(store, first) == 1
+    known = store.get(first)
+    assert known is not None
+    final = known.model_copy(update={"id": "second", "expires_at": second.detection.expires_at})
+    jobs = store.redis.pipeline()
+    assert store.accept_known(second, known, final, jobs) == (
+        Reception.ACCEPTED,
+        second.detection,
+    )
+    assert store.delete(first, "owner", store.redis.pipeline())
+    assert store.get_image("second") == PICTURE
+    assert store.get_mask("second", Head.AI) == b"ai"
+    assert status(store, "second") is Status.SUCCEEDED
+    third = application("third", datetime.now(UTC))
+    reception, _ = store.accept_known(third, known, final, jobs)
+    assert reception is Reception.GONE
+    assert store.get("third") is None
 
 
 def test_a_final_record_stays_as_it_is(store: Store) -> None:
@@ -155,8 +196,9 @@ def test_past_its_deadline_it_is_expired_and_not_computed(store: Store) -> None:
 
 
 def test_work_begun_in_time_may_end_after_the_deadline(store: Store) -> None:
-    name = create(store, age=29.9, patience=30)
+    name = create(store)
     assert store.start([name])
+    store.redis.hset(f"gamma:detection:{name}", "deadline", 0)
     assert status(store, name) is Status.PROCESSING
 
 
@@ -238,10 +280,7 @@ def test_an_expired_detection_is_still_listed(store: Store) -> None:
 def test_detections_of_one_moment_are_all_listed(store: Store) -> None:
     moment = datetime.now(UTC)
     names = [f"{number:032x}" for number in range(5)]
-    with store.redis.pipeline() as pipeline:
-        for name in names:
-            store.accept(pipeline, application(name, moment), PICTURE, store.redis.pipeline())
-        pipeline.execute()
+    store.accept([(application(one, moment), PICTURE, store.redis.pipeline()) for one in names])
     found, cursor = [], None
     while True:
         page = store.newest("owner", 2, cursor)
@@ -259,10 +298,7 @@ def test_accepting_twice_changes_nothing(store: Store) -> None:
     jobs = store.redis.pipeline()
     jobs.rpush("queue", detection.id)
     for _ in range(2):
-        with store.redis.pipeline() as pipeline:
-            store.accept(pipeline, given, PICTURE, jobs)
-            reply = pipeline.execute()[1]
-        reception, found = store.reception(reply, given)
+        ((reception, found),) = store.accept([(given, PICTURE, jobs)])
         assert reception is Reception.ACCEPTED
         assert found == detection
         store.start([detection.id])

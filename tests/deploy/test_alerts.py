@@ -159,6 +159,16 @@ SCENES = [
         {"90s": set(), "3m": {"GammaRedisDown"}, "10m": {"GammaRedisDown"}},
     ),
     Scene(
+        "the bucket is away",
+        {REJECTED % "storage_unavailable": "0x4 0+200x600"},
+        {"2m": set(), "5m": {"GammaBucketDown"}, "10m": {"GammaBucketDown"}},
+    ),
+    Scene(
+        "one request met a bucket that was away",
+        {REJECTED % "storage_unavailable": "0x4 1x600"},
+        {"2m": set(), "5m": set(), "10m": set()},
+    ),
+    Scene(
         "the only worker is killed",
         {
             'gamma_workers{instance="a"}': "1x4 0x600",

@@ -42,14 +42,15 @@ _FORKS.set_forkserver_preload(["tests.faults.worker"])
 
 
 class House:
-    """Redis with the API's side of the queue, and workers."""
+    """Redis with the API's side of the queue, and workers; pictures there or in a bucket."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, store: str | None = None) -> None:
         self.url = url
         self.folder = folder
-        settings = Settings(redis_url=url, cache=False)  # the same pictures come again and again
+        # No cache: the same pictures come again and again.
+        settings = Settings(redis_url=url, cache=False, store=store)
         self.redis = connect(url, retries=100)
-        self.store = Store(self.redis)
+        self.store = Store.open(self.redis, settings)
         self.jobs = JobQueue(self.redis, settings)
         self.queue = Queue(settings.queue, connection=self.redis, serializer=JSONSerializer)
         self.service = Service(settings, self.store, self.jobs, FinishedEvents(url))
@@ -172,8 +173,8 @@ class House:
 
 
 @contextlib.contextmanager
-def opened(url: str, folder: Path) -> Iterator[House]:
-    house = House(url, folder)
+def opened(url: str, folder: Path, store: str | None = None) -> Iterator[House]:
+    house = House(url, folder, store)
     try:
         yield house
     finally:

@@ -61,6 +61,11 @@ class Orders:
     sick_after: float | None = None
     hopeless_after: float | None = None
     """Seconds that take the place of the worker's minutes."""
+    store: str | None = None
+    """Bucket of pictures and masks."""
+    patience: float = 120.0
+    """Seconds that an outage of the bucket is waited out."""
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Stages:
@@ -145,7 +150,9 @@ def run(orders: Orders) -> None:
         with open(orders.log, "a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-    logs.configure(Settings(redis_url=orders.redis_url))
+    os.environ.update(orders.environment)
+    settings = Settings(redis_url=orders.redis_url, store=orders.store)
+    logs.configure(settings)
     if orders.sick_after is not None:
         batch_worker.SICK_AFTER = orders.sick_after
         batch_worker.HOPELESS_AFTER = orders.hopeless_after or 600
@@ -153,9 +160,9 @@ def run(orders: Orders) -> None:
     redis = connect_patiently(orders.redis_url)
     detector = FaultyDetector(orders)
     info = describe(detector, orders.name)
-    worker = BatchWorker(
-        "gamma", redis, Processor(detector, info, Store(redis)), info, max_batch=orders.max_batch
-    )
+    store = Store.open(redis, settings, patience=orders.patience)
+    processor = Processor(detector, info, store)
+    worker = BatchWorker("gamma", redis, processor, info, max_batch=orders.max_batch)
     worker.work(burst=orders.burst, max_jobs=orders.max_jobs, logging_level="WARNING")
     if worker.failure is not None:
         raise worker.failure

@@ -1,0 +1,56 @@
+"""A detection that asks to be accepted, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from app import records
+from app.schemas import Detection, Status
+
+
+@dataclass(frozen=True)
+class Application:
+    """A detection that asks to be accepted.
+
+    Attributes:
+        detection: its record, queued.
+        owner: the caller, who alone will see it.
+        deadline: from then on a detection that still waits in the queue is expired.
+        idempotency_key: the caller's name for this request, if it gave one.
+        webhook_url: where the result is announced, if anywhere.
+        cache: whether a result that the same picture already has may serve, and serve others.
+    """
+
+    detection: Detection
+    owner: str
+    deadline: datetime
+    idempotency_key: str | None = None
+    webhook_url: str | None = None
+    cache: bool = True
+
+
+class Reception(StrEnum):
+    """What became of an application."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"  # this request was accepted before: that detection is the answer
+    MISMATCH = "mismatch"  # its idempotency key belongs to another request
+    KNOWN = "known"  # not accepted: that detection already has the result
+    GONE = "gone"  # not accepted: that detection is no longer there to copy from
+
+
+def reception_of(
+    reply: Sequence[bytes | None], application: Application
+) -> tuple[Reception, Detection]:
+    """What the script that accepts answered, and the detection that this is about."""
+    kind = Reception((reply[0] or b"").decode())
+    if kind is Reception.REPEATED:
+        first = records.read(reply[1:])
+        if first is not None:
+            return kind, first
+    if kind is Reception.KNOWN and reply[1] is not None:
+        return kind, records.parse(reply[1], Status.SUCCEEDED)
+    return kind, application.detection
