@@ -36,6 +36,8 @@ REPORT_FILE = "calibration.json"
 FALSE_POSITIVE_RATES = {"uncertain": 0.10, "middle": 0.05, "ai_generated": 0.01}
 """Share of the pictures that are not AI-generated at or above each threshold; `middle` is only
 reported."""
+MARKED_FALSE_POSITIVE_RATE = 0.05
+"""Share of the pixels that may be marked where nothing is to be."""
 MANIPULATED_FALSE_POSITIVE_RATE = 0.05
 """Share of the untouched pictures that may be called manipulated."""
 
@@ -326,13 +328,25 @@ def _sigmoid(logits: Values) -> Values:
 
 
 def _choose_mask(samples: Sequence[Sample], stored: float) -> tuple[float, float | None]:
-    """Mask threshold of the best mean F1 over masks with pixels of both classes, and that F1."""
+    """Mask threshold of the best mean F1 over masks with pixels of both classes, and that F1.
+
+    Only thresholds that mark few pixels of masks with nothing to mark are tried: F1 over regions
+    alone is best for a poor mask where everything is marked.
+    """
     counts = [s.counts(head) for s in samples for head in HEADS]
     regions = [h for h in counts if h is not None and h.sum(1).all()]
     if not regions:
         return stored, None
     levels = np.arange(0.5, 255) / 255  # between the bytes, so that rounding does not decide
-    means = [float(np.mean([measure_mask(h, level).f1 for h in regions])) for level in levels]
+    empty = [h for h in counts if h is not None and not h[1].any()]
+    clean = np.sum([h[0] for h in empty], axis=0) if empty else np.zeros(256)  # pixels by level
+    marked = clean[::-1].cumsum()[::-1][1:]  # above each threshold
+    quiet = marked <= MARKED_FALSE_POSITIVE_RATE * max(clean.sum(), 1)
+    quiet[-1] = True
+    means = [
+        float(np.mean([measure_mask(h, level).f1 for h in regions])) if allowed else -1.0
+        for level, allowed in zip(levels, quiet, strict=True)
+    ]
     best = int(np.argmax(means))
     return float(levels[best]), means[best]
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from transformers import SegformerModel
 
 from model import checkpoint
 from model.config import GammaConfig
@@ -14,6 +15,7 @@ from model.network import GammaModel
 from training.config import ConfigError, Settings
 
 _LIBRARY_DROP_PATH = 0.1  # largest rate that the library's encoders are built with
+_KEPT_OF_DRAWN = 0.1
 
 
 def build(settings: Settings) -> GammaModel:
@@ -46,17 +48,25 @@ def build(settings: Settings) -> GammaModel:
 
 @torch.no_grad()
 def start_averaging(model: GammaModel) -> None:
-    """Let the first convolution begin with the local means of what it sees.
+    """Let the convolutions between the stages begin as local means of what they see.
 
-    Of co-occurrences means are what counts, and as drawn it would mix them with their details.
+    Of co-occurrences means over ever larger places are what tells, and convolutions as drawn
+    would bury them under details.
 
     Args:
-        model: A network with a table of co-occurrences; its first convolution is changed.
+        model: A network with a table of co-occurrences on a MiT; changed in place.
+
+    Raises:
+        ConfigError: The encoder is another one.
     """
-    kernel = next(m.weight for m in model.encoder.modules() if isinstance(m, nn.Conv2d))
-    outputs, inputs, height, width = kernel.shape
-    channel = torch.arange(outputs)
-    kernel[channel, channel % inputs] += 1 / (height * width)
+    if not isinstance(model.encoder, SegformerModel):
+        raise ConfigError(f"model.input: cooccurrence: not for {model.config.backbone}")
+    stages: Any = model.encoder.stages
+    for stage in stages:
+        kernel = stage.patch_embeddings.proj.weight  # (D, C, k, k)
+        channel = torch.arange(len(kernel))
+        kernel *= _KEPT_OF_DRAWN
+        kernel[channel, channel % kernel.shape[1]] += 1 / kernel[0, 0].numel()
 
 
 def synchronise_batch_norm(model: GammaModel, device: torch.device) -> None:

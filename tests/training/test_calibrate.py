@@ -98,16 +98,24 @@ def histogram(inside: Sequence[int], outside: Sequence[int]) -> list[list[int]]:
 
 def test_mask_threshold_and_area_come_from_the_masks() -> None:
     region = histogram([200] * 30, [90] * 10 + [10] * 60)
-    clean = [histogram([], [250] * n + [10] * (100 - n)) for n in range(20)]
+    clean = [histogram([], [250] * n + [10] * (100 - n)) for n in [0] * 10 + list(range(10))]
     samples = [sample(Kind.SPLICE, [-1.0], manipulation=region)] * 3
     samples += [sample(Kind.AUTHENTIC, [-1.0], manipulation=h, ai=h) for h in clean]
     samples.append(sample(Kind.SYNTHETIC, [1.0], ai=histogram([9] * 100, [])))
     found = choose(samples)
     assert 90 / 255 < found.thresholds["mask"] < 200 / 255
     assert found.mask_f1 == 1
-    assert found.thresholds["manipulated_area"] == 0.18  # one of twenty has more
+    assert found.thresholds["manipulated_area"] == 0.08  # one of twenty has more
     stored = Thresholds(**found.thresholds)
     assert stored.uncertain <= stored.ai_generated
+
+
+def test_masks_that_say_nothing_do_not_mark_everything() -> None:
+    noise = list(range(100))
+    samples = [sample(Kind.SPLICE, [-1.0], manipulation=histogram(noise, noise))] * 3
+    samples += [sample(Kind.AUTHENTIC, [-1.0], manipulation=histogram([], noise))] * 3
+    samples.append(sample(Kind.SYNTHETIC, [1.0]))
+    assert 94 / 255 < choose(samples).thresholds["mask"] < 1
 
 
 def test_without_masks_their_thresholds_are_kept() -> None:
