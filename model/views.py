@@ -106,17 +106,9 @@ def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
         probabilities: Masks of the tiles (N, S, S), values in [0, 1].
 
     Returns:
-        Map (H, W) in [0, 1]; 0 where nothing was looked at.
+        Map (H, W) in [0, 1]; 0 where nothing was looked at. A single tile may be returned itself.
     """
-    size = layout.crop_size
-    row_weights = _blending_weights(layout.rows, layout.scaled_height, size)
-    column_weights = _blending_weights(layout.columns, layout.scaled_width, size)
-    blended = np.zeros((layout.scaled_height, layout.scaled_width), np.float32)
-    tiles = iter(probabilities)
-    for row, vertical in zip(layout.rows, row_weights, strict=True):
-        for column, horizontal in zip(layout.columns, column_weights, strict=True):
-            window = blended[row : row + size, column : column + size]
-            window += next(tiles) * vertical[:, None] * horizontal
+    blended = probabilities[0] if layout.tiles == 1 else _blend(layout, probabilities)
     left, top, right, bottom = layout.box
     if blended.shape != (bottom - top, right - left):
         resized = Image.fromarray(blended).resize(
@@ -130,6 +122,20 @@ def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
     whole = np.zeros((layout.height, layout.width), np.float32)
     whole[top:bottom, left:right] = blended
     return whole
+
+
+def _blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lay the tiles over each other, at the size they were cut at."""
+    size = layout.crop_size
+    row_weights = _blending_weights(layout.rows, layout.scaled_height, size)
+    column_weights = _blending_weights(layout.columns, layout.scaled_width, size)
+    blended = np.zeros((layout.scaled_height, layout.scaled_width), np.float32)
+    tiles = iter(probabilities)
+    for row, vertical in zip(layout.rows, row_weights, strict=True):
+        for column, horizontal in zip(layout.columns, column_weights, strict=True):
+            window = blended[row : row + size, column : column + size]
+            window += next(tiles) * vertical[:, None] * horizontal
+    return blended
 
 
 def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int) -> Layout:
