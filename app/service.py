@@ -87,7 +87,7 @@ class Service:
         return result
 
     async def follow(self, detection_ids: Sequence[str], owner: str) -> list[Detection | None]:
-        """As the store's `get_owned`, for a request that waits; each is read with those of others."""
+        """As the store's `get_owned`, read together with what other requests ask for."""
         return await asyncio.gather(*(self._records((name, owner)) for name in detection_ids))
 
     @cached_property
