@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from fastapi.concurrency import run_in_threadpool
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -29,18 +27,20 @@ class Together(Generic[T, R]):
 
     async def __call__(self, asked: T) -> R:
         """The answer to one."""
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         return await future
 
     async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
             served, self._waiting = self._waiting, []
+            asked = [one for one, _ in served]
             futures = [future for _, future in served]
             try:
-                answers = await run_in_threadpool(self._call, [asked for asked, _ in served])
+                answers = await loop.run_in_executor(None, self._call, asked)
             except Exception as error:
                 for future in futures:
                     if not future.done():

@@ -37,7 +37,7 @@ def encode(bands: Iterable[NDArray[np.uint8]], strategy: int = zlib.Z_DEFAULT_ST
         samples = band.size // (rows * width)
         height += rows
         lines = band.reshape(rows, width * samples)
-        compressed.append(compressor.compress(_filtered(lines, above, samples)))
+        compressed.append(compressor.compress(_filtered(lines, above, samples).data))
         above = lines[-1]
     compressed.append(compressor.flush())
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big")
