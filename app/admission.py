@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from redis import Redis
 
 from app.callers import Caller, TheCaller
@@ -17,6 +17,7 @@ from app.limits import Quota, rate_key
 from app.problems import ServiceError
 from app.schemas import ErrorCode
 from app.settings import Settings
+from app.together import Together
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
@@ -73,24 +74,42 @@ class Gate:
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._settings = settings
         self._redis = redis
-        self._take = redis.register_script(_TAKE)
         self._pressure = _Pressure(Backlog(0, 0.0), 0.0)
         self._next_look = 0.0
+        self.ask = Together(self.admit_all)
 
     def admit(self, caller: str, pictures: int = 1) -> Admission:
+        """Take as many pictures as the limits allow, see `admit_all`."""
+        (admission,) = self.admit_all([(caller, pictures)])
+        return admission
+
+    def admit_all(self, asked: Sequence[tuple[str, int]]) -> list[Admission]:
         """Take as many pictures as the limits allow, in one round trip (two, once a second).
 
         A refusal by queue or memory costs nothing of the rate limit.
+
+        Args:
+            asked: callers, and how many pictures each brings; the first is served first.
         """
         pressure = self._look()
-        refusal = self._overload(pressure)
-        if refusal is not None:
-            return Admission(0, refusal, {})
+        if self._overload(pressure) is not None:
+            return [Admission(0, self._overload(pressure), {}) for _ in asked]
         limit, queue_limit = self._settings.rate_limit, self._settings.queue_limit
         rate = (limit.count, limit.spacing) if limit else (0, 0)
-        keys = [queue_key(self._settings.queue), rate_key(caller, limit)]
-        reply = self._take(keys=keys, args=[pictures, queue_limit, *rate])
-        taken, waiting, left, full_in = cast(list[int], reply)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for caller, pictures in asked:
+                keys = [queue_key(self._settings.queue), rate_key(caller, limit)]
+                pipeline.eval(_TAKE, len(keys), *keys, pictures, queue_limit, *rate)
+            replies = cast(list[list[int]], pipeline.execute())
+        return [
+            self._admission(pictures, reply, pressure)
+            for (_, pictures), reply in zip(asked, replies, strict=True)
+        ]
+
+    def _admission(self, pictures: int, reply: list[int], pressure: _Pressure) -> Admission:
+        """Read what `_TAKE` answered."""
+        limit, refusal = self._settings.rate_limit, None
+        taken, waiting, left, full_in = reply
         quota = Quota(limit, left, full_in) if limit else None
         if taken < pictures:
             if quota is not None and quota.left == 0:
@@ -160,7 +179,7 @@ async def take(request: Request, caller: Caller, pictures: int = 1) -> Admission
     Of an upload of several pictures only `taken` many may be processed.
     """
     gate = cast(Gate, request.app.state.gate)
-    admission = await run_in_threadpool(gate.admit, caller.name, pictures)
+    admission = await gate.ask((caller.name, pictures))
     if admission.headers:
         request.state.headers = admission.headers
     return admission

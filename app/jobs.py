@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -12,7 +13,6 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app import tracing
 from app.schemas import JOB_FUNCTION
 from app.settings import Settings
 
@@ -48,11 +48,13 @@ class JobQueue:
             default_timeout=JOB_TIMEOUT,
         )
 
-    def enqueue(self, pipeline: Pipeline, detection_id: str) -> None:
+    def enqueue(
+        self, pipeline: Pipeline, detection_id: str, meta: Mapping[str, str] | None = None
+    ) -> None:
         """Add the job of a detection to `pipeline`; the job's id is the detection's.
 
         `Retry` has no interval, so that no scheduler is needed: it lets the work of a killed
-        worker be done by another one.
+        worker be done by another one. Its `meta` is what `tracing.meta` made of the request.
         """
         self._queue.enqueue_call(
             JOB_FUNCTION,
@@ -63,7 +65,7 @@ class JobQueue:
             failure_ttl=FAILURE_TTL,
             retry=Retry(max=2),
             description=detection_id,
-            meta=tracing.meta(),
+            meta=dict(meta or {}),
             pipeline=pipeline,
         )
 

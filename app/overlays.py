@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from enum import StrEnum
 
 import numpy as np
@@ -16,8 +17,7 @@ RENDERER = 2
 DEFAULT_OPACITY = 0.6
 
 _LEVELS = 256
-_COMPRESSION = 1  # zlib level; higher ones cost far more time than they save
-_BAND = 512  # rows that are blended at once, so that a large picture is held only once
+_BAND = 64  # rows that are blended at once: they stay in a core's cache
 # Where a PNG keeps its facts, and what they are in a mask: 8-bit grey, not interlaced.
 _HEADER = slice(16, 29)
 _HEADER_END = 33
@@ -92,6 +92,9 @@ def render(
     Raises:
         ValueError: the mask is another kind of file.
     """
+    # Inside the functions: what draws no PNG imports nothing of the model's package.
+    from model import png
+
     header = bytearray(mask_png[_HEADER])
     if header[8:] != _GREY:
         raise ValueError("a mask must be an 8-bit grey PNG")
@@ -99,9 +102,9 @@ def render(
     return b"".join(
         (
             mask_png[:8],
-            _chunk(b"IHDR", bytes(header)),
-            _chunk(b"PLTE", COLORMAPS[colormap].tobytes()),
-            _chunk(b"tRNS", bytes(_alphas(opacity))),
+            png.chunk(b"IHDR", bytes(header)),
+            png.chunk(b"PLTE", COLORMAPS[colormap].tobytes()),
+            png.chunk(b"tRNS", bytes(_alphas(opacity))),
             mask_png[_HEADER_END:],
         )
     )
@@ -112,24 +115,29 @@ def composite(mask_png: bytes, picture: Image.Image, colormap: Colormap, opacity
 
     Args:
         mask_png: 8-bit grey PNG.
-        picture: RGB, of the same size; it is painted over.
+        picture: RGB, of the same size.
         colormap: as in `render`.
         opacity: as in `render`.
 
     Returns:
         Opaque PNG of the picture's size.
     """
+    from model import png
+
     width, height = picture.size
     alphas = _alphas(opacity)
-    with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
-        for top in range(0, height, _BAND):
-            box = (0, top, width, min(top + _BAND, height))
-            band = mask.crop(box)
-            picture.paste(_coloured(band, colormap), box, band.point(alphas))
-    encoded = io.BytesIO()
+
+    def bands() -> Iterator[NDArray[np.uint8]]:
+        with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
+            for top in range(0, height, _BAND):
+                box = (0, top, width, min(top + _BAND, height))
+                weights = mask.crop(box)
+                band = picture.crop(box)
+                band.paste(_coloured(weights, colormap), mask=weights.point(alphas))
+                yield np.asarray(band)
+
     # Longer matches are not worth their search in a photograph: so it is faster, and smaller too.
-    picture.save(encoded, "PNG", compress_level=_COMPRESSION, compress_type=zlib.Z_RLE)
-    return encoded.getvalue()
+    return png.encode(bands(), zlib.Z_RLE)
 
 
 def _coloured(mask: Image.Image, colormap: Colormap) -> Image.Image:
@@ -140,8 +148,3 @@ def _coloured(mask: Image.Image, colormap: Colormap) -> Image.Image:
 
 def _alphas(opacity: float) -> list[int]:
     return [round(value * opacity) for value in range(_LEVELS)]
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    check = zlib.crc32(kind + data)
-    return len(data).to_bytes(4, "big") + kind + data + check.to_bytes(4, "big")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
+from app import tracing
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES
 from app.pictures import inspect
@@ -30,9 +34,12 @@ from app.schemas import (
 )
 from app.settings import Settings
 from app.store import Store
+from app.together import Together
 from app.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
+
+_SMALL = 1_000_000  # bytes; larger pictures would keep those beside them waiting
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Order:
         ref_id: the caller's own reference.
         idempotency_key: the caller's name for this request: repeated, it has the same answer.
         webhook_url: where the result is announced.
+        meta: names the request in the log lines of other processes.
     """
 
     owner: str
@@ -53,6 +61,7 @@ class Order:
     ref_id: str | None = None
     idempotency_key: str | None = None
     webhook_url: str | None = None
+    meta: Mapping[str, str] = field(default_factory=tracing.meta)
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,31 @@ class Service:
     queue: JobQueue
     events: FinishedEvents
     deliveries: Deliveries | None = None
+
+    async def apply(self, order: Order) -> Detection:
+        """As `submit`, for a request: small pictures that come at the same time go together.
+
+        Raises:
+            ServiceError: it is refused.
+        """
+        if len(order.picture) > _SMALL:
+            return await run_in_threadpool(self.submit, order)
+        result = await self._small_orders(order)
+        if isinstance(result, ServiceError):
+            raise result
+        return result
+
+    async def follow(self, detection_ids: Sequence[str], owner: str) -> list[Detection | None]:
+        """As the store's `get_owned`, read together with what other requests ask for."""
+        return await asyncio.gather(*(self._records((name, owner)) for name in detection_ids))
+
+    @cached_property
+    def _small_orders(self) -> Together[Order, Detection | ServiceError]:
+        return Together(self.submit_all)
+
+    @cached_property
+    def _records(self) -> Together[tuple[str, str], Detection | None]:
+        return Together(self.store.get_each)
 
     def submit(self, order: Order) -> Detection:
         """The detection of one picture, see `submit_all`.
@@ -133,8 +167,8 @@ class Service:
         arrivals = []
         for order, application in accepted:
             jobs = self.store.redis.pipeline()  # collects commands, is never executed
-            self.queue.enqueue(jobs, application.detection.id)
-            self._announce(jobs, application)
+            self.queue.enqueue(jobs, application.detection.id, order.meta)
+            self._announce(jobs, order, application)
             arrivals.append((application, order.picture, jobs))
         return self.store.accept(arrivals)
 
@@ -156,11 +190,15 @@ class Service:
         except TargetRefusedError as error:
             raise ServiceError(ErrorCode.WEBHOOK_REFUSED, str(error)) from None
 
-    def _announce(self, jobs: Pipeline, application: Application) -> None:
+    def _announce(self, jobs: Pipeline, order: Order, application: Application) -> None:
         """Add the webhook's job to `jobs`, if there is one."""
         if self.deliveries is not None and application.webhook_url is not None:
             self.deliveries.plan(
-                jobs, application.detection.id, application.webhook_url, application.deadline
+                jobs,
+                application.detection.id,
+                application.webhook_url,
+                application.deadline,
+                order.meta,
             )
 
     def _settle(
@@ -170,7 +208,7 @@ class Service:
         if reception is Reception.KNOWN:
             result = _reused(detection, application.detection)
             jobs = self.store.redis.pipeline()  # collects commands, is never executed
-            self._announce(jobs, application)
+            self._announce(jobs, order, application)
             reception, detection = self.store.accept_known(application, detection, result, jobs)
             if reception is Reception.ACCEPTED:
                 detection = result

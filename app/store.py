@@ -193,12 +193,17 @@ class Store:
 
     def get_owned(self, detection_ids: Sequence[str], owner: str) -> list[Detection | None]:
         """The records as of now, in one round trip; None for what this owner does not have."""
+        return self.get_each([(detection_id, owner) for detection_id in detection_ids])
+
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[Detection | None]:
+        """As `get_owned`, each for an owner of its own: pairs of id and owner."""
         with self.redis.pipeline(transaction=False) as pipeline:
-            for detection_id in detection_ids:
+            for detection_id, _ in wanted:
                 pipeline.hmget(records.key(detection_id), [*records.FIELDS, "owner"])
             found = cast(list[list[bytes | None]], pipeline.execute())
         return [
-            records.read(values) if whose == owner.encode() else None for *values, whose in found
+            records.read(values) if whose == owner.encode() else None
+            for (_, owner), (*values, whose) in zip(wanted, found, strict=True)
         ]
 
     def newest(self, owner: str, limit: int, cursor: str | None) -> Page:

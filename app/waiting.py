@@ -18,6 +18,7 @@ from app.store import FINISHED_CHANNEL
 MAX_WAIT = 60  # s
 CHECK_INTERVAL = 2.0  # s; a waiter looks at the record itself this often, should a message be lost
 _RECONNECT_DELAY = 1.0  # s
+_REMEMBERED = 10_000  # detections
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 log = structlog.get_logger()
@@ -34,10 +35,14 @@ def preferred_wait(headers: list[str]) -> int | None:
 
 
 class FinishedEvents:
-    """One subscription a process; wakes those who wait for a detection."""
+    """One subscription a process; wakes those who wait for a detection.
+
+    It remembers those it has heard of lately: who waits for one that has just ended need not ask.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._heard: dict[str, None] = {}  # in their order
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     @contextlib.asynccontextmanager
@@ -54,6 +59,8 @@ class FinishedEvents:
     def expect(self, detection_ids: Collection[str]) -> Iterator[asyncio.Event]:
         """An event that is set whenever one of the detections becomes final or is deleted."""
         event = asyncio.Event()
+        if not self._heard.keys().isdisjoint(detection_ids):
+            event.set()
         for detection_id in detection_ids:
             self._waiting[detection_id].add(event)
         try:
@@ -74,8 +81,14 @@ class FinishedEvents:
                 ):
                     await channel.subscribe(FINISHED_CHANNEL)
                     async for message in channel.listen():
-                        for event in self._waiting.get(message["data"].decode(), ()):
-                            event.set()
+                        self._hear(message["data"].decode())
             except RedisError as error:
                 log.warning("finished_events_lost", error=str(error))
                 await asyncio.sleep(_RECONNECT_DELAY)
+
+    def _hear(self, detection_id: str) -> None:
+        self._heard[detection_id] = None
+        if len(self._heard) > _REMEMBERED:
+            del self._heard[next(iter(self._heard))]
+        for event in self._waiting.get(detection_id, ()):
+            event.set()

@@ -2,18 +2,19 @@
 
 import sys
 
+from fastapi import Request
 from litserve import LitAPI, LitServer
 
 
 class Nothing(LitAPI):
-    """Gives back what it is given."""
+    """Gives back the number in a JSON body, or how many bytes the picture in a form has."""
 
     def setup(self, device: str) -> None:
         """There is no model to load."""
 
-    def decode_request(self, request: dict[str, float]) -> float:
-        """The number in the body."""
-        return request["input"]
+    def decode_request(self, request: Request) -> float:
+        """The input; of what is announced as a request, LitServe hands on the parsed body."""
+        return request["file"].size if "file" in request else request["input"]
 
     def predict(self, x: float) -> float:
         """The same number."""

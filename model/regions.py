@@ -55,19 +55,23 @@ def summarise(mask: NDArray[Any], threshold: float) -> MaskSummary:
     return MaskSummary(
         area_fraction=float(np.count_nonzero(marked) / marked.size),
         max=float(mask.max() / full_scale),
-        regions=_find_regions(mask, threshold, full_scale),
+        regions=_find_regions(mask, marked, threshold * full_scale, full_scale),
     )
 
 
-def _find_regions(mask: NDArray[Any], threshold: float, full_scale: float) -> tuple[Region, ...]:
+def _find_regions(
+    mask: NDArray[Any], marked: NDArray[np.bool_], threshold: float, full_scale: float
+) -> tuple[Region, ...]:
     height, width = mask.shape
     block = ceil(max(height, width) / _MAX_SIDE)
-    values = _block_means(mask, block) / full_scale
-    labels, count = ndimage.label(values >= threshold)
+    values = mask
+    if block > 1:
+        values = _block_means(mask, block)
+        marked = values >= threshold
+    labels, count = ndimage.label(marked)
     if not count:
         return ()
     sizes = np.bincount(labels.ravel())[1:]
-    scores = np.bincount(labels.ravel(), weights=values.ravel())[1:] / sizes
     boxes = ndimage.find_objects(labels)
     regions = []
     for index in np.argsort(-sizes, kind="stable")[:MAX_REGIONS]:
@@ -75,16 +79,16 @@ def _find_regions(mask: NDArray[Any], threshold: float, full_scale: float) -> tu
         if area < MIN_AREA:
             break
         rows, columns = boxes[index]
+        inside = labels[rows, columns] == index + 1
+        score = values[rows, columns].mean(where=inside, dtype=np.float64) / full_scale
         x, y = columns.start * block, rows.start * block
         right, bottom = min(columns.stop * block, width), min(rows.stop * block, height)
-        regions.append(Region((x, y, right - x, bottom - y), area, float(scores[index])))
+        regions.append(Region((x, y, right - x, bottom - y), area, float(score)))
     return tuple(regions)
 
 
 def _block_means(mask: NDArray[Any], block: int) -> NDArray[np.float32]:
     """Means over blocks of `block` x `block` pixels; the last ones may be smaller."""
-    if block == 1:
-        return mask.astype(np.float32)
     height, width = mask.shape
     rows, columns = np.arange(0, height, block), np.arange(0, width, block)
     sums = np.add.reduceat(np.add.reduceat(mask, rows, 0, np.float32), columns, 1)

@@ -107,8 +107,19 @@ def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
         probabilities: Masks of the tiles (N, S, S), values in [0, 1].
 
     Returns:
-        Map (H, W) in [0, 1]; 0 where nothing was looked at.
+        Map (H, W) in [0, 1]; 0 where nothing was looked at. A single tile may be returned itself.
     """
+    blended = probabilities[0] if layout.tiles == 1 else _blend(layout, probabilities)
+    left, top, right, bottom = layout.box
+    whole = blended
+    if not blended.shape == (layout.height, layout.width) == (bottom - top, right - left):
+        whole = np.zeros((layout.height, layout.width), np.float32)
+        _resize(blended, whole[top:bottom, left:right])
+    return np.clip(whole, 0, 1, out=whole)  # rounding may leave [0, 1] by an ulp
+
+
+def _blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lay the tiles over each other, at the size they were cut at."""
     size = layout.crop_size
     row_weights = _blending_weights(layout.rows, layout.scaled_height, size)
     column_weights = _blending_weights(layout.columns, layout.scaled_width, size)
@@ -118,12 +129,7 @@ def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
         for column, horizontal in zip(layout.columns, column_weights, strict=True):
             window = blended[row : row + size, column : column + size]
             window += next(tiles) * vertical[:, None] * horizontal
-    left, top, right, bottom = layout.box
-    whole = blended
-    if not blended.shape == (layout.height, layout.width) == (bottom - top, right - left):
-        whole = np.zeros((layout.height, layout.width), np.float32)
-        _resize(blended, whole[top:bottom, left:right])
-    return np.clip(whole, 0, 1, out=whole)  # rounding may leave [0, 1] by an ulp
+    return blended
 
 
 def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int) -> Layout:

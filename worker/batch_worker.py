@@ -131,6 +131,9 @@ class BatchWorker(SimpleWorker):
         self._heart.stop()
         super().teardown()  # type: ignore[no-untyped-call]
 
+    def check_for_suspension(self, burst: bool) -> None:
+        """Nothing: it is looked for in the step in which jobs are taken."""
+
     def run_maintenance_tasks(self) -> None:
         """As RQ's; what is in hand here is not abandoned, however long Redis was away."""
         self._beat()
@@ -168,7 +171,12 @@ class BatchWorker(SimpleWorker):
         with self._noting_failure():
             while not self._stop_requested:
                 idle = self._room.wait_until_empty(0)
-                if self._take(idle):
+                try:
+                    alone = self._take(idle)
+                except jobs.SuspendedError:
+                    super().check_for_suspension(burst=timeout is None)
+                    continue
+                if alone:
                     self._wait(self._room.wait_until_empty)
                 elif self._taken:
                     job = self.job_class(self._taken[0].id, self.connection, self.serializer)
@@ -176,7 +184,6 @@ class BatchWorker(SimpleWorker):
                 elif timeout is not None:
                     if super().dequeue_job_and_maintain_ttl(timeout, max_idle_time) is None:
                         return None
-                    self.check_for_suspension(burst=False)
                 elif idle:
                     break
                 else:

@@ -25,6 +25,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FinishedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
@@ -75,7 +76,7 @@ local function hold(started, index, worker, id, execution, created_at, moment, t
 end
 """
 
-# KEYS: queue, started registry, worker, its executions, what it took last
+# KEYS: queue, started registry, worker, its executions, what it took last, whether to take nothing
 # ARGV: token, most, whether nothing is in hand (1 or 0), worker, moment (s), time, ttl
 # The token names this take: sent again because no answer came, it tells what was taken.
 # The worker's state is written before anything else: a full Redis refuses that, and so all of it.
@@ -87,6 +88,7 @@ local token, most, idle, worker, moment, time, ttl = unpack(ARGV)
 local alone = 0
 local names = redis.call('LRANGE', KEYS[5], 0, -1)
 if table.remove(names, 1) ~= token then
+    if redis.call('EXISTS', KEYS[6]) == 1 then return false end
     names = {{}}
     while #names < tonumber(most) do
         local id = redis.call('LINDEX', KEYS[1], 0)
@@ -172,6 +174,10 @@ end
 return finished
 """
 )
+
+
+class SuspendedError(Exception):
+    """Workers are to take nothing at present (`rq suspend`)."""
 
 
 class PayloadError(ValueError):
@@ -289,18 +295,22 @@ def take(
 
     Returns:
         What was taken; whether the next job has to wait until the worker holds nothing.
+
+    Raises:
+        SuspendedError: see there.
     """
     started = now()
-    alone, rows = cast(
-        tuple[int, list[list[bytes | None]]],
+    reply = cast(
+        tuple[int, list[list[bytes | None]]] | None,
         worker.connection.eval(
             _TAKE,
-            5,
+            6,
             queue.key,
             queue.started_job_registry.key,
             worker.key,
             worker.executions_key,
             f"{worker.key}:taken",
+            WORKERS_SUSPENDED,
             token,
             most,
             int(idle),
@@ -310,6 +320,9 @@ def take(
             EXECUTION_TTL,
         ),
     )
+    if reply is None:
+        raise SuspendedError
+    alone, rows = reply
     taken = [
         Held(
             id=cast(bytes, name).decode(),

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from app.schemas import (
     Detection,
@@ -34,6 +30,7 @@ from app.schemas import (
     overlay_path,
 )
 from app.store import Store
+from model import png
 from model.detector import Detection as Finding
 from model.detector import Detector
 from model.engine import CropOutputs, DeviceError
@@ -47,7 +44,6 @@ from model.regions import MaskSummary
 from model.views import Layout, View
 from worker import metrics
 
-_COMPRESSION = 1  # zlib level of the masks: they are smooth, higher levels only cost time
 _PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (
     (UnsupportedFormatError, ErrorCode.FORMAT_UNSUPPORTED),
     (TooManyPixelsError, ErrorCode.TOO_MANY_PIXELS),
@@ -146,8 +142,8 @@ class Processor:
             outputs = CropOutputs(*map(torch.cat, zip(*parts, strict=True)))
             finding = self._detector.conclude(ready.layout, outputs)
             masks = {
-                Head.AI: _png(finding.ai_mask),
-                Head.MANIPULATION: _png(finding.manipulation_mask),
+                Head.AI: png.encode([finding.ai_mask]),
+                Head.MANIPULATION: png.encode([finding.manipulation_mask]),
             }
             detection = self._succeeded(ready, finding, time.perf_counter() - started)
         except Exception as error:  # as in decode
@@ -226,9 +222,3 @@ def _mask_info(detection_id: str, head: Head, summary: MaskSummary) -> MaskInfo:
         mask_url=mask_path(detection_id, head),
         overlay_url=overlay_path(detection_id, head),
     )
-
-
-def _png(mask: NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(mask).save(encoded, "PNG", compress_level=_COMPRESSION)
-    return encoded.getvalue()

@@ -172,7 +172,7 @@ async def create(request: Request, service: TheService, caller: TheCaller, _: Ad
             idempotency_key=options.idempotency_key,
             webhook_url=options.webhook_url,
         )
-    detection = await run_in_threadpool(service.submit, order)
+    detection = await service.apply(order)
     del order, form, file  # the wait must not hold the picture
     request.state.detection_id = detection.id
     headers = {"Location": detection_path(detection.id)}
@@ -371,20 +371,19 @@ async def _wait(
         hung_up = asyncio.create_task(_until_hung_up(request, changed))
         try:
             while waiting:
-                # Records are read after the event is armed, so that nothing falls between.
+                left = deadline - time.monotonic()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, CHECK_INTERVAL)):
+                        await changed.wait()
+                # Before the records are read, so that nothing falls between.
                 changed.clear()
-                found = await run_in_threadpool(
-                    service.store.get_owned, list(waiting.values()), owner
-                )
+                found = await service.follow(list(waiting.values()), owner)
                 for place, detection in zip(list(waiting), found, strict=True):
                     current[place] = detection or no_such_detection()
                     if detection is None or detection.status.finished:
                         del waiting[place]
-                left = deadline - time.monotonic()
-                if not waiting or left <= 0 or hung_up.done():
+                if time.monotonic() >= deadline or hung_up.done():
                     break
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, CHECK_INTERVAL))
         finally:
             hung_up.cancel()
     return current

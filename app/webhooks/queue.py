@@ -9,6 +9,7 @@ worker took in time is told when the schedule says so; a deleted one has nothing
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,6 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app import tracing
 from app.records import RECORD_LIFETIMES, Webhook
 from app.settings import Settings
 from app.store import Store
@@ -57,7 +57,14 @@ class Deliveries:
         """
         return self._targets.check(url)
 
-    def plan(self, pipeline: Pipeline, detection_id: str, url: str, deadline: datetime) -> None:
+    def plan(
+        self,
+        pipeline: Pipeline,
+        detection_id: str,
+        url: str,
+        deadline: datetime,
+        meta: Mapping[str, str] | None = None,
+    ) -> None:
         """Add to `pipeline` what makes the end of a detection known to `url`.
 
         Args:
@@ -65,6 +72,7 @@ class Deliveries:
             detection_id: which.
             url: from `check`.
             deadline: when it expires in the queue.
+            meta: what `tracing.meta` made of the request.
         """
         job = self.queue.create_job(
             DELIVERY_FUNCTION,
@@ -75,7 +83,7 @@ class Deliveries:
             failure_ttl=self._lifetime,
             retry=Retry(max=_CRASHES, interval=_AFTER_CRASH),
             description=detection_id,
-            meta=tracing.meta(),
+            meta=dict(meta or {}),
         )
         self.queue.schedule_job(job, deadline + _ROUNDING, pipeline=pipeline)
         webhook = Webhook(

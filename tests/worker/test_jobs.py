@@ -16,13 +16,14 @@ from redis.exceptions import OutOfMemoryError
 from rq import Queue
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
+from rq.suspension import resume, suspend
 from rq.worker import SimpleWorker
 
 from app.embedded import private_redis
 from app.jobs import JobQueue
 from app.settings import Settings
 from app.store import connect
-from worker.jobs import Held, PayloadError, finish, keep, take
+from worker.jobs import Held, PayloadError, SuspendedError, finish, keep, take
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}\.\d+|0\.\d+")
 _TTLS = 5  # s; what two runs may differ by
@@ -139,6 +140,17 @@ def test_jobs_leave_in_their_order_and_expired_ones_are_dropped(house: House) ->
     assert house.waiting() == ["d"]
     assert house.take(2, idle=False)[0][0].id == "d"
     assert house.take() == ([], False)
+
+
+def test_nothing_is_taken_while_workers_are_suspended(house: House) -> None:
+    house.enqueue("a", "b")
+    held = house.take(1, token="before")[0][0]
+    suspend(house.redis)
+    with pytest.raises(SuspendedError):
+        house.take()
+    assert house.take(1, token="before")[0][0].name == held.name  # an answer was lost
+    resume(house.redis)
+    assert [job.id for job in house.take()[0]] == ["b"]
 
 
 def test_a_take_that_is_asked_for_again_tells_what_it_took(house: House) -> None:

@@ -1,0 +1,75 @@
+"""From pixels to PNG files, about twice as fast as by Pillow.
+
+Pillow tries five filters on each row, which can take longer than compressing it. Here every row has
+the one that suits photographs and probability maps alike, taken over many rows at once.
+"""
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_LEVEL = 1  # of zlib: higher ones cost far more time than they save
+_AVERAGE = 3  # the filter: what a sample differs by from the mean of those left of it and above it
+_COLOUR_TYPES = {1: 0, 3: 2}  # by samples a pixel: grey, RGB
+
+
+def encode(bands: Iterable[NDArray[np.uint8]], strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+    """Encode a picture.
+
+    Args:
+        bands: Its rows from top to bottom, any number at a time: (H, W) grey or (H, W, 3) RGB. Only
+            one band and what comes of it are held at once.
+        strategy: How zlib searches for repetitions.
+
+    Returns:
+        A PNG file, 8 bits a sample.
+    """
+    compressor = zlib.compressobj(_LEVEL, strategy=strategy)
+    height = width = samples = 0
+    above: NDArray[np.uint8] | None = None
+    compressed = []
+    for band in bands:
+        rows, width = band.shape[:2]
+        samples = band.size // (rows * width)
+        height += rows
+        lines = band.reshape(rows, width * samples)
+        compressed.append(compressor.compress(_filtered(lines, above, samples).data))
+        above = lines[-1]
+    compressed.append(compressor.flush())
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header += bytes([8, _COLOUR_TYPES[samples], 0, 0, 0])
+    return b"".join(
+        (
+            SIGNATURE,
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", b"".join(compressed)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG file, as it is written."""
+    check = zlib.crc32(data, zlib.crc32(kind))
+    return b"".join((len(data).to_bytes(4, "big"), kind, data, check.to_bytes(4, "big")))
+
+
+def _filtered(
+    lines: NDArray[np.uint8], above: NDArray[np.uint8] | None, samples: int
+) -> NDArray[np.uint8]:
+    """The lines (H, W * samples) as PNG has them: each begins with the number of its filter."""
+    left = np.zeros_like(lines)
+    left[:, samples:] = lines[:, :-samples]
+    up = np.zeros_like(lines)
+    up[1:] = lines[:-1]
+    if above is not None:
+        up[0] = above
+    average = (left & up) + ((left ^ up) >> 1)  # their mean, rounded down, within 8 bits
+    filtered = np.empty((len(lines), 1 + lines.shape[1]), np.uint8)
+    filtered[:, 0] = _AVERAGE
+    np.subtract(lines, average, out=filtered[:, 1:])  # modulo 256
+    return filtered

@@ -1,0 +1,89 @@
+"""Calls that are made as one: what waits goes together, and each caller has its own answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from app.together import Together
+
+
+class Calls:
+    """Doubles numbers, once it may go on; counts how many at a time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, asked: Sequence[int]) -> list[int]:
+        self.sizes.append(len(asked))
+        self.begun.set()
+        assert self.go_on.wait(60)
+        if -1 in asked:
+            raise ValueError("no")
+        return [2 * one for one in asked]
+
+
+async def first_and_others(calls: Calls, numbers: Sequence[int]) -> list[asyncio.Task[int]]:
+    """One call that has begun, and callers that came meanwhile."""
+    double = Together(calls)
+    tasks = []
+    for number in numbers:
+        tasks.append(asyncio.create_task(double(number)))
+        await asyncio.to_thread(calls.begun.wait, 60)
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_who_comes_during_a_call_goes_with_the_next() -> None:
+    async def run() -> None:
+        calls = Calls()
+        tasks = await first_and_others(calls, range(5))
+        calls.go_on.set()
+        assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
+        assert calls.sizes == [1, 4]
+
+    asyncio.run(run())
+
+
+def test_an_error_is_that_of_its_call_alone() -> None:
+    async def run() -> None:
+        calls = Calls()
+        first, second, third = await first_and_others(calls, [1, -1, 3])
+        calls.go_on.set()
+        assert await first == 2
+        for task in (second, third):
+            with pytest.raises(ValueError, match="no"):
+                await task
+
+    asyncio.run(run())
+
+
+def test_who_hangs_up_takes_nothing_from_the_others() -> None:
+    async def run() -> None:
+        calls = Calls()
+        first, second, third = await first_and_others(calls, [1, 2, 3])
+        first.cancel()
+        second.cancel()
+        await asyncio.sleep(0)
+        calls.go_on.set()
+        assert await third == 6
+        assert first.cancelled()
+        assert second.cancelled()
+
+    asyncio.run(run())
+
+
+def test_it_serves_again_after_a_rest() -> None:
+    async def run() -> None:
+        calls = Calls()
+        calls.go_on.set()
+        double = Together(calls)
+        for number in range(3):
+            assert await double(number) == 2 * number
+        assert calls.sizes == [1, 1, 1]
+
+    asyncio.run(run())
