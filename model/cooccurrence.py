@@ -55,7 +55,7 @@ class CooccurrenceInput(nn.Module):
         if levels.device.type != "cpu":
             return self._sum(levels).permute(0, 3, 1, 2)
         # One by one, so that the rows stay in the caches: half the time.
-        return torch.cat([self._sum(picture) for picture in levels.split(1)]).permute(0, 3, 1, 2)
+        return torch.cat([self._sum(picture[None]) for picture in levels]).permute(0, 3, 1, 2)
 
     def _sum(self, levels: Tensor) -> Tensor:
         """The same, channels last (B, H, W, C)."""
@@ -114,6 +114,6 @@ def histogram(levels: Tensor) -> Tensor:
         (B, ROWS), float32; `histogram(x) @ table` is the mean of `CooccurrenceInput(x)`.
     """
     # One by one, as in `CooccurrenceInput`.
-    rows = (look_up(picture).flatten() for picture in levels.split(1))  # (H * W * LOOKUPS,)
+    rows = (look_up(picture[None]).flatten() for picture in levels)  # (H * W * LOOKUPS,)
     counts = torch.stack([row.bincount(minlength=ROWS) for row in rows])
     return counts.float() / (levels.shape[2] * levels.shape[3])
