@@ -161,7 +161,9 @@ def learn_table(histograms: Histograms, channels: int, seed: int) -> Tensor:
         steps = _PASSES * -(-len(inputs) // _BATCH)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
         for _ in range(_PASSES):
-            for chosen in torch.randperm(len(inputs)).split(_BATCH):
+            order = torch.randperm(len(inputs))
+            for begin in range(0, len(order), _BATCH):
+                chosen = order[begin : begin + _BATCH]
                 if len(chosen) > 1:  # batch norm needs two
                     logits = perceptron(inputs[chosen])[:, 0]
                     loss = F.binary_cross_entropy_with_logits(
