@@ -41,6 +41,11 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         "The wait that was granted, in seconds; only if one was asked for.",
         {"type": "string", "pattern": "^wait=[0-9]{1,2}$"},
     ),
+    "Server-Timing": (
+        "Where the detection's time went, in ms (W3C Server Timing): the record's `timings`; only "
+        "once it is finished.",
+        {"type": "string", "examples": ["queued;dur=13.0, forward;dur=412.0, total;dur=480.0"]},
+    ),
     "ETag": (
         "Names the body; sent back as `If-None-Match`, it spares sending the body again.",
         {"type": "string", "pattern": '^"[0-9a-f]{32}"$'},

@@ -68,6 +68,7 @@ def _named(service: TheService, owner: str, ids: list[str]) -> DetectionList:
     responses={
         200: answer(
             "The record as it is now",
+            "Server-Timing",
             queued=examples.QUEUED,
             processing=examples.PROCESSING,
             succeeded=examples.SUCCEEDED,

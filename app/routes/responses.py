@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app import examples
 from app.openapi import PROBLEM, headers
 from app.problems import MEDIA_TYPE, STATUS
-from app.schemas import ErrorCode
+from app.schemas import Detection, ErrorCode
 
 Answers = dict[int | str, dict[str, Any]]
 """OpenAPI entries by HTTP status, as FastAPI takes them."""
@@ -74,6 +74,15 @@ def json_answer(
     body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A record or several, with a status and header fields beside those of every record."""
+    fields = NO_STORE | (_server_timing(body) if isinstance(body, Detection) else {})
     return Response(
-        body.model_dump_json(), status, {**NO_STORE, **(headers or {})}, "application/json"
+        body.model_dump_json(), status, {**fields, **(headers or {})}, "application/json"
     )
+
+
+def _server_timing(detection: Detection) -> dict[str, str]:
+    """The record's timings as W3C Server Timing, for browsers' tools and proxies' logs."""
+    if detection.timings is None:
+        return {}
+    parts = detection.timings.model_dump().items()
+    return {"Server-Timing": ", ".join(f"{name};dur={1000 * s:.1f}" for name, s in parts)}

@@ -140,6 +140,7 @@ def _with_rate_limit(answers: Answers) -> Answers:
                 **answer(
                     "Finished: within the time of `Prefer: wait`, or known before",
                     "Location",
+                    "Server-Timing",
                     "Preference-Applied",
                     succeeded=examples.SUCCEEDED,
                     known=examples.SUCCEEDED.model_copy(update={"cached": True}),

@@ -62,7 +62,11 @@ def test_record_is_complete(record: dict, picture: bytes) -> None:
 
 
 def test_waiting_answer_is_the_stored_record(client: httpx2.Client, record: dict) -> None:
-    assert client.get(f"/v1/detections/{record['id']}").json() == record
+    answer = client.get(f"/v1/detections/{record['id']}")
+    assert answer.json() == record
+    timing = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    for name, seconds in record["timings"].items():
+        assert float(timing[name]) == pytest.approx(1000 * seconds, abs=0.06)
 
 
 @pytest.mark.parametrize("head", ["ai", "manipulation"])
