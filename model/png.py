@@ -1,4 +1,4 @@
-"""From pixels to PNG files, about twice as fast as by Pillow.
+"""From pixels to PNG files, in about 60 % of the time that Pillow takes.
 
 Pillow tries five filters on each row, which can take longer than compressing it. Here every row has
 the one that suits photographs and probability maps alike, taken over many rows at once.
