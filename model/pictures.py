@@ -128,12 +128,13 @@ def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Image.I
         PictureError: As in `decode`.
     """
     with _opened(data, max_pixels) as image:
-        if side is None:
-            return _load(image)
-        if _format(image) == "JPEG":
+        if side is not None and _format(image) == "JPEG":
             image.draft(None, (side, side))  # its decoder shrinks for less than nothing
         loaded = _load(image)
-        loaded.thumbnail((side, side))
+        if loaded is image:  # which may load its file again, at its own size, when it is used
+            loaded = loaded.copy()
+        if side is not None:
+            loaded.thumbnail((side, side))
         return loaded
 
 

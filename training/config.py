@@ -275,7 +275,7 @@ def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
 
 def save(settings: Settings, file: Path) -> None:
     """Write settings, every one of them; the file appears whole or not at all."""
-    write_text(tomli_w.dumps(settings.model_dump(mode="json")), file)
+    write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), file)
 
 
 def differences(old: Settings, new: Settings) -> list[str]:

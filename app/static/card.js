@@ -46,7 +46,7 @@ function table(items) {
   );
   return element(
     "div",
-    { className: "wide-table" },
+    { className: "wide-table", tabIndex: 0 }, // it scrolls, and keys must reach it
     element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
   );
 }
