@@ -203,8 +203,13 @@ def calibrate(
     )
 
 
-def store(calibration: Calibration, checkpoint: Path) -> None:
+def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
     """Write what was chosen into the checkpoint's config, and the report beside it.
+
+    Args:
+        calibration: What was chosen.
+        checkpoint: The directory.
+        crop_size: Side of the crops that it was chosen for, pixels.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -215,6 +220,7 @@ def store(calibration: Calibration, checkpoint: Path) -> None:
         "pooling": calibration.pooling,
         "temperature": calibration.temperature,
         "thresholds": calibration.thresholds,
+        "crop_size": crop_size,
     }
     write_text(calibration.model_dump_json(indent=2) + "\n", checkpoint / REPORT_FILE)
     write_text(json.dumps(fields, indent=2) + "\n", file)

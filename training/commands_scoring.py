@@ -128,6 +128,10 @@ def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="Run or checkpoint directory.", exists=True)],
     sets: Sets,
     view: Look = "tiled",
+    crop_size: Annotated[
+        int | None,
+        typer.Option(help="Serve with crops of another size than trained with.", min=32),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Choose temperature, pooling and thresholds on validation pictures; store them."""
@@ -137,6 +141,7 @@ def calibrate(
         from training.calibrate import calibrate as choose
         from training.calibrate import describe, gather, store
         from training.changes import RAW
+        from training.config import ConfigError
         from training.export import checkpoint_of
         from training.scores import Job, fingerprint, make_detector
 
@@ -144,6 +149,10 @@ def calibrate(
         directory = checkpoint_of(checkpoint)
         model = _load(str(directory))
         config = model.config
+        if crop_size is not None:
+            if crop_size % 32:
+                raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")
+            config.crop_size = crop_size
         kept = directory / f"scores-{fingerprint(model, view, device)}.jsonl"
         jobs = [Job(s.name, row, s.folder, RAW) for s in chosen for row in s.rows]
         with progress_bar(_errors) as bar:
@@ -162,7 +171,7 @@ def calibrate(
             temperature=config.temperature,
             thresholds=Thresholds(**config.thresholds),
         )
-        store(calibration, directory)
+        store(calibration, directory, config.crop_size)
         kept.unlink()
         print(describe(calibration))
         print(f"Written to {directory}: config.json, calibration.json")

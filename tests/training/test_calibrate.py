@@ -144,7 +144,7 @@ def test_only_the_serving_rules_of_a_config_change(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"backbone": "mit_b0", "temperature": 1.0, "version": "7"}))
     found = choose(overconfident(100, 2.0))
-    calibrate.store(found, tmp_path)
+    calibrate.store(found, tmp_path, 96)
     stored = json.loads(config.read_text())
     assert (stored["backbone"], stored["version"]) == ("mit_b0", "7")
     assert stored["temperature"] == found.temperature

@@ -242,8 +242,9 @@ def test_robustness(run: Path, tmp_path: Path) -> None:
 
 
 def test_calibrate_then_export_gives_the_same_scores(run: Path, tree: Path, tmp_path: Path) -> None:
-    shown = invoke("calibrate", run, tree)
+    shown = invoke("calibrate", run, tree, "--crop-size", 96)
     assert "| ai_generated |" in shown
+    assert json.loads((run / "model" / "config.json").read_text())["crop_size"] == 96
     assert sorted(f.name for f in (run / "model").iterdir()) == [
         *("README.md", "calibration.json", "config.json", "model.safetensors")
     ]
