@@ -73,11 +73,10 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
     aligned, full_chroma = rng.random(2)
     if aligned < settings.aligned:
         quality = ALIGNED_QUALITY
-    compression = settings.probability if settings.compression is None else settings.compression
     return Augmentation(
         jitter=(1 + b, 1 + c, 1 + s, hue) if jitters < settings.jitter else None,
         sigma=sigma if blurs < settings.probability else None,
-        quality=quality if compresses < compression else None,
+        quality=quality if compresses < settings.compression_probability else None,
         encoder="cv2" if by_cv2 < 0.5 else "pil",
         flip=bool(flips < settings.flip),
         earlier=first if earlier < settings.earlier_jpeg else None,

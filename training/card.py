@@ -178,18 +178,27 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
         f"{config.classification_weight:g}, AI mask {config.ai_weight:g}, manipulation mask "
         f"{config.manipulation_weight:g}. Crops of {config.crop_size} x {config.crop_size} pixels."
     ]
+    if config.input == "cooccurrence":
+        lines[0] += (
+            " The encoder sees no colours but co-occurrences of differences between neighbouring "
+            f"pixels, as {config.input_channels} learned channels, which the paper does not have."
+        )
     if settings is not None:
-        train = settings.train
+        train, augment = settings.train, settings.augment
         start = settings.start.encoder or settings.start.checkpoint or "random weights"
         lines += [
             "",
             f"Trained from {start}, at most {train.epochs} epochs of "
             f"{settings.data.epoch_fraction:.0%} of the data, batch {train.batch_size}, learning "
-            f"rate {train.learning_rate:g}, seed {train.seed}; augmentation: blur and JPEG with "
-            f"probability {settings.augment.probability:g} each, flip {settings.augment.flip:g}, "
-            f"an earlier JPEG {settings.augment.earlier_jpeg:g}, another size "
-            f"{settings.augment.rescale:g}.",
+            f"rate {train.learning_rate:g}, seed {train.seed}; augmentation: blur with "
+            f"probability {augment.probability:g}, JPEG {augment.compression_probability:g}, "
+            f"flip {augment.flip:g}, an earlier JPEG {augment.earlier_jpeg:g}, another size "
+            f"{augment.rescale:g}.",
         ]
+        if settings.model.crop_size != config.crop_size:
+            lines[-1] += f" Training crops had {settings.model.crop_size} pixels a side."
+        if settings.start.cooccurrences:
+            lines[-1] += " The table of co-occurrences was taken from an earlier run."
     return lines
 
 

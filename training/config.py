@@ -107,6 +107,11 @@ class AugmentSettings(_Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """Hue is turned by at most this part of the circle."""
 
+    @property
+    def compression_probability(self) -> float:
+        """What `compression` comes to."""
+        return self.probability if self.compression is None else self.compression
+
     @model_validator(mode="after")
     def _check(self) -> AugmentSettings:
         low, high = self.jpeg_quality

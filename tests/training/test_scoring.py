@@ -250,6 +250,7 @@ def test_calibrate_then_export_gives_the_same_scores(run: Path, tree: Path, tmp_
     ]
     out = tmp_path / "models" / "first"
     invoke("export", run, out)
+    assert "Crops of 96 x 96 pixels" in (out / "README.md").read_text()
     assert sorted(f.name for f in out.iterdir()) == [
         *("README.md", "config.json", "model.safetensors")
     ]
