@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -136,8 +135,7 @@ def composite(mask_png: bytes, picture: Image.Image, colormap: Colormap, opacity
                 band.paste(_coloured(weights, colormap), mask=weights.point(alphas))
                 yield np.asarray(band)
 
-    # Longer matches are not worth their search in a photograph: so it is faster, and smaller too.
-    return png.encode(bands(), zlib.Z_RLE)
+    return png.encode(bands())
 
 
 def _coloured(mask: Image.Image, colormap: Colormap) -> Image.Image:

@@ -14,6 +14,7 @@ CrossAttention = Literal["none", "forward", "dual", "reverse"]
 KeyValue = Literal["tokens", "pooled"]
 Pooling = Literal["mean", "max", "top3"]
 Input = Literal["rgb", "cooccurrence"]
+Prior = Literal["none", "efficientnet_lite0"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "backbone": ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"),
@@ -22,6 +23,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "key_value": ("tokens", "pooled"),
     "pooling": ("mean", "max", "top3"),
     "input": ("rgb", "cooccurrence"),
+    "prior": ("none", "efficientnet_lite0"),
 }
 _NARROW_BACKBONES = ("mit_b0", "mit_b1")  # SegFormer decodes these at 256 channels, others at 768
 _HEAD_NAMES: dict[str, tuple[str, ...]] = {
@@ -88,6 +90,9 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             (`model.cooccurrence`). Content is nearly absent from these, so that an encoder
             finds low-level traces without having learned from millions of pictures before.
         input_channels: Length of these vectors.
+        prior: `efficientnet_lite0` lends the stages of a MiT encoder the maps of a frozen image
+            classifier (`model.prior`), for encoders that start from random weights; `none`, as in
+            the paper.
         image_mean: Mean per RGB channel of pictures scaled to [0, 1].
         image_std: Standard deviation per RGB channel, likewise.
         pooling: How the logits of a picture's tiles become one, as validation has chosen: `mean`
@@ -115,6 +120,7 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     crop_size: int = 512
     input: Input = "rgb"
     input_channels: int = 32
+    prior: Prior = "none"
     image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
     pooling: Pooling = "mean"
@@ -127,6 +133,8 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        if self.prior != "none" and not self.backbone.startswith("mit_"):
+            raise ValueError(f"prior: not for {self.backbone}")
         self.decoder_channels = self.decoder_channels or (
             256 if self.backbone in _NARROW_BACKBONES else 768
         )

@@ -43,7 +43,9 @@ def build_encoder(backbone: str, channels: int = 3) -> PreTrainedModel:
     return SegformerModel(SegformerConfig(num_channels=channels, **_MIT[backbone]))
 
 
-def encode(encoder: PreTrainedModel, pixel_values: Tensor) -> list[Tensor]:
+def encode(
+    encoder: PreTrainedModel, pixel_values: Tensor, lent: list[Tensor] | None = None
+) -> list[Tensor]:
     """Compute F_i = E(I), the maps of the four stages, channels last.
 
     For MiT the library's layers are called one by one: its own forward pass lays every map out
@@ -52,12 +54,13 @@ def encode(encoder: PreTrainedModel, pixel_values: Tensor) -> list[Tensor]:
     Args:
         encoder: What `build_encoder` returned.
         pixel_values: Normalised pictures (B, 3, H, W), or what stands for them (B, C, H, W).
+        lent: Maps of the shapes that are returned, added to what each stage begins with; MiT only.
 
     Returns:
         Four maps (B, ceil(H/r_i), ceil(W/r_i), C_i), r = 4, 8, 16, 32.
     """
     if isinstance(encoder, SegformerModel):
-        return _encode_mit(encoder, pixel_values)
+        return _encode_mit(encoder, pixel_values, lent)
     maps = encoder(pixel_values, output_hidden_states=True).hidden_states
     return [feature.permute(0, 2, 3, 1) for feature in maps]
 
@@ -80,13 +83,17 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _encode_mit(encoder: SegformerModel, pixel_values: Tensor) -> list[Tensor]:
+def _encode_mit(
+    encoder: SegformerModel, pixel_values: Tensor, lent: list[Tensor] | None
+) -> list[Tensor]:
     features: list[Tensor] = []
     x = pixel_values.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
     stages: Any = encoder.stages
-    for stage in stages:
+    for number, stage in enumerate(stages):
         embedding = stage.patch_embeddings
         x = embedding.layer_norm(embedding.proj(x).permute(0, 2, 3, 1))  # (B, H/r, W/r, C)
+        if lent is not None:
+            x = x + lent[number]
         for block in stage.blocks:
             x = x + block.drop_path(_attend(block.attention, block.layernorm_before(x)))
             x = x + block.drop_path(_mix(block.mlp, block.layernorm_after(x)))

@@ -23,6 +23,7 @@ from transformers.utils.generic import ModelOutput
 from model.config import GammaConfig
 from model.cooccurrence import CooccurrenceInput
 from model.encoder import build_encoder, encode, project
+from model.prior import ImagePrior
 
 IGNORE = 255
 """Label value of a pixel that does not supervise a head (a whole mask of it: no supervision)."""
@@ -161,6 +162,7 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             self.input = CooccurrenceInput(config.input_channels)
         self.encoder = build_encoder(config.backbone, config.input_channels if self.input else 3)
         in_channels = tuple(self.encoder.config.hidden_sizes)
+        self.prior = ImagePrior(in_channels) if config.prior != "none" else None
         self.decoders = nn.ModuleDict(
             {
                 h: Decoder(in_channels, config.decoder_channels, config.output_channels)
@@ -238,9 +240,10 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """
         if merged is None:
             merged = self.merge()
+        lent = None if self.prior is None else self.prior(self._levels(pixel_values))
         if self.input is not None:
             pixel_values = self.input(pixel_values)  # (B, C_in, H, W)
-        features = encode(self.encoder, pixel_values)  # 4 x (B, H/r_i, W/r_i, C_i)
+        features = encode(self.encoder, pixel_values, lent)  # 4 x (B, H/r_i, W/r_i, C_i)
         tokens = features[-1].flatten(1, 2)  # (B, N, C_4)
         cls = self.cls_projection(tokens.mean(1))  # (B, C_dec), equation 5
         corrected = cls
@@ -264,6 +267,15 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 losses[f"{head}_loss"] = _mask_loss(masks[head], target)
         loss = self._weigh(losses) if losses else None
         return GammaOutput(loss=loss, logits=logits, **masks, **losses)
+
+    def _levels(self, pixel_values: Tensor) -> Tensor:
+        """The RGB levels, 0 to 255, of what `forward` takes."""
+        if self.input is not None:
+            return pixel_values
+        std, mean = (
+            pixel_values.new_tensor(v) for v in (self.config.image_std, self.config.image_mean)
+        )
+        return 255 * (pixel_values * std[:, None, None] + mean[:, None, None])
 
     def _attend_reverse(self, head: str, x: Tensor, tokens: Tensor, weights: MergedHead) -> Tensor:
         """Equations 7 and 8, pooled over queries: X (B, M, C) asks F_4 (B, N, C_4).

@@ -1,34 +1,34 @@
-"""From pixels to PNG files, in about 60 % of the time that Pillow takes.
+"""From pixels to PNG files, in a fraction of the time that Pillow takes.
 
 Pillow tries five filters on each row, which can take longer than compressing it. Here every row has
-the one that suits photographs and probability maps alike, taken over many rows at once.
+the one that suits photographs and probability maps alike, taken over many rows at once, and what
+compresses is Intel's ISA-L, four times as fast as zlib at the same size.
 """
 
-import zlib
 from collections.abc import Iterable
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_LEVEL = 1  # of zlib: higher ones cost far more time than they save
+_LEVEL = 1  # of 0 to 3: higher ones save next to nothing
 _AVERAGE = 3  # the filter: what a sample differs by from the mean of those left of it and above it
 _COLOUR_TYPES = {1: 0, 3: 2}  # by samples a pixel: grey, RGB
 
 
-def encode(bands: Iterable[NDArray[np.uint8]], strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+def encode(bands: Iterable[NDArray[np.uint8]]) -> bytes:
     """Encode a picture.
 
     Args:
         bands: Its rows from top to bottom, any number at a time: (H, W) grey or (H, W, 3) RGB. Only
             one band and what comes of it are held at once.
-        strategy: How zlib searches for repetitions.
 
     Returns:
         A PNG file, 8 bits a sample.
     """
-    compressor = zlib.compressobj(_LEVEL, strategy=strategy)
+    compressor = isal_zlib.compressobj(_LEVEL)
     height = width = samples = 0
     above: NDArray[np.uint8] | None = None
     compressed = []
@@ -54,7 +54,7 @@ def encode(bands: Iterable[NDArray[np.uint8]], strategy: int = zlib.Z_DEFAULT_ST
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     """A part of a PNG file, as it is written."""
-    check = zlib.crc32(data, zlib.crc32(kind))
+    check = isal_zlib.crc32(data, isal_zlib.crc32(kind))
     return b"".join((len(data).to_bytes(4, "big"), kind, data, check.to_bytes(4, "big")))
 
 

@@ -49,6 +49,8 @@ class Augmentation:
     """Quality of an earlier compression, and where its grid lies: rows and columns, 0 to 15."""
     scale: float | None = None
     """Factor of another size."""
+    resized_first: bool = False
+    """Whether the earlier compression comes after that, not before."""
     full_chroma: bool = False
     """Whether compressions keep the chroma's resolution."""
 
@@ -70,7 +72,7 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
     top, left = rng.integers(0, GRID, 2).tolist()
     first = int(rng.integers(low, high + 1)), top, left
     smallest, largest = np.log(settings.scale)
-    aligned, full_chroma = rng.random(2)
+    aligned, full_chroma, order = rng.random(3)
     if aligned < settings.aligned:
         quality = ALIGNED_QUALITY
     return Augmentation(
@@ -83,6 +85,7 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
         scale=float(np.exp(smallest + place * (largest - smallest)))
         if rescaled < settings.rescale
         else None,
+        resized_first=bool(order < 0.5),
         full_chroma=bool(full_chroma < settings.full_chroma),
     )
 
@@ -90,7 +93,7 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
 def apply_history(
     picture: Picture, region: Region, augmentation: Augmentation
 ) -> tuple[Picture, Region]:
-    """Compress and change the size of a whole picture, in this order.
+    """Compress and change the size of a whole picture, in the order that was drawn.
 
     Args:
         picture: RGB pixels (H, W, 3).
@@ -100,17 +103,25 @@ def apply_history(
     Returns:
         Pixels (H', W', 3) and mask (H', W').
     """
-    if augmentation.earlier is not None:
-        quality, top, left = augmentation.earlier
-        wider = cv2.copyMakeBorder(picture, top, 0, left, 0, cv2.BORDER_REFLECT)
-        picture = _compress(np.asarray(wider, np.uint8), quality, augmentation)[top:, left:]
+    if not augmentation.resized_first:
+        picture = _compress_earlier(picture, augmentation)
     if augmentation.scale is not None:
         height, width = (max(1, round(side * augmentation.scale)) for side in region.shape)
         how = cv2.INTER_AREA if augmentation.scale < 1 else cv2.INTER_CUBIC
         picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
         mask = cv2.resize(region, (width, height), interpolation=cv2.INTER_NEAREST)
         region = np.asarray(mask, np.uint8)
+    if augmentation.resized_first:
+        picture = _compress_earlier(picture, augmentation)
     return picture, region
+
+
+def _compress_earlier(picture: Picture, augmentation: Augmentation) -> Picture:
+    if augmentation.earlier is None:
+        return picture
+    quality, top, left = augmentation.earlier
+    wider = cv2.copyMakeBorder(picture, top, 0, left, 0, cv2.BORDER_REFLECT)
+    return _compress(np.asarray(wider, np.uint8), quality, augmentation)[top:, left:]
 
 
 def apply_photometric(picture: Picture, augmentation: Augmentation) -> Picture:

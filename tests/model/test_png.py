@@ -1,7 +1,6 @@
 """PNG files of our own making, read by Pillow."""
 
 import io
-import zlib
 
 import numpy as np
 import pytest
@@ -17,10 +16,9 @@ def read(data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1), (40, 50), (1, 1, 3), (33, 20, 3)])
-@pytest.mark.parametrize("strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_RLE])
-def test_the_pixels_come_back(shape: tuple[int, ...], strategy: int) -> None:
+def test_the_pixels_come_back(shape: tuple[int, ...]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    assert (read(png.encode([noise], strategy)) == noise).all()
+    assert (read(png.encode([noise])) == noise).all()
 
 
 @pytest.mark.parametrize("rows", [1, 7, 40])
@@ -33,4 +31,4 @@ def test_rows_may_come_in_parts(rows: int) -> None:
 def test_smooth_and_flat_pictures_become_small() -> None:
     slope = np.add.outer(np.arange(256), np.arange(256)).astype(np.uint8)
     assert len(png.encode([slope])) < slope.size / 50
-    assert len(png.encode([np.full((256, 256, 3), 7, np.uint8)], zlib.Z_RLE)) < slope.size / 50
+    assert len(png.encode([np.full((256, 256, 3), 7, np.uint8)])) < slope.size / 50
