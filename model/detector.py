@@ -1,5 +1,6 @@
 """Pictures in, findings out: the network with everything that serving a picture takes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,6 +108,7 @@ class Detector:
         self._pooling = config.pooling
         self._temperature = config.temperature
         parameters = sum(p.numel() for p in model.parameters())
+        self._beside = ThreadPoolExecutor(thread_name_prefix="mask")
         self._engine = InferenceEngine(model, device=device, dtype=dtype, max_batch=max_batch)
         self.info = ModelInfo(
             name=config.name,
@@ -209,16 +211,17 @@ class Detector:
         thresholds = self.info.thresholds
         pooled = pool(outputs.logits, self._pooling)
         probability = torch.sigmoid(pooled / self._temperature).item()
-        ai_mask = self._merge_masks(layout, outputs.ai)
-        manipulation_mask = self._merge_masks(layout, outputs.manipulation)
-        manipulation = summarise(manipulation_mask, thresholds.mask)
+        # A caller may be waiting, with nothing else to do: the masks are made side by side.
+        other = self._beside.submit(self._read_mask, layout, outputs.manipulation)
+        ai_mask, ai = self._read_mask(layout, outputs.ai)
+        manipulation_mask, manipulation = other.result()
         return Detection(
             ai_probability=probability,
             verdict=_judge(probability, thresholds),
             manipulated=manipulation.area_fraction > thresholds.manipulated_area,
             ai_mask=ai_mask,
             manipulation_mask=manipulation_mask,
-            ai=summarise(ai_mask, thresholds.mask),
+            ai=ai,
             manipulation=manipulation,
             layout=layout,
         )
@@ -232,6 +235,12 @@ class Detector:
         """
         crops = self.cut(self.decode(data), view)
         return self.conclude(crops.layout, self.forward(crops.tiles))
+
+    def _read_mask(
+        self, layout: Layout, logits: torch.Tensor
+    ) -> tuple[NDArray[np.uint8], MaskSummary]:
+        mask = self._merge_masks(layout, logits)
+        return mask, summarise(mask, self.info.thresholds.mask)
 
     @torch.inference_mode()
     def _merge_masks(self, layout: Layout, logits: torch.Tensor) -> NDArray[np.uint8]:

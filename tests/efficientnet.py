@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as it was published, batch norms and all, with drawn weights."""
+"""EfficientNet-Lite0 as it was published, batch norms and all."""
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +61,7 @@ class Published(nn.Module):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, eps=1e-3)
-    for values in (norm.weight, norm.running_var):
-        nn.init.uniform_(values, 0.5, 1.5)
-    for values in (norm.bias, norm.running_mean):
-        nn.init.normal_(values)
-    return norm
+    return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 def _block(shape: tuple[int, int, int, int, int]) -> nn.Module:
@@ -81,8 +76,3 @@ def _block(shape: tuple[int, int, int, int, int]) -> nn.Module:
     layers._project_conv = nn.Conv2d(wide, out, 1, bias=False)
     layers._bn2 = _norm(out)
     return layers
-
-
-def published(seed: int = 0) -> Published:
-    torch.manual_seed(seed)
-    return Published().eval()

