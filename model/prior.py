@@ -44,8 +44,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, ceil(h / stride), ceil(w / stride))."""
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.reduce(F.relu6(_same(self.depthwise, y), inplace=True))
+        wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y: Tensor = self.reduce(F.relu6(_same(self.depthwise, wide), inplace=True))
         return x + y if self._adds else y
 
 

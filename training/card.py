@@ -87,7 +87,7 @@ def licence_that_follows(facts: RunFacts) -> Licence:
 def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
     """Write the card as Markdown with the hub's metadata in front."""
     licence = licence_that_follows(facts)
-    stored = "matrices in float16, vectors in float32" if half else "float32"
+    stored = "large tensors in float16, small ones in float32" if half else "float32"
     sections = [
         "---",
         "library_name: transformers",
@@ -241,7 +241,7 @@ def _results(evaluation: Summary | None) -> list[str]:
             else ""
         )
         + f". With the same pictures as manifests in SETS, `gamma-train evaluate DIRECTORY SETS "
-        f"--out OUT --view {evaluation.view}{crop} --degraded` gives every figure below.",
+        f"--out OUT --view {evaluation.view}{crop} --degraded SET` gives every figure below.",
         "",
         re.sub(r"^(#+) ", r"##\1 ", to_short_markdown(evaluation), flags=re.MULTILINE),
     ]

@@ -47,8 +47,8 @@ def evaluate(
     crop: Crop = None,
     resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.", min=0)] = 1000,
     degraded: Annotated[
-        bool, typer.Option("--degraded", help="Measure robustness too, on the first set.")
-    ] = False,
+        Path | None, typer.Option(help="Manifest: measure robustness too, on these pictures.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Measure a model on sets of pictures, in three format modes, beside the paper's numbers."""
@@ -80,8 +80,8 @@ def evaluate(
         write_text(text, out / "summary.md")
         print(text)
         print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
-    if degraded:
-        robustness(checkpoint, sets[:1], out / "robustness", view, split, crop, device)
+    if degraded is not None:
+        robustness(checkpoint, [degraded], out / "robustness", view, split, crop, device)
 
 
 def robustness(
@@ -200,7 +200,7 @@ def export(
     version: Annotated[
         str | None, typer.Option(help="[default: the run's version + a digest]")
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store matrices in float16.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store large tensors in float16.")] = False,
     check: Annotated[
         list[Path] | None,
         typer.Option(help="Manifest of pictures that --half must not score differently."),

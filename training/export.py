@@ -27,6 +27,7 @@ from training.suites import PictureSet
 
 TOLERANCE = 0.005
 """Largest difference in the probability of a picture that storing weights in half may make."""
+_LARGE = 5_000  # weights of a tensor
 
 
 class ExportError(ValueError):
@@ -67,7 +68,7 @@ def export(
         facts: What the card says beside the config.
         version: Version of the model; by default the checkpoint's own, with a digest of weights
             and serving rules behind a `+`, so that no two models share one.
-        half: Store matrices in half precision; they are computed with as before.
+        half: Store large tensors in half precision; they are computed with as before.
         check: Pictures whose scores must not change by it; needed with `half`.
 
     Returns:
@@ -140,9 +141,9 @@ def _digest(source: Path) -> str:
 
 
 def _halve(file: Path) -> None:
-    """Store matrices in half precision; vectors (biases, norms, statistics) stay as they are."""
+    """Store large tensors in half precision: the small ones matter more than they weigh."""
     weights = load_file(file)
-    halved = {name: t.half() if t.ndim > 1 else t for name, t in weights.items()}
+    halved = {name: t.half() if t.numel() >= _LARGE else t for name, t in weights.items()}
     save_file(halved, file, metadata={"format": "pt"})
 
 

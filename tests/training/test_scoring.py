@@ -215,7 +215,7 @@ def test_robustness(run: Path, tmp_path: Path) -> None:
     config = json.loads((run / "model" / "config.json").read_text())
     config["thresholds"] |= {"uncertain": 0.3, "ai_generated": 0.6}
     (run / "model" / "config.json").write_text(json.dumps(config))
-    options = ("--split", "validation", "--resamples", 0, "--degraded")
+    options = ("--split", "validation", "--resamples", 0, "--degraded", tree)
     shown = invoke("evaluate", run, tree, "--out", out, *options)
     invoke("export", run, tmp_path / "card", "--robustness", out / "robustness/robustness.json")
     out /= "robustness"
@@ -270,7 +270,7 @@ def test_half_precision_is_checked_on_pictures(run: Path, tree: Path, tmp_path: 
     shown = invoke("export", run, out, "--half", "--check", tree, "--version", "2")
     assert "moves a probability by 0.00" in shown
     weights = load_file(out / "model.safetensors")
-    assert {t.dtype for t in weights.values() if t.ndim > 1} == {torch.float16}
+    assert {t.dtype for t in weights.values() if t.numel() >= 5_000} == {torch.float16}
     assert {t.dtype for t in weights.values() if t.ndim == 1} == {torch.float32}
     assert detector_of(out).info.version == "2"
     data = encode(photo(100, 100))
