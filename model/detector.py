@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,6 @@ class Detector:
         self._pooling = config.pooling
         self._temperature = config.temperature
         parameters = sum(p.numel() for p in model.parameters())
-        self._beside = ThreadPoolExecutor(thread_name_prefix="mask")
         self._engine = InferenceEngine(model, device=device, dtype=dtype, max_batch=max_batch)
         self.info = ModelInfo(
             name=config.name,
@@ -235,6 +235,10 @@ class Detector:
         """
         crops = self.cut(self.decode(data), view)
         return self.conclude(crops.layout, self.forward(crops.tiles))
+
+    @cached_property
+    def _beside(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(thread_name_prefix="mask")
 
     def _read_mask(
         self, layout: Layout, logits: torch.Tensor
