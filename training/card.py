@@ -18,6 +18,7 @@ from training.report import table, to_short_markdown
 from training.robustness import Robustness
 from training.robustness import to_short_markdown as to_robustness_table
 
+_STRONG = 0.9  # AUC below which a card says that its model is weak
 NVIDIA_LICENCE = "https://github.com/NVlabs/SegFormer/blob/master/LICENSE"
 
 
@@ -106,6 +107,7 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "Detects whether a picture, or a part of it, was made by a neural network, and where it "
         "was changed: one probability and two masks (AI-generated pixels, altered pixels).",
         "",
+        *_in_short(facts.evaluation),
         f"Serve it: `gamma serve --checkpoint DIRECTORY`. Weights: {stored}.",
         "",
         "## Method",
@@ -227,6 +229,22 @@ def _calibration(config: GammaConfig, found: Calibration | None) -> list[str]:
         return [describe(found)]
     values = ", ".join(f"{name} {value:.4g}" for name, value in config.thresholds.items())
     return [f"Not calibrated; thresholds, not chosen on validation pictures: {values}."]
+
+
+def _in_short(evaluation: Summary | None) -> list[str]:
+    """How good it is, in a paragraph of its own."""
+    measured = None if evaluation is None else short_results(evaluation)
+    if measured is None:
+        return []
+    overall = measured["rows"][0]
+    text = (
+        f"**On {overall['n']} AI-generated pictures and {measured['photographs']} photographs "
+        f"({measured['conditions']}): AUC {overall['auc']:.2f}; where 5 % of the photographs are "
+        f"called, {overall['tpr_at_fpr_5']:.0%} of the others are found.**"
+    )
+    if overall["auc"] < _STRONG:
+        text += " That is weak: a try of the service, not something to judge pictures by."
+    return [text, ""]
 
 
 def _results(evaluation: Summary | None) -> list[str]:
