@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Request
 from redis import Redis
 
-from app.callers import Caller, TheCaller
+from app.callers import Caller
 from app.jobs import Backlog, ask_backlog, queue_key, read_backlog
 from app.limits import Quota, rate_key
 from app.problems import ServiceError
@@ -179,14 +179,14 @@ async def take(request: Request, caller: Caller, pictures: int = 1) -> Admission
     Of an upload of several pictures only `taken` many may be processed.
     """
     gate = cast(Gate, request.app.state.gate)
-    admission = await gate.ask((caller.name, pictures))
+    (admission,) = await gate.ask([(caller.name, pictures)])
     if admission.headers:
         request.state.headers = admission.headers
     return admission
 
 
-async def admit(request: Request, caller: TheCaller) -> None:
-    """Dependency of the routes that take uploads: one picture is admitted before the body is read.
+async def admit(request: Request, caller: Caller) -> None:
+    """Take one picture, as the routes that take uploads do before they read the body.
 
     Raises:
         ServiceError: `rate_limited`, `queue_full`, `queue_slow`, `storage_full`.
@@ -194,6 +194,3 @@ async def admit(request: Request, caller: TheCaller) -> None:
     admission = await take(request, caller)
     if admission.refusal is not None:
         raise admission.refusal
-
-
-Admitted = Annotated[None, Depends(admit)]

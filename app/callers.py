@@ -20,25 +20,20 @@ class Caller:
     name: str
 
 
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="key",
-    description="A secret of `GAMMA_API_KEYS`. Without keys the API serves anyone it is bound for.",
-)
+class _Key(HTTPBearer):
+    """The scheme, and who is known by it, in one: every dependency costs every request."""
 
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
+        """The caller by its key; everyone is `anonymous` while there are no keys.
 
-async def identify(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
-    """The caller by its key; everyone is `anonymous` while there are no keys.
-
-    Raises:
-        ServiceError: `key_missing`, `key_invalid`.
-    """
-    caller = _caller(cast(Keys | None, request.app.state.keys), credentials)
-    request.state.caller = caller.name
-    return caller
+        Raises:
+            ServiceError: `key_missing`, `key_invalid`.
+        """
+        keys = cast(Keys | None, request.app.state.keys)
+        credentials = None if keys is None else await super().__call__(request)
+        caller = _caller(keys, credentials)
+        request.state.caller = caller.name
+        return caller
 
 
 def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None) -> Caller:
@@ -53,5 +48,11 @@ def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None)
         raise ServiceError(ErrorCode.KEY_INVALID, "This key is not known.")
     return Caller(name)
 
+
+identify = _Key(
+    auto_error=False,
+    scheme_name="key",
+    description="A secret of `GAMMA_API_KEYS`. Without keys the API serves anyone it is bound for.",
+)
 
 TheCaller = Annotated[Caller, Depends(identify)]

@@ -11,8 +11,7 @@ from app.settings import Settings
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
+    structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 _LONGEST = 2000  # characters of a value: what strangers send gets into log lines
@@ -21,7 +20,11 @@ _SECRETIVE = ("aiobotocore", "botocore", "s3fs")  # at `debug` they log requests
 
 
 def configure(settings: Settings) -> None:
-    """Send every log line of this process to standard error in the format of the settings."""
+    """Send every log line of this process to standard error in the format of the settings.
+
+    Ours do not pass through `logging`, which takes as long as the rest of a line: every request
+    writes one.
+    """
     as_json = settings.log_format == "json"
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -29,20 +32,22 @@ def configure(settings: Settings) -> None:
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     last: list[structlog.typing.Processor] = [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         _on_one_line,
         *([structlog.processors.format_exc_info] if as_json else []),
         renderer,
     ]
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*_SHARED, *last],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=last)
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*_SHARED, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
     )
     root = logging.getLogger()
     root.handlers = [handler]

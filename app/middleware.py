@@ -6,7 +6,7 @@ import time
 import uuid
 
 import structlog
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
@@ -18,15 +18,17 @@ TRACE_HEADER = "traceresponse"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _METHOD_NOT_ALLOWED = 405
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_SECURITY_HEADERS = Headers(
+    {
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+).raw
 
 log = structlog.get_logger()
 
@@ -53,11 +55,15 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID_HEADER] = state["request_id"]
-                headers[TRACE_HEADER] = trace.header()
-                for name, value in {**_SECURITY_HEADERS, **state.get("headers", {})}.items():
-                    headers.setdefault(name, value)
+                own = {
+                    REQUEST_ID_HEADER: state["request_id"],
+                    TRACE_HEADER: trace.header(),
+                    **state.get("headers", {}),
+                }
+                given = message["headers"]
+                present = {name for name, _ in given}
+                defaults = (field for field in _SECURITY_HEADERS if field[0] not in present)
+                message["headers"] = [*given, *Headers(own).raw, *defaults]
             await send(message)
 
         try:

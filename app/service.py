@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, cast
+from typing import cast
 
-from fastapi import Depends, Request
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
 from app import tracing
 from app.jobs import JobQueue
-from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES
+from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
 from app.problems import ServiceError
 from app.reception import Application, Reception
@@ -35,7 +35,7 @@ from app.schemas import (
 from app.settings import Settings
 from app.store import Store
 from app.together import Together
-from app.waiting import FinishedEvents
+from app.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
 
@@ -82,14 +82,50 @@ class Service:
         """
         if len(order.picture) > _SMALL:
             return await run_in_threadpool(self.submit, order)
-        result = await self._small_orders(order)
+        (result,) = await self._small_orders([order])
         if isinstance(result, ServiceError):
             raise result
         return result
 
-    async def follow(self, detection_ids: Sequence[str], owner: str) -> list[Detection | None]:
-        """As the store's `get_owned`, read together with what other requests ask for."""
-        return await asyncio.gather(*(self._records((name, owner)) for name in detection_ids))
+    async def wait(
+        self,
+        detections: Sequence[Detection],
+        owner: str,
+        seconds: float,
+        hung_up: Callable[[], Awaitable[bool]],
+    ) -> dict[str, Detection | ServiceError]:
+        """What became of detections, by their ids; it holds no thread.
+
+        Args:
+            detections: as they were last seen.
+            owner: whose they are.
+            seconds: that it takes at most, should they not all be final before.
+            hung_up: whether nobody waits any more; asked now and then.
+
+        Returns:
+            Their records as they are now; `not_found` for one that was deleted meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        current: dict[str, Detection | ServiceError] = {one.id: one for one in detections}
+        waiting = [one.id for one in detections if not one.status.finished]
+        with self.events.expect(waiting) as changed, WAITING.track_inprogress():
+            while waiting:
+                check = loop.call_at(min(deadline, loop.time() + CHECK_INTERVAL), changed.set)
+                await changed.wait()
+                check.cancel()
+                changed.clear()  # before the records are read, so that nothing falls between
+                found = await self._records([(detection_id, owner) for detection_id in waiting])
+                for detection_id, record in zip(waiting, found, strict=True):
+                    current[detection_id] = record or no_such_detection()
+                waiting = [
+                    detection_id
+                    for detection_id, record in zip(waiting, found, strict=True)
+                    if record is not None and not record.status.finished
+                ]
+                if loop.time() >= deadline or (waiting and await hung_up()):
+                    break
+        return current
 
     @cached_property
     def _small_orders(self) -> Together[Order, Detection | ServiceError]:
@@ -284,9 +320,6 @@ def _moved(mask: MaskInfo, detection_id: str, head: Head) -> MaskInfo:
     return mask.model_copy(update=urls)
 
 
-async def of_request(request: Request) -> Service:
+def service_of(request: Request) -> Service:
     """The service of the application that handles the request."""
     return cast(Service, request.app.state.service)
-
-
-TheService = Annotated[Service, Depends(of_request)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -22,12 +23,12 @@ class Together(Generic[T, R]):
 
     def __init__(self, call: Callable[[list[T]], Sequence[R]]) -> None:
         self._call = call
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
         self._serving: asyncio.Task[None] | None = None
 
-    async def __call__(self, asked: T) -> R:
-        """The answer to one."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+    async def __call__(self, asked: Sequence[T]) -> Sequence[R]:
+        """The answers, in the order of what is asked."""
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
@@ -37,16 +38,16 @@ class Together(Generic[T, R]):
         loop = asyncio.get_running_loop()
         while self._waiting:
             served, self._waiting = self._waiting, []
-            asked = [one for one, _ in served]
-            futures = [future for _, future in served]
+            everything = [one for asked, _ in served for one in asked]
             try:
-                answers = await loop.run_in_executor(None, self._call, asked)
+                answers = iter(await loop.run_in_executor(None, self._call, everything))
             except Exception as error:
-                for future in futures:
+                for _, future in served:
                     if not future.done():
                         future.set_exception(error)
             else:
-                for future, answer in zip(futures, answers, strict=True):
+                for asked, future in served:
+                    own = list(itertools.islice(answers, len(asked)))
                     if not future.done():  # else its caller has hung up
-                        future.set_result(answer)
+                        future.set_result(own)
         self._serving = None

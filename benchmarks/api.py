@@ -124,17 +124,22 @@ def until(holds) -> None:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of many requests: answers a second, and sorted latencies in ms."""
+    """What came of many requests: answers a second, and each with its latency in ms."""
 
     rate: float
-    latencies: list[float]
+    answers: list[tuple[float, bytes]]
 
     def at(self, share: float) -> float:
         """A quantile of the latencies."""
-        return self.latencies[int((len(self.latencies) - 1) * share)]
+        return quantile([latency for latency, _ in self.answers], share)
 
     def __str__(self) -> str:
         return f"{self.rate:7.0f}/s   p50 {self.at(0.5):6.1f} ms   p99 {self.at(0.99):6.1f} ms"
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that so large a share of them does not exceed."""
+    return sorted(values)[int((len(values) - 1) * share)]
 
 
 def upload(picture: bytes, serial: int, *headers: str, path: str = "/v1/detections") -> bytes:
@@ -165,7 +170,7 @@ def load(port: int, requests: Iterable[bytes], connections: int = CONNECTIONS) -
 
 
 async def _load(port: int, requests: Iterator[bytes], connections: int) -> Load:
-    latencies: list[float] = []
+    answers: list[tuple[float, bytes]] = []
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -174,15 +179,15 @@ async def _load(port: int, requests: Iterator[bytes], connections: int) -> Load:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
-            await reader.readexactly(int(length))
-            latencies.append((time.perf_counter() - started) * 1e3)
+            body = await reader.readexactly(int(length))
+            answers.append(((time.perf_counter() - started) * 1e3, body))
             if head[9:10] != b"2":
                 raise RuntimeError(head.decode())
         writer.close()
 
     started = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(connections)))
-    return Load(len(latencies) / (time.perf_counter() - started), sorted(latencies))
+    return Load(len(answers) / (time.perf_counter() - started), answers)
 
 
 def uploads(picture: bytes, count: int, *headers: str, **path: str) -> Iterator[bytes]:
@@ -237,21 +242,14 @@ def wait(options: argparse.Namespace) -> None:
     picture = encode(photo(512, 512))
     over: list[float] = []
     parts = defaultdict(list)
-    with service(MODEL_SECONDS) as (api, _), api.client() as client:
-        for number in range(options.waits):
-            started = time.perf_counter()
-            answer = client.post(
-                "/v1/detections",
-                files={"file": picture + number.to_bytes(8, "big")},
-                headers={"Prefer": "wait=30"},
-            )
-            total = time.perf_counter() - started
-            timings = answer.json()["timings"]
-            over.append((total - timings["forward"]) * 1e3)
+    with service(MODEL_SECONDS) as (api, _):
+        requests = uploads(picture, options.waits, "Prefer: wait=30")
+        for latency, answer in load(api.port, requests, connections=1).answers:
+            timings = json.loads(answer)["timings"]
+            over.append(latency - timings["forward"] * 1e3)
             for name in ("queued", "decode", "encode"):
                 parts[name].append(timings[name] * 1e3)
-    over.sort()
-    p50, p95 = statistics.median(over), over[int(len(over) * 0.95)]
+    p50, p95 = statistics.median(over), quantile(over, 0.95)
     shown = ", ".join(f"{name} {statistics.median(ms):.1f}" for name, ms in parts.items())
     print(f"\nwait: one caller, 512 x 512, a model that takes {MODEL_SECONDS * 1e3:.0f} ms")
     print(f"  over the model's own time: p50 {p50:.1f} ms, p95 {p95:.1f} ms; of it {shown} ms")
@@ -309,8 +307,8 @@ def overlay(options: argparse.Namespace) -> None:
     print(f"\noverlay: 1000 x 1000, {options.overlays} times each")
     p95 = {}
     for kind, times in tags.items():
-        times = sorted(times[5:])
-        p95[kind] = times[int(len(times) * 0.95)]
+        times = times[5:]
+        p95[kind] = quantile(times, 0.95)
         print(f"  {kind:10} p50 {statistics.median(times):6.1f} ms   p95 {p95[kind]:6.1f} ms")
     print(f"  bar {FIRST_BAR} ms first: {met(p95['first'] <= FIRST_BAR)}", end=", ")
     print(f"{CACHED_BAR} ms cached: {met(p95['cached'] <= CACHED_BAR)}")

@@ -1,8 +1,8 @@
 """From pixels to PNG files, in a fraction of the time that Pillow takes.
 
 Pillow tries five filters on each row, which can take longer than compressing it. Here every row has
-the one that suits photographs and probability maps alike, taken over many rows at once, and what
-compresses is Intel's ISA-L, four times as fast as zlib at the same size.
+the cheapest one that suits photographs and probability maps alike, taken over many rows at once,
+and what compresses is Intel's ISA-L, four times as fast as zlib at the same size.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _LEVEL = 1  # of 0 to 3: higher ones save next to nothing
-_AVERAGE = 3  # the filter: what a sample differs by from the mean of those left of it and above it
+_UP = 2  # the filter: what a sample differs by from the one above it
 _COLOUR_TYPES = {1: 0, 3: 2}  # by samples a pixel: grey, RGB
 
 
@@ -37,7 +37,7 @@ def encode(bands: Iterable[NDArray[np.uint8]]) -> bytes:
         samples = band.size // (rows * width)
         height += rows
         lines = band.reshape(rows, width * samples)
-        compressed.append(compressor.compress(_filtered(lines, above, samples).data))
+        compressed.append(compressor.compress(_filtered(lines, above).data))
         above = lines[-1]
     compressed.append(compressor.flush())
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big")
@@ -58,18 +58,10 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return b"".join((len(data).to_bytes(4, "big"), kind, data, check.to_bytes(4, "big")))
 
 
-def _filtered(
-    lines: NDArray[np.uint8], above: NDArray[np.uint8] | None, samples: int
-) -> NDArray[np.uint8]:
+def _filtered(lines: NDArray[np.uint8], above: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """The lines (H, W * samples) as PNG has them: each begins with the number of its filter."""
-    left = np.zeros_like(lines)
-    left[:, samples:] = lines[:, :-samples]
-    up = np.zeros_like(lines)
-    up[1:] = lines[:-1]
-    if above is not None:
-        up[0] = above
-    average = (left & up) + ((left ^ up) >> 1)  # their mean, rounded down, within 8 bits
     filtered = np.empty((len(lines), 1 + lines.shape[1]), np.uint8)
-    filtered[:, 0] = _AVERAGE
-    np.subtract(lines, average, out=filtered[:, 1:])  # modulo 256
+    filtered[:, 0] = _UP
+    filtered[0, 1:] = lines[0] if above is None else lines[0] - above  # modulo 256
+    np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
     return filtered

@@ -13,8 +13,9 @@ MAX_REGIONS = 16
 MIN_AREA = 0.001
 """Regions covering a smaller share of the picture are specks and are not listed."""
 
-_EXACT_SIDE = 256  # regions of larger maps are found on a map of half the size
-_MAX_SIDE = 1024  # or less: reduced to this
+_EXACT_SIDE = 256  # regions of larger maps are found on block means
+_STRIDE = 4  # pixels for each that the network tells apart; no block is smaller
+_MAX_SIDE = 1024  # of a map of block means
 
 
 class Region(NamedTuple):
@@ -43,8 +44,8 @@ def summarise(mask: NDArray[Any], threshold: float) -> MaskSummary:
     """Summarise a probability map.
 
     Area and maximum are exact. The regions of a map with a side above 256 are found on block
-    means, so their boxes are exact to a block, 2 x 2 pixels up to a side of 2048; a network says
-    no more than one number for 4 x 4 pixels anyway.
+    means, so their boxes are exact to a block, 4 x 4 pixels up to a side of 4096: the network says
+    no more than one number for as many.
 
     Args:
         mask: Probabilities (H, W): floats in [0, 1] or uint8 in 0 to 255.
@@ -67,7 +68,7 @@ def _find_regions(
 ) -> tuple[Region, ...]:
     height, width = mask.shape
     side = max(height, width)
-    block = max(2 if side > _EXACT_SIDE else 1, ceil(side / _MAX_SIDE))
+    block = max(_STRIDE, ceil(side / _MAX_SIDE)) if side > _EXACT_SIDE else 1
     values = mask
     if block > 1:
         values = np.asarray(Image.fromarray(mask).reduce(block))  # means of blocks
@@ -76,6 +77,7 @@ def _find_regions(
     if not count:
         return ()
     sizes = np.bincount(labels.ravel())[1:]
+    sums = np.bincount(labels.ravel(), weights=values.ravel())[1:]
     boxes = ndimage.find_objects(labels)
     regions = []
     for index in np.argsort(-sizes, kind="stable")[:MAX_REGIONS]:
@@ -83,8 +85,7 @@ def _find_regions(
         if area < MIN_AREA:
             break
         rows, columns = boxes[index]
-        inside = labels[rows, columns] == index + 1
-        score = values[rows, columns].mean(where=inside, dtype=np.float64) / full_scale
+        score = sums[index] / sizes[index] / full_scale
         x, y = columns.start * block, rows.start * block
         right, bottom = min(columns.stop * block, width), min(rows.stop * block, height)
         regions.append(Region((x, y, right - x, bottom - y), area, float(score)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
 
 from app import examples
 from app.callers import TheCaller
@@ -12,7 +12,7 @@ from app.problems import ServiceError
 from app.records import CURSOR_PATTERN
 from app.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
 from app.schemas import Detection, DetectionList, ErrorCode
-from app.service import TheService
+from app.service import Service, service_of
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"])
 
@@ -29,7 +29,7 @@ _PROBLEMS = problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND)
     },
 )
 def read_list(
-    service: TheService,
+    request: Request,
     caller: TheCaller,
     ids: Annotated[
         list[str] | None,
@@ -44,6 +44,7 @@ def read_list(
 
     New detections do not move the pages that follow.
     """
+    service = service_of(request)
     if ids is not None:
         return json_answer(_named(service, caller.name, ids))
     page = service.store.newest(caller.name, limit, cursor)
@@ -51,7 +52,7 @@ def read_list(
     return json_answer(DetectionList(detections=page.detections, next=following))
 
 
-def _named(service: TheService, owner: str, ids: list[str]) -> DetectionList:
+def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
     names = list(dict.fromkeys(name for part in ids for name in part.split(",") if name))
     if len(names) > _MAX_LISTED:
         raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"`ids` may name {_MAX_LISTED} at most.")
@@ -78,9 +79,9 @@ def _named(service: TheService, owner: str, ids: list[str]) -> DetectionList:
         **_PROBLEMS,
     },
 )
-def read(detection_id: DetectionId, service: TheService, caller: TheCaller) -> Response:
+def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Response:
     """The record."""
-    return json_answer(service.record(detection_id, caller.name))
+    return json_answer(service_of(request).record(detection_id, caller.name))
 
 
 @router.delete(
@@ -95,6 +96,6 @@ def read(detection_id: DetectionId, service: TheService, caller: TheCaller) -> R
         ErrorCode.STORAGE_UNAVAILABLE,
     ),
 )
-def delete(detection_id: DetectionId, service: TheService, caller: TheCaller) -> None:
+def delete(request: Request, detection_id: DetectionId, caller: TheCaller) -> None:
     """Remove everything about a detection; what waits in the queue is not computed."""
-    service.delete(detection_id, caller.name)
+    service_of(request).delete(detection_id, caller.name)

@@ -24,7 +24,7 @@ from app.pictures import MEDIA_TYPES, display, upright
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, Answers, DetectionId, problems
 from app.schemas import Detection, ErrorCode, Head, Status, detection_path
-from app.service import Service, TheService
+from app.service import Service, service_of
 
 router = APIRouter(prefix="/v1/detections/{detection_id}", tags=["pictures"])
 
@@ -93,7 +93,6 @@ async def image(
     request: Request,
     detection_id: DetectionId,
     caller: TheCaller,
-    service: TheService,
     size: Annotated[
         int | None,
         Query(
@@ -105,6 +104,7 @@ async def image(
     ] = None,
 ) -> Response:
     """The picture: as it was uploaded, or made fit for any screen."""
+    service = service_of(request)
     detection = await run_in_threadpool(service.record, detection_id, caller.name)
     info = detection.image
     answer = _Answer(request, detection, info.sha256, size)
@@ -131,9 +131,9 @@ async def mask(
     detection_id: DetectionId,
     head: Head,
     caller: TheCaller,
-    service: TheService,
 ) -> Response:
     """Probability map: 8-bit grey, picture size, 255 = 1."""
+    service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(request, detection, "mask", head)
     return await answer.give(_PNG, lambda: _mask(service, detection_id, head))
@@ -157,7 +157,6 @@ async def overlay(
     detection_id: DetectionId,
     head: Head,
     caller: TheCaller,
-    service: TheService,
     opacity: Annotated[
         float, Query(ge=0, le=1, description="of a pixel with probability 1; others: their share")
     ] = DEFAULT_OPACITY,
@@ -167,6 +166,7 @@ async def overlay(
     ] = False,
 ) -> Response:
     """Heat map of picture size: transparent, to lay over the picture, or blended with it."""
+    service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(
         request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite

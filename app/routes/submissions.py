@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from app import examples
-from app.admission import Admitted, take
+from app.admission import admit, take
 from app.callers import TheCaller
-from app.metrics import REJECTIONS, WAITING
+from app.metrics import REJECTIONS
 from app.openapi import headers
 from app.pictures import MEDIA_TYPES
 from app.problems import OUTAGES, ServiceError, document, of_outage
@@ -30,9 +27,9 @@ from app.schemas import (
     View,
     detection_path,
 )
-from app.service import Order, Service, TheService, no_such_detection
+from app.service import Order, Service, no_such_detection, service_of
 from app.uploads import Form, open_form, read_file
-from app.waiting import CHECK_INTERVAL, preferred_wait
+from app.waiting import preferred_wait
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"])
 
@@ -159,8 +156,10 @@ def _with_rate_limit(answers: Answers) -> Answers:
     ),
     openapi_extra=_request_body({"file": _FILE, **_FIELDS, "ref_id": _REF_ID}, "file"),
 )
-async def create(request: Request, service: TheService, caller: TheCaller, _: Admitted) -> Response:
+async def create(request: Request, caller: TheCaller) -> Response:
     """Submit one picture."""
+    await admit(request, caller)
+    service = service_of(request)
     most = int(service.settings.max_upload)
     async with open_form(request, "file", max_files=1, max_bytes=most) as form:
         options = _options(request, form, service)
@@ -179,10 +178,11 @@ async def create(request: Request, service: TheService, caller: TheCaller, _: Ad
     headers = {"Location": detection_path(detection.id)}
     if options.wait is not None:
         headers["Preference-Applied"] = f"wait={options.wait}"
-        (waited,) = await _wait(request, service, caller.name, [detection], options.wait)
-        if isinstance(waited, ServiceError):
-            raise waited
-        detection = waited
+        waited = await service.wait([detection], caller.name, options.wait, request.is_disconnected)
+        final = waited[detection.id]
+        if isinstance(final, ServiceError):
+            raise final
+        detection = final
     failure = _failure(detection)
     if failure is not None:
         raise failure
@@ -220,14 +220,14 @@ async def create(request: Request, service: TheService, caller: TheCaller, _: Ad
         "files",
     ),
 )
-async def create_batch(
-    request: Request, service: TheService, caller: TheCaller, _: Admitted
-) -> Response:
+async def create_batch(request: Request, caller: TheCaller) -> Response:
     """Submit up to 64 pictures; each is accepted or refused for itself.
 
     `Prefer: wait` holds the answer until all of them have ended. An `Idempotency-Key` counts for
     each file at its place.
     """
+    await admit(request, caller)
+    service = service_of(request)
     most = int(service.settings.max_batch_upload)
     async with open_form(request, "files", max_files=MAX_FILES, max_bytes=most) as form:
         options = _options(request, form, service)
@@ -248,7 +248,11 @@ async def create_batch(
     headers = {}
     if options.wait is not None:
         headers["Preference-Applied"] = f"wait={options.wait}"
-        results = await _wait(request, service, caller.name, results, options.wait)
+        accepted = [result for result in results if isinstance(result, Detection)]
+        waited = await service.wait(accepted, caller.name, options.wait, request.is_disconnected)
+        results = [
+            waited[result.id] if isinstance(result, Detection) else result for result in results
+        ]
     entries = [_entry(request, result) for result in results]
     return json_answer(BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers)
 
@@ -348,53 +352,6 @@ class _Batch:
         for place, result in zip(self._places, submitted, strict=True):
             self.results[place] = result
         self._places, self._orders, self._size = [], [], 0
-
-
-async def _wait(
-    request: Request,
-    service: Service,
-    owner: str,
-    results: Sequence[Detection | ServiceError],
-    seconds: float,
-) -> list[Detection | ServiceError]:
-    """The records once all are final, or as they are after `seconds` or when the caller hangs up.
-
-    It holds no thread. A detection that is deleted meanwhile becomes `not_found`.
-    """
-    deadline = time.monotonic() + seconds
-    current = list(results)
-    waiting = {
-        place: result.id
-        for place, result in enumerate(results)
-        if isinstance(result, Detection) and not result.status.finished
-    }
-    with service.events.expect(waiting.values()) as changed, WAITING.track_inprogress():
-        hung_up = asyncio.create_task(_until_hung_up(request, changed))
-        try:
-            while waiting:
-                left = deadline - time.monotonic()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, CHECK_INTERVAL)):
-                        await changed.wait()
-                # Before the records are read, so that nothing falls between.
-                changed.clear()
-                found = await service.follow(list(waiting.values()), owner)
-                for place, detection in zip(list(waiting), found, strict=True):
-                    current[place] = detection or no_such_detection()
-                    if detection is None or detection.status.finished:
-                        del waiting[place]
-                if time.monotonic() >= deadline or hung_up.done():
-                    break
-        finally:
-            hung_up.cancel()
-    return current
-
-
-async def _until_hung_up(request: Request, changed: asyncio.Event) -> None:
-    """Set the event once the caller is no longer there; its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    changed.set()
 
 
 def _entry(request: Request, result: Detection | ServiceError) -> BatchEntry:

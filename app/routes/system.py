@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from app import examples
 from app.callers import identify
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, answer, problems
 from app.schemas import ErrorCode, ModelFacts, ServiceStatus, WorkerInfo
-from app.service import Service, TheService
+from app.service import Service, service_of
 
 router = APIRouter(tags=["system"])
 
@@ -29,9 +29,9 @@ UNMEASURED_NOTICE = "Scores are no proof, and how good they are was not measured
         **problems(*OF_V1, ErrorCode.NO_WORKER),
     },
 )
-def model(service: TheService) -> ModelFacts:
+def model(request: Request) -> ModelFacts:
     """The model card in short, as the newest live worker tells it."""
-    worker = _live(service)[-1]
+    worker = _live(service_of(request))[-1]
     return ModelFacts(
         name=worker.model.name,
         version=worker.model.version,
@@ -67,8 +67,9 @@ async def livez() -> ServiceStatus:
         ),
     },
 )
-def readyz(service: TheService) -> ServiceStatus:
+def readyz(request: Request) -> ServiceStatus:
     """Whether a POST would be served: Redis and the bucket answer, and a warm worker lives."""
+    service = service_of(request)
     workers = len(_live(service))
     service.store.blobs.check()
     return ServiceStatus(workers=workers)

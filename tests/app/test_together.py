@@ -27,12 +27,14 @@ class Calls:
         return [2 * one for one in asked]
 
 
-async def first_and_others(calls: Calls, numbers: Sequence[int]) -> list[asyncio.Task[int]]:
+async def first_and_others(
+    calls: Calls, numbers: Sequence[int]
+) -> list[asyncio.Task[Sequence[int]]]:
     """One call that has begun, and callers that came meanwhile."""
     double = Together(calls)
     tasks = []
     for number in numbers:
-        tasks.append(asyncio.create_task(double(number)))
+        tasks.append(asyncio.create_task(double([number])))
         await asyncio.to_thread(calls.begun.wait, 60)
     await asyncio.sleep(0)
     return tasks
@@ -43,7 +45,7 @@ def test_who_comes_during_a_call_goes_with_the_next() -> None:
         calls = Calls()
         tasks = await first_and_others(calls, range(5))
         calls.go_on.set()
-        assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
+        assert await asyncio.gather(*tasks) == [[0], [2], [4], [6], [8]]
         assert calls.sizes == [1, 4]
 
     asyncio.run(run())
@@ -54,7 +56,7 @@ def test_an_error_is_that_of_its_call_alone() -> None:
         calls = Calls()
         first, second, third = await first_and_others(calls, [1, -1, 3])
         calls.go_on.set()
-        assert await first == 2
+        assert await first == [2]
         for task in (second, third):
             with pytest.raises(ValueError, match="no"):
                 await task
@@ -70,7 +72,7 @@ def test_who_hangs_up_takes_nothing_from_the_others() -> None:
         second.cancel()
         await asyncio.sleep(0)
         calls.go_on.set()
-        assert await third == 6
+        assert await third == [6]
         assert first.cancelled()
         assert second.cancelled()
 
@@ -83,7 +85,7 @@ def test_it_serves_again_after_a_rest() -> None:
         calls.go_on.set()
         double = Together(calls)
         for number in range(3):
-            assert await double(number) == 2 * number
-        assert calls.sizes == [1, 1, 1]
+            assert await double([number, -number - 2]) == [2 * number, -2 * number - 4]
+        assert calls.sizes == [2, 2, 2]
 
     asyncio.run(run())
