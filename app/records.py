@@ -98,6 +98,16 @@ def parse(record: bytes, status: Status) -> Detection:
     return Detection.model_validate_json(record).model_copy(update={"status": status})
 
 
+def read_ending(ending: bytes) -> Detection | None:
+    """The record of a detection that became final: its status, and what was written.
+
+    Args:
+        ending: nothing, if it was deleted.
+    """
+    status, _, record = ending.partition(b" ")
+    return parse(record, Status(status.decode())) if record else None
+
+
 def _expired(detection: Detection, code: ErrorCode, detail: str) -> Detection:
     """The record without what is no longer kept."""
     kept = detection.model_dump(include={"id", "ref_id", "image", "view", "created_at"})

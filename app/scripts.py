@@ -102,7 +102,7 @@ if found[3] then
         redis.call('RPUSH', webhook.queue_key, webhook.job_id)
     end
 end
-redis.call('PUBLISH', ARGV[5], ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[4] .. ' ' .. ARGV[1] .. ' ' .. ARGV[2])
 return 1
 """
 

@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
-from app import tracing
+from app import records, tracing
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
@@ -108,21 +108,20 @@ class Service:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         current: dict[str, Detection | ServiceError] = {one.id: one for one in detections}
-        waiting = [one.id for one in detections if not one.status.finished]
-        with self.events.expect(waiting) as changed, WAITING.track_inprogress():
+        waiting = {one.id for one in detections if not one.status.finished}
+        with self.events.expect(waiting) as expectation, WAITING.track_inprogress():
             while waiting:
-                check = loop.call_at(min(deadline, loop.time() + CHECK_INTERVAL), changed.set)
-                await changed.wait()
-                check.cancel()
-                changed.clear()  # before the records are read, so that nothing falls between
-                found = await self._records([(detection_id, owner) for detection_id in waiting])
-                for detection_id, record in zip(waiting, found, strict=True):
-                    current[detection_id] = record or no_such_detection()
-                waiting = [
-                    detection_id
-                    for detection_id, record in zip(waiting, found, strict=True)
-                    if record is not None and not record.status.finished
-                ]
+                endings = await expectation.news(min(deadline - loop.time(), CHECK_INTERVAL))
+                if endings:
+                    found = {name: records.read_ending(end) for name, end in endings.items()}
+                else:
+                    asked = [(name, owner) for name in waiting]
+                    read = await self._records(asked)
+                    found = {name: end for (name, _), end in zip(asked, read, strict=True)}
+                for name, record in found.items():
+                    current[name] = record or no_such_detection()
+                    if record is None or record.status.finished:
+                        waiting.discard(name)
                 if loop.time() >= deadline or (waiting and await hung_up()):
                     break
         return current

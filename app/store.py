@@ -34,7 +34,7 @@ from app.schemas import (
 from app.settings import Settings
 
 FINISHED_CHANNEL = "gamma:finished"
-"""Pub/sub channel; each message is the id of a detection that became final or was deleted."""
+"""Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
 
 
 @dataclass(frozen=True)

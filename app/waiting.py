@@ -18,7 +18,7 @@ from app.store import FINISHED_CHANNEL
 MAX_WAIT = 60  # s
 CHECK_INTERVAL = 2.0  # s; a waiter looks at the record itself this often, should a message be lost
 _RECONNECT_DELAY = 1.0  # s
-_REMEMBERED = 10_000  # detections
+_REMEMBERED = 1000  # detections, of some 2 kB each
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 log = structlog.get_logger()
@@ -34,16 +34,42 @@ def preferred_wait(headers: list[str]) -> int | None:
     return min(int(found.group(1)), MAX_WAIT) if found else None
 
 
-class FinishedEvents:
-    """One subscription a process; wakes those who wait for a detection.
+class Expectation:
+    """What somebody who waits for detections has heard of them."""
 
-    It remembers those it has heard of lately: who waits for one that has just ended need not ask.
+    def __init__(self) -> None:
+        self._endings: dict[str, bytes] = {}
+        self._woken = asyncio.Event()
+
+    def hear(self, detection_id: str, ending: bytes) -> None:
+        """Wake who waits: one of the detections has ended."""
+        self._endings[detection_id] = ending
+        self._woken.set()
+
+    async def news(self, seconds: float) -> dict[str, bytes]:
+        """The endings that were not told yet, by the detections' ids.
+
+        Args:
+            seconds: to wait if there are none; none come if there still are none then.
+        """
+        timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
+        await self._woken.wait()
+        timer.cancel()
+        self._woken.clear()
+        endings, self._endings = self._endings, {}
+        return endings
+
+
+class FinishedEvents:
+    """One subscription a process; tells those who wait for a detection how it has ended.
+
+    It remembers what it has heard lately: who waits for one that has just ended need not ask.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._heard: dict[str, None] = {}  # in their order
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._heard: dict[str, bytes] = {}  # in their order
+        self._waiting: defaultdict[str, set[Expectation]] = defaultdict(set)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -56,20 +82,20 @@ class FinishedEvents:
             group.cancel_scope.cancel()
 
     @contextlib.contextmanager
-    def expect(self, detection_ids: Collection[str]) -> Iterator[asyncio.Event]:
-        """An event that is set whenever one of the detections becomes final or is deleted."""
-        event = asyncio.Event()
-        if not self._heard.keys().isdisjoint(detection_ids):
-            event.set()
+    def expect(self, detection_ids: Collection[str]) -> Iterator[Expectation]:
+        """What is heard of the detections: that they became final, or were deleted."""
+        expectation = Expectation()
         for detection_id in detection_ids:
-            self._waiting[detection_id].add(event)
+            self._waiting[detection_id].add(expectation)
+            if detection_id in self._heard:
+                expectation.hear(detection_id, self._heard[detection_id])
         try:
-            yield event
+            yield expectation
         finally:
             for detection_id in detection_ids:
-                events = self._waiting[detection_id]
-                events.discard(event)
-                if not events:
+                waiting = self._waiting[detection_id]
+                waiting.discard(expectation)
+                if not waiting:
                     del self._waiting[detection_id]
 
     async def _listen(self) -> None:
@@ -81,14 +107,16 @@ class FinishedEvents:
                 ):
                     await channel.subscribe(FINISHED_CHANNEL)
                     async for message in channel.listen():
-                        self._hear(message["data"].decode())
+                        self._hear(message["data"])
             except RedisError as error:
                 log.warning("finished_events_lost", error=str(error))
                 await asyncio.sleep(_RECONNECT_DELAY)
 
-    def _hear(self, detection_id: str) -> None:
-        self._heard[detection_id] = None
+    def _hear(self, message: bytes) -> None:
+        name, _, ending = message.partition(b" ")
+        detection_id = name.decode("ascii", "replace")
+        self._heard[detection_id] = ending
         if len(self._heard) > _REMEMBERED:
             del self._heard[next(iter(self._heard))]
-        for event in self._waiting.get(detection_id, ()):
-            event.set()
+        for expectation in self._waiting.get(detection_id, ()):
+            expectation.hear(detection_id, ending)

@@ -6,7 +6,9 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import pytest
 
+from app.store import FINISHED_CHANNEL
 from tests.app.conftest import KEYS, StandIn, new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem
 from tests.conftest import value
@@ -65,6 +67,30 @@ def test_a_waiter_is_told_at_once_that_its_detection_was_deleted(
         assert alice_elsewhere.delete(path).status_code == 204
         assert_problem(answer.result(), 404, "not_found")
     assert answer.result().elapsed.total_seconds() < 50
+
+
+def test_a_waiter_has_its_result_although_the_message_of_it_is_lost(
+    pair: list[Replica], alice: httpx2.Client, standin: StandIn
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, alice, new_picture(), prefer="wait=60")
+        wait_for(lambda: waiting(pair[0]) == 1)
+        assert standin.redis.client_kill_filter(_type="pubsub")
+        assert standin.finish(newest(alice)["id"])
+        assert answer.result().status_code == 200
+    assert answer.result().elapsed.total_seconds() < 50
+
+
+@pytest.mark.parametrize("message", [b"", b"\xff\xfe", b"no-such-id succeeded {}", b"x" * 100_000])
+def test_strange_messages_wake_nobody(
+    pair: list[Replica], alice: httpx2.Client, standin: StandIn, message: bytes
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, alice, new_picture(), prefer="wait=60")
+        wait_for(lambda: waiting(pair[0]) == 1)
+        wait_for(lambda: standin.redis.publish(FINISHED_CHANNEL, message) >= len(pair))
+        assert standin.finish(newest(alice)["id"])
+        assert answer.result().status_code == 200
 
 
 def test_a_caller_who_hangs_up_is_waited_for_no_longer(pair: list[Replica]) -> None:

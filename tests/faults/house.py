@@ -169,7 +169,7 @@ class House:
                 with contextlib.suppress(RedisError):
                     message = channel.get_message(timeout=0.1)
                     if message is not None:
-                        self.finished.append(message["data"].decode())
+                        self.finished.append(message["data"].decode().partition(" ")[0])
 
 
 @contextlib.contextmanager
