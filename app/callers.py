@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -11,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.keys import ANONYMOUS, Keys
 from app.problems import ServiceError
 from app.schemas import ErrorCode
+from app.service import service_of
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,42 @@ class _Key(HTTPBearer):
         """The caller by its key; everyone is `anonymous` while there are no keys.
 
         Raises:
-            ServiceError: `key_missing`, `key_invalid`.
+            ServiceError: `key_missing`, `key_invalid`, `origin_refused`.
         """
         keys = cast(Keys | None, request.app.state.keys)
+        if keys is None and not service_of(request).settings.allow_anonymous:
+            _check_origin(request)
         credentials = None if keys is None else await super().__call__(request)
         caller = _caller(keys, credentials)
         request.state.caller = caller.name
         return caller
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is that of this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_origin(request: Request) -> None:
+    """Where no key is asked for, a browser must not lend its place on this machine to strangers.
+
+    A name of theirs that has come to mean this machine is told by the host that the browser
+    believes in; a form on a page of theirs by what the browser says of it (W3C Fetch Metadata).
+
+    Raises:
+        ServiceError: `origin_refused`.
+    """
+    if (
+        not is_loopback(request.url.hostname or "")
+        or request.headers.get("sec-fetch-site") == "cross-site"
+    ):
+        raise ServiceError(
+            ErrorCode.ORIGIN_REFUSED,
+            "Without keys only this machine is served, under a name of its own.",
+        )
 
 
 def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None) -> Caller:

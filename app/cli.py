@@ -157,7 +157,8 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
     from redis.exceptions import RedisError
 
     from app.settings import RedisUrlMissingError
-    from app.webhooks.worker import WebhooksOffError, WorkerStoppedError, run
+    from app.webhooks.delivery import WebhooksOffError
+    from app.webhooks.worker import WorkerStoppedError, run
 
     settings = _settings(metrics_port=metrics_port)
     try:

@@ -1,4 +1,4 @@
-"""redis-py's client, fit for commands that carry whole pictures."""
+"""redis-py's client, fit for commands that carry whole pictures, and with one error more."""
 
 from __future__ import annotations
 
@@ -8,11 +8,30 @@ from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+# A replica; a disk that takes no more; too few replicas.
+_REFUSALS = ("READONLY", "MISCONF", "NOREPLICAS")
 
-class Client(Redis):
+
+class WritesRefusedError(ResponseError):
+    """Redis answers, but takes no writes at present: an outage, and no fault of the command."""
+
+
+class _Typed:
+    def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """As redis-py's, which has no class of its own for these errors, or another one."""
+        try:
+            return super().parse_response(connection, command_name, **options)  # type: ignore[misc]
+        except ResponseError as error:
+            if (error.status_code or str(error).partition(" ")[0]) in _REFUSALS:
+                raise WritesRefusedError(str(error)) from error
+            raise
+
+
+class Client(_Typed, Redis):
     """As redis-py's, but an error in a pipeline tells the command and its key only.
 
     redis-py puts the arguments into the message, word by word: a picture would be in the logs, and
@@ -24,7 +43,7 @@ class Client(Redis):
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
-class _Pipeline(Pipeline):
+class _Pipeline(_Typed, Pipeline):
     def annotate_exception(self, exception: Exception, number: int, command: Any) -> None:
         reason, *others = exception.args
         name = " ".join(word for word in command[:2] if isinstance(word, str) and len(word) < 100)

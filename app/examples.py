@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.pictures import MEDIA_TYPES
 from app.problems import ServiceError, describe
 from app.schemas import (
     BatchEntry,
@@ -41,21 +42,26 @@ _ID = "2ab9aef0810946318aef48d20bccd202"
 _REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"
 _CREATED = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 _THRESHOLDS = Thresholds(uncertain=0.35, ai_generated=0.65, mask=0.5, manipulated_area=0.01)
+_FORMATS = ", ".join(MEDIA_TYPES)
 
 _DETAILS = {
+    ErrorCode.ORIGIN_REFUSED: "Without keys only this machine is served, under a name of its own.",
+    ErrorCode.HEAD_TOO_LARGE: "The limit of a request's head is 65536 bytes.",
     ErrorCode.KEY_MISSING: "Send your key in the header `Authorization: Bearer …`.",
     ErrorCode.KEY_INVALID: "This key is not known.",
     ErrorCode.RATE_LIMITED: "Your limit is 600/minute pictures.",
     ErrorCode.MALFORMED_REQUEST: "`view` must be one of center, tiled.",
     ErrorCode.FILE_MISSING: "The form has no file part named `file`.",
-    ErrorCode.FILE_EMPTY: "The file has no bytes.",
+    ErrorCode.FILE_EMPTY: "The file part holds no bytes.",
     ErrorCode.UPLOAD_TOO_LARGE: "The limit is 52428800 bytes for an upload.",
-    ErrorCode.TOO_MANY_PIXELS: "The picture has 12000 x 9000 pixels; the limit is 64000000.",
-    ErrorCode.NOT_AN_IMAGE: "The file is not an image of a known format.",
-    ErrorCode.FORMAT_UNSUPPORTED: "PCX is not accepted.",
-    ErrorCode.IMAGE_TRUNCATED: "The image file ends before the picture does.",
-    ErrorCode.IMAGE_UNDECODABLE: "The picture cannot be decoded.",
-    ErrorCode.PROCESSING_FAILED: "The model failed on this picture.",
+    ErrorCode.TOO_MANY_PIXELS: "12000 × 9000 = 108000000 pixels; the limit is 64000000.",
+    ErrorCode.NOT_AN_IMAGE: f"The file is none of {_FORMATS}.",
+    ErrorCode.FORMAT_UNSUPPORTED: f"PDF is not one of {_FORMATS}.",
+    ErrorCode.IMAGE_TRUNCATED: "the file ends too early: image file is truncated",
+    ErrorCode.IMAGE_UNDECODABLE: (
+        "the picture cannot be decoded: broken data stream when reading image file"
+    ),
+    ErrorCode.PROCESSING_FAILED: "The worker could not finish it, and no further try is left.",
     ErrorCode.NOT_FOUND: "There is no such detection.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",
     ErrorCode.DETECTION_UNFINISHED: "It is processing.",
@@ -64,7 +70,7 @@ _DETAILS = {
     ErrorCode.IDEMPOTENCY_MISMATCH: (
         "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key."
     ),
-    ErrorCode.WEBHOOK_REFUSED: "The host has an address that is not public.",
+    ErrorCode.WEBHOOK_REFUSED: "Plain http is not allowed; use https.",
     ErrorCode.QUEUE_TIMEOUT: "No worker took it in time.",
     ErrorCode.QUEUE_FULL: "10000 detections wait already, the oldest for 412 s.",
     ErrorCode.QUEUE_SLOW: "The oldest of 8112 detections has waited for 1834 s.",
@@ -145,7 +151,6 @@ FAILED = QUEUED.model_copy(
 EXPIRED = QUEUED.model_copy(
     update={
         "status": Status.EXPIRED,
-        "finished_at": _CREATED + timedelta(hours=1),
         "error": DetectionError(
             code=ErrorCode.QUEUE_TIMEOUT, detail=_DETAILS[ErrorCode.QUEUE_TIMEOUT]
         ),
@@ -169,7 +174,11 @@ MODEL = ModelFacts(
     parameters=27_500_000,
     crop_size=512,
     thresholds=_THRESHOLDS,
-    notice="Scores are no proof.",
+    notice=(
+        "Scores are no proof. Measured on 1000 AI-generated pictures and 1000 photographs "
+        "(pictures of generators that it never saw, as JPEG): AUC 0.90; where 5 % of the "
+        "photographs are called, 60% of the others are found."
+    ),
     measured=Measured(
         conditions="pictures of generators that it never saw, as JPEG",
         photographs=1000,

@@ -44,6 +44,9 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":  # as GET, without the body, which the server leaves out (RFC 9110)
+            scope = {**scope, "method": "GET"}
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(scope)
         trace = _trace(scope)
@@ -69,17 +72,17 @@ class Observed:
         try:
             await self._app(scope, receive, observed_send)
         finally:
-            _record(scope, status, time.perf_counter() - started)
+            _record(scope, method, status, time.perf_counter() - started)
 
 
-def _record(scope: Scope, status: int, seconds: float) -> None:
+def _record(scope: Scope, method: str, status: int, seconds: float) -> None:
     # Of a mounted folder only the mount point is known, in root_path.
     path = getattr(scope.get("route"), "path", None) or scope.get("root_path") or "unmatched"
     if path in UNCOUNTED:
         return
     # What a route does not take is one method to us: else callers could make thousands of series.
-    known = scope["method"] in _METHODS and status != _METHOD_NOT_ALLOWED
-    method = scope["method"] if known else "other"
+    known = method in _METHODS and status != _METHOD_NOT_ALLOWED
+    method = method if known else "other"
     REQUESTS.labels(method, path, status).inc()
     REQUEST_DURATION.labels(method, path).observe(seconds)
     code = scope["state"].get("error_code")

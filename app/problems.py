@@ -13,14 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.status import HTTP_401_UNAUTHORIZED
 
 from app.blobs import StorageUnavailableError
+from app.client import WritesRefusedError
 from app.schemas import ErrorCode, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.ORIGIN_REFUSED: (403, "The request comes from elsewhere"),
     ErrorCode.KEY_MISSING: (401, "A key is needed"),
     ErrorCode.KEY_INVALID: (403, "The key is not accepted"),
     ErrorCode.RATE_LIMITED: (429, "The rate limit is reached"),
+    ErrorCode.HEAD_TOO_LARGE: (431, "The head of the request is too large"),
     ErrorCode.MALFORMED_REQUEST: (400, "The request is malformed"),
     ErrorCode.FILE_MISSING: (400, "No file was sent"),
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
@@ -58,7 +61,13 @@ _RETRY_AFTER = {  # s
 }
 _CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
 
-OUTAGES = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, StorageUnavailableError)
+OUTAGES = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OutOfMemoryError,
+    WritesRefusedError,
+    StorageUnavailableError,
+)
 """What can go wrong with Redis and the bucket without a fault of ours."""
 
 log = structlog.get_logger()
@@ -105,6 +114,7 @@ def describe(error: ServiceError, request_id: str) -> Problem:
         code=error.code,
         request_id=request_id,
         detection=error.detection,
+        retry_after=error.retry_after,
     )
 
 
@@ -140,6 +150,8 @@ def of_outage(error: Exception) -> ServiceError:
         log.error("storage_full", error=str(error))
         return ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
     log.error("redis_unavailable", error=str(error))
+    if isinstance(error, WritesRefusedError):
+        return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue takes nothing at present.")
     return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at present.")
 
 
@@ -169,11 +181,14 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     return answer
 
 
+def of_surprise(error: Exception, **facts: str) -> ServiceError:
+    """What an error that nobody expected means to the caller; it is logged here."""
+    log.error("unexpected_error", exc_info=error, **facts)
+    return ServiceError(ErrorCode.INTERNAL_ERROR, "The service met an error of its own.")
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected_error", exc_info=error, request_id=request.state.request_id)
-    return problem(
-        request, ServiceError(ErrorCode.INTERNAL_ERROR, "The service met an error of its own.")
-    )
+    return problem(request, of_surprise(error, request_id=request.state.request_id))
 
 
 def install(api: FastAPI) -> None:

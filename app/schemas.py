@@ -18,9 +18,11 @@ Seconds = Annotated[float, Field(ge=0, description="seconds")]
 class ErrorCode(StrEnum):
     """Every stable error code of the service; `app.problems` gives each its HTTP status."""
 
+    ORIGIN_REFUSED = "origin_refused"
     KEY_MISSING = "key_missing"
     KEY_INVALID = "key_invalid"
     RATE_LIMITED = "rate_limited"
+    HEAD_TOO_LARGE = "head_too_large"
     MALFORMED_REQUEST = "malformed_request"
     FILE_MISSING = "file_missing"
     FILE_EMPTY = "file_empty"
@@ -269,6 +271,9 @@ class Problem(BaseModel):
     request_id: str
     detection: str | None = Field(
         default=None, description="path of the record, where there is one"
+    )
+    retry_after: int | None = Field(
+        default=None, description="seconds until it is worth trying again, as in `Retry-After`"
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import uvicorn
 
 from app import metrics
 from app.api import create_app
+from app.callers import is_loopback
+from app.protocol import BoundedProtocol
 from app.settings import Settings
 
 _DRAIN = 70  # s; longer than the longest `Prefer: wait`
@@ -32,7 +32,7 @@ def check_binding(settings: Settings) -> None:
         OpenBindError: see there.
     """
     guarded = settings.api_keys is not None or settings.allow_anonymous
-    if not guarded and not _is_loopback(settings.host):
+    if not guarded and not is_loopback(settings.host):
         raise OpenBindError(settings.host)
 
 
@@ -47,8 +47,10 @@ def run(settings: Settings) -> None:
     """
     check_binding(settings)
     metrics.expose(settings)
+    BoundedProtocol.patience = settings.request_timeout
     uvicorn.run(
         create_app(settings),
+        http=BoundedProtocol,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -57,10 +59,3 @@ def run(settings: Settings) -> None:
         timeout_graceful_shutdown=_DRAIN,
         timeout_keep_alive=_KEEP_ALIVE,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from app import records, tracing
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
-from app.problems import ServiceError
+from app.problems import ServiceError, of_surprise
 from app.reception import Application, Reception
 from app.schemas import (
     Detection,
@@ -40,6 +41,7 @@ from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
 
 _SMALL = 1_000_000  # bytes; larger pictures would keep those beside them waiting
+_LARGE_AT_ONCE = 4  # requests that hold more than that in memory; the files of others lie on disk
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class Service:
     queue: JobQueue
     events: FinishedEvents
     deliveries: Deliveries | None = None
+
+    def room(self, size: int) -> contextlib.AbstractAsyncContextManager[None]:
+        """Held while so many bytes are in memory: there is room for some large requests only."""
+        return self._large if size > _SMALL else contextlib.nullcontext()
+
+    @cached_property
+    def _large(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def apply(self, order: Order) -> Detection:
         """As `submit`, for a request: small pictures that come at the same time go together.
@@ -176,6 +186,8 @@ class Service:
             webhook_url = self.webhook_url(order.webhook_url)
         except ServiceError as error:
             return error
+        except Exception as error:  # one order's surprise must not end the others
+            return of_surprise(error)
         now = datetime.now(UTC)
         return Application(
             Detection(

@@ -81,7 +81,9 @@ class Settings(BaseSettings):
         None, description="most pictures a caller may upload, e.g. `600/minute`; unset: any"
     )
     allow_anonymous: bool = Field(
-        False, description="bind beyond loopback without keys: anyone who connects may use the API"
+        False,
+        description="without keys, bind beyond loopback and answer under any name: anyone who "
+        "connects may use the API",
     )
     metrics_host: str = Field("127.0.0.1", description="address of the metrics port")
     metrics_port: int = Field(
@@ -90,6 +92,11 @@ class Settings(BaseSettings):
         "then webhooks",
         ge=1,
         le=65534,
+    )
+    request_timeout: float = Field(
+        30.0,
+        description="wait for the head of a request, and for each further piece of its body, s",
+        gt=0,
     )
     max_upload: ByteSize = Field(
         ByteSize(50 * 2**20), description="largest picture file; takes units, e.g. `50MiB`", ge=1

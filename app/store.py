@@ -270,6 +270,11 @@ class Store:
         found = cast(bytes | None, self.redis.hget(records.key(detection_id), "webhook"))
         return None if found is None else records.Webhook.model_validate_json(found)
 
+    def check(self) -> None:
+        """See that a picture could be stored now; whatever Redis or the bucket raise says no."""
+        self.redis.set(records.PROBE_KEY, b"", px=1000)
+        self.blobs.check()
+
     def live_workers(self) -> list[WorkerInfo]:
         """The workers that are warm and were heard of lately."""
         names = cast(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -57,11 +58,7 @@ async def open_form(
     Raises:
         ServiceError: `upload_too_large`, `file_missing`, `malformed_request`.
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise ServiceError(
-            ErrorCode.FILE_MISSING,
-            f"Send the picture as the part `{part}` of a multipart/form-data body.",
-        )
+    _check_type(request, part)
     too_large = ServiceError(
         ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for an upload."
     )
@@ -95,9 +92,25 @@ async def open_form(
         for name, value in form.multi_items():
             if isinstance(value, str):
                 fields.setdefault(name, []).append(value)
+            elif name != part:  # left out in silence, it would be taken for accepted
+                raise ServiceError(
+                    ErrorCode.MALFORMED_REQUEST, f"File parts must be named `{part}`, all of them."
+                )
         yield Form(files, fields)
     finally:
         await form.close()
+
+
+def _check_type(request: Request, part: str) -> None:
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        raise ServiceError(
+            ErrorCode.FILE_MISSING,
+            f"Send the picture as the part `{part}` of a multipart/form-data body.",
+        )
+    # The parser would take any codec of Python's for the fields.
+    if options.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise ServiceError(ErrorCode.MALFORMED_REQUEST, "The fields of a form must be UTF-8.")
 
 
 async def read_file(file: UploadFile, max_bytes: int) -> bytes:

@@ -156,7 +156,7 @@ def post(path: str, content_type: str, body: bytes, *headers: str) -> bytes:
     """A request as it goes over the wire."""
     lines = [
         f"POST {path} HTTP/1.1",
-        "Host: benchmark",
+        "Host: localhost",
         f"Content-Type: {content_type}",
         f"Content-Length: {len(body)}",
         *headers,

@@ -12,11 +12,11 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ExecAbortError, OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
-from app.store import connect
+from app.client import WritesRefusedError, connect
 
 _RETRIES = 240  # about two minutes without Redis are outlasted with the work in hand
-_FULL_PAUSE = 0.5  # s
-_FULL_LOGGED = 30.0  # s; from one line of the log to the next
+_PAUSE = 0.5  # s
+_LOGGED = 30.0  # s; from one line of the log to the next
 
 T = TypeVar("T")
 
@@ -24,10 +24,11 @@ log = structlog.get_logger()
 
 
 class Patience(Retry):
-    """Tries again for minutes while Redis is away, and for ever while its memory is full.
+    """Tries again for minutes while Redis is away, and for ever while it takes no writes.
 
-    Pictures and masks expire, so a full Redis has room again without anybody's help; a worker that
-    ended in between would only use up the tries of what it holds.
+    Pictures and masks expire, so a full Redis has room again without anybody's help, and a replica
+    may become the master; a worker that ended in between would only use up the tries of what it
+    holds.
     """
 
     def call_with_retry(
@@ -38,13 +39,13 @@ class Patience(Retry):
         while True:
             try:
                 return super().call_with_retry(do, fail, *args, **kwargs)
-            except (OutOfMemoryError, ExecAbortError) as error:
-                if not _full(error):
+            except (OutOfMemoryError, WritesRefusedError, ExecAbortError) as error:
+                if not _takes_no_writes(error):
                     raise
-                if time.monotonic() - logged > _FULL_LOGGED:
+                if time.monotonic() - logged > _LOGGED:
                     logged = time.monotonic()
-                    log.error("redis_full", error=str(error))
-            time.sleep(_FULL_PAUSE)
+                    log.error("redis_takes_no_writes", error=str(error))
+            time.sleep(_PAUSE)
 
 
 def connect_patiently(url: str) -> Redis:
@@ -57,6 +58,7 @@ def connect_patiently(url: str) -> Redis:
     return redis
 
 
-def _full(error: ResponseError) -> bool:
+def _takes_no_writes(error: ResponseError) -> bool:
     # A transaction whose last command is refused says so in its message only.
-    return isinstance(error, OutOfMemoryError) or "OOM" in str(error)
+    known = isinstance(error, OutOfMemoryError | WritesRefusedError)
+    return known or "OOM" in str(error)

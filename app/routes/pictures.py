@@ -23,12 +23,14 @@ from app.overlays import DEFAULT_OPACITY, Colormap
 from app.pictures import MEDIA_TYPES, display, upright
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, Answers, DetectionId, problems
-from app.schemas import Detection, ErrorCode, Head, Status, detection_path
+from app.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
 from app.service import Service, service_of
 
 router = APIRouter(prefix="/v1/detections/{detection_id}", tags=["pictures"])
 
-_DECODERS = CapacityLimiter(2)  # each holds the pixels of one picture
+# Each holds the pixels of one picture; of a large one some formats take 16 bytes a pixel.
+_DECODERS, _LARGE_DECODERS = CapacityLimiter(2), CapacityLimiter(1)
+_LARGE = 16_000_000  # pixels
 _PNG = "image/png"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -117,7 +119,7 @@ async def image(
     def shown() -> bytes:
         return display(_stored(service, detection_id), service.settings.max_pixels, size)
 
-    return await answer.give(MEDIA_TYPES["JPEG"], shown, _DECODERS)
+    return await answer.give(MEDIA_TYPES["JPEG"], shown, _decoders(info))
 
 
 @router.get(
@@ -180,7 +182,11 @@ async def overlay(
         picture = upright(_stored(service, detection_id), service.settings.max_pixels)
         return overlays.composite(_mask(service, detection_id, head), picture, colormap, opacity)
 
-    return await answer.give(_PNG, blended, _DECODERS)
+    return await answer.give(_PNG, blended, _decoders(detection.image))
+
+
+def _decoders(image: ImageInfo) -> CapacityLimiter:
+    return _LARGE_DECODERS if image.width * image.height > _LARGE else _DECODERS
 
 
 class _Answer:

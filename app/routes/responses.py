@@ -22,6 +22,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 DetectionId = Annotated[str, Path(max_length=64, examples=[examples.QUEUED.id])]
 
 OF_V1 = (
+    ErrorCode.ORIGIN_REFUSED,
     ErrorCode.KEY_MISSING,
     ErrorCode.KEY_INVALID,
     ErrorCode.REDIS_UNAVAILABLE,

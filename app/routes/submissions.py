@@ -164,16 +164,19 @@ async def create(request: Request, caller: TheCaller) -> Response:
     async with open_form(request, "file", max_files=1, max_bytes=most) as form:
         options = _options(request, form, service)
         (file,) = form.files
-        order = Order(
-            owner=caller.name,
-            picture=await read_file(file, most),
-            view=options.view,
-            ref_id=_ref_id(form.field("ref_id")),
-            idempotency_key=options.idempotency_key,
-            webhook_url=options.webhook_url,
-        )
-    detection = await service.apply(order)
-    del order, form, file  # the wait must not hold the picture
+        ref_id = _ref_id(form.field("ref_id"))
+        async with service.room(file.size or 0):
+            order = Order(
+                owner=caller.name,
+                picture=await read_file(file, most),
+                view=options.view,
+                ref_id=ref_id,
+                idempotency_key=options.idempotency_key,
+                webhook_url=options.webhook_url,
+            )
+            detection = await service.apply(order)
+            del order
+    del form, file  # the wait must not hold the picture
     request.state.detection_id = detection.id
     headers = {"Location": detection_path(detection.id)}
     if options.wait is not None:
@@ -199,8 +202,9 @@ async def create(request: Request, caller: TheCaller) -> Response:
     responses=_with_rate_limit(
         {
             207: answer(
-                "What became of each file",
+                "What became of each file; `Retry-After` if some are refused for now only",
                 "Preference-Applied",
+                "Retry-After",
                 accepted_and_refused=examples.BATCH,
             ),
             **problems(*_REQUEST_PROBLEMS),
@@ -237,12 +241,13 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
             admission = await take(request, caller, len(form.files) - admitted)
             admitted, refusal = admitted + admission.taken, admission.refusal
         batch = _Batch(service, len(form.files))
-        for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
-            if refusal is not None and place >= admitted:
-                batch.results[place] = refusal
-            else:
-                await batch.add(place, file, caller.name, options, ref_id)
-        await batch.flush()
+        async with service.room(sum(file.size or 0 for file in form.files)):
+            for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
+                if refusal is not None and place >= admitted:
+                    batch.results[place] = refusal
+                else:
+                    await batch.add(place, file, caller.name, options, ref_id)
+            await batch.flush()
     results = batch.results
     del form, file  # the wait must not hold the pictures
     headers = {}
@@ -254,6 +259,9 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
             waited[result.id] if isinstance(result, Detection) else result for result in results
         ]
     entries = [_entry(request, result) for result in results]
+    pauses = [entry.problem.retry_after or 0 for entry in entries if entry.problem]
+    if any(pauses):
+        headers["Retry-After"] = str(max(pauses))
     return json_answer(BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers)
 
 
@@ -271,7 +279,10 @@ def _options(request: Request, form: Form, service: Service) -> _Options:
     view = form.field("view") or service.settings.default_view
     if view not in list(View):
         raise _malformed(f"`view` must be one of {', '.join(View)}.")
-    key = request.headers.get("idempotency-key")
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1:
+        raise _malformed("`Idempotency-Key` is given more than once.")
+    key = keys[0] if keys else None
     if key is not None:
         key = key.strip('"')  # a string of RFC 9651, as the draft has it, or what all send
         if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
@@ -328,7 +339,7 @@ class _Batch:
                 picture=picture,
                 view=options.view,
                 ref_id=ref_id,
-                idempotency_key=None if key is None else f"{place} {key}",
+                idempotency_key=None if key is None else f"{place}\n{key}",  # no caller's own
                 webhook_url=options.webhook_url,
             )
         )

@@ -68,10 +68,10 @@ async def livez() -> ServiceStatus:
     },
 )
 def readyz(request: Request) -> ServiceStatus:
-    """Whether a POST would be served: Redis and the bucket answer, and a warm worker lives."""
+    """Whether a POST would be served: Redis takes writes, the bucket answers, a worker lives."""
     service = service_of(request)
     workers = len(_live(service))
-    service.store.blobs.check()
+    service.store.check()
     return ServiceStatus(workers=workers)
 
 
@@ -83,9 +83,9 @@ def _notice(worker: WorkerInfo) -> str:
     everything = worker.measured.rows[0]
     return (
         f"Scores are no proof. Measured on {everything.n} AI-generated pictures and "
-        f"{worker.measured.photographs} photographs ({worker.measured.conditions}): AUC "
-        f"{everything.auc:.2f}; where 5 % of the photographs are called, "
-        f"{everything.tpr_at_fpr_5:.0%} of the others are found."
+        f"{worker.measured.photographs} photographs: of 100 AI-generated pictures it finds "
+        f"{100 * everything.tpr_at_fpr_5:.0f} while calling 5 of 100 photographs AI-generated "
+        f"(AUC {everything.auc:.2f}, where 0.5 is guessing and 1 is perfect)."
     )
 
 

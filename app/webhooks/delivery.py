@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import httpx2
 import structlog
 from pydantic import BaseModel
-from rq import Retry
+from redis import Redis
+from rq import Retry, get_current_job
 from rq.job import Job
 
 from app import tracing
+from app.records import Webhook
 from app.schemas import Detection
+from app.settings import Settings
 from app.store import Store
 from app.webhooks import metrics
 from app.webhooks.metrics import Outcome
 from app.webhooks.queue import detection_of
 from app.webhooks.sending import NoAnswerError, Sender
 from app.webhooks.signing import SigningSecrets
-from app.webhooks.targets import TargetRefusedError
+from app.webhooks.targets import TargetRefusedError, Targets
 
 EVENT = "detection.finished"
 _GONE = 410  # the receiver wants no more of it (RFC 9110)
 _LOOK_AGAIN = 15  # s; a detection begun just before its deadline is still being computed
 _FOR_EVER = 10**6  # times; the end comes from our own count
+_TURNS_AFTER = (2, 5, 15, 60)  # s; where too many are at the same host already
 
 log = structlog.get_logger()
 
@@ -40,20 +47,56 @@ class Event(BaseModel):
     detection: Detection
 
 
+class WebhooksOffError(ValueError):
+    """There is no secret to sign with."""
+
+    def __init__(self) -> None:
+        super().__init__("GAMMA_WEBHOOK_SECRETS is not set: there is nothing to sign webhooks with")
+
+
 class DeliveryFailedError(Exception):
     """Given up; RQ then lists the job as failed, and can be told to run it again."""
 
 
 class Deliverer:
-    """Delivers. Safe to share between threads."""
+    """Delivers. Safe to share between threads.
+
+    At most half of them are at one host at a time: a slow receiver holds up its own deliveries
+    only.
+    """
 
     def __init__(
-        self, store: Store, sender: Sender, secrets: SigningSecrets, pauses: Sequence[int]
+        self,
+        store: Store,
+        sender: Sender,
+        secrets: SigningSecrets,
+        pauses: Sequence[int],
+        threads: int,
     ) -> None:
         self._store = store
         self._sender = sender
         self._secrets = secrets
         self._pauses = pauses
+        self._most_at_one = max(1, threads // 2)
+        self._at: Counter[str] = Counter()  # threads by host
+        self._counting = threading.Lock()  # guards _at
+
+    @classmethod
+    def of(cls, settings: Settings, redis: Redis, threads: int) -> Deliverer:
+        """One by the settings.
+
+        Raises:
+            WebhooksOffError: there is no secret to sign with.
+        """
+        if settings.webhook_secrets is None:
+            raise WebhooksOffError
+        return cls(
+            Store(redis),
+            Sender(Targets(settings.webhook_allow), settings.webhook_timeout),
+            settings.webhook_secrets,
+            settings.webhook_pauses,
+            threads,
+        )
 
     def run(self, job: Job) -> str | Retry:
         """Try once. The number of tries so far is kept with the job.
@@ -72,7 +115,30 @@ class Deliverer:
             return "deleted"  # there is nothing to tell any more
         if not detection.status.finished:
             return Retry(max=_FOR_EVER, interval=_LOOK_AGAIN)
-        tries = _tries(job)
+        host = httpx2.URL(webhook.url).host
+        with self._turn(host) as ours:
+            if ours:
+                return self._deliver(job, webhook, detection, host)
+        turns = _count(job, "turns")
+        job.meta["turns"] = turns + 1
+        return Retry(max=_FOR_EVER, interval=_TURNS_AFTER[min(turns, len(_TURNS_AFTER) - 1)])
+
+    @contextlib.contextmanager
+    def _turn(self, host: str) -> Iterator[bool]:
+        """Whether this thread may go to the host, as long as the context lasts."""
+        with self._counting:
+            ours = self._at[host] < self._most_at_one
+            self._at[host] += ours
+        try:
+            yield ours
+        finally:
+            with self._counting:
+                self._at[host] -= ours
+                self._at += Counter()  # forgets the hosts where nobody is
+
+    def _deliver(self, job: Job, webhook: Webhook, detection: Detection, host: str) -> str | Retry:
+        """Try once; as `run`."""
+        tries = _count(job, "tries")
         job.meta["tries"] = tries + 1
         pause = self._pauses[tries] if tries < len(self._pauses) else None
         started = time.perf_counter()
@@ -84,10 +150,10 @@ class Deliverer:
         metrics.DELIVERY_DURATION.observe(seconds)
         log.info(
             "webhook",
-            detection_id=detection_id,
+            detection_id=detection.id,
             **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
             delivery_id=job.id,
-            host=httpx2.URL(webhook.url).host,  # paths and queries often hold a secret
+            host=host,  # paths and queries often hold a secret
             outcome=outcome,
             reason=reason,
             tries=tries + 1,
@@ -131,6 +197,19 @@ class Deliverer:
         return Outcome.FAILED if status == _GONE else failed, f"HTTP {status}"
 
 
-def _tries(job: Job) -> int:
-    tries: Any = job.meta.get("tries", 0)
-    return tries if isinstance(tries, int) and tries >= 0 else 0
+def deliver(detection_id: str) -> str | Retry:
+    """What a stock RQ worker runs; `gamma webhooks` does the same without importing it.
+
+    Raises:
+        WebhooksOffError: there is no secret to sign with.
+        PayloadError: as `Deliverer.run`.
+        DeliveryFailedError: as `Deliverer.run`.
+    """
+    job = get_current_job()
+    assert job is not None  # noqa: S101 - nothing but a job calls it
+    return Deliverer.of(Settings(), job.connection, threads=1).run(job)
+
+
+def _count(job: Job, what: str) -> int:
+    count: Any = job.meta.get(what, 0)
+    return count if isinstance(count, int) and count >= 0 else 0

@@ -24,8 +24,8 @@ from app.settings import Settings
 from app.store import Store
 from app.webhooks.targets import Targets
 
-DELIVERY_FUNCTION = "gamma.deliver"
-"""The only function name that a delivery worker accepts; it is compared, never imported."""
+DELIVERY_FUNCTION = "app.webhooks.delivery.deliver"
+"""The only function name that `gamma webhooks` accepts; it compares it, and never imports it."""
 
 _DELIVERY_ID = re.compile(r"msg_([A-Za-z0-9]{1,64})")
 _RESULT_TTL = 600  # s; only RQ's own tools read it

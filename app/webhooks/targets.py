@@ -41,7 +41,7 @@ class Targets:
             raise TargetRefusedError(f"The URL has more than {MAX_URL} characters.")
         try:
             parsed = httpx2.URL(url)
-        except httpx2.InvalidURL:
+        except (httpx2.InvalidURL, UnicodeError):
             raise TargetRefusedError("This is not a URL.") from None
         if parsed.scheme not in ("https", "http") or not parsed.raw_host:
             raise TargetRefusedError("An https URL with a host is needed.")

@@ -1,4 +1,9 @@
-"""`gamma webhooks`: RQ's own worker on the queue of deliveries, with RQ's scheduler beside it."""
+"""`gamma webhooks`: RQ's worker on the queue of deliveries, with RQ's scheduler beside it.
+
+A stock `rq worker --with-scheduler` does the same work: one delivery at a time, each in a process
+of its own. This one runs several at once, counts them for Prometheus, and imports nothing that
+lies in Redis.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +25,10 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import WorkerStatus
 
 from app.settings import Settings
-from app.store import Store, connect
+from app.store import connect
 from app.webhooks import metrics
 from app.webhooks.delivery import Deliverer, DeliveryFailedError
 from app.webhooks.queue import Deliveries
-from app.webhooks.sending import Sender
-from app.webhooks.targets import Targets
 
 _RETRIES = 240  # about two minutes without Redis are outlasted
 _MAINTENANCE_INTERVAL = 30  # s; so often the deliveries of dead workers are looked for
@@ -33,13 +36,6 @@ _WORKER_TTL = _MAINTENANCE_INTERVAL + 15  # s; RQ waits 15 s less for a job
 _SCHEDULER_INTERVAL = 1  # s
 
 log = structlog.get_logger()
-
-
-class WebhooksOffError(ValueError):
-    """There is no secret to sign with."""
-
-    def __init__(self) -> None:
-        super().__init__("GAMMA_WEBHOOK_SECRETS is not set: there is nothing to sign webhooks with")
 
 
 class WorkerStoppedError(RuntimeError):
@@ -178,17 +174,10 @@ def run(settings: Settings) -> None:
         RedisError: Redis is away.
         OSError: the metrics port is taken.
     """
-    if settings.webhook_secrets is None:
-        raise WebhooksOffError
     redis = connect(settings.required_redis_url, retries=_RETRIES)
+    deliverer = Deliverer.of(settings, redis, settings.webhook_threads)
     queue = Deliveries(redis, settings).queue
     metrics.expose(settings.metrics_host, settings.metrics_port)
-    deliverer = Deliverer(
-        Store(redis),
-        Sender(Targets(settings.webhook_allow), settings.webhook_timeout),
-        settings.webhook_secrets,
-        settings.webhook_pauses,
-    )
     worker = DeliveryWorker(queue, redis, deliverer, settings.webhook_threads)
     scheduler = Scheduler(queue, redis)
     scheduler.start()

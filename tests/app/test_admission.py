@@ -236,7 +236,7 @@ def test_a_body_cut_short_is_no_upload(redis: Redis, api: Replica) -> None:
 
 
 def test_a_caller_that_hangs_up_leaves_nothing(redis: Redis, api: Replica) -> None:
-    request = f"{POST}\r\nHost: x\r\n{FORM}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+    request = f"{POST}\r\nHost: localhost\r\n{FORM}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
     api.hang_up_after(request + BODY[:100])
     assert post(api).status_code == 202
     assert redis.llen(QUEUE) == 1

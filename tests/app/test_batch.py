@@ -137,9 +137,12 @@ def test_the_rate_limit_takes_as_many_as_it_allows(pair_redis_url: str, tmp_path
         replicas(pair_redis_url, tmp_path, 1, **environment) as (limited,),
         limited.client("the-key-of-carol-3") as carol,
     ):
-        entries = results(send(carol, [new_picture() for _ in range(5)]))
+        answer = send(carol, [new_picture() for _ in range(5)])
+        entries = results(answer)
+        assert int(answer.headers["retry-after"]) == entries[4]["problem"]["retry_after"]
         assert [entry["status"] for entry in entries] == [202, 202, 202, 429, 429]
         assert entries[3]["problem"]["code"] == "rate_limited"
+        assert entries[3]["problem"]["retry_after"] > 60
         assert_problem(send(carol, [new_picture()]), 429, "rate_limited")
 
 

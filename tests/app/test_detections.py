@@ -236,6 +236,31 @@ def test_no_body_and_wrong_bodies(client: httpx2.Client) -> None:
     assert_problem(two, 400, "malformed_request")
 
 
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "unicode_escape", "utf-16", "none"])
+def test_fields_are_utf_8_and_nothing_else(
+    client: httpx2.Client, picture: bytes, charset: str
+) -> None:
+    given = client.build_request(
+        "POST", "/v1/detections", files={"file": picture}, data={"ref_id": "\\ud800"}
+    )
+    given.headers["Content-Type"] += f"; charset={charset}"
+    assert_problem(client.send(given), 400, "malformed_request")
+
+
+def test_the_type_of_a_form_is_read_as_types_are(client: httpx2.Client, picture: bytes) -> None:
+    given = client.build_request("POST", "/v1/detections", files={"file": picture})
+    kind = given.headers["Content-Type"].replace("multipart/form-data", "Multipart/Form-Data")
+    given.headers["Content-Type"] = f"{kind}; charset=UTF-8"
+    assert client.send(given).is_success
+
+
+def test_a_file_under_another_name_is_not_left_out_in_silence(
+    client: httpx2.Client, picture: bytes
+) -> None:
+    files = [("files", picture), ("file", picture)]
+    assert_problem(client.post("/v1/detections/batch", files=files), 400, "malformed_request")
+
+
 def test_unknown_view_and_long_ref_id(client: httpx2.Client, picture: bytes) -> None:
     assert_problem(post(client, picture, view="upside-down"), 400, "malformed_request")
     for ref_id in ("", "x" * 201, "two\nlines", "bell\x07"):

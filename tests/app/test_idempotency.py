@@ -100,3 +100,19 @@ def test_what_is_no_key(alice: httpx2.Client, key: str) -> None:
     headers = {"Idempotency-Key": key.encode()}
     answer = alice.post("/v1/detections", files={"file": new_picture()}, headers=headers)
     assert_problem(answer, 400, "malformed_request")
+
+
+def test_keys_of_single_uploads_and_of_batches_do_not_meet(alice: httpx2.Client) -> None:
+    sent = {"files": ("a.png", new_picture())}
+    batch = alice.post("/v1/detections/batch", files=sent, headers={"Idempotency-Key": "met"})
+    (entry,) = batch.json()["results"]
+    for key in ("0 met", "met"):
+        single = post(alice, idempotency_key=key)
+        assert single.status_code == 202
+        assert single.json()["id"] != entry["detection"]["id"]
+
+
+def test_two_keys_are_none(alice: httpx2.Client) -> None:
+    headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    answer = alice.post("/v1/detections", files={"file": new_picture()}, headers=headers)
+    assert_problem(answer, 400, "malformed_request")

@@ -90,6 +90,7 @@ def test_public_addresses(address: str) -> None:
         "https://hooks.example.com/" + 2048 * "a",
         "https://hooks example.com/",
         "https://hooks.example.com\n/",
+        "https://hooks.example.com/\ud800",
         "https://hooks%2eexample.com/",
         "https://localhost/",
         "https://LOCALHOST./",

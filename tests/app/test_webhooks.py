@@ -28,7 +28,7 @@ from app.service import Order, Service
 from app.settings import Settings
 from app.store import Store, connect
 from app.waiting import FinishedEvents
-from app.webhooks.queue import Deliveries
+from app.webhooks.queue import DELIVERY_FUNCTION, Deliveries
 from tests.app.receiver import Arrival, Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, free_port, value
@@ -36,6 +36,7 @@ from tests.test_readme import README
 
 OLD_SECRET = "whsec_" + 43 * "A" + "="
 PICTURE = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
+THREADS = 8  # of a delivery worker
 
 
 class House:
@@ -97,6 +98,7 @@ class House:
             "GAMMA_WEBHOOK_ALLOW": "127.0.0.0/8",
             "GAMMA_WEBHOOK_TIMEOUT": "3",
             "GAMMA_WEBHOOK_RETRIES": "1,1",
+            "GAMMA_WEBHOOK_THREADS": str(THREADS),
             "GAMMA_METRICS_PORT": str(self.metrics_port),
             "GAMMA_LOG_FORMAT": "json",
         }
@@ -252,6 +254,41 @@ def test_a_slow_receiver_is_given_up_and_holds_up_nobody(house: House) -> None:
     house.wait_for_outcomes(slow, "retried", "delivered")
 
 
+def test_many_deliveries_to_a_slow_receiver_hold_up_nobody(house: House, monkeypatch) -> None:
+    release = house.receiver.hold("/tarpit")
+    slow = [house.done("/tarpit") for _ in range(3 * THREADS)]
+    with Receiver("127.0.0.2") as other:
+        monkeypatch.setattr(house, "receiver", other)
+        quick = house.done("/quick")
+        house.wait_for_outcomes(quick, "delivered")
+    monkeypatch.undo()
+    assert sum(len(house.arrivals(name)) for name in slow) < len(slow), "it was not their turn"
+    release.set()
+
+
+def test_a_stock_worker_delivers_too(empty: House) -> None:
+    name = empty.done("/stock")
+    empty.receiver.answers["/stock"] = [500, 200]
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
+    settings = {
+        "GAMMA_WEBHOOK_SECRETS": SECRET,
+        "GAMMA_WEBHOOK_ALLOW": "127.0.0.0/8",
+        "GAMMA_WEBHOOK_RETRIES": "1,1",
+    }
+    command = ["-m", "rq.cli", "worker", "--url", empty.url, "--with-scheduler"]
+    command += ["--serializer", "rq.serializers.JSONSerializer", "gamma-webhooks"]
+    with empty.log.open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, *command], env={**inherited, **settings}, stdout=log, stderr=log
+        )
+    empty.workers.append(worker)
+    wait_for(lambda: len(empty.arrivals(name)) == 2)
+    empty.wait_for_status(name, JobStatus.FINISHED)
+    assert empty.job(name).return_value() == "delivered"
+    worker.terminate()
+    assert worker.wait(60) == 0
+
+
 def test_a_redirect_into_the_house_leads_nowhere(house: House) -> None:
     house.receiver.answers["/moved"] = [f"{house.receiver.url}/inner"]
     name = house.done("/moved")
@@ -385,8 +422,8 @@ def test_a_payload_that_names_other_code_is_not_run(empty: House, tmp_path: Path
     queue = Deliveries(empty.redis, empty.settings).queue
     target = tmp_path / "made by a payload"
     queue.enqueue_call("os.mkdir", args=(str(target),), job_id="msg_a")
-    queue.enqueue_call("gamma.deliver", args=("b", "c"), job_id="msg_b")
-    queue.enqueue_call("gamma.deliver", args=("c",), job_id="other_c")
+    queue.enqueue_call(DELIVERY_FUNCTION, args=("b", "c"), job_id="msg_b")
+    queue.enqueue_call(DELIVERY_FUNCTION, args=("c",), job_id="other_c")
     empty.start()
     wait_for(lambda: FailedJobRegistry(queue=queue).get_job_count(cleanup=False) == 3)
     assert not target.exists()

@@ -44,7 +44,7 @@ def test_redis_is_full_for_a_while(house: House) -> None:
     house.wait(lambda: len(house.finished) > 20)
     house.redis.config_set("maxmemory", 1)
     try:
-        house.wait(lambda: "redis_full" in house.log())
+        house.wait(lambda: "redis_takes_no_writes" in house.log())
         done = house.statuses(names)["succeeded"]
         assert done < 100
         assert house.process(orders).is_alive()

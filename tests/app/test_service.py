@@ -1,0 +1,125 @@
+"""What requests share in an API process costs none of them more than its own share."""
+
+from __future__ import annotations
+
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from app import service as service_module
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.problems import ServiceError
+from app.schemas import Detection, ErrorCode, ImageInfo, View
+from app.service import Order, Service
+from app.settings import Settings
+from app.store import Store, connect
+from app.waiting import FinishedEvents
+from tests.app.conftest import new_picture
+from tests.app.replica import Replica, assert_problem, replicas
+from tests.conftest import encode, photo
+
+
+def test_one_order_that_surprises_us_leaves_the_others_alone(
+    pair_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = new_picture()
+    inspect = service_module.inspect
+
+    def surprised(data: bytes, max_pixels: int) -> ImageInfo:
+        if data == bad:
+            raise RuntimeError("a surprise")
+        return inspect(data, max_pixels)
+
+    monkeypatch.setattr(service_module, "inspect", surprised)
+    settings = Settings(redis_url=pair_redis_url)
+    with connect(pair_redis_url) as redis:
+        events = FinishedEvents(pair_redis_url)
+        service = Service(settings, Store(redis), JobQueue(redis, settings), events)
+        orders = [Order("alice", data, View.CENTER) for data in (new_picture(), bad, new_picture())]
+        first, second, third = service.submit_all(orders)
+    assert isinstance(first, Detection)
+    assert isinstance(second, ServiceError)
+    assert second.code is ErrorCode.INTERNAL_ERROR
+    assert isinstance(third, Detection)
+
+
+@pytest.mark.parametrize("refusal", ["min-replicas-to-write", "replica"])
+def test_a_redis_that_takes_no_writes_is_an_outage(tmp_path: Path, refusal: str) -> None:
+    with (
+        private_redis(tmp_path / "redis", 2**28) as (url, _),
+        replicas(url, tmp_path, 1) as (api,),
+        api.client() as client,
+        connect(url) as redis,
+    ):
+        if refusal == "replica":
+            redis.replicaof("127.0.0.1", 1)
+        else:
+            redis.config_set(refusal, 1)
+        answer = client.post("/v1/detections", files={"file": new_picture()})
+        assert_problem(answer, 503, "redis_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        files = [("files", new_picture())] * 2
+        batch = client.post("/v1/detections/batch", files=files)
+        assert_problem(batch, 503, "redis_unavailable")
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        redis.replicaof("NO", "ONE")
+        redis.config_set("min-replicas-to-write", 0)
+        assert client.post("/v1/detections", files={"file": new_picture()}).status_code == 202
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def peak(api: Replica) -> int:
+    """Most memory that the process has ever held, bytes."""
+    status = Path(f"/proc/{api.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def largest_picture() -> bytes:
+    """As many pixels as are allowed, in few bytes, and in a format that is dear to decode."""
+    encoded = io.BytesIO()
+    Image.new("RGBA", (8000, 8000), (10, 20, 30, 40)).save(encoded, "WEBP", lossless=True)
+    return encoded.getvalue()
+
+
+def test_pictures_that_are_large_to_decode_are_shown_one_at_a_time(tmp_path: Path) -> None:
+    with (
+        private_redis(tmp_path / "redis", 2**28) as (url, _),
+        replicas(url, tmp_path, 1) as (api,),
+        api.client() as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        client.timeout = 120
+        record = client.post("/v1/detections", files={"file": largest_picture()}).json()
+        path = f"/v1/detections/{record['id']}/image"
+        assert client.get(path, params={"size": 64}).status_code == 200
+        alone = peak(api)
+        shown = pool.map(lambda size: client.get(path, params={"size": size}), (65, 66, 67))
+        assert [answer.status_code for answer in shown] == [200] * 3
+        assert peak(api) < 1.3 * alone
+
+
+def test_large_uploads_in_memory_are_few(tmp_path: Path) -> None:
+    uploads, size = 12, 40_000_000
+    picture = encode(photo(64, 64)) + bytes(size)
+    with (
+        private_redis(tmp_path / "redis", 4 * 2**30) as (url, _),
+        replicas(url, tmp_path, 1, GAMMA_CACHE="false") as (api,),
+        api.client() as client,
+        ThreadPoolExecutor(uploads) as pool,
+    ):
+        client.timeout = 120
+        before = peak(api)
+        sent = [
+            pool.submit(client.post, "/v1/detections", files={"file": picture})
+            for _ in range(uploads)
+        ]
+        assert {answer.result().status_code for answer in sent} == {202}
+        assert peak(api) - before < uploads * size * 0.9
