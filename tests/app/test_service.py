@@ -7,6 +7,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -19,6 +20,8 @@ from app.service import Order, Service
 from app.settings import Settings
 from app.store import Store, connect
 from app.waiting import FinishedEvents
+from benchmarks.api import load
+from benchmarks.api import uploads as made
 from tests.app.conftest import new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
@@ -74,6 +77,22 @@ def test_a_redis_that_takes_no_writes_is_an_outage(tmp_path: Path, refusal: str)
 
 
 # -- memory ---------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_uploads_leave_nothing_behind(tmp_path: Path) -> None:
+    uploads = 10_000
+    with (
+        private_redis(tmp_path / "redis", 2**29) as (url, _),
+        replicas(url, tmp_path, 1, GAMMA_CACHE="false", GAMMA_QUEUE_LIMIT=str(uploads)) as (api,),
+    ):
+        process = psutil.Process(api.process.pid)
+        picture = encode(photo(32, 32))
+        load(api.port, made(picture, uploads // 5))
+        before = process.memory_info().rss
+        load(api.port, made(picture, uploads - uploads // 5))
+        assert process.memory_info().rss - before < 5 * 2**20
+        with connect(url) as redis:
+            assert redis.llen("rq:queue:gamma") == uploads
 
 
 def peak(api: Replica) -> int:
