@@ -43,6 +43,7 @@ _MASK_PROBLEMS = (
     ErrorCode.DETECTION_UNFINISHED,
     ErrorCode.DETECTION_FAILED,
     ErrorCode.DETECTION_EXPIRED,
+    ErrorCode.QUEUE_TIMEOUT,
     ErrorCode.STORAGE_UNAVAILABLE,
 )
 _CONDITION = {
@@ -227,7 +228,8 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
     """The record of a detection that has masks.
 
     Raises:
-        ServiceError: `not_found`, `detection_unfinished`, `detection_failed`, `detection_expired`.
+        ServiceError: `not_found`, `detection_unfinished`, `detection_failed`, `detection_expired`,
+            `queue_timeout`.
     """
     detection = service.record(detection_id, owner)
     path = detection_path(detection_id)
@@ -239,8 +241,8 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
         raise ServiceError(
             ErrorCode.DETECTION_FAILED, "It failed; the record says why.", detection=path
         )
-    if detection.status is Status.EXPIRED:
-        raise _expired(detection_id)
+    if detection.error is not None:  # expired, in the queue or after it
+        raise ServiceError(detection.error.code, detection.error.detail, detection=path)
     return detection
 
 

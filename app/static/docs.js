@@ -1,4 +1,5 @@
-/* Shows the OpenAPI document with Swagger UI, which its bundle puts into the global scope. */
+/* Shows the OpenAPI document with Swagger UI, which its bundle puts into the global scope, and below
+   it the problems: the `type` of each leads there. */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -9,9 +10,32 @@ function followScheme() {
 dark.addEventListener("change", followScheme);
 followScheme();
 
+const openapi = await (await fetch("/openapi.json")).json();
+const problems = new Map();
+for (const operations of Object.values(openapi.paths)) {
+  for (const { responses } of Object.values(operations)) {
+    for (const { content } of Object.values(responses)) {
+      const examples = content?.["application/problem+json"]?.examples ?? {};
+      for (const [code, { value }] of Object.entries(examples)) problems.set(code, value);
+    }
+  }
+}
+
+const list = document.querySelector("dl");
+for (const [code, { status, title, detail }] of [...problems].sort()) {
+  const term = document.createElement("dt");
+  term.id = code;
+  term.textContent = `${code}: ${status}, ${title}`;
+  const description = document.createElement("dd");
+  description.textContent = detail;
+  list.append(term, description);
+}
+
+const asked = location.hash.slice(1);
 SwaggerUIBundle({
-  url: "/openapi.json",
+  spec: openapi,
   dom_id: "#swagger-ui",
-  deepLinking: true,
+  deepLinking: !problems.has(asked),
   validatorUrl: null, // nothing of the document goes to another host
+  onComplete: () => document.getElementById(asked)?.scrollIntoView(),
 });

@@ -253,3 +253,17 @@ def test_limits_are_read_in_one_look_a_second(redis: Redis) -> None:
         gate.admit("alice")
     looks = calls() - before - 1
     assert 1 <= looks <= 1 + (time.monotonic() - started)
+
+
+def test_what_nobody_took_in_time_says_so_everywhere(
+    redis: Redis, redis_url: str, tmp_path
+) -> None:
+    with replicas(redis_url, tmp_path, 1, GAMMA_QUEUE_TTL="1") as (api,), api.client() as client:
+        answer = client.post(
+            "/v1/detections", files={"file": PICTURE}, headers={"Prefer": "wait=20"}
+        )
+        path = assert_problem(answer, 410, "queue_timeout")["detection"]
+        assert client.get(path).json()["error"]["code"] == "queue_timeout"
+        for part in ("masks/ai.png", "overlays/manipulation.png"):
+            assert_problem(client.get(f"{path}/{part}"), 410, "queue_timeout")
+        assert client.get(f"{path}/image").content == PICTURE

@@ -1,0 +1,18 @@
+"""The page of the API's documentation."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from app.problems import STATUS
+from app.schemas import ErrorCode
+
+
+def test_the_type_of_a_problem_leads_to_its_words(page: Page) -> None:
+    answer = page.request.get("/v1/detections/none").json()
+    assert answer["type"] == "/docs#not_found"
+    page.goto(answer["type"])
+    status, title = STATUS[ErrorCode.NOT_FOUND]
+    term = page.locator("dt#not_found")
+    expect(term).to_have_text(f"not_found: {status}, {title}")
+    expect(term).to_be_in_viewport()
