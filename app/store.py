@@ -22,6 +22,7 @@ from rq.utils import utcformat
 from app import records, scripts
 from app.blobs import Blob, Blobs, RedisBlobs, blobs_of
 from app.blobs import StorageUnavailableError as StorageUnavailableError
+from app.client import WritesRefusedError as WritesRefusedError
 from app.client import connect as connect
 from app.reception import Application, Reception, reception_of
 from app.schemas import (

@@ -55,7 +55,7 @@ _REF_ID = {
     "type": "string",
     "minLength": 1,
     "maxLength": _MAX_REF_ID,
-    "description": "your reference, printable characters",
+    "description": "your reference: no control or format characters, no space but the plain one",
     "examples": [examples.QUEUED.ref_id],
 }
 _FILE = {

@@ -338,6 +338,8 @@ def test_system_routes(client: httpx2.Client) -> None:
     model = client.get("/v1/model").json()
     assert model["trained"] is True
     assert "Scores are no proof. Measured on" in model["notice"]
+    assert "of 100 AI-generated pictures it finds 35 while calling 5 of 100" in model["notice"]
+    assert model["measured"]["conditions"] not in model["notice"]  # they are for the card
     assert model["measured"] == json.loads((BUILT_IN / RESULTS_FILE).read_text())
     assert model["parameters"] > 3_000_000
 

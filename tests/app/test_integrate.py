@@ -1,4 +1,7 @@
-"""docs/integrate.md: every command does what the page says, against a whole service."""
+"""docs/integrate.md: every command does what the page says, against a whole service.
+
+And the examples of the OpenAPI document, to which the page leads, are what the code says.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,23 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx2
 import pytest
+from PIL import Image
 
-from app.problems import STATUS
+from app import examples, records
+from app.pictures import inspect
+from app.problems import STATUS, ServiceError
+from app.schemas import ErrorCode
+from app.webhooks.targets import TargetRefusedError, Targets
+from model.pictures import PictureError, decode
 from tests.app.receiver import Receiver, wait_for
 from tests.conftest import Serve, encode, photo, require_program
 from tests.deploy.live import small_checkpoint
@@ -22,7 +36,9 @@ BLOCKS = [
     for block in re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 ]
 (PROGRAM,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-PICTURES = 13
+PICTURES = 6
+MOST = 4  # under way in the test of the program, instead of a hundred
+RATE_LIMIT = 60  # a minute
 
 
 def shell(commands: list[str], folder: Path, **environment: str) -> str:
@@ -69,7 +85,7 @@ def service(folder: Path, environment: dict[str, str]) -> Iterator[Serve]:
         folder / "data",
         *("--checkpoint", str(small_checkpoint(folder / "model")), "--device", "cpu"),
         **environment,
-        GAMMA_RATE_LIMIT="20/minute",
+        GAMMA_RATE_LIMIT=f"{RATE_LIMIT}/minute",
         GAMMA_WEBHOOK_ALLOW="127.0.0.1",
     )
     try:
@@ -119,27 +135,206 @@ def test_commands(
     assert (problem["code"], problem["request_id"]) == ("not_an_image", "upload-8814")
 
 
-def test_program(service: Serve, folder: Path, environment: dict[str, str]) -> None:
-    """More pictures than the rate limit lets through at once, and a file that is none."""
+class Between:
+    """Stands between program and service, does to it what can happen, and takes notes.
+
+    One answer to an upload and one to a question are cut, and one detection is deleted.
+    """
+
+    def __init__(self, service: Serve, key: str) -> None:
+        self.service, self.key = service, key
+        self.calls: list[tuple[str, int]] = []
+        self.accepted: set[str] = set()
+        self.under_way: set[str] = set()
+        self.most = 0
+        self.cut = {"POST", "GET"}
+        self.deleted = ""
+        self._guard = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    def __enter__(self) -> Between:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def pass_on(self, method: str, path: str, headers: Message, body: bytes) -> httpx2.Response:
+        names = ("Authorization", "Idempotency-Key", "Content-Type")
+        given = {name: headers[name] for name in names if name in headers}
+        with self.service.client() as client:
+            answer = client.request(method, path, headers=given, content=body)
+            with self._guard:
+                self.calls.append((method, answer.status_code))
+                if answer.is_success and method == "POST":
+                    self.accepted.add(answer.json()["id"])
+                    if not self.deleted and "POST" not in self.cut:
+                        self.deleted = answer.json()["id"]
+                        client.delete(f"/v1/detections/{self.deleted}", headers=given)
+        return answer
+
+    def is_cut(self, method: str, answer: httpx2.Response) -> bool:
+        """Whether this answer gets lost; the program knows what the others say."""
+        with self._guard:
+            if answer.is_success and method in self.cut:
+                self.cut.remove(method)
+                return True
+            if answer.is_success and method == "POST":
+                self.under_way.add(answer.json()["id"])
+                self.most = max(self.most, len(self.under_way))
+            elif answer.is_success:
+                records = answer.json()["detections"]
+                self.under_way -= {record["id"] for record in records if is_final(record)}
+                self.under_way -= set(answer.json()["missing"])
+        return False
+
+
+def is_final(record: dict) -> bool:
+    return record["status"] not in ("queued", "processing")
+
+
+def _handler(between: Between) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = between.pass_on(self.command, self.path, self.headers, body)
+            content = answer.content
+            if between.is_cut(self.command, answer):
+                # An upload's goes as if a line were broken, a question's in the midst of it.
+                self.close_connection = True
+                if self.command == "POST":
+                    return
+                content = content[:20]
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Retry-After"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def exhaust(client: httpx2.Client) -> httpx2.Response:
+    """Use up the rate limit, by a batch of files that all are refused."""
+    return client.post("/v1/detections/batch", files=[("files", b"")] * (RATE_LIMIT + 4))
+
+
+@pytest.fixture
+def client(service: Serve, environment: dict[str, str]) -> Iterator[httpx2.Client]:
+    with service.client() as connected:
+        connected.headers["Authorization"] = f"Bearer {environment['GAMMA_KEY']}"
+        yield connected
+
+
+def test_what_the_page_says_of_answers(client: httpx2.Client, folder: Path) -> None:
+    picture = {"file": (folder / "photo.jpg").read_bytes()}
+    key = {"Idempotency-Key": "counted", "Prefer": "wait=3600"}
+    first, again = (client.post("/v1/detections", files=picture, headers=key) for _ in range(2))
+    assert first.headers["Preference-Applied"] == "wait=60"
+    assert first.json()["id"] == again.json()["id"]
+
+    path = f"{first.headers['Location']}/masks/ai.png"
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.headers["ETag"]) == (200, got.headers["ETag"])
+    assert head.content == b""
+
+    def answers(ref_id: str) -> int:
+        return client.post("/v1/detections", files=picture, data={"ref_id": ref_id}).status_code
+
+    assert answers("фото 1.jpg") == 200
+    for character in ("\t", "\u200b", "\u00a0"):  # a control, a format, an unusual space
+        assert answers(f"1{character}2") == 400, ascii(character)
+
+    batch = exhaust(client)
+    refused = [entry for entry in batch.json()["results"] if entry["status"] == 429]
+    assert refused
+    for entry in refused:
+        assert str(entry["problem"]["retry_after"]) == batch.headers["Retry-After"]
+    # The limit is asked before the key: with nothing left, a repeat is refused.
+    assert client.post("/v1/detections", files=picture, headers=key).status_code == 429
+
+
+def test_program(
+    service: Serve, client: httpx2.Client, folder: Path, environment: dict[str, str]
+) -> None:
+    """Any names, no rate limit left, broken connections, a deletion; never many under way."""
     uploads = folder / "uploads"
-    uploads.mkdir()
-    for number in range(PICTURES):
-        picture = encode(photo(32, 32, 100 + number), "PNG")
-        (uploads / f"{number}.png").write_bytes(picture)
+    (uploads / "inner").mkdir(parents=True)
+    names = [f"{number}.png" for number in range(PICTURES)]
+    names += ["фото.jpg", "é.jpg", "inner/1.png"]
+    for number, name in enumerate(names):
+        (uploads / name).write_bytes(encode(photo(32, 32, 100 + number), "PNG"))
     (uploads / "notes.txt").write_text("no picture")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(uploads)],
-        env={**environment, "GAMMA": service.url},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
+    few = PROGRAM.replace("MOST = 100 ", f"MOST = {MOST} ")
+    assert few != PROGRAM
+    exhaust(client)
+    with Between(service, environment["GAMMA_KEY"]) as between:
+        done = subprocess.run(
+            [sys.executable, "-c", few, str(uploads)],
+            env={**environment, "GAMMA": between.url, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            timeout=80,
+        )
     assert done.returncode == 0, done.stderr
-    lines = sorted(done.stdout.splitlines())
-    expected = [f"{number}.png succeeded uncertain" for number in range(PICTURES)]
-    assert lines == sorted([*expected, "notes.txt refused: not_an_image"])
+    lines = [line.removeprefix(f"{uploads}/") for line in done.stdout.splitlines()]
+    (deleted,) = (line.removesuffix(" deleted") for line in lines if line.endswith(" deleted"))
+    shown = [name.encode("ascii", "backslashreplace").decode() for name in names]
+    assert deleted in shown
+    expected = [f"{name} succeeded uncertain" for name in shown if name != deleted]
+    (refused,) = (line for line in lines if line.startswith("notes.txt refused: "))
+    assert json.loads(refused.removeprefix("notes.txt refused: "))["code"] == "not_an_image"
+    assert sorted(lines) == sorted([*expected, f"{deleted} deleted", refused])
+
+    assert ("POST", 429) in between.calls
+    assert between.cut == set()
+    assert len(between.accepted) == len(names)  # the upload whose answer was lost is one detection
+    assert between.under_way == set()
+    assert between.most <= MOST
 
 
 def test_table_has_every_error() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| \S", PAGE, re.MULTILINE)
     assert rows == [(code.value, str(status)) for code, (status, _) in STATUS.items()]
+
+
+def test_examples_say_what_the_service_says() -> None:
+    """Those of the OpenAPI document that a file, a URL or the time brings about."""
+    limit = 64_000_000
+    for code, data in {
+        ErrorCode.FILE_EMPTY: b"",
+        ErrorCode.NOT_AN_IMAGE: b"no picture",
+        ErrorCode.FORMAT_UNSUPPORTED: b"%PDF-1.7",
+        ErrorCode.TOO_MANY_PIXELS: encode(Image.new("1", (12_000, 9_000)), "PNG"),
+    }.items():
+        with pytest.raises(ServiceError) as refused:
+            inspect(data, limit)
+        assert (refused.value.code, refused.value.detail) == (code, examples.problem(code).detail)
+
+    picture = encode(photo(64, 64), "PNG")
+    for code, data in {  # as the worker writes them into the record
+        ErrorCode.IMAGE_TRUNCATED: picture[: len(picture) // 2],
+        ErrorCode.IMAGE_UNDECODABLE: picture[:60] + bytes(40) + picture[100:],
+    }.items():
+        with pytest.raises(PictureError) as broken:
+            decode(data, max_pixels=limit)
+        assert str(broken.value) == examples.problem(code).detail
+
+    with pytest.raises(TargetRefusedError) as target:
+        Targets(None).check("http://hooks.example.com/")
+    assert str(target.value) == examples.problem(ErrorCode.WEBHOOK_REFUSED).detail
+
+    later = {"expires_at": datetime.now(UTC) + timedelta(days=1)}
+    queued = examples.QUEUED.model_copy(update=later).model_dump_json().encode()
+    assert records.read([b"queued", queued, b"0"]) == examples.EXPIRED.model_copy(update=later)
