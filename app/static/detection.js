@@ -18,6 +18,8 @@ export class Detection {
   #viewer;
   #entry = null;
   #shown = null; // record and model that the result was made from
+  #told = ""; // what was announced last of the entry
+  #deed = ""; // what was done and is not announced yet
   #dialog = byId("delete-dialog");
 
   /**
@@ -36,6 +38,11 @@ export class Detection {
     byId("delete").addEventListener("click", () => this.askToDelete());
     byId("delete-yes").addEventListener("click", () => this.#delete());
     byId("delete-no").addEventListener("click", () => this.#dialog.close());
+    byId("permalink").addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into another tab or window
+      event.preventDefault(); // it leads to where the page is
+      this.#copy(event.currentTarget.href);
+    });
   }
 
   /** @param {import("./library.js").Entry?} entry */
@@ -45,6 +52,7 @@ export class Detection {
     byId("detection").hidden = entry === null;
     if (entry === null) {
       this.#viewer.clear();
+      this.#tell("");
       return;
     }
     this.#renderHeading();
@@ -55,7 +63,7 @@ export class Detection {
     byId("summary").hidden = byId("details").hidden = !succeeded;
     const untrained = succeeded && this.#model.isUntrained(entry.record.model);
     if (succeeded) this.#renderResult(untrained);
-    announce(states.announcement(entry, untrained));
+    this.#tell(states.announcement(entry, untrained));
   }
 
   /** Ask whether the open detection is to be deleted. */
@@ -81,7 +89,7 @@ export class Detection {
     byId("cancel").hidden = phase !== "sending" && phase !== "waiting";
     if (phase === "waiting" || (phase === "sending" && sent < 1)) byId("bar").value = sent;
     else byId("bar").removeAttribute("value");
-    say(byId("trouble"), trouble && `${trouble.title}. ${trouble.detail} Trying again.`);
+    say(byId("trouble"), trouble && states.trouble(trouble));
   }
 
   #renderProblem() {
@@ -123,9 +131,26 @@ export class Detection {
     return this.#attempt("It could not be deleted.", async () => {
       await deleteDetection(entry.id);
       forget(detectionPath(entry.id));
+      this.#deed = `${entry.name} was deleted.`;
       this.#library.remove(entry);
-      announce(`${entry.name} was deleted.`);
     });
+  }
+
+  /** Announce what is new of the entry, after what was done to the one before it. */
+  #tell(text) {
+    if (text === this.#told && this.#deed === "") return;
+    this.#told = text;
+    announce(`${this.#deed} ${text}`.trim());
+    this.#deed = "";
+  }
+
+  async #copy(address) {
+    try {
+      await navigator.clipboard.writeText(address); // `clipboard` exists in secure contexts only
+      say(byId("deed-note"), "The link is copied.");
+    } catch {
+      say(byId("deed-note"), "The link could not be copied; it is in the address bar.");
+    }
   }
 
   async #attempt(otherwise, deed) {

@@ -3,7 +3,9 @@
 import { element } from "./dom.js";
 
 const OFF = "gamma-shortcuts-off"; // a preference, so it outlives the tab
-const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range]), select, textarea";
+
+/** Selector of what text is typed into. */
+export const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
 
 /**
  * @param {{keys: string[], label: string, act: () => void}[]} shortcuts

@@ -80,7 +80,9 @@ export class Library extends EventTarget {
   take(record, requestId = null) {
     const known = this.find(record.id);
     const fields = { record, requestId, phase: record.status, trouble: null, problem: null };
-    if (known === null) this.#add({ id: record.id, added: Date.parse(record.created_at), ...fields });
+    // Files of this tab are sent side by side; they keep the order in which they were chosen.
+    if (!known?.file) fields.added = time(record.created_at);
+    if (known === null) this.#add({ id: record.id, ...fields });
     else if (!known.finished || known.phase !== record.status) this.change(known, fields);
     return known === null;
   }
@@ -118,4 +120,9 @@ export class Library extends EventTarget {
   #tell(entry) {
     this.dispatchEvent(new CustomEvent("change", { detail: entry }));
   }
+}
+
+/** ms since the epoch, with the microseconds that Date.parse drops: a batch may arrive within one ms. */
+function time(iso) {
+  return Date.parse(iso) + Number(`0.${/\.\d{3}(\d+)/.exec(iso)?.[1] ?? 0}`);
 }

@@ -16,6 +16,7 @@ export class List extends EventTarget {
   #entries = new WeakMap(); // row → entry
   #shown = [];
   #selected = null;
+  #current = null; // the entry whose row was the last that was selected or had the focus
   #stale = new Set();
   #frame = null;
   #thumbnails = new Thumbnails();
@@ -44,9 +45,17 @@ export class List extends EventTarget {
       if (row !== null) this.#pick(this.#entries.get(row));
     });
     this.#root.addEventListener("keydown", (event) => {
-      if (!(event.key in MOVES) || event.altKey || event.ctrlKey || event.metaKey) return;
+      const { key, target, altKey, ctrlKey, metaKey } = event;
+      if (altKey || ctrlKey || metaKey) return;
+      if (key === "Enter" || key === " ") this.#pick(this.#entries.get(target));
+      else if (!(key in MOVES)) return;
+      else if (this.#selected !== null) this.step(MOVES[key]);
+      else this.focus(this.at(MOVES[key]) ?? this.#current); // to be opened only when it is chosen
       event.preventDefault();
-      this.step(MOVES[event.key]);
+    });
+    this.#root.addEventListener("focusin", ({ target }) => {
+      this.#current = this.#entries.get(target);
+      this.#makeReachable();
     });
   }
 
@@ -63,14 +72,24 @@ export class List extends EventTarget {
   select(entry) {
     const before = this.#rows.get(this.#selected);
     this.#selected = entry;
+    this.#current = entry ?? this.#current;
     this.#flush();
     if (before !== undefined) mark(before, false);
     const row = this.#rows.get(entry);
     if (row !== undefined) {
       mark(row, true);
-      row.scrollIntoView({ block: "nearest" });
+      this.#root.scrollTop += this.#outOfSight(row);
     }
     this.#makeReachable();
+  }
+
+  /**
+   * Give the focus to the row of an entry, or to the first if the list does not show it.
+   * @param {import("./library.js").Entry?} entry
+   */
+  focus(entry) {
+    const row = this.#rows.get(entry);
+    (row?.isConnected ? row : this.#root.firstElementChild)?.focus();
   }
 
   /**
@@ -88,16 +107,18 @@ export class List extends EventTarget {
   }
 
   /**
-   * The entry that lies so many rows further on, at most at the end.
+   * The entry that lies so many rows further on than the open or else the current one, at most at
+   * the end.
    * @param {number} by
    * @returns {import("./library.js").Entry?} null if there is none
    */
   at(by) {
     const { shown } = this;
-    const place = shown.indexOf(this.#selected);
+    const from = this.#selected ?? this.#current;
+    const place = shown.indexOf(from);
     const last = shown.length - 1;
     const target = place < 0 ? 0 : Math.min(Math.max(place + by, 0), last);
-    return shown[target] === this.#selected ? null : (shown[target] ?? null);
+    return shown[target] === from ? null : (shown[target] ?? null);
   }
 
   #offer() {
@@ -159,9 +180,10 @@ export class List extends EventTarget {
     const { children } = this.#root;
     if (rows.length !== children.length || rows.some((row, place) => row !== children[place])) {
       const { activeElement } = document;
-      const { scrollTop } = this.#root;
-      this.#root.replaceChildren(...rows);
-      this.#root.scrollTop = scrollTop;
+      const selected = this.#rows.get(this.#selected);
+      const follow = selected && (!selected.isConnected || this.#outOfSight(selected) === 0);
+      this.#place(rows);
+      if (follow && selected.isConnected) this.#root.scrollTop += this.#outOfSight(selected);
       if (rows.includes(activeElement)) activeElement.focus({ preventScroll: true });
     }
     const counts = count(this.#library.entries);
@@ -176,11 +198,29 @@ export class List extends EventTarget {
     this.dispatchEvent(new Event("arranged"));
   }
 
-  /** One row, and one alone, can be reached with the Tab key: the selected, else the first. */
+  /** Show these rows; those that can stay do, so that what is in sight stays in sight. */
+  #place(rows) {
+    const shown = new Set(rows);
+    for (const row of [...this.#root.children]) if (!shown.has(row)) row.remove();
+    let next = this.#root.firstElementChild;
+    for (const row of rows) {
+      if (row === next) next = next.nextElementSibling;
+      else this.#root.insertBefore(row, next);
+    }
+  }
+
+  /** How far the list must scroll for a row of it to be seen, pixels. */
+  #outOfSight(row) {
+    const list = this.#root.getBoundingClientRect();
+    const { top, bottom } = row.getBoundingClientRect();
+    return Math.min(0, top - list.top) + Math.max(0, bottom - list.bottom);
+  }
+
+  /** One row, and one alone, can be reached with the Tab key: the current, else the first. */
   #makeReachable() {
     const reachable = this.#root.querySelector("[tabindex='0']");
-    const chosen = this.#rows.get(this.#selected);
-    const next = chosen?.isConnected ? chosen : this.#root.firstElementChild;
+    const current = this.#rows.get(this.#current);
+    const next = current?.isConnected ? current : this.#root.firstElementChild;
     if (reachable === next) return;
     if (reachable !== null) reachable.tabIndex = -1;
     if (next !== null) next.tabIndex = 0;
@@ -191,7 +231,7 @@ function makeRow() {
   const row = element(
     "div",
     { className: "row", role: "option", tabIndex: -1 },
-    element("img", { className: "thumbnail", alt: "" }),
+    element("img", { className: "thumbnail", alt: "", draggable: false }),
     element("span", { className: "name" }),
     element("span", { className: "state" }),
     element("span", { className: "figure" }),

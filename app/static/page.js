@@ -16,6 +16,7 @@ import { Viewer } from "./viewer.js";
 import { counted } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
+const TITLE = document.title;
 const narrow = matchMedia("(max-width: 59.99rem)"); // as in frame.css
 
 const library = new Library();
@@ -28,17 +29,34 @@ const viewer = new Viewer();
 const detection = new Detection(library, uploads, model, viewer);
 let open = null;
 let place = 0; // of the open entry in the list
+let scrolled = 0; // how far the page was when the list was left, pixels
 let frame = null;
-let unfinished = 0; // pictures that were not finished at the last look
+const batch = new Set(); // what was unfinished at any time since nothing was
 
-function select(entry) {
+/**
+ * Open an entry, or go back to the list as it was left.
+ * @param {import("./library.js").Entry?} entry
+ * @param {import("./library.js").Entry?} left its row gets the focus in the list
+ */
+function select(entry, left = open) {
+  if (open === null) scrolled = window.scrollY;
   open = entry;
   list.select(entry);
   render();
+  if (entry === null) {
+    window.scrollTo({ top: scrolled });
+    list.focus(left);
+    return;
+  }
   window.scrollTo({ top: 0 }); // narrow: the page scrolls; wide: the picture's own column
   byId("detection").scrollTop = 0;
-  if (entry === null) return;
+  // Narrow: the row that had the focus is hidden now.
+  if (!document.activeElement.checkVisibility()) focusHeading();
   if (entry.phase === "succeeded") viewer.prepare(list.at(1));
+}
+
+function focusHeading() {
+  byId("detection-title").focus({ preventScroll: true });
 }
 
 /** One entry after the other replaces the address; the first that is opened is a step of its own. */
@@ -58,14 +76,18 @@ function writeAddress(asStep = false) {
 
 function readAddress() {
   const id = location.hash.replace(/^#\/?/, "");
-  if (id === "") select(null);
-  else if (id !== open?.id) select(library.open(id));
+  if (id !== "" && id !== open?.id) select(library.open(id));
+  else if (id === "" && open !== null) select(null);
 }
 
 function render() {
   cancelAnimationFrame(frame);
   frame = null;
-  if (open !== null && !library.has(open)) moveOn();
+  if (open !== null && !library.has(open)) {
+    moveOn();
+    return;
+  }
+  document.title = open === null ? TITLE : `${open.name} · GAMMA`;
   detection.render(open);
   document.body.classList.toggle("opened", open !== null);
   renderFrame();
@@ -74,9 +96,10 @@ function render() {
 /** The open entry is gone: open the one that took its place, or none. */
 function moveOn() {
   const { shown } = list;
-  open = narrow.matches ? null : (shown[Math.min(place, shown.length - 1)] ?? null);
-  list.select(open);
+  const next = shown[Math.min(place, shown.length - 1)] ?? null;
+  select(narrow.matches ? null : next, next);
   writeAddress();
+  if (document.activeElement === document.body) list.focus(next); // its row had it
 }
 
 function renderFrame() {
@@ -86,20 +109,30 @@ function renderFrame() {
   document.body.classList.toggle("loading", !listing.known && listing.problem === null && !any);
   byId("review").hidden = !any;
   byId("nothing-open").hidden = !any || open !== null;
-  byId("tally").textContent = states.tally(counts, listing.more);
-  byId("all-bar").hidden = counts.pending === 0;
-  byId("all-bar").value = counts.all === 0 ? 0 : 1 - counts.pending / counts.all;
+  renderBatch(counts);
   byId("cancel-all").hidden = uploads.pending < 2;
   byId("older").hidden = !listing.more;
   const again = retriable();
   byId("retry-all").hidden = again.length === 0;
   byId("retry-all").textContent = `Try ${counted(again.length, "picture")} again`;
   const { problem } = listing;
-  say(byId("list-note"), problem && `The list may be incomplete. ${problem.title}.`);
+  say(byId("list-note"), problem && `The list may be incomplete. ${states.title(problem)}.`);
   renderNeighbours();
   renderHeld();
-  if (unfinished > 1 && counts.pending === 0) announce(`All ${counts.all} pictures are done.`);
-  unfinished = counts.pending;
+}
+
+/** How far the pictures are that came since all were done. */
+function renderBatch({ all, pending }) {
+  for (const entry of library.entries) if (!entry.finished) batch.add(entry);
+  for (const entry of batch) if (!library.has(entry)) batch.delete(entry);
+  byId("tally").textContent = states.tally({ all, pending, batch: batch.size }, listing.more);
+  byId("all-bar").hidden = pending === 0;
+  if (pending > 0) {
+    byId("all-bar").value = 1 - pending / batch.size;
+    return;
+  }
+  if (batch.size > 1) announce(states.allDone([...batch]));
+  batch.clear();
 }
 
 function renderNeighbours() {
@@ -107,8 +140,11 @@ function renderNeighbours() {
   const { shown } = list;
   const found = shown.indexOf(open);
   if (found >= 0) place = found;
-  byId("previous").disabled = list.at(-1) === null;
-  byId("next").disabled = list.at(1) === null;
+  for (const [id, by] of [["previous", -1], ["next", 1]]) {
+    const ends = list.at(by) === null;
+    if (ends && document.activeElement === byId(id)) focusHeading(); // a disabled button loses it
+    byId(id).disabled = ends;
+  }
 }
 
 function retriable() {
@@ -122,8 +158,9 @@ function renderHeld() {
   const problem = uploads.heldUpBy;
   byId("held").hidden = problem === null;
   if (problem === null) return;
-  byId("held-title").textContent = problem.title;
+  byId("held-title").textContent = states.title(problem);
   byId("held-text").textContent = states.heldUp(problem, uploads.pending);
+  byId("held-retry").textContent = problem.wantsKey ? "Enter key" : "Try now";
 }
 
 function renderKey() {
@@ -195,6 +232,7 @@ listen([
   { keys: ["?"], label: "This list", act: () => byId("open-help").click() },
 ]);
 
+history.scrollRestoration = "manual"; // the list and the picture scroll in the same page, if narrow
 window.addEventListener("popstate", readAddress);
 window.addEventListener("hashchange", readAddress);
 window.addEventListener("beforeunload", (event) => {

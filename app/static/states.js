@@ -34,6 +34,24 @@ const EXPIRED = {
 };
 
 /**
+ * What is wrong, in a few words. Where a key is wanted, the service speaks to programs, and of the
+ * key that it was given; that one is dropped when the user gives no other.
+ * @param {import("./problem.js").Problem} problem
+ */
+export function title(problem) {
+  return problem.wantsKey ? "This service wants an API key" : problem.title;
+}
+
+/**
+ * Why an entry makes no progress.
+ * @param {import("./problem.js").Problem} problem
+ */
+export function trouble(problem) {
+  if (problem.wantsKey) return `${title(problem)}. Enter one to go on.`;
+  return `${problem.title}. ${problem.detail} Trying again.`;
+}
+
+/**
  * An entry in a few words, for its row.
  * @param {import("./library.js").Entry} entry
  * @param {boolean} untrained whether its score means nothing
@@ -44,7 +62,7 @@ export function short(entry, untrained) {
     return untrained ? "Untrained model" : SHORT_VERDICTS[record.verdict];
   }
   if (phase === "refused") return problem.title;
-  if (trouble !== null) return "Held up; trying again";
+  if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Held up; trying again";
   if (phase !== "sending") return SHORT[phase];
   return sent < 1 ? `Uploading: ${share(sent)}` : "Being checked";
 }
@@ -97,7 +115,8 @@ export function failure(entry) {
  * What it means for pictures that the service does not tell of its model.
  * @param {import("./problem.js").Problem} problem
  */
-export function unavailable({ code, detail }) {
+export function unavailable({ code, detail, wantsKey }) {
+  if (wantsKey) return "Enter a key to go on.";
   const wait = "Pictures can be sent already; they wait in the queue until a worker is ready.";
   return code === "no_worker" ? `${detail} ${wait}` : detail;
 }
@@ -116,13 +135,23 @@ export function heldUp({ wantsKey, detail, retryAfter }, pending) {
 
 /**
  * How far the pictures of the list are.
- * @param {Object<string, number>} counts by filter
+ * @param {{all: number, pending: number, batch: number}} counts `batch`: those that are unfinished,
+ *     and those that were when the others began
  * @param {boolean} more whether there are older ones that are not listed
  */
-export function tally({ all, pending }, more) {
-  const listed = more ? `the newest ${all.toLocaleString("en")}` : all.toLocaleString("en");
-  if (pending === 0) return listed;
-  return `${(all - pending).toLocaleString("en")} of ${listed} done`;
+export function tally({ all, pending, batch }, more) {
+  const spelt = (number) => number.toLocaleString("en");
+  if (pending > 0) return `${spelt(batch - pending)} of ${spelt(batch)} done`;
+  return more ? `the newest ${spelt(all)}` : spelt(all);
+}
+
+/**
+ * @param {import("./library.js").Entry[]} entries that are all finished
+ */
+export function allDone(entries) {
+  const failed = entries.filter(({ phase }) => phase !== "succeeded").length;
+  const without = failed === 0 ? "" : `, ${failed.toLocaleString("en")} of them without a result`;
+  return `All ${counted(entries.length, "picture")} are done${without}.`;
 }
 
 /**
@@ -134,7 +163,7 @@ export function tally({ all, pending }, more) {
 export function announcement(entry, untrained) {
   const { phase: now, record, trouble, finished, name } = entry;
   if (now === "sending") return `Uploading ${name}.`;
-  if (!finished) return trouble === null ? phase(entry) : trouble.title;
+  if (!finished) return trouble === null ? phase(entry) : title(trouble);
   if (now !== "succeeded") {
     const { title, detail } = failure(entry);
     return `${title}. ${detail}`;

@@ -1,4 +1,4 @@
-/** Small pictures for the rows that are in sight, and only for those. */
+/** Small pictures for the rows that are in sight, and only for those: the service's, or else the file. */
 
 import { renditionPath } from "./api.js";
 import { load } from "./pictures.js";
@@ -9,7 +9,7 @@ const MARGIN = "400px"; // beyond the visible part of the list
 
 /** One for each list. */
 export class Thumbnails {
-  #ids = new WeakMap(); // row → id of the detection that it is to show
+  #sources = new WeakMap(); // row → id of the detection, or file, that it is to show
   #observer;
 
   constructor() {
@@ -23,10 +23,11 @@ export class Thumbnails {
    * @param {HTMLElement} row holds an `img`
    * @param {import("./library.js").Entry} entry what it is to show
    */
-  update(row, { id, phase, record }) {
-    const kept = phase !== "gone" && phase !== "expired";
-    if (record === null || !kept || this.#ids.get(row) === id) return;
-    this.#ids.set(row, id);
+  update(row, { id, phase, record, file }) {
+    const kept = record !== null && phase !== "gone" && phase !== "expired";
+    const source = kept ? id : file;
+    if (source === null || this.#sources.get(row) === source) return;
+    this.#sources.set(row, source);
     this.#observer.observe(row);
   }
 
@@ -34,18 +35,30 @@ export class Thumbnails {
     for (const { target, isIntersecting } of changes) {
       if (!isIntersecting) continue;
       this.#observer.unobserve(target);
-      this.#show(target, this.#ids.get(target));
+      const source = this.#sources.get(target);
+      if (source instanceof File) showFile(target.querySelector("img"), source);
+      else this.#load(target, source);
     }
   }
 
-  async #show(row, id) {
+  async #load(row, id) {
     try {
       const url = await load(renditionPath(id, SIZE));
-      if (this.#ids.get(row) === id) row.querySelector("img").src = url;
+      if (this.#sources.get(row) === id) row.querySelector("img").src = url;
     } catch (problem) {
       // The row stays without a picture; what is wrong with it is said where it is opened.
       if (!(problem instanceof Problem)) throw problem;
-      this.#ids.delete(row);
+      if (problem.temporary) this.#sources.delete(row); // to be tried again when the entry changes
     }
   }
+}
+
+function showFile(image, file) {
+  const url = URL.createObjectURL(file);
+  image.onload = () => URL.revokeObjectURL(url);
+  image.onerror = () => {
+    URL.revokeObjectURL(url);
+    image.removeAttribute("src"); // this browser cannot show it
+  };
+  image.src = url;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
@@ -15,11 +16,14 @@ from tests.browser.pages import (
     TIMEOUT,
     TRANSFER,
     Console,
+    MadeList,
     answer,
     choose,
+    expect_natural_size,
     fact,
     file,
     finished,
+    made_record,
     names,
     overlay,
     problem,
@@ -51,7 +55,9 @@ def test_progress_of_each_picture(page: Page) -> None:
     held: list[Route] = []
     page.route("**/v1/detections", lambda route: held.append(route))
     choose(page, *(file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(5)))
-    expect(rows(page).filter(has_text="Waiting to be sent")).to_have_count(2)
+    waiting = rows(page).filter(has_text="Waiting to be sent")
+    expect(waiting).to_have_count(2)
+    expect(waiting.first.locator("progress")).to_have_attribute("value", "0")
     expect(page.locator(".row progress:visible")).to_have_count(5)
     expect(page.get_by_role("progressbar")).to_have_count(2)  # all of them, and the open one
     assert len(held) == 3
@@ -63,6 +69,38 @@ def test_progress_of_each_picture(page: Page) -> None:
     finished(page, SMALL_SIZE)
 
 
+def test_tally_counts_what_came_together(page: Page, console: Console) -> None:
+    """Pictures of before are no part of it, and those without a result are told apart."""
+    console.provoked.append("415")
+    MadeList(page, [made_record(n) for n in range(6)])
+    page.reload()
+    expect(page.locator("#tally")).to_have_text("6")
+    held: list[Route] = []
+    page.route("**/v1/detections", lambda route: held.append(route))
+    choose(page, *(file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(3)))
+    expect(page.locator("#tally")).to_have_text("0 of 3 done")
+    expect(page.locator("#all-bar")).to_have_attribute("value", "0")
+    answer(problem("The file is not an image", "not_an_image"), 415)(held[0])
+    answer(made_record(7))(held[1])
+    expect(page.locator("#tally")).to_have_text("2 of 3 done")
+    expect(page.locator("#all-bar")).to_have_attribute("value", re.compile(r"^0\.66"))
+    answer(made_record(8))(held[2])
+    expect(page.locator("#tally")).to_have_text("9")
+    expect(page.locator("#all-bar")).to_be_hidden()
+    said = "All 3 pictures are done, 1 of them without a result."
+    expect(page.locator("#announcer")).to_have_text(said)
+
+
+def test_row_shows_the_file_until_the_service_has_it(page: Page, console: Console) -> None:
+    console.provoked.append("415")
+    choose(page, NO_PICTURE)
+    expect(row(page, "notes.png")).to_contain_text("The file is not an image")
+    page.route("**/v1/detections", lambda route: None)
+    choose(page, file())
+    expect_natural_size(row(page, "photo.png").locator("img"), SIZE)
+    expect(row(page, "notes.png").locator("img")).not_to_have_attribute("src", re.compile(""))
+
+
 def test_share_that_is_sent_is_shown(page: Page) -> None:
     """Slow upload: the share grows before the service has answered."""
     session = page.context.new_cdp_session(page)
@@ -72,6 +110,7 @@ def test_share_that_is_sent_is_shown(page: Page) -> None:
     choose(page, file((700, 500)))
     expect(page.locator("#phase")).to_have_text(re.compile(r"Uploading: [1-9]\d?\s% sent"))
     expect(page.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.\d+"))
+    expect(rows(page).locator("progress")).to_have_attribute("value", re.compile(r"^0\.\d+"))
     page.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.locator("#problem")).to_contain_text("Cancelled")
 
@@ -80,6 +119,10 @@ def test_drop(page: Page) -> None:
     data = [[list(file(SMALL_SIZE, seed=n)["buffer"]), f"dropped {n}.png"] for n in range(2)]
     transfer = page.evaluate_handle(TRANSFER, data)
     hint = page.get_by_text("Drop the pictures to check them")
+    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    expect(hint).to_be_visible()
+    page.dispatch_event("body", "dragleave", {"dataTransfer": transfer})
+    expect(hint).to_be_hidden()
     page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
     expect(hint).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
@@ -91,17 +134,80 @@ def test_drop(page: Page) -> None:
 def test_drop_of_something_else(page: Page) -> None:
     transfer = page.evaluate_handle("new DataTransfer()")
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    expect(page.locator("#intake-note")).to_contain_text("That was no file")
+    expect(page.locator("#intake-note")).to_contain_text("That was no picture file")
+
+
+def test_drop_of_a_folder(page: Page, tmp_path: Path) -> None:
+    """All pictures in it are taken, and nothing else that lies there."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "notes.txt").write_text("no picture")
+    for path in (tmp_path / "a.png", tmp_path / "inner" / "b.png"):
+        path.write_bytes(encode(photo(*SMALL_SIZE), "PNG"))
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+    expect(rows(page)).to_have_count(2)
+    assert sorted(names(page)) == ["a.png", "b.png"]
+
+
+def test_thumbnail_is_not_dragged(page: Page) -> None:
+    MadeList(page, [made_record(0)])
+    page.reload()
+    expect_natural_size(rows(page).locator("img"), SIZE)
+    rows(page).locator("img").drag_to(page.locator("#intake"))
+    expect(page.locator("#intake-note")).to_be_hidden()
+
+
+def paste(page: Page, data: str, argument: object = None) -> None:
+    """Where the focus is; `data`: JavaScript that makes a DataTransfer of the argument."""
+    page.evaluate(
+        f"""argument => document.activeElement.dispatchEvent(new ClipboardEvent("paste",
+            {{clipboardData: ({data})(argument), bubbles: true}}))""",
+        argument,
+    )
 
 
 def test_paste(page: Page) -> None:
-    page.evaluate(
-        f"""argument => document.body.dispatchEvent(new ClipboardEvent("paste",
-            {{clipboardData: ({TRANSFER})(argument), bubbles: true}}))""",
-        [[list(file(SMALL_SIZE)["buffer"]), "pasted.png"]],
-    )
+    paste(page, TRANSFER, [[list(file(SMALL_SIZE)["buffer"]), "pasted.png"]])
     expect(page.get_by_role("heading", name="pasted.png")).to_be_visible()
     finished(page, SMALL_SIZE)
+
+
+@pytest.mark.parametrize(
+    "control", ["[name=filter]:checked", "[name=layer]:checked", "#opacity", "#boxes", "#find"]
+)
+def test_paste_while_a_control_has_the_focus(page: Page, control: str) -> None:
+    MadeList(page, [made_record(0)])
+    page.reload()
+    rows(page).click()
+    page.locator(control).focus()
+    paste(page, TRANSFER, [[list(file(SMALL_SIZE)["buffer"]), "pasted.png"]])
+    expect(row(page, "pasted.png")).to_be_visible()
+
+
+def test_paste_of_text(page: Page) -> None:
+    MadeList(page, [made_record(0)])
+    page.reload()
+    text = """() => {
+        const transfer = new DataTransfer();
+        transfer.setData("text/plain", "some words");
+        return transfer;
+    }"""
+    page.get_by_label("Find by name or id").focus()
+    paste(page, text)
+    expect(page.locator("#intake-note")).to_be_hidden()
+    page.locator("[name=filter]:checked").focus()
+    paste(page, text)
+    expect(page.locator("#intake-note")).to_have_text("The clipboard holds no picture.")
+
+
+def test_file_that_was_sent_before_is_known(page: Page) -> None:
+    for number in (1, 2):
+        choose(page, file(SMALL_SIZE, f"{number}.png", seed=77))
+        expect(page.locator("#detection-title")).to_have_text(f"{number}.png")
+        finished(page, SMALL_SIZE)
+    expect(fact(page, "Result")).to_contain_text("known already")
 
 
 def test_keyboard_alone(page: Page) -> None:

@@ -71,24 +71,6 @@ def test_notice_of_a_model_comes_first(page: Page) -> None:
     expect(page.locator("#notice")).to_have_text("Untrained model Its scores mean nothing.")
 
 
-def test_card_shows_whatever_the_service_tells(page: Page) -> None:
-    told = {
-        "measured": {"auc": 0.9345, "by_source": [{"source": "splicing", "recall": 0.81}]},
-        "limits": ["Drawings were not in the training data.", "<b>Small</b> pictures."],
-        "card": "First part.\n\nSecond part.",
-    }
-    page.route("**/v1/model", answer(FACTS | told))
-    page.reload()
-    expect(page.locator("#model-line")).to_contain_text("2026.1")
-    page.get_by_role("button", name="About the model").click()
-    card = page.get_by_role("dialog")
-    for text in ("4,123,456", "0.9345", "splicing", "0.81", "<b>Small</b> pictures.", "Second"):
-        expect(card).to_contain_text(text)
-    expect(card.get_by_role("columnheader")).to_have_text(["Source", "Recall"])
-    page.keyboard.press("Escape")
-    expect(card).to_be_hidden()
-
-
 @pytest.mark.parametrize("width", [320, 375, 768, 3840])
 def test_nothing_scrolls_sideways(page: Page, console: Console, width: int) -> None:
     console.provoked.append("415")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -157,13 +159,53 @@ def test_keys_can_be_switched_off_and_leave_fields_alone(page: Page) -> None:
 def test_list_survives_a_reload(page: Page) -> None:
     choose(page, file(SMALL_SIZE, "one.png"), file(OTHER_SIZE, "two.png"))
     expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
-    scores = page.locator(".row .figure").all_inner_texts()
+    assert names(page) == ["one.png", "two.png"]
+    scores = dict(zip(names(page), page.locator(".row .figure").all_inner_texts(), strict=True))
+    newest_first = page.request.get("/v1/detections").json()["detections"]
     page.reload()
-    expect(rows(page)).to_have_count(2)
-    assert sorted(names(page)) == ["one.png", "two.png"]
-    assert sorted(page.locator(".row .figure").all_inner_texts()) == sorted(scores)
     expect(page.get_by_role("heading", name="one.png")).to_be_visible()
     finished(page, SMALL_SIZE)
+    expect(rows(page)).to_have_count(2)
+    assert names(page) == [made["ref_id"] for made in newest_first[::-1]]
+    assert page.locator(".row .figure").all_inner_texts() == [scores[n] for n in names(page)]
+
+
+def test_order_of_arrival_within_a_millisecond(page: Page) -> None:
+    times = [f"2026-01-01T00:00:00.0001{n:02d}Z" for n in range(9)]
+    MadeList(page, [made_record(n, created_at=time) for n, time in enumerate(times)])
+    page.reload()
+    expect(rows(page)).to_have_count(9)
+    assert names(page) == [f"picture {n}.jpg" for n in range(9)]
+
+
+def test_list_that_cannot_be_fetched_says_so(page: Page, console: Console) -> None:
+    console.provoked.append("503")
+    page.route("**/v1/detections?**", answer(problem("Redis is unavailable", "x"), 503))
+    page.reload()
+    choose(page, file(SMALL_SIZE))
+    note = page.locator("#list-note")
+    expect(note).to_have_text("The list may be incomplete. Redis is unavailable.")
+    page.unroute("**/v1/detections?**")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(note).to_be_hidden()
+
+
+def test_thumbnail_that_cannot_be_made_is_asked_for_once(page: Page, console: Console) -> None:
+    console.provoked.append("422")
+    MadeList(page, [made_record(1, status="queued", masks=None)])
+    tries: list[str] = []
+
+    def refuse(route: Route) -> None:
+        tries.append(route.request.url)
+        answer(problem("The image is truncated", "image_truncated"), 422)(route)
+
+    page.route("**/image?**", refuse)
+    page.reload()
+    expect(rows(page)).to_have_count(1)
+    for _ in range(4):
+        with page.expect_request("**/v1/detections?ids=*"):
+            pass
+    assert len(tries) == 1
 
 
 def test_what_others_submit_appears(page: Page) -> None:
@@ -251,6 +293,7 @@ def test_delete(page: Page) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(rows(page)).to_have_count(1)
     expect(page.locator("#detection-title")).to_have_text("two.png")
+    expect(page.locator("#announcer")).to_have_text(re.compile(r"^one.png was deleted. two.png"))
     assert page.request.get(path).status == 404
     page.reload()
     expect(rows(page)).to_have_count(1)
