@@ -26,6 +26,8 @@ from tests.app.conftest import new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
 
+pytestmark = pytest.mark.timeout(400)  # tens of seconds of work; a busy machine is not a hang
+
 
 def test_one_order_that_surprises_us_leaves_the_others_alone(
     pair_redis_url: str, monkeypatch: pytest.MonkeyPatch
