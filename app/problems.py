@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_401_UNAUTHORIZED
 
 from app.blobs import StorageUnavailableError
@@ -159,6 +160,14 @@ async def _outage(request: Request, error: Exception) -> Response:
     return problem(request, of_outage(error))
 
 
+async def _disconnected(request: Request, _: Exception) -> Response:
+    # Nobody reads it; the log and the metrics do.
+    return problem(
+        request,
+        ServiceError(ErrorCode.MALFORMED_REQUEST, "The connection ended before the body did."),
+    )
+
+
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     details = "; ".join(
@@ -196,6 +205,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(ServiceError, _service_error)
     for outage in OUTAGES:
         api.add_exception_handler(outage, _outage)
+    api.add_exception_handler(ClientDisconnect, _disconnected)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_exception)
     api.add_exception_handler(Exception, _unexpected)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,6 +16,7 @@ import pytest
 from app.embedded import private_redis
 from app.protocol import MAX_HEAD
 from tests.app.replica import Replica, assert_problem, replicas
+from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, photo
 
 KEY = "a-key-for-the-protocol"
@@ -22,7 +26,11 @@ PATIENCE = 2  # s
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     folder = tmp_path_factory.mktemp("protocol")
-    settings = {"GAMMA_API_KEYS": f"alice={KEY}", "GAMMA_REQUEST_TIMEOUT": str(PATIENCE)}
+    settings = {
+        "GAMMA_API_KEYS": f"alice={KEY}",
+        "GAMMA_REQUEST_TIMEOUT": str(PATIENCE),
+        "GAMMA_WEBHOOK_SECRETS": SECRET,
+    }
     with (
         private_redis(folder / "redis", 2**28) as (url, _),
         replicas(url, folder, 1, **settings) as (one,),
@@ -135,6 +143,104 @@ def test_a_path_that_is_almost_right_is_not_found(api: Replica) -> None:
         answer = client.get("/v1/detections/", headers={"Host": "evil.example"})
     assert_problem(answer, 404, "not_found")
     assert "location" not in answer.headers
+
+
+# -- damaged requests -----------------------------------------------------------------------------
+
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+REQUESTS = 400
+
+
+def originals() -> list[bytes]:
+    """Sound requests of every kind."""
+    parts = (
+        ("ref_id", b"a reference"),
+        ("view", b"tiled"),
+        ("webhook_url", b"https://hooks.example.com/"),
+    )
+    fields = b"".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + text + b"\r\n"
+        for name, text in parts
+    )
+    head = f"Host: localhost\r\nAuthorization: Bearer {KEY}\r\n".encode()
+
+    def upload(path: str, part: str) -> bytes:
+        body = (
+            fields
+            + f'--b\r\nContent-Disposition: form-data; name="{part}"; filename="x.png"\r\n'.encode()
+            + b"Content-Type: image/png\r\n\r\n"
+            + encode(photo(16, 16), "PNG")
+            + b"\r\n--b--\r\n"
+        )
+        lines = (
+            f"POST {path} HTTP/1.1\r\n".encode()
+            + head
+            + b"Content-Type: multipart/form-data; boundary=b; charset=utf-8\r\n"
+            + b"Prefer: wait=0\r\nIdempotency-Key: key\r\nX-Request-ID: id\r\n"
+            + f"traceparent: 00-{'1' * 32}-{'2' * 16}-01\r\n".encode()
+            + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        )
+        return lines + body
+
+    others = (
+        "GET /v1/detections?limit=5&cursor=1",
+        "GET /v1/detections?ids=a,b,c",
+        "GET /v1/detections/0123456789abcdef/overlays/ai.png?opacity=0.5&colormap=turbo",
+        "DELETE /v1/detections/0123456789abcdef",
+    )
+    return [
+        upload("/v1/detections", "file"),
+        upload("/v1/detections/batch", "files"),
+        *(f"{line} HTTP/1.1\r\n".encode() + head + b"\r\n" for line in others),
+    ]
+
+
+def damaged(request: bytes, chance: random.Random) -> bytes:
+    """A request with some bytes changed, left out, repeated or cut off."""
+    data = bytearray(request)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data))
+        length = chance.choice((1, 1, 2, 8, 40))
+        match chance.randrange(5):
+            case 0:
+                data[at] = chance.randrange(256)
+            case 1:
+                del data[at : at + length]
+            case 2:
+                data[at:at] = data[at : at + length] * chance.choice((1, 2, 300))
+            case 3:
+                data[at:at] = chance.choice(
+                    (b"\0", b"\r\n", b"\n", b'"', b"%00", b"\xff", b"--b", b";")
+                )
+            case 4:
+                data = data[: at + 1]
+    return bytes(data)
+
+
+def status_of(api: Replica, request: bytes) -> int:
+    """The status that a request is answered with; 0: the connection is closed without an answer."""
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection:
+        try:
+            connection.sendall(request)
+            start = connection.recv(65536)
+        except ConnectionResetError:
+            start = b""
+    return int(start.split()[1]) if start else 0
+
+
+@pytest.mark.timeout(400)
+def test_damaged_requests_are_refused_or_read(api: Replica) -> None:
+    files, chance = originals(), random.Random(SEED)
+    cases = [damaged(chance.choice(files), chance) for _ in range(REQUESTS)]
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(lambda case: status_of(api, case), cases))
+    worse = [(SEED, case) for case, status in zip(cases, found, strict=True) if status >= 500]
+    assert worse == []
+    assert {202, 400, 404}.issubset(found), "faults of every depth were made"
+    assert "unexpected_error" not in api.log()
+    with api.client(KEY) as client:
+        sound = client.post("/v1/detections", files={"file": encode(photo(16, 16, 3))})
+    assert sound.status_code == 202
 
 
 # -- without keys ---------------------------------------------------------------------------------
