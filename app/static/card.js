@@ -1,78 +1,129 @@
-/** Shows whatever the service tells of its model: facts as rows, groups and tables below them. */
+/** The model's card: what its scores are worth, how that is known, their limits, then its facts. */
 
 import { element, factRows } from "./dom.js";
+import { percent } from "./words.js";
 
-const DEEPEST = 6; // heading level
-const SPELT = { ai: "AI", auc: "AUC", f1: "F1", iou: "IoU" };
+const STRONG = 0.9; // AUC below which the card says that the model is weak
+
+const UNMEASURED =
+  "How good its scores are was not measured. Nothing is known of how many AI-generated pictures " +
+  "it finds, nor of how many photographs it suspects.";
+
+const READING =
+  "n: how many pictures there were. AUC: how often a generated picture gets a higher score than a " +
+  "photograph; 1 is perfect, 0.5 is guessing. In brackets: where the true value lies with 95 % " +
+  "confidence; the fewer pictures, the wider. Found at 5 %: the share of the generated pictures " +
+  "that it finds while calling 5 of 100 photographs AI-generated.";
+
+const LIMITS = [
+  "A score is no proof. Decide nothing about a person, and remove no picture, on a score alone.",
+  "Heavy compression, resizing, screenshots, noise and filters lower it, and change verdicts.",
+  "Generators unlike those above may go unnoticed. Drawings, renderings, scans and other pictures " +
+    "that are no photographs may be suspected without reason.",
+  "The masks are hints. Their outlines are vague, they miss changes, and they mark places that " +
+    "nobody changed.",
+  "It judges how a picture was made, not whether what it shows is true.",
+];
 
 /**
  * @param {object} facts answer of `GET /v1/model`
  * @returns {Node[]}
  */
-export function renderCard({ notice, ...facts }) {
-  const said = typeof notice === "string" ? [element("p", { className: "note" }, notice)] : [];
-  return [...said, ...group(facts, 3)];
+export function renderCard({ notice, measured = null, ...model }) {
+  return [
+    heading("What a score is worth"),
+    ...worth(model.trained, notice, measured),
+    ...(measured === null ? [] : evidence(measured)),
+    heading("Limits"),
+    element("ul", {}, ...LIMITS.map((limit) => element("li", {}, limit))),
+    heading("Technical facts"),
+    facts(
+      ["Name", model.name],
+      ["Version", model.version],
+      ["Trained", model.trained ? "yes" : "no"],
+      ["Backbone", model.backbone],
+      ["Parameters", model.parameters.toLocaleString("en")],
+      ["Crops", `${model.crop_size} × ${model.crop_size} pixels`],
+      ["Uncertain from a score of", percent(model.thresholds.uncertain)],
+      ["AI-generated from a score of", percent(model.thresholds.ai_generated)],
+      ["Pixels are marked from", percent(model.thresholds.mask)],
+      ["Manipulated from an area of", percent(model.thresholds.manipulated_area)],
+    ),
+  ];
 }
 
-function group(facts, level) {
-  const known = Object.entries(facts).filter(([, value]) => !isEmpty(value));
-  const rows = known.filter(([, value]) => isShort(value));
-  const rest = known.filter(([, value]) => !isShort(value));
-  const made = [];
-  if (rows.length > 0) {
-    const terms = rows.map(([name, value]) => [heading(name), plain(value)]);
-    made.push(element("dl", { className: "facts" }, ...factRows(...terms)));
-  }
-  for (const [name, value] of rest) {
-    made.push(element(`h${level}`, {}, heading(name)), ...block(value, Math.min(level + 1, DEEPEST)));
-  }
-  return made;
+function worth(trained, notice, measured) {
+  if (!trained) return [paragraph(notice, "note")];
+  if (measured === null) return [paragraph(UNMEASURED, "note")];
+  const { auc, auc_interval: interval, tpr_at_fpr_1: strict, tpr_at_fpr_5: usual } = measured.rows[0];
+  const weak = auc < STRONG ? [paragraph("This model is weak: its scores are hints at best.", "note")] : [];
+  return [
+    ...weak,
+    paragraph(
+      `Of 100 AI-generated pictures it finds ${hundredths(usual)} while calling 5 of 100 ` +
+        `photographs AI-generated; ${hundredths(strict)} while calling 1 of 100.`,
+    ),
+    paragraph(`AUC ${figure(auc)} (95 % confidence: ${figure(interval[0])} to ${figure(interval[1])}).`),
+  ];
 }
 
-function block(value, level) {
-  if (typeof value === "string") {
-    return value.split(/\n{2,}/).map((text) => element("p", { className: "prose" }, text));
-  }
-  if (!Array.isArray(value)) return group(value, level);
-  if (value.every((item) => isObject(item))) return [table(value)];
-  return [element("ul", {}, ...value.map((item) => element("li", {}, plain(item))))];
+function evidence({ rows, conditions, photographs, false_alarms: alarms, false_alarms_interval: range }) {
+  return [
+    heading("By generator"),
+    table(rows),
+    paragraph(READING, "fine"),
+    heading("How this was measured"),
+    paragraph(
+      "On pictures that the model never saw in training. With its own threshold it called " +
+        `${percent(alarms)} of the photographs AI-generated (95 % confidence: ` +
+        `${percent(range[0])} to ${percent(range[1])}).`,
+    ),
+    facts(
+      ["AI-generated pictures", rows[0].n.toLocaleString("en")],
+      ["Photographs", photographs.toLocaleString("en")],
+      ["Conditions", conditions.replaceAll("`", "")],
+    ),
+  ];
 }
 
-function table(items) {
-  const columns = [...new Set(items.flatMap((item) => Object.keys(item)))];
-  const head = columns.map((name) => element("th", { scope: "col" }, heading(name)));
-  const rows = items.map((item) =>
-    element("tr", {}, ...columns.map((name) => element("td", {}, plain(item[name] ?? "")))),
-  );
+function table(rows) {
+  const head = ["Pictures of", "n", "AUC", "Found at 1 %", "Found at 5 %"];
+  const columns = head.map((name) => element("th", { scope: "col" }, name));
   return element(
-    "div",
-    { className: "wide-table", tabIndex: 0 }, // it scrolls, and keys must reach it
-    element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
+    "table",
+    { className: "generators" },
+    element("thead", {}, element("tr", {}, ...columns)),
+    element("tbody", {}, ...rows.map(tableRow)),
   );
 }
 
-/** `ai_generated` → `Ai generated`, as far as a name that is not known yet can be read. */
-function heading(name) {
-  const text = name.replaceAll("_", " ").replace(/\b(ai|auc|f1|iou)\b/gi, (word) => SPELT[word.toLowerCase()]);
-  return text.charAt(0).toUpperCase() + text.slice(1);
+function tableRow({ pictures, n, auc, auc_interval: [low, high], tpr_at_fpr_1: strict, tpr_at_fpr_5: usual }) {
+  const interval = element("span", { className: "interval" }, `(${figure(low)}–${figure(high)})`);
+  const cells = [[n.toLocaleString("en")], [`${figure(auc)} `, interval], [percent(strict)], [percent(usual)]];
+  return element(
+    "tr",
+    {},
+    element("th", { scope: "row" }, pictures.replaceAll("_", " ")),
+    ...cells.map((parts) => element("td", {}, ...parts)),
+  );
 }
 
-function plain(value) {
-  if (typeof value === "boolean") return value ? "yes" : "no";
-  if (Number.isInteger(value)) return value.toLocaleString("en");
-  if (typeof value === "number") return value.toLocaleString("en", { maximumSignificantDigits: 4 });
-  if (isObject(value) || Array.isArray(value)) return JSON.stringify(value);
-  return String(value);
+function heading(text) {
+  return element("h3", {}, text);
 }
 
-function isShort(value) {
-  return typeof value !== "object" && !(typeof value === "string" && (value.length > 80 || value.includes("\n")));
+function paragraph(text, className = "") {
+  return element("p", { className }, text);
 }
 
-function isEmpty(value) {
-  return value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
+function facts(...rows) {
+  return element("dl", { className: "facts" }, ...factRows(...rows));
 }
 
-function isObject(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+function hundredths(share) {
+  return String(Math.round(share * 100));
+}
+
+function figure(value) {
+  return value.toFixed(2);
 }

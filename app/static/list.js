@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 import { FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
 import * as states from "./states.js";
-import { percent } from "./words.js";
+import { contradicted, percent } from "./words.js";
 
 const MOVES = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity };
 
@@ -262,7 +262,8 @@ function fill(row, entry, untrained) {
 }
 
 function tone({ phase, record, finished, trouble }, untrained) {
-  if (phase === "succeeded") return untrained ? "none" : record.verdict;
+  if (phase === "succeeded" && untrained) return "none";
+  if (phase === "succeeded") return contradicted(record) ? "uncertain" : record.verdict;
   if (trouble !== null) return "trouble";
   return finished ? "bad" : "pending";
 }

@@ -7,6 +7,7 @@ import { Problem } from "./problem.js";
 import { unavailable } from "./states.js";
 
 const RETRY = 5000; // ms
+const roomy = matchMedia("(min-width: 40.01rem)"); // as in frame.css
 
 /** Dispatches `change` once it has learnt something new about the model. */
 export class ModelCard extends EventTarget {
@@ -14,6 +15,7 @@ export class ModelCard extends EventTarget {
   #problem = null;
   #timer = null;
   #notice = document.getElementById("notice");
+  #more = document.getElementById("notice-more");
   #title = document.getElementById("notice-title");
   #text = document.getElementById("notice-text");
   #line = document.getElementById("model-line");
@@ -34,7 +36,7 @@ export class ModelCard extends EventTarget {
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.#problem = problem;
-      this.#warn(problem.title, unavailable(problem));
+      this.#warn(problem.title, unavailable(problem), true);
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.refresh(), problem.retryAfter * 1000 || RETRY);
       return;
@@ -70,11 +72,13 @@ export class ModelCard extends EventTarget {
   #show() {
     const { name, version, trained, notice } = this.#facts;
     if (notice === null) this.#notice.hidden = true;
-    else this.#warn(trained ? "Please note" : "Untrained model", notice);
+    else this.#warn(trained ? "How far to trust a score" : "Untrained model", notice, roomy.matches);
     say(this.#line, `Model ${name}, version ${version}`);
   }
 
-  #warn(title, text) {
+  /** The user may fold or unfold a notice; it stays so until there is another one. */
+  #warn(title, text, open) {
+    if (this.#title.textContent !== title) this.#more.open = open;
     this.#title.textContent = title;
     this.#text.textContent = text;
     this.#notice.hidden = false;

@@ -33,14 +33,20 @@ function summary(record, untrained) {
     ),
     meter(score, thresholds, tone),
     element("p", {}, untrained ? UNTRAINED : words.verdictMeaning(record)),
+    ...(untrained ? [] : [marks(record)]),
     element(
-      "p",
-      { className: "manipulated" },
-      element("strong", {}, `Manipulated: ${manipulated ? "yes" : "no"}`),
+      "h3",
+      { className: `verdict manipulated ${manipulated && !untrained ? "yes" : "no"}` },
+      `Manipulated: ${manipulated ? "yes" : "no"}`,
       ...label(untrained),
     ),
     element("p", {}, words.manipulationMeaning(record)),
   ];
+}
+
+function marks(record) {
+  const className = words.contradicted(record) ? "note" : "";
+  return element("p", { className }, words.marksMeaning(record));
 }
 
 function label(untrained) {

@@ -1,6 +1,6 @@
 /** What the page says of pictures on their way, and of those that got nowhere. */
 
-import { GLUE, counted, date, percent, verdict } from "./words.js";
+import { GLUE, contradicted, counted, date, percent, verdict } from "./words.js";
 
 const SHORT_VERDICTS = {
   authentic: "No sign of AI",
@@ -59,7 +59,8 @@ export function trouble(problem) {
 export function short(entry, untrained) {
   const { phase, record, problem, trouble, sent } = entry;
   if (phase === "succeeded") {
-    return untrained ? "Untrained model" : SHORT_VERDICTS[record.verdict];
+    if (untrained) return "Untrained model";
+    return contradicted(record) ? "Low, but marked" : SHORT_VERDICTS[record.verdict];
   }
   if (phase === "refused") return problem.title;
   if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Held up; trying again";

@@ -9,7 +9,9 @@ import { Zoom } from "./zoom.js";
 
 const SCREEN = 2048; // pixels, longest side; enough while the whole picture is shown
 const LARGEST = 8192; // pixels, longest side; when single pixels matter
-const NO_PICTURE = "This browser cannot show this picture yet; the service will.";
+const PATIENCE = 3000; // ms until what could not be loaded is asked for again
+const PICTURE = "the picture"; // in notes
+const NO_PICTURE = "This browser cannot show its format; the service will.";
 const LAYERS = ["ai", "manipulation"];
 
 /** Shows the picture of one entry; what belongs to a former entry is dropped first. */
@@ -19,7 +21,8 @@ export class Viewer {
   #source = null; // file or path that the picture is shown from
   #withOverlays = false;
   #fileUrl = null;
-  #notes = new Set();
+  #missing = new Map(); // what is not shown → why
+  #preferred = "ai"; // layer that the user chose last
   #lastLayer = "ai";
   #root = document.getElementById("viewer");
   #tools = document.getElementById("tools");
@@ -38,7 +41,10 @@ export class Viewer {
   constructor() {
     this.zoom = new Zoom(this.#panes);
     this.zoom.addEventListener("change", () => this.#sharpen());
-    this.#tools.addEventListener("input", () => this.#arrange());
+    this.#tools.addEventListener("input", ({ target }) => {
+      if (LAYERS.includes(target.value)) this.#preferred = target.value;
+      this.#arrange();
+    });
     this.#reading.addEventListener("input", () => this.#arrange());
     for (const picture of this.#pictures) {
       picture.addEventListener("load", () => this.#onPicture(picture));
@@ -96,7 +102,8 @@ export class Viewer {
   /** Show a layer; if it is shown already, and `orElse` is given, show that instead. */
   choose(layer, orElse = null) {
     const wanted = this.layer === layer && orElse !== null ? orElse : layer;
-    this.#tools.querySelector(`input[value=${wanted}]`).checked = true;
+    if (LAYERS.includes(wanted)) this.#preferred = wanted;
+    this.#check(wanted);
     this.#arrange();
   }
 
@@ -125,8 +132,8 @@ export class Viewer {
     this.#boxes.checked = true;
     this.#arrange();
     for (const mark of this.#marks.children) mark.classList.remove("pointed");
-    const mark = this.#marks.children[place];
-    mark.classList.add("pointed");
+    this.#marks.children[place]?.classList.add("pointed"); // there are none without a picture
+    this.#marks.closest(".pane").scrollIntoView({ block: "nearest" });
     const { width, height } = this.#entry.record.image;
     const [x, y, w, h] = this.#entry.record.masks[layer].regions[place].box;
     if (this.zoom.magnified) this.zoom.centre((x + w / 2) / width, (y + h / 2) / height);
@@ -144,8 +151,8 @@ export class Viewer {
     if (this.#fileUrl !== null) URL.revokeObjectURL(this.#fileUrl);
     this.#fileUrl = null;
     this.#marks.replaceChildren();
-    this.#notes.clear();
-    say(this.#note, null);
+    this.#missing.clear();
+    this.#tell();
     const size = entry?.record?.image;
     if (size !== undefined) this.zoom.reset(size.width, size.height);
   }
@@ -159,7 +166,7 @@ export class Viewer {
     try {
       await this.#pictures[0].decode();
     } catch {
-      if (generation === this.#generation && this.#source === file) this.#add(NO_PICTURE);
+      if (generation === this.#generation && this.#source === file) this.#miss(PICTURE, NO_PICTURE);
     }
   }
 
@@ -172,20 +179,37 @@ export class Viewer {
     await this.#replace(path);
   }
 
-  async #replace(path) {
+  async #replace(path, what = PICTURE) {
     this.#source = path;
+    const url = await this.#load(path, what, () => this.#source === path);
+    if (url === null) return;
+    for (const picture of this.#pictures) picture.src = url;
+  }
+
+  /**
+   * Load something, again and again while that may help; null once it helps no more, or once the
+   * entry is left or what was wanted is something else.
+   */
+  async #load(path, what, isWanted = () => true) {
     const generation = this.#generation;
-    try {
-      const url = await load(path);
-      if (generation !== this.#generation || this.#source !== path) return;
-      this.#notes.delete(NO_PICTURE);
-      this.#tell();
-      for (const picture of this.#pictures) picture.src = url;
-    } catch (problem) {
-      if (!(problem instanceof Problem)) throw problem;
-      const title = `The picture cannot be shown. ${problem.title}: ${problem.detail}`;
-      if (generation === this.#generation) this.#add(title);
+    const isCurrent = () => generation === this.#generation && isWanted();
+    while (isCurrent()) {
+      try {
+        const url = await load(path);
+        if (!isCurrent()) return null;
+        this.#missing.delete(what);
+        this.#tell();
+        return url;
+      } catch (problem) {
+        if (!(problem instanceof Problem)) throw problem;
+        if (!isCurrent()) return null;
+        const { title, detail, temporary } = problem;
+        this.#miss(what, `${title}. ${detail}${temporary ? " Trying again." : ""}`);
+        if (!temporary) return null;
+        await new Promise((resolve) => setTimeout(resolve, PATIENCE));
+      }
     }
+    return null;
   }
 
   /** Load all pixels once they can be told apart. */
@@ -193,60 +217,86 @@ export class Viewer {
     const image = this.#entry?.record?.image;
     if (!this.zoom.magnified || image === undefined || this.#entry.phase !== "succeeded") return;
     const path = renditionPath(this.#entry.id, LARGEST);
-    if (Math.max(image.width, image.height) > SCREEN && this.#source !== path) this.#replace(path);
+    if (Math.max(image.width, image.height) > SCREEN && this.#source !== path) {
+      this.#replace(path, "the picture's finest detail");
+    }
   }
 
   #overlay(record) {
     this.#withOverlays = true;
+    this.#offer(record);
     this.#arrange();
     for (const overlay of this.#overlays) this.#loadOverlay(overlay, record);
   }
 
-  async #loadOverlay(overlay, record) {
-    const generation = this.#generation;
-    const { layer } = overlay.dataset;
-    try {
-      const url = await load(overlayPath(record, layer));
-      if (generation === this.#generation) overlay.src = url;
-    } catch (problem) {
-      if (!(problem instanceof Problem)) throw problem;
-      const note = `The ${words.layer(layer)} layer cannot be shown. ${problem.title}: ${problem.detail}`;
-      if (generation === this.#generation) this.#add(note);
+  /** Say how many regions each layer has, and begin with the preferred one unless it has none. */
+  #offer({ masks }) {
+    const count = (layer) => masks[layer].regions.length;
+    for (const layer of LAYERS) {
+      this.#input(layer).nextElementSibling.dataset.count = count(layer);
+      this.#input(layer).parentElement.title = words.counted(count(layer), "region");
     }
+    if (this.layer === "none") return;
+    const other = LAYERS.find((layer) => layer !== this.#preferred);
+    const begin = count(this.#preferred) === 0 && count(other) > 0 ? other : this.#preferred;
+    this.#check(begin);
+  }
+
+  #input(layer) {
+    return this.#tools.querySelector(`input[value=${layer}]`);
+  }
+
+  #check(layer) {
+    this.#input(layer).checked = true;
+  }
+
+  async #loadOverlay(overlay, record) {
+    const { layer } = overlay.dataset;
+    const url = await this.#load(overlayPath(record, layer), `the ${words.layer(layer)} layer`);
+    if (url !== null) overlay.src = url;
   }
 
   #onPicture(picture) {
     picture.hidden = false;
+    this.#arrange(); // the boxes were waiting for it
     if (this.#entry?.record) return; // its record has the size already
     this.zoom.reset(picture.naturalWidth, picture.naturalHeight);
   }
 
-  #add(note) {
-    this.#notes.add(note);
+  #miss(what, why) {
+    this.#missing.set(what, why);
     this.#tell();
   }
 
+  /** Each reason once, and what it keeps from being shown. */
   #tell() {
-    say(this.#note, this.#notes.size === 0 ? null : [...this.#notes].join(" "));
+    const reasons = [...new Set(this.#missing.values())].map((why) => {
+      const what = [...this.#missing.keys()].filter((key) => this.#missing.get(key) === why);
+      return `Not shown: ${what.join(", ")}. ${why}`;
+    });
+    say(this.#note, reasons.length === 0 ? null : reasons.join(" "));
   }
 
   #arrange() {
     const { layer } = this;
-    if (layer !== "none") this.#lastLayer = layer;
+    const isLayer = layer !== "none";
+    if (isLayer) this.#lastLayer = layer;
     for (const overlay of this.#overlays) overlay.hidden = overlay.dataset.layer !== layer;
-    this.#original.hidden = !this.#beside.checked;
-    this.#panes.classList.toggle("beside", this.#beside.checked);
+    const beside = this.#beside.checked && isLayer; // two originals would be one too many
+    this.#original.hidden = !beside;
+    this.#panes.classList.toggle("beside", beside);
+    this.zoom.align();
     this.#panes.style.setProperty("--opacity", `${this.#opacity.value}%`);
     this.#opacityValue.value = `${this.#opacity.value}\u00a0%`;
-    this.#opacity.disabled = layer === "none";
-    document.getElementById("legend-title").textContent = words.legend(layer);
+    this.#reading.classList.toggle("idle", !isLayer);
+    document.getElementById("legend-title").textContent = words.legend(this.#lastLayer);
     this.#mark(layer);
   }
 
   #mark(layer) {
-    const record = this.#withOverlays ? this.#entry.record : null;
-    const shown = record !== null && layer !== "none" && this.#boxes.checked;
-    this.#marks.replaceChildren(...(shown ? marksOf(record, layer) : []));
+    const isPictured = this.#withOverlays && this.#pictures.every(({ hidden }) => !hidden);
+    const shown = isPictured && layer !== "none" && this.#boxes.checked;
+    this.#marks.replaceChildren(...(shown ? marksOf(this.#entry.record, layer) : []));
   }
 }
 
@@ -266,6 +316,8 @@ function marksOf({ image, masks }, layer) {
     mark.style.setProperty("--y", y / image.height);
     mark.style.setProperty("--w", width / image.width);
     mark.style.setProperty("--h", height / image.height);
+    const isTight = y < image.height * 0.1 && height < image.height * 0.3; // its number would cover it
+    mark.classList.toggle("below", isTight);
     return mark;
   });
 }

@@ -9,17 +9,20 @@ const VERDICTS = {
   ai_generated: "Signs of AI generation found",
 };
 
+const CONTRADICTED = "Low score, but parts are marked as AI";
+const WORTH_TELLING = 0.001; // share of a picture from which marks on it are spoken of
+
 const LAYERS = { ai: "AI", manipulation: "manipulation" };
 
 /**
- * A share as a percentage; only 0 and 1 themselves read as 0 % and 100 %.
+ * A share as a percentage with one decimal; only 0 and 1 themselves read as 0 % and 100 %.
  * @param {number} share
  */
 export function percent(share) {
   const glued = (number) => `${number}${GLUE}%`;
   if (share > 0 && share < 0.001) return `< ${glued("0.1")}`;
   if (share < 1 && share > 0.999) return `> ${glued("99.9")}`;
-  return glued((share * 100).toLocaleString("en", { maximumFractionDigits: 1 }));
+  return glued((share * 100).toFixed(share > 0 && share < 1 ? 1 : 0));
 }
 
 /** @param {number} count */
@@ -52,10 +55,17 @@ export function layer(name) {
   return LAYERS[name];
 }
 
-/** @param {string} name of a layer, or `none` */
+/** @param {string} name of a layer */
 export function legend(name) {
-  if (name === "none") return "No layer is shown";
   return `Probability of ${name === "ai" ? "being AI-made" : "being changed"}`;
+}
+
+/**
+ * Whether the score clears a picture of which parts are marked as AI.
+ * @param {object} record a succeeded one
+ */
+export function contradicted({ verdict: name, masks }) {
+  return name === "authentic" && masks.ai.area_fraction >= WORTH_TELLING;
 }
 
 /**
@@ -63,7 +73,7 @@ export function legend(name) {
  * @param {object} record a succeeded one
  */
 export function verdict(record) {
-  return VERDICTS[record.verdict];
+  return contradicted(record) ? CONTRADICTED : VERDICTS[record.verdict];
 }
 
 /**
@@ -84,6 +94,23 @@ export function verdictMeaning({ verdict: name, thresholds }) {
       `The score is ${generated} or more, where this model calls a picture generated. ` +
       "It can be wrong about genuine pictures, so look at what else is known of this one.",
   }[name];
+}
+
+/**
+ * How the marks of the AI layer go with the score.
+ * @param {object} record a succeeded one
+ */
+export function marksMeaning(record) {
+  const { area_fraction: area, regions } = record.masks.ai;
+  const found = regions.length === 0 ? "" : `${counted(regions.length, "region")}, `;
+  if (contradicted(record)) {
+    return (
+      "The score of the whole picture is below the threshold, but parts of it are marked as AI: " +
+      `${found}${percent(area)} of the picture. Score or marks are wrong; look at the marked parts.`
+    );
+  }
+  if (area < WORTH_TELLING) return "No part of the picture is marked as AI.";
+  return `Marked as AI: ${found}${percent(area)} of the picture.`;
 }
 
 /**
@@ -109,7 +136,7 @@ export function coverage({ mode, tiles }) {
 export function scale(value) {
   if (value === null) return "unknown";
   if (value === 1) return "native resolution";
-  return `${value < 1 ? "shrunk" : "enlarged"} to ${percent(value)} of its size`;
+  return `${value < 1 ? "shrunk" : "enlarged"} to ${Math.round(value * 100)}${GLUE}% of its size`;
 }
 
 /**

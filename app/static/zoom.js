@@ -75,6 +75,12 @@ export class Zoom extends EventTarget {
     }
   }
 
+  /** Have a pane that was hidden show the same place as the layered one, which never is. */
+  align() {
+    const { scrollLeft, scrollTop } = this.#panes.at(-1);
+    for (const pane of this.#panes) pane.scrollTo(scrollLeft, scrollTop);
+  }
+
   #current() {
     return this.#scale ?? this.#fitting();
   }

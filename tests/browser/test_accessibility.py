@@ -100,13 +100,9 @@ def held_up(page: Page) -> None:
 
 
 def card(page: Page) -> None:
-    told = {"by_source": [{"source": "splicing", "recall": 0.8}], "limits": ["Small pictures."]}
-    facts = page.request.get("/v1/model").json()
-    page.route("**/v1/model", answer(facts | told | {"notice": "Read this first."}))
-    page.reload()
-    expect(page.locator("#notice")).to_contain_text("Read this first.")
+    expect(page.locator("#notice")).to_contain_text("Scores are no proof.")
     page.keyboard.press("c")
-    expect(page.get_by_role("dialog")).to_contain_text("splicing")
+    expect(page.get_by_role("dialog")).to_contain_text("By generator")
 
 
 def keyboard_help(page: Page) -> None:
@@ -150,16 +146,32 @@ def test_no_violation(page: Page, console: Console, reach: Callable[[Page], None
     console.provoked.extend(["503", "401"])
     page.emulate_media(reduced_motion="reduce")
     reach(page)
-    for width, scheme, options in (
-        (1280, "light", _ALL),
-        (1280, "dark", _COLOURS),
-        (375, "dark", _ALL),
-        (375, "light", _COLOURS),
+    for width, height, scheme, options in (
+        (1280, 800, "light", _ALL),
+        (1280, 800, "dark", _COLOURS),
+        (375, 800, "dark", _ALL),
+        (375, 800, "light", _COLOURS),
+        (3840, 2160, "light", _ALL),
     ):
-        page.set_viewport_size({"width": width, "height": 800})
+        page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=scheme)
         found = _AXE.run(page, options=options)
         assert found.violations_count == 0, (width, scheme, found.generate_report())
+
+
+@pytest.mark.parametrize("reach", [listed, opened, card], ids=lambda reach: reach.__name__)
+def test_targets_are_large_enough_to_be_touched(page: Page, reach: Callable[[Page], None]) -> None:
+    page.set_viewport_size({"width": 375, "height": 812})
+    reach(page)
+    targets = page.locator(
+        "nav a, nav button, .heading a, .heading button, .tools button, .choice label,"
+        " #filters label, summary"
+    )
+    small = targets.evaluate_all(
+        "all => all.map(e => [e.textContent, e.getBoundingClientRect().height])"
+        ".filter(([, height]) => height > 0 && height < 24)"
+    )
+    assert small == []
 
 
 def test_nothing_moves_where_that_is_not_wanted(page: Page) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 
 from app import overlays
 from tests.browser.pages import (
     OTHER_SIZE,
     REGION,
     SIZE,
+    Console,
     MadeList,
     choose,
     expect_natural_size,
@@ -24,6 +26,7 @@ from tests.browser.pages import (
     overlay,
     record,
     row,
+    rows,
     summary,
 )
 from tests.conftest import encode, photo
@@ -35,6 +38,32 @@ def open_made(page: Page, number: int, **changes: object) -> None:
     page.reload()
     row(page, made["ref_id"]).click()
     expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def masks(
+    ai: list[dict] | None = None, manipulation: list[dict] | None = None, area: float = 0.06
+) -> dict:
+    """Of `made_record(0)`, with these regions."""
+    made = made_record(0)["masks"]
+    for layer, regions in (("ai", ai or []), ("manipulation", manipulation or [])):
+        made[layer] |= {"regions": regions, "area_fraction": area if regions else 0.0}
+    return made
+
+
+def place(element: Locator) -> FloatRect:
+    found = element.bounding_box()
+    assert found is not None
+    return found
+
+
+def pixels(element: Locator) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB"))
+
+
+def ground(element: Locator) -> tuple[int, ...]:
+    """The colour that most of it has."""
+    colours, counts = np.unique(pixels(element).reshape(-1, 3), axis=0, return_counts=True)
+    return tuple(colours[counts.argmax()].tolist())
 
 
 def test_result_of_a_picture(page: Page) -> None:
@@ -51,9 +80,13 @@ def test_result_of_a_picture(page: Page) -> None:
         "uncertain": "Uncertain",
         "ai_generated": "Signs of AI generation found",
     }
-    expect(summary(page).get_by_role("heading")).to_have_text(verdicts[found["verdict"]])
+    marked = found["masks"]["ai"]["area_fraction"] >= 0.001
+    verdict = verdicts[found["verdict"]]
+    if marked and found["verdict"] == "authentic":
+        verdict = "Low score, but parts are marked as AI"
     manipulated = "yes" if found["manipulated"] else "no"
-    expect(summary(page)).to_contain_text(f"Manipulated: {manipulated}")
+    headings = summary(page).get_by_role("heading")
+    expect(headings).to_have_text([verdict, f"Manipulated: {manipulated}"])
     expect(fact(page, "Examined")).to_contain_text("The whole picture")
     expect(fact(page, "Name").first).to_have_text(found["model"]["name"])
     expect(fact(page, "SHA-256")).to_have_text(found["image"]["sha256"])
@@ -62,6 +95,26 @@ def test_result_of_a_picture(page: Page) -> None:
     for layer in ("ai", "manipulation"):
         expect_natural_size(overlay(page, layer), SIZE)
     expect(page.locator("#announcer")).to_contain_text("finished. AI score")
+
+
+def test_marks_that_contradict_the_score_are_told_of(page: Page) -> None:
+    open_made(page, 0, masks=masks(ai=[REGION, REGION, REGION], area=0.316))
+    expect(summary(page)).not_to_contain_text("No sign of AI")
+    expect(summary(page).locator(".note")).to_contain_text(
+        "below the threshold, but parts of it are marked as AI: 3 regions, 31.6 % of the picture"
+    )
+    expect(page.locator("#announcer")).to_contain_text("parts are marked as AI")
+    expect(row(page, "picture 0.jpg")).to_contain_text("Low, but marked")
+    expect(row(page, "picture 0.jpg")).to_have_attribute("data-tone", "uncertain")
+
+
+def test_agreeing_marks_need_no_warning(page: Page) -> None:
+    open_made(page, 0, masks=masks())
+    expect(summary(page).get_by_role("heading").first).to_have_text(
+        "No sign of AI generation found"
+    )
+    expect(summary(page)).to_contain_text("No part of the picture is marked as AI.")
+    expect(summary(page).locator(".note")).to_have_count(0)
 
 
 def test_score_of_an_untrained_model_is_marked(page: Page) -> None:
@@ -95,7 +148,28 @@ def test_layers_and_opacity(page: Page) -> None:
     page.locator(".choice").get_by_text("Original", exact=True).click()
     expect(ai).to_be_hidden()
     expect(manipulation).to_be_hidden()
-    expect(slider).to_be_disabled()
+    expect(slider).to_be_hidden()
+    expect(page.locator(".ramp")).to_be_hidden()
+
+
+def test_layer_that_has_regions_opens_first(page: Page) -> None:
+    """And each layer says how many it has; whoever chooses another gets it."""
+    nothing, marked = made_record(1), made_record(4)
+    nothing["masks"] = masks(manipulation=[REGION, REGION])
+    marked["masks"] = masks(ai=[REGION], manipulation=[REGION])
+    MadeList(page, [nothing, marked])
+    page.reload()
+    row(page, "picture 1.jpg").click()
+    expect(overlay(page, "manipulation")).to_be_visible()
+    counts = page.locator("#tools [data-count]").evaluate_all(
+        "all => all.map(e => getComputedStyle(e, '::after').content.replace(/\\D/g, ''))"
+    )
+    assert counts == ["0", "2"]
+    page.keyboard.press("a")
+    expect(overlay(page, "ai")).to_be_visible()
+    row(page, "picture 4.jpg").click()
+    expect(overlay(page, "ai")).to_be_visible()
+    expect(page.get_by_title(re.compile(r"^1\sregion$"))).to_have_count(2)
 
 
 def test_keys_choose_what_is_shown(page: Page) -> None:
@@ -131,26 +205,125 @@ def test_overlay_lies_exactly_on_the_picture(page: Page) -> None:
     finished(page, (SIZE[1], SIZE[0]))
     expect_natural_size(page.locator("#picture"), (SIZE[1], SIZE[0]))
     expect_natural_size(overlay(page, "ai"), (SIZE[1], SIZE[0]))
-    picture = page.locator("#picture").bounding_box()
-    assert picture == overlay(page, "ai").bounding_box()
-    assert picture is not None
+    picture = place(page.locator("#picture"))
+    assert picture == place(overlay(page, "ai"))
     assert picture["height"] / picture["width"] == pytest.approx(SIZE[0] / SIZE[1], rel=0.01)
 
 
 def test_boxes_lie_on_the_regions(page: Page) -> None:
     open_made(page, 4)
-    stage, mark = page.locator("#stage").bounding_box(), page.locator(".mark").bounding_box()
-    assert stage is not None
-    assert mark is not None
+    stage, mark = place(page.locator("#stage")), place(page.locator(".mark"))
     x, y, width, height = REGION["box"]
     scale = stage["width"] / SIZE[0]
     assert mark["x"] - stage["x"] == pytest.approx(x * scale, abs=1)
     assert mark["y"] - stage["y"] == pytest.approx(y * scale, abs=1)
     assert mark["width"] == pytest.approx(width * scale, abs=1)
     assert mark["height"] == pytest.approx(height * scale, abs=1)
-    page.get_by_role("button", name="6 % of the picture").last.click()
+    page.get_by_role("button", name="6.0 % of the picture").last.click()
     expect(overlay(page, "manipulation")).to_be_visible()
     expect(page.locator(".mark")).to_have_class(re.compile("pointed"))
+
+
+def test_boxes_can_be_seen_and_numbers_read_at_every_edge(page: Page) -> None:
+    width, height = SIZE
+    corner = {"box": [width - 12, height - 12, 12, 12], "area": 0.001, "score": 0.5}
+    top = {"box": [width - 12, 0, 12, 12], "area": 0.001, "score": 0.5}
+    whole = {"box": [0, 0, width, height], "area": 1.0, "score": 0.5}
+    open_made(page, 0, masks=masks(ai=[whole, corner, top]))
+    stage = place(page.locator("#stage"))
+    for mark in page.locator(".mark").all():
+        number, box = place(mark.locator("span")), place(mark)
+        assert number["x"] >= stage["x"]
+        assert number["y"] >= stage["y"] - 1
+        assert number["x"] + number["width"] <= stage["x"] + stage["width"] + 1
+        assert number["y"] + number["height"] <= stage["y"] + stage["height"] + 1
+        if box["height"] < stage["height"] / 2:
+            above = number["y"] + number["height"] <= box["y"] + 2
+            assert above or number["y"] >= box["y"] + box["height"] - 2
+    picture = pixels(page.locator("#stage"))
+    edge = picture[3:-3, -4:].reshape(-1, 3)  # of the box around the whole picture
+    assert (edge.max(axis=1) < 40).sum() > picture.shape[0] / 2, "no dark line"
+    assert (edge.min(axis=1) > 215).sum() > picture.shape[0] / 2, "no light line"
+
+
+def test_region_is_brought_into_sight(page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 812})
+    open_made(page, 4)
+    region = page.get_by_role("button", name="6.0 % of the picture").last
+    region.scroll_into_view_if_needed()
+    expect(page.locator("#stage")).not_to_be_in_viewport()
+    region.click()
+    expect(page.locator(".mark.pointed")).to_be_in_viewport(ratio=1)
+
+
+def test_picture_comes_back_after_an_outage(page: Page, console: Console) -> None:
+    console.provoked.append("ERR_FAILED")
+    MadeList(page, [made_record(0)])
+    page.reload()
+    expect(rows(page)).to_have_count(1)
+    pictures = re.compile(r"/(image\?size=2048|overlays/)")
+    page.route(pictures, lambda route: route.abort())
+    row(page, "picture 0.jpg").click()
+    note = page.locator("#viewer-note")
+    for what in ("the picture", "the AI layer", "the manipulation layer"):
+        expect(note).to_contain_text(what)
+    assert note.inner_text().count("The service cannot be reached") == 1
+    expect(page.locator(".mark")).to_have_count(0)
+    assert place(note)["y"] < place(page.locator("#panes"))["y"]
+    page.unroute(pictures)
+    expect_natural_size(page.locator("#picture"), SIZE)
+    expect_natural_size(overlay(page, "ai"), SIZE)
+    expect(note).to_be_hidden()
+    expect(page.locator(".mark")).to_have_count(1)
+
+
+def test_states_are_seen_in_forced_colours(page: Page) -> None:
+    page.emulate_media(forced_colors="active")
+    MadeList(page, [made_record(0), made_record(4)])
+    page.reload()
+    row(page, "picture 0.jpg").click()
+    expect_natural_size(overlay(page, "ai"), SIZE)
+    page.mouse.move(0, 0)
+    labels = page.locator(".choice label > span")
+    assert ground(row(page, "picture 0.jpg")) != ground(row(page, "picture 4.jpg"))
+    assert ground(labels.nth(0)) != ground(labels.nth(1)), "layers"
+    assert ground(labels.nth(3)) != ground(labels.nth(4)), "toggles"
+    filters = page.locator("#filters label:visible > span")
+    assert ground(filters.nth(0)) != ground(filters.nth(1))
+    for scale in (".meter", ".ramp"):
+        middle = pixels(page.locator(scale))
+        across = middle[middle.shape[0] // 2]
+        assert len({tuple(colour) for colour in across.tolist()}) > 3, scale
+
+
+def test_picture_and_its_legend_fit_the_window(page: Page) -> None:
+    open_made(page, 4, image=made_record(4)["image"] | {"height": SIZE[0]})
+    expect(page.locator("#notice-text")).to_be_visible()
+    detection, viewer = place(page.locator("#detection")), place(page.locator("#viewer"))
+    assert viewer["y"] + viewer["height"] <= detection["y"] + detection["height"]
+
+
+def test_phone_shows_the_picture_at_once(page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 812})
+    open_made(page, 4)
+    expect(page.locator("#notice-title")).to_be_visible()
+    expect(page.locator("#stage")).to_be_in_viewport(ratio=1)
+    expect(summary(page).get_by_role("heading").first).to_be_in_viewport(ratio=1)
+    names = ("Back to the list", "Previous", "Next", "Delete")
+    assert len({place(page.get_by_role("button", name=name))["y"] for name in names}) == 1
+    page.locator("#notice-title").click()
+    expect(page.locator("#notice-text")).to_be_visible()
+
+
+def test_side_by_side_has_the_whole_width(page: Page) -> None:
+    open_made(page, 4)
+    page.locator("#tools").get_by_text("Side by side").click()
+    original = page.get_by_role("group", name="Original")
+    for pane in (original, page.get_by_role("group", name="With the layer")):
+        assert place(pane)["width"] > 400
+    page.keyboard.press("o")
+    expect(original).to_be_hidden()
+    expect(page.locator("#picture")).to_be_visible()
 
 
 def test_side_by_side_shows_the_same_place(page: Page) -> None:
@@ -159,9 +332,7 @@ def test_side_by_side_shows_the_same_place(page: Page) -> None:
     original = page.get_by_role("group", name="Original")
     layered = page.get_by_role("group", name="With the layer")
     expect_natural_size(original.get_by_role("img"), SIZE)
-    one, other = original.bounding_box(), layered.bounding_box()
-    assert one is not None
-    assert other is not None
+    one, other = place(original), place(layered)
     assert one["y"] == other["y"]
     assert one["x"] + one["width"] <= other["x"]
     for _ in range(3):
