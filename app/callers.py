@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, cast
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -57,14 +59,21 @@ def _check_origin(request: Request) -> None:
     Raises:
         ServiceError: `origin_refused`.
     """
-    if (
-        not is_loopback(request.url.hostname or "")
-        or request.headers.get("sec-fetch-site") == "cross-site"
-    ):
+    ours = _names_this_machine(request.headers.get("host", ""))
+    if not ours or request.headers.get("sec-fetch-site") == "cross-site":
         raise ServiceError(
             ErrorCode.ORIGIN_REFUSED,
             "Without keys only this machine is served, under a name of its own.",
         )
+
+
+@lru_cache(maxsize=64)
+def _names_this_machine(host: str) -> bool:
+    """Whether a `Host` field does."""
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None) -> Caller:

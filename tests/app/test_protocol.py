@@ -252,7 +252,14 @@ def test_without_keys_only_this_machine_is_served(tmp_path: Path) -> None:
         replicas(url, tmp_path, 1) as (api,),
         api.client() as client,
     ):
-        for host in ("evil.example", f"evil.example:{api.port}", "10.0.0.1", "127.0.0.1.a"):
+        for host in (
+            "evil.example",
+            f"evil.example:{api.port}",
+            "10.0.0.1",
+            "127.0.0.1.a",
+            "[::",
+            "",
+        ):
             answer = client.get("/v1/detections", headers={"Host": host})
             assert_problem(answer, 403, "origin_refused")
         for host in ("localhost", f"127.0.0.1:{api.port}", "[::1]:8000", "127.0.0.9"):
