@@ -16,6 +16,7 @@ from redis.exceptions import OutOfMemoryError
 from app.embedded import private_redis
 from app.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.reception import Application, Reception
+from app.records import read_ending
 from app.schemas import (
     Detection,
     DetectionError,
@@ -220,13 +221,18 @@ def test_after_twice_its_retention_it_is_gone(store: Store) -> None:
 
 def test_whoever_waits_is_told(store: Store) -> None:
     name = create(store)
+    deleted = create(store, age=1)
     with store.redis.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("gamma:finished")
         channel.get_message(timeout=5)
         finish(store, name)
-        message = channel.get_message(timeout=5)
-    assert message is not None
-    assert message["data"] == name.encode()
+        assert store.delete(deleted, "owner", store.redis.pipeline())
+        messages = [channel.get_message(timeout=5)["data"].partition(b" ") for _ in range(2)]
+    (first, _, ending), (second, _, nothing) = messages
+    assert first == name.encode()
+    assert read_ending(ending) == store.get(name)
+    assert second == deleted.encode()
+    assert read_ending(nothing) is None
 
 
 def test_workers_are_live_until_they_withdraw_or_fall_silent(store: Store) -> None:
