@@ -26,9 +26,12 @@ class _Typed:
         try:
             return super().parse_response(connection, command_name, **options)  # type: ignore[misc]
         except ResponseError as error:
-            if (error.status_code or str(error).partition(" ")[0]) in _REFUSALS:
-                raise WritesRefusedError(str(error)) from error
-            raise
+            raise _typed(error) from error.__cause__
+
+
+def _typed(error: ResponseError) -> ResponseError:
+    refused = error.status_code in _REFUSALS or any(word in str(error) for word in _REFUSALS)
+    return WritesRefusedError(*error.args) if refused else error
 
 
 class Client(_Typed, Redis):
@@ -44,6 +47,13 @@ class Client(_Typed, Redis):
 
 
 class _Pipeline(_Typed, Pipeline):
+    def raise_first_error(self, commands: Any, response: Any) -> None:
+        """As redis-py's; what fails inside of a transaction does not pass `parse_response`."""
+        try:
+            super().raise_first_error(commands, response)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            raise _typed(error) from error.__cause__
+
     def annotate_exception(self, exception: Exception, number: int, command: Any) -> None:
         reason, *others = exception.args
         name = " ".join(word for word in command[:2] if isinstance(word, str) and len(word) < 100)

@@ -22,7 +22,7 @@ from app.store import Store, connect
 from app.waiting import FinishedEvents
 from benchmarks.api import load
 from benchmarks.api import uploads as made
-from tests.app.conftest import new_picture
+from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
 
@@ -61,6 +61,10 @@ def test_a_redis_that_takes_no_writes_is_an_outage(tmp_path: Path, refusal: str)
         api.client() as client,
         connect(url) as redis,
     ):
+        known = new_picture()
+        first = client.post("/v1/detections", files={"file": known}).json()["id"]
+        standin = StandIn(redis)
+        assert standin.finish(first)
         if refusal == "replica":
             redis.replicaof("127.0.0.1", 1)
         else:
@@ -68,6 +72,8 @@ def test_a_redis_that_takes_no_writes_is_an_outage(tmp_path: Path, refusal: str)
         answer = client.post("/v1/detections", files={"file": new_picture()})
         assert_problem(answer, 503, "redis_unavailable")
         assert int(answer.headers["retry-after"]) > 0
+        answer = client.post("/v1/detections", files={"file": known})
+        assert_problem(answer, 503, "redis_unavailable")
         files = [("files", new_picture())] * 2
         batch = client.post("/v1/detections/batch", files=files)
         assert_problem(batch, 503, "redis_unavailable")
