@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import encode, photo
-from tests.training.data.test_importers import (
+from tests.training.data.importing import (
     HEIGHT,
     REGION,
     WIDTH,
@@ -19,11 +19,6 @@ from tests.training.data.test_importers import (
     plant,
 )
 from training.data.importers.layout import Choices, MaskRule, Problem
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "set"
 
 
 def pairs(root: Path, **masks: bytes) -> Imported:
