@@ -16,7 +16,7 @@ RENDERER = 2
 DEFAULT_OPACITY = 0.6
 
 _LEVELS = 256
-_BAND = 64  # rows that are blended at once: they stay in a core's cache
+_BAND = 2**16  # pixels that are blended at once: they stay in a core's cache
 # Where a PNG keeps its facts, and what they are in a mask: 8-bit grey, not interlaced.
 _HEADER = slice(16, 29)
 _HEADER_END = 33
@@ -121,15 +121,13 @@ def composite(mask_png: bytes, picture: Image.Image, colormap: Colormap, opacity
     Returns:
         Opaque PNG of the picture's size.
     """
-    from model import png
+    from model import pictures, png
 
-    width, height = picture.size
     alphas = _alphas(opacity)
 
     def bands() -> Iterator[NDArray[np.uint8]]:
         with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
-            for top in range(0, height, _BAND):
-                box = (0, top, width, min(top + _BAND, height))
+            for box in pictures.bands(picture.size, _BAND):
                 weights = mask.crop(box)
                 band = picture.crop(box)
                 band.paste(_coloured(weights, colormap), mask=weights.point(alphas))

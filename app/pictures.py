@@ -45,8 +45,9 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
         max_pixels: largest width × height.
 
     Raises:
-        ServiceError: `file_empty`, `not_an_image`, `format_unsupported`, `too_many_pixels`, or
-            `image_truncated` / `image_undecodable` where the header itself is broken.
+        ServiceError: `file_empty`, `not_an_image`, `format_unsupported`, `too_many_pixels`,
+            `too_elongated`, or `image_truncated` / `image_undecodable` where the header itself is
+            broken.
     """
     # Inside the functions: what needs no pictures imports nothing of the model's package.
     from model import pictures
@@ -103,6 +104,8 @@ def _refusal(error: Exception, data: bytes) -> ServiceError:
     detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
     if isinstance(error, pictures.TooManyPixelsError):
         return ServiceError(ErrorCode.TOO_MANY_PIXELS, detail)
+    if isinstance(error, pictures.TooElongatedError):
+        return ServiceError(ErrorCode.TOO_ELONGATED, detail)
     if isinstance(error, pictures.TruncatedPictureError):
         return ServiceError(ErrorCode.IMAGE_TRUNCATED, detail)
     if isinstance(error, pictures.UndecodablePictureError):

@@ -30,6 +30,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
     ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload has too many bytes"),
     ErrorCode.TOO_MANY_PIXELS: (413, "The picture has too many pixels"),
+    ErrorCode.TOO_ELONGATED: (422, "The picture is too long for its width"),
     ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
     ErrorCode.FORMAT_UNSUPPORTED: (415, "The image format is not supported"),
     ErrorCode.IMAGE_TRUNCATED: (422, "The image file is truncated"),

@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     FORMAT_UNSUPPORTED = "format_unsupported"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_ELONGATED = "too_elongated"
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_UNDECODABLE = "image_undecodable"
     PROCESSING_FAILED = "processing_failed"

@@ -15,6 +15,8 @@ from model import effort
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 """Pillow's names of the formats that are read."""
+MAX_ASPECT_RATIO = 50
+"""Longer side over shorter side. Panoramas have up to 15, long screenshots up to 40."""
 
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 Image.MAX_IMAGE_PIXELS = None  # the caller's limit holds, checked on the header
@@ -36,7 +38,7 @@ _LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
 _EIGHT_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 # What decoders say of a file that ends too early; Pillow has no error class of its own for it.
 _ENDED_EARLY = ("truncated", "end of file", "eof", "incomplete", "failed to read next frame")
-_BAND = 512  # rows
+_BAND = 2**20  # pixels that are converted at once
 _RIFF_HEADER = 8
 _ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -59,6 +61,10 @@ class UndecodablePictureError(PictureError):
 
 class TooManyPixelsError(PictureError):
     """The header announces more pixels than are allowed."""
+
+
+class TooElongatedError(PictureError):
+    """The header announces a longer side of more than `MAX_ASPECT_RATIO` times the shorter one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,11 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
                 raise TooManyPixelsError(
                     f"{width} × {height} = {width * height} pixels; the limit is {max_pixels}"
                 )
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                raise TooElongatedError(
+                    f"{width} × {height}; one side may be at most {MAX_ASPECT_RATIO} times as long "
+                    "as the other"
+                )
             _check_effort(data, image, max_pixels)
             yield image
     except PictureError:
@@ -225,10 +236,22 @@ def _load(image: Image.Image) -> Image.Image:
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of an RGB picture, in bands: asked for all at once, Pillow copies twice."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, _BAND):
-        bottom = min(top + _BAND, image.height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    for box in bands(image.size, _BAND):
+        pixels[box[1] : box[3]] = np.asarray(image.crop(box))
     return pixels
+
+
+def bands(size: tuple[int, int], pixels: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) of a picture from top to bottom.
+
+    Args:
+        size: Width and height of the picture.
+        pixels: Most pixels in a box, if one row has no more.
+    """
+    width, height = size
+    rows = max(1, pixels // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -250,10 +273,10 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 def _over_white(image: Image.Image) -> Image.Image:
     """Lay RGBA over white, in bands: a large picture is held as seldom as can be."""
     result = Image.new("RGB", image.size)
-    for top in range(0, image.height, _BAND):
-        part = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+    for box in bands(image.size, _BAND):
+        part = image.crop(box)
         white = Image.new("RGBA", part.size, "white")
-        result.paste(Image.alpha_composite(white, part).convert("RGB"), (0, top))
+        result.paste(Image.alpha_composite(white, part).convert("RGB"), box)
     return result
 
 

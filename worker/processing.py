@@ -36,6 +36,7 @@ from model.detector import Detector
 from model.engine import CropOutputs, DeviceError
 from model.pictures import (
     PictureError,
+    TooElongatedError,
     TooManyPixelsError,
     TruncatedPictureError,
     UnsupportedFormatError,
@@ -47,6 +48,7 @@ from worker import metrics
 _PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (
     (UnsupportedFormatError, ErrorCode.FORMAT_UNSUPPORTED),
     (TooManyPixelsError, ErrorCode.TOO_MANY_PIXELS),
+    (TooElongatedError, ErrorCode.TOO_ELONGATED),
     (TruncatedPictureError, ErrorCode.IMAGE_TRUNCATED),
     (PictureError, ErrorCode.IMAGE_UNDECODABLE),
 )

@@ -94,6 +94,7 @@ _REQUEST_PROBLEMS = (
 _FILE_PROBLEMS = (
     ErrorCode.FILE_EMPTY,
     ErrorCode.TOO_MANY_PIXELS,
+    ErrorCode.TOO_ELONGATED,
     ErrorCode.NOT_AN_IMAGE,
     ErrorCode.FORMAT_UNSUPPORTED,
     ErrorCode.IMAGE_TRUNCATED,

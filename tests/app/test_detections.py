@@ -203,6 +203,7 @@ REFUSED = {
     "pdf": (b"%PDF-1.7\n", 415, "format_unsupported"),
     "empty": (b"", 400, "file_empty"),
     "bomb": (png_bomb(), 413, "too_many_pixels"),
+    "line": (encode(Image.new("1", (1, 1_000_000)), "PNG"), 422, "too_elongated"),
     "truncated": (TRUNCATED, 422, "image_truncated"),
     "garbled": (encode(photo(64, 64), "PNG")[:60] + b"\0" * 400, 422, "image_undecodable"),
 }

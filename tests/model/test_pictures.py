@@ -9,6 +9,7 @@ from PIL import Image, ImageCms, ImageFile
 from model.pictures import (
     ALLOWED_FORMATS,
     PictureError,
+    TooElongatedError,
     TooManyPixelsError,
     TruncatedPictureError,
     UndecodablePictureError,
@@ -372,8 +373,26 @@ def test_a_wide_gamut_is_brought_to_srgb():
 
 
 def test_bands_of_a_tall_transparent_picture_meet():
-    tall = Image.new("RGBA", (3, 1300), (10, 20, 30, 255))
-    assert (read(tall) == (10, 20, 30)).all()
+    tall = Image.new("RGBA", (300, 13_000), (10, 20, 30, 255))
+    tall.putpixel((299, 12_999), (0, 0, 0, 0))
+    pixels = decode(encoded(tall), max_pixels=10**7)
+    assert (pixels[-1, -1] == 255).all()
+    assert (pixels[:-1] == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (20, 1001), (1, 51)])
+def test_a_line_is_no_picture(size):
+    data = encoded(Image.new("L", size))
+    for function in (read_header, decode):
+        with pytest.raises(TooElongatedError, match="50 times"):
+            function(data, max_pixels=10**6)
+
+
+@pytest.mark.parametrize("size", [(16_000, 1000), (1080, 40_000), (20, 1000), (50, 1)])
+def test_panoramas_and_long_screenshots_are_pictures(size):
+    data = encoded(Image.new("L", size))
+    assert read_header(data, max_pixels=10**8).width == size[0]
+    assert decode(data, max_pixels=10**8).shape[1::-1] == size
 
 
 # -- for the eye ----------------------------------------------------------------------------------
