@@ -25,6 +25,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY app ./app
 COPY model ./model
+COPY pictures ./pictures
 COPY training ./training
 COPY worker ./worker
 RUN --mount=type=cache,target=/root/.cache/pip \

@@ -19,6 +19,7 @@ from app.overlays import heat_map
 from app.pictures import MEDIA_TYPES
 from app.schemas import Head
 from app.settings import Settings
+from pictures.decoding import PictureError
 
 _SUFFIXES = frozenset(
     suffix for suffix, name in Image.registered_extensions().items() if name in MEDIA_TYPES
@@ -75,8 +76,6 @@ def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _detect(file: Path, detector: Any, view: Any, overlays: Path | None) -> dict[str, Any]:
-    from model.pictures import PictureError
-
     try:
         found = detector.detect(file.read_bytes(), view)
     except PictureError as error:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pictures import decoding, png
+
 RENDERER = 2
 """Part of every `ETag`: raise it whenever the same request gets other pixels."""
 
@@ -91,9 +93,6 @@ def render(
     Raises:
         ValueError: the mask is another kind of file.
     """
-    # Inside the functions: what draws no PNG imports nothing of the model's package.
-    from model import png
-
     header = bytearray(mask_png[_HEADER])
     if header[8:] != _GREY:
         raise ValueError("a mask must be an 8-bit grey PNG")
@@ -121,13 +120,11 @@ def composite(mask_png: bytes, picture: Image.Image, colormap: Colormap, opacity
     Returns:
         Opaque PNG of the picture's size.
     """
-    from model import pictures, png
-
     alphas = _alphas(opacity)
 
     def bands() -> Iterator[NDArray[np.uint8]]:
         with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
-            for box in pictures.bands(picture.size, _BAND):
+            for box in decoding.bands(picture.size, _BAND):
                 weights = mask.crop(box)
                 band = picture.crop(box)
                 band.paste(_coloured(weights, colormap), mask=weights.point(alphas))

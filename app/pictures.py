@@ -9,6 +9,7 @@ from PIL import Image
 
 from app.problems import ServiceError
 from app.schemas import ErrorCode, ImageInfo
+from pictures import decoding
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -49,14 +50,11 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
             `too_elongated`, or `image_truncated` / `image_undecodable` where the header itself is
             broken.
     """
-    # Inside the functions: what needs no pictures imports nothing of the model's package.
-    from model import pictures
-
     if not data:
         raise ServiceError(ErrorCode.FILE_EMPTY, "The file part holds no bytes.")
     try:
-        header = pictures.read_header(data, max_pixels=max_pixels)
-    except pictures.PictureError as error:
+        header = decoding.read_header(data, max_pixels=max_pixels)
+    except decoding.PictureError as error:
         raise _refusal(error, data) from None
     return ImageInfo(
         width=header.width,
@@ -78,11 +76,9 @@ def upright(data: bytes, max_pixels: int, side: int | None = None) -> Image.Imag
     Raises:
         ServiceError: `image_truncated`, `image_undecodable`.
     """
-    from model import pictures
-
     try:
-        return pictures.upright(data, max_pixels=max_pixels, side=side)
-    except pictures.PictureError as error:
+        return decoding.upright(data, max_pixels=max_pixels, side=side)
+    except decoding.PictureError as error:
         raise _refusal(error, data) from None
 
 
@@ -99,16 +95,14 @@ def display(data: bytes, max_pixels: int, side: int) -> bytes:
 
 
 def _refusal(error: Exception, data: bytes) -> ServiceError:
-    from model import pictures
-
     detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
-    if isinstance(error, pictures.TooManyPixelsError):
+    if isinstance(error, decoding.TooManyPixelsError):
         return ServiceError(ErrorCode.TOO_MANY_PIXELS, detail)
-    if isinstance(error, pictures.TooElongatedError):
+    if isinstance(error, decoding.TooElongatedError):
         return ServiceError(ErrorCode.TOO_ELONGATED, detail)
-    if isinstance(error, pictures.TruncatedPictureError):
+    if isinstance(error, decoding.TruncatedPictureError):
         return ServiceError(ErrorCode.IMAGE_TRUNCATED, detail)
-    if isinstance(error, pictures.UndecodablePictureError):
+    if isinstance(error, decoding.UndecodablePictureError):
         return ServiceError(ErrorCode.IMAGE_UNDECODABLE, detail)
     accepted = ", ".join(MEDIA_TYPES)
     name = next(

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from model import checkpoint as checkpoints
-from model import pictures, views
+from model import views
 from model.config import GammaConfig, Pooling, Thresholds
 from model.engine import CropOutputs, InferenceEngine
 from model.network import GammaModel
 from model.regions import MaskSummary, summarise
 from model.views import Crops, Layout, View
+from pictures import decoding
 
 _FULL_CROP = 512  # pixels; the paper's
 
@@ -184,7 +185,7 @@ class Detector:
         Raises:
             PictureError: The picture cannot be read.
         """
-        return pictures.decode(data, max_pixels=self._max_pixels)
+        return decoding.decode(data, max_pixels=self._max_pixels)
 
     def cut(self, picture: NDArray[np.uint8], view: View) -> Crops:
         """Cut a picture (H, W, 3) into as many crops as `max_tiles` allows."""

@@ -23,8 +23,8 @@ from model.checkpoint import CONFIG_FILE
 from model.config import Pooling, Thresholds
 from model.detector import Detector
 from model.detector import pool as pool_tiles
-from model.pictures import PictureError
 from model.views import View
+from pictures.decoding import PictureError
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.metrics import Labels, Values, area_under_roc, class_weights, measure_mask
 from training.output import write_text

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model import pictures
+from pictures import decoding
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.pixels import encode_jpeg
@@ -149,4 +149,4 @@ def align(row: Row, mode: Format) -> Change:
 
 
 def _decoded(data: bytes) -> Pixels:
-    return pictures.decode(data, max_pixels=MAX_PIXELS)
+    return decoding.decode(data, max_pixels=MAX_PIXELS)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from model import pictures as decoding
 from model import views
 from model.network import IGNORE
 from model.views import View
+from pictures import decoding
 from training import augment
 from training.augment import GRID, MARGIN, Augmentation
 from training.config import ConfigError, LabelSettings, Settings

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from model import checkpoint
 from model.checkpoint import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from model.network import GammaModel
-from model.pictures import PictureError
 from model.views import View
+from pictures.decoding import PictureError
 from training.card import RunFacts, short_results, write_card
 from training.changes import RAW
 from training.output import write_text

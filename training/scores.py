@@ -23,8 +23,8 @@ from model.config import Thresholds
 from model.detector import Detection, Detector, Verdict
 from model.engine import CropOutputs
 from model.network import GammaModel
-from model.pictures import PictureError
 from model.views import Crops, Layout, View
+from pictures.decoding import PictureError
 from training.changes import Change, crop_center
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.manifest import PictureUnreadableError, Row

@@ -30,19 +30,19 @@ from app.schemas import (
     overlay_path,
 )
 from app.store import Store
-from model import png
 from model.detector import Detection as Finding
 from model.detector import Detector
 from model.engine import CropOutputs, DeviceError
-from model.pictures import (
+from model.regions import MaskSummary
+from model.views import Layout, View
+from pictures import png
+from pictures.decoding import (
     PictureError,
     TooElongatedError,
     TooManyPixelsError,
     TruncatedPictureError,
     UnsupportedFormatError,
 )
-from model.regions import MaskSummary
-from model.views import Layout, View
 from worker import metrics
 
 _PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (

@@ -22,7 +22,7 @@ from PIL import Image
 
 from app.pictures import inspect
 from app.problems import ServiceError
-from model.pictures import PictureError, decode, upright
+from pictures.decoding import PictureError, decode, upright
 from tests.samples import (
     encoded,
     every_format,

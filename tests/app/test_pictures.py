@@ -13,7 +13,7 @@ from PIL import Image
 from app.pictures import MEDIA_TYPES, inspect
 from app.problems import ServiceError
 from app.schemas import ErrorCode
-from model.pictures import ALLOWED_FORMATS, decode
+from pictures.decoding import ALLOWED_FORMATS, decode
 from tests import samples
 from tests.conftest import Serve, encode, photo
 

@@ -9,8 +9,8 @@ from model import checkpoint
 from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
 from model.detector import Detector, Verdict, pool
 from model.engine import CropOutputs
-from model.pictures import TooManyPixelsError
 from model.views import View
+from pictures.decoding import TooManyPixelsError
 
 LIMITS = {"max_pixels": 1_000_000, "max_tiles": 4}
 

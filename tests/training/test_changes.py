@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.pictures import decode
+from pictures.decoding import decode
 from tests.conftest import encode, photo
 from training.changes import DEGRADATIONS, JPEG96, RAW, Format, align, crop_center
 from training.data.labels import Kind

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model import pictures
+from pictures import decoding
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.separation import Separation, separations
@@ -116,8 +116,8 @@ def _open(root: Path, row: Row) -> Picture:
     file = root / row.path
     try:
         data = file.read_bytes()
-        pixels = pictures.decode(data, max_pixels=MAX_PIXELS)
-    except (OSError, pictures.PictureError) as error:
+        pixels = decoding.decode(data, max_pixels=MAX_PIXELS)
+    except (OSError, decoding.PictureError) as error:
         return Picture(file, row, trouble=f"{file}: {error}")
     if hashlib.sha256(data).hexdigest() != row.sha256:
         return Picture(file, row, trouble=f"{file}: changed since the manifest was written")

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from model.pictures import PictureError, decode
+from pictures.decoding import PictureError, decode
 from training.data.labels import LABELS, Kind
 from training.output import writing
 

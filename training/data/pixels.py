@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model import pictures
+from pictures import decoding
 from training.data.manifest import MAX_PIXELS, PictureUnreadableError
 from training.output import writing
 
@@ -25,8 +25,8 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
         OSError: it cannot be opened.
     """
     try:
-        return pictures.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
-    except pictures.PictureError as error:
+        return decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
+    except decoding.PictureError as error:
         raise PictureUnreadableError(f"{file}: {error}") from error
 
 

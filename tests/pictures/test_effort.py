@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from model.pictures import UndecodablePictureError, decode, read_header
+from pictures.decoding import UndecodablePictureError, decode, read_header
 from tests.samples import encoded, every_format, heic, heif_grid, png, quarters, tiff, tiff_body
 
 MAX_PIXELS = 4_000_000
@@ -18,18 +18,18 @@ MIB = 2**20
 # A process that decodes files: their outcomes, and by how much each raised the peak, in MiB.
 CHILD = f"""
 import json, pathlib, resource, sys, warnings
-from model import pictures
+from pictures import decoding
 warnings.simplefilter("ignore")
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for file in sys.argv[1:]:
     data, outcomes = pathlib.Path(file).read_bytes(), []
     before = peak()
-    for function in (pictures.read_header, pictures.decode):
+    for function in (decoding.read_header, decoding.decode):
         try:
             function(data, max_pixels={MAX_PIXELS})
             outcomes.append("ok")
-        except pictures.PictureError as error:
+        except decoding.PictureError as error:
             outcomes.append(type(error).__name__.removesuffix("Error"))
     print(json.dumps([*outcomes, peak() - before]), flush=True)
 """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from model.pictures import (
+from pictures.decoding import (
     ALLOWED_FORMATS,
     PictureError,
     TooElongatedError,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import png
+from pictures import png
 
 
 def read(data: bytes) -> np.ndarray:
