@@ -12,8 +12,9 @@ from fastapi import Request
 from redis import Redis
 
 from app.callers import Caller
+from app.directory import Directory
 from app.jobs import Backlog, ask_backlog, queue_key, read_backlog
-from app.limits import Quota, rate_key
+from app.limits import Quota, RateLimit, rate_key
 from app.problems import ServiceError
 from app.schemas import ErrorCode
 from app.settings import Settings
@@ -71,8 +72,9 @@ class _Pressure:
 class Gate:
     """Decides who may upload now; all that outlives a second is in Redis. Safe between threads."""
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
+    def __init__(self, settings: Settings, redis: Redis, directory: Directory) -> None:
         self._settings = settings
+        self._directory = directory
         self._redis = redis
         self._pressure = _Pressure(Backlog(0, 0.0), 0.0)
         self._next_look = 0.0
@@ -94,21 +96,24 @@ class Gate:
         pressure = self._look()
         if self._overload(pressure) is not None:
             return [Admission(0, self._overload(pressure), {}) for _ in asked]
-        limit, queue_limit = self._settings.rate_limit, self._settings.queue_limit
-        rate = (limit.count, limit.spacing) if limit else (0, 0)
+        callers = self._directory.now
+        limits = [callers.terms_of(caller).rate_limit for caller, _ in asked]
         with self._redis.pipeline(transaction=False) as pipeline:
-            for caller, pictures in asked:
+            for (caller, pictures), limit in zip(asked, limits, strict=True):
                 keys = [queue_key(self._settings.queue), rate_key(caller, limit)]
-                pipeline.eval(_TAKE, len(keys), *keys, pictures, queue_limit, *rate)
+                rate = (limit.count, limit.spacing) if limit else (0, 0)
+                pipeline.eval(_TAKE, len(keys), *keys, pictures, self._settings.queue_limit, *rate)
             replies = cast(list[list[int]], pipeline.execute())
         return [
-            self._admission(pictures, reply, pressure)
-            for (_, pictures), reply in zip(asked, replies, strict=True)
+            self._admission(pictures, limit, reply, pressure)
+            for (_, pictures), limit, reply in zip(asked, limits, replies, strict=True)
         ]
 
-    def _admission(self, pictures: int, reply: list[int], pressure: _Pressure) -> Admission:
+    def _admission(
+        self, pictures: int, limit: RateLimit | None, reply: list[int], pressure: _Pressure
+    ) -> Admission:
         """Read what `_TAKE` answered."""
-        limit, refusal = self._settings.rate_limit, None
+        refusal = None
         taken, waiting, left, full_in = reply
         quota = Quota(limit, left, full_in) if limit else None
         if taken < pictures:

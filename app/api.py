@@ -30,12 +30,13 @@ def create_app(settings: Settings) -> ASGIApp:
 
     Raises:
         RedisUrlMissingError: no Redis is configured.
+        CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
         StorageSetupError: what `GAMMA_STORE` needs is not installed.
     """
     url = settings.required_redis_url
     redis = connect(url)
     store, queue = Store.open(redis, settings), JobQueue(redis, settings)
-    deliveries = Deliveries(redis, settings) if settings.webhook_secrets else None
+    deliveries = Deliveries(redis, settings) if settings.may_sign_webhooks else None
     service = Service(settings, store, queue, FinishedEvents(url), deliveries)
 
     @contextlib.asynccontextmanager
@@ -50,8 +51,8 @@ def create_app(settings: Settings) -> ASGIApp:
 
     api = documented(lifespan)
     api.state.service = service
-    api.state.keys = settings.api_keys
-    api.state.gate = Gate(settings, redis)
+    api.state.directory = service.directory
+    api.state.gate = Gate(settings, redis, service.directory)
     problems.install(api)
     for router in _ROUTERS:
         metrics.start_at_zero(router.routes)

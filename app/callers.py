@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.directory import Directory
 from app.keys import ANONYMOUS, Keys
 from app.problems import ServiceError
 from app.schemas import ErrorCode
@@ -33,7 +34,7 @@ class _Key(HTTPBearer):
         Raises:
             ServiceError: `key_missing`, `key_invalid`, `origin_refused`.
         """
-        keys = cast(Keys | None, request.app.state.keys)
+        keys = cast(Directory, request.app.state.directory).now.keys
         if keys is None and not service_of(request).settings.allow_anonymous:
             _check_origin(request)
         credentials = None if keys is None else await super().__call__(request)
@@ -85,14 +86,15 @@ def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None)
         )
     name = keys.caller_of(credentials.credentials)
     if name is None:
-        raise ServiceError(ErrorCode.KEY_INVALID, "This key is not known.")
+        raise ServiceError(ErrorCode.KEY_INVALID, "This key is not known, or no longer.")
     return Caller(name)
 
 
 identify = _Key(
     auto_error=False,
     scheme_name="key",
-    description="A secret of `GAMMA_API_KEYS`. Without keys the API serves anyone it is bound for.",
+    description="The secret of a key that you were given. Without keys the API serves anyone it is "
+    "bound for.",
 )
 
 TheCaller = Annotated[Caller, Depends(identify)]

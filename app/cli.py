@@ -109,6 +109,7 @@ def api(
 ) -> None:
     """Run the HTTP API and the page; Redis and workers are elsewhere."""
     from app.blobs import StorageSetupError
+    from app.directory import CallersFileError
     from app.server import OpenBindError, run
     from app.settings import RedisUrlMissingError
 
@@ -117,7 +118,13 @@ def api(
     )
     try:
         run(settings)
-    except (OpenBindError, RedisUrlMissingError, StorageSetupError, OSError) as error:
+    except (
+        OpenBindError,
+        RedisUrlMissingError,
+        CallersFileError,
+        StorageSetupError,
+        OSError,
+    ) as error:
         raise _fail(error) from None
 
 
@@ -156,6 +163,7 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
     """Deliver webhooks: one process is enough, more share the work."""
     from redis.exceptions import RedisError
 
+    from app.directory import CallersFileError
     from app.settings import RedisUrlMissingError
     from app.webhooks.delivery import WebhooksOffError
     from app.webhooks.worker import WorkerStoppedError, run
@@ -165,6 +173,7 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
         run(settings)
     except (
         WebhooksOffError,
+        CallersFileError,
         WorkerStoppedError,
         RedisUrlMissingError,
         RedisError,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from datetime import UTC, datetime
 
 ANONYMOUS = "anonymous"
 """Name of every caller while there are no keys."""
@@ -18,27 +18,51 @@ _MIN_SECRET = 16  # characters; what can be guessed by trying is no key
 
 
 @dataclass(frozen=True)
-class Keys:
-    """The keys that open the API. Secrets are not kept, only their SHA-256, and that is not shown.
+class Key:
+    """A key of a caller. The secret is not kept, only its SHA-256, and that is not shown.
 
     Attributes:
-        digests: SHA-256 of the secret, by the name of the caller.
+        caller: name of the caller.
+        expires: from then on it opens nothing; None: it does not expire.
     """
 
-    digests: Mapping[str, bytes] = field(repr=False)
+    caller: str
+    digest: bytes = field(repr=False)
+    expires: datetime | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and self.expires <= datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that open the API."""
+
+    entries: tuple[Key, ...]
+
+    def __post_init__(self) -> None:
+        """Check that each key tells who calls.
+
+        Raises:
+            ValueError: two keys have the same secret.
+        """
+        if len({key.digest for key in self.entries}) < len(self.entries):
+            raise ValueError("two keys have the same secret")
 
     def caller_of(self, secret: str) -> str | None:
-        """Name of the caller that a secret belongs to, or None.
+        """Name of the caller that a secret belongs to, or None; expired keys belong to nobody.
 
         Each key is compared in constant time, and all of them whichever fits: the time tells
         nothing about the keys.
         """
         presented = hashlib.sha256(secret.encode()).digest()
         found = None
-        for name, digest in self.digests.items():
-            if hmac.compare_digest(digest, presented):
-                found = name
-        return found
+        for key in self.entries:
+            if hmac.compare_digest(key.digest, presented):
+                found = key
+        return None if found is None or found.expired else found.caller
 
     @classmethod
     def parse(cls, given: str | Sequence[str] | Keys) -> Keys:
@@ -55,7 +79,7 @@ class Keys:
             name, equals, secret = entry.partition("=")
             if not equals:
                 raise ValueError(f"key {number} is not of the form name=secret")
-            if not _NAME.fullmatch(name) or name == ANONYMOUS:
+            if not is_caller_name(name):
                 # The name is not repeated: in a garbled list it may be the secret.
                 raise ValueError(
                     f"the name of key {number} must be of letters, digits, `.`, `_` and `-`, "
@@ -66,9 +90,12 @@ class Keys:
             digests[name] = _digest(number, secret)
         if not digests:
             raise ValueError("there is no key in it")
-        if len(set(digests.values())) < len(digests):
-            raise ValueError("two names share one secret")
-        return cls(MappingProxyType(digests))
+        return cls(tuple(Key(name, digest) for name, digest in digests.items()))
+
+
+def is_caller_name(name: str) -> bool:
+    """Whether a caller may have this name."""
+    return bool(_NAME.fullmatch(name)) and name != ANONYMOUS
 
 
 def _digest(number: int, secret: str) -> bytes:

@@ -30,6 +30,7 @@ class Webhook(BaseModel):
     """Where the end of a detection is to be told, and the RQ job that waits to do it."""
 
     url: str
+    owner: str
     job_id: str
     job_key: str
     queue_key: str

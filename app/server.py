@@ -20,8 +20,8 @@ class OpenBindError(ValueError):
     def __init__(self, host: str) -> None:
         super().__init__(
             f"binding {host} without keys opens the API to everyone who can reach it; "
-            "set GAMMA_API_KEYS, or pass --allow-anonymous (GAMMA_ALLOW_ANONYMOUS=true) if that "
-            "is what you want"
+            "set GAMMA_API_KEYS or GAMMA_CALLERS_FILE, or pass --allow-anonymous "
+            "(GAMMA_ALLOW_ANONYMOUS=true) if that is what you want"
         )
 
 
@@ -31,7 +31,7 @@ def check_binding(settings: Settings) -> None:
     Raises:
         OpenBindError: see there.
     """
-    guarded = settings.api_keys is not None or settings.allow_anonymous
+    guarded = settings.asks_for_keys or settings.allow_anonymous
     if not guarded and not is_loopback(settings.host):
         raise OpenBindError(settings.host)
 
@@ -42,6 +42,7 @@ def run(settings: Settings) -> None:
     Raises:
         OpenBindError: see `check_binding`.
         RedisUrlMissingError: no Redis is configured.
+        CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
         StorageSetupError: what `GAMMA_STORE` needs is not installed.
         OSError: the metrics port is taken.
     """

@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
 from app import records, tracing
+from app.directory import Directory
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
@@ -75,6 +76,15 @@ class Service:
     queue: JobQueue
     events: FinishedEvents
     deliveries: Deliveries | None = None
+
+    @cached_property
+    def directory(self) -> Directory:
+        """Who may call, and on what terms.
+
+        Raises:
+            CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
+        """
+        return Directory(self.settings)
 
     def room(self, size: int) -> contextlib.AbstractAsyncContextManager[None]:
         """Held while so many bytes are in memory: there is room for some large requests only."""
@@ -183,7 +193,7 @@ class Service:
         settings = self.settings
         try:
             image = inspect(order.picture, settings.max_pixels)
-            webhook_url = self.webhook_url(order.webhook_url)
+            webhook_url = self.webhook_url(order.webhook_url, order.owner)
         except ServiceError as error:
             return error
         except Exception as error:  # one order's surprise must not end the others
@@ -219,18 +229,20 @@ class Service:
             arrivals.append((application, order.picture, jobs))
         return self.store.accept(arrivals)
 
-    def webhook_url(self, given: str | None) -> str | None:
-        """The URL that a webhook goes to, in its normal form.
+    def webhook_url(self, given: str | None, owner: str) -> str | None:
+        """The URL that an owner's webhook goes to, in its normal form.
 
         Raises:
             ServiceError: `webhook_refused`.
         """
         if given is None:
             return None
-        if self.deliveries is None:
+        secrets = self.directory.now.terms_of(owner).webhook_secrets
+        if self.deliveries is None or secrets is None:
             raise ServiceError(
                 ErrorCode.WEBHOOK_REFUSED,
-                "Webhooks are off: the service has no secret to sign them (GAMMA_WEBHOOK_SECRETS).",
+                "There is no secret to sign your webhooks with (GAMMA_WEBHOOK_SECRETS, or "
+                "webhook_secrets in GAMMA_CALLERS_FILE).",
             )
         try:
             return self.deliveries.check(given)
@@ -244,6 +256,7 @@ class Service:
                 jobs,
                 application.detection.id,
                 application.webhook_url,
+                application.owner,
                 application.deadline,
                 order.meta,
             )

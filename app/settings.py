@@ -24,7 +24,8 @@ CONFIG_VARIABLE = "GAMMA_CONFIG"
 SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
 
 _Keys = Annotated[Keys, BeforeValidator(Keys.parse)]
-_RateLimit = Annotated[RateLimit, BeforeValidator(RateLimit.parse)]
+RateLimitSetting = Annotated[RateLimit, BeforeValidator(RateLimit.parse)]
+SecretsSetting = Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)]
 
 
 class Settings(BaseSettings):
@@ -77,7 +78,12 @@ class Settings(BaseSettings):
         description="callers and their secrets, `name=secret` or `name=sha256:…`, by commas or "
         "lines; unset: no key is asked for",
     )
-    rate_limit: Annotated[_RateLimit | None, NoDecode] = Field(
+    callers_file: Path | None = Field(
+        None,
+        description="TOML file with each caller's keys, weight, limits and webhook secrets; read "
+        "again when it changes",
+    )
+    rate_limit: Annotated[RateLimitSetting | None, NoDecode] = Field(
         None, description="most pictures a caller may upload, e.g. `600/minute`; unset: any"
     )
     allow_anonymous: bool = Field(
@@ -130,12 +136,10 @@ class Settings(BaseSettings):
         ge=1,
     )
     decode_threads: int = Field(2, description="threads that decode and encode pictures", ge=1)
-    webhook_secrets: Annotated[
-        Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)] | None, NoDecode
-    ] = Field(
+    webhook_secrets: Annotated[SecretsSetting | None, NoDecode] = Field(
         None,
-        description="what signs webhooks, `whsec_` and base64; two while one replaces the other; "
-        "unset: webhooks are off",
+        description="what signs webhooks of callers that `GAMMA_CALLERS_FILE` does not name, "
+        "`whsec_` and base64; two while one replaces the other; unset: they have none",
     )
     webhook_allow: Annotated[
         Annotated[Exceptions, BeforeValidator(Exceptions.parse)] | None, NoDecode
@@ -180,6 +184,16 @@ class Settings(BaseSettings):
         """
         given = {name: value for name, value in command_line.items() if value is not None}
         return cls(_secrets_dir=os.environ.get(SECRETS_VARIABLE), **given)
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether callers need a key."""
+        return self.api_keys is not None or self.callers_file is not None
+
+    @property
+    def may_sign_webhooks(self) -> bool:
+        """Whether there is, or may come, a secret that signs webhooks."""
+        return self.webhook_secrets is not None or self.callers_file is not None
 
     @property
     def webhook_pauses(self) -> list[int]:

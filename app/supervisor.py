@@ -117,8 +117,8 @@ def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
 
 
 def _webhooks(settings: Settings, environment: dict[str, str], metrics_port: int) -> list[Child]:
-    """One process that delivers, if there is a secret to sign with."""
-    if settings.webhook_secrets is None:
+    """One process that delivers, if there may be a secret to sign with."""
+    if not settings.may_sign_webhooks:
         return []
     own = {"GAMMA_METRICS_PORT": str(metrics_port)}
     return [Child("webhooks", ["webhooks"], {**environment, **own}, _WEBHOOKS_DRAIN)]

@@ -209,7 +209,7 @@ def _deliveries(redis: Redis, settings: Settings) -> list[Finding]:
     name = queue_name(settings)
     queue = Queue(name, connection=redis)
     planned = redis.llen(queue.key) + redis.zcard(queue.scheduled_job_registry.key)
-    if settings.webhook_secrets is None:
+    if not settings.may_sign_webhooks:
         if not planned:
             return []
         return [

@@ -7,16 +7,19 @@ import os
 import shutil
 import socket
 import tempfile
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 from pydantic import ByteSize
 
+from app.directory import Callers, CallersFileError, Directory
 from app.doctor.findings import Finding, note, ok, wrong
 from app.server import OpenBindError, check_binding
 from app.settings import Settings
 from app.supervisor import has_nvidia_driver
 
 _FULL = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written
+_KEY_NOTICE = timedelta(days=7)
 _HIDDEN = ("", "-1")  # of CUDA_VISIBLE_DEVICES
 
 
@@ -189,7 +192,7 @@ def access(settings: Settings) -> list[Finding]:
         check_binding(settings)
     except OpenBindError as error:
         return [wrong("access", f"the API would not start on {settings.host}", str(error))]
-    if settings.api_keys is None:
+    if not settings.asks_for_keys:
         if settings.allow_anonymous:
             return [
                 note(
@@ -199,12 +202,40 @@ def access(settings: Settings) -> list[Finding]:
                 )
             ]
         return [ok("access", f"no keys, and only this machine reaches {settings.host}")]
-    return [ok("access", f"keys of {', '.join(settings.api_keys.digests)}")]
+    try:
+        callers = Directory(settings).now
+    except CallersFileError as error:
+        return [wrong("access", str(error), "mend the file of GAMMA_CALLERS_FILE")]
+    return [ok("access", f"keys of {', '.join(callers.terms)}"), *_expiring(callers)]
+
+
+def _expiring(callers: Callers) -> list[Finding]:
+    """Callers that will be without a key soon, or are already."""
+    assert callers.keys is not None  # noqa: S101 - there are keys
+    soon = datetime.now(UTC) + _KEY_NOTICE
+    lasting = {
+        key.caller for key in callers.keys.entries if key.expires is None or key.expires > soon
+    }
+    return [
+        note("access", f"no key of {name} is valid for another week", "give it a new one")
+        for name in callers.terms
+        if name not in lasting
+    ]
 
 
 def webhooks(settings: Settings) -> list[Finding]:
     """Whether what is set for webhooks can have an effect."""
-    if settings.webhook_secrets is None and settings.webhook_allow is not None:
+    callers = settings.api_keys.entries if settings.api_keys else ()
+    if settings.webhook_secrets is not None and len(callers) > 1:
+        return [
+            note(
+                "webhooks",
+                f"{len(callers)} callers share GAMMA_WEBHOOK_SECRETS: the receiver of one could "
+                "forge the messages of another",
+                "give each a secret of its own in GAMMA_CALLERS_FILE",
+            )
+        ]
+    if not settings.may_sign_webhooks and settings.webhook_allow is not None:
         return [
             wrong(
                 "webhooks",

@@ -18,6 +18,7 @@ from rq import Retry, get_current_job
 from rq.job import Job
 
 from app import tracing
+from app.directory import Directory
 from app.records import Webhook
 from app.schemas import Detection
 from app.settings import Settings
@@ -26,7 +27,6 @@ from app.webhooks import metrics
 from app.webhooks.metrics import Outcome
 from app.webhooks.queue import detection_of
 from app.webhooks.sending import NoAnswerError, Sender
-from app.webhooks.signing import SigningSecrets
 from app.webhooks.targets import TargetRefusedError, Targets
 
 EVENT = "detection.finished"
@@ -51,7 +51,10 @@ class WebhooksOffError(ValueError):
     """There is no secret to sign with."""
 
     def __init__(self) -> None:
-        super().__init__("GAMMA_WEBHOOK_SECRETS is not set: there is nothing to sign webhooks with")
+        super().__init__(
+            "neither GAMMA_WEBHOOK_SECRETS nor GAMMA_CALLERS_FILE is set: there is nothing to "
+            "sign webhooks with"
+        )
 
 
 class DeliveryFailedError(Exception):
@@ -69,13 +72,13 @@ class Deliverer:
         self,
         store: Store,
         sender: Sender,
-        secrets: SigningSecrets,
+        directory: Directory,
         pauses: Sequence[int],
         threads: int,
     ) -> None:
         self._store = store
         self._sender = sender
-        self._secrets = secrets
+        self._directory = directory
         self._pauses = pauses
         self._most_at_one = max(1, threads // 2)
         self._at: Counter[str] = Counter()  # threads by host
@@ -87,13 +90,14 @@ class Deliverer:
 
         Raises:
             WebhooksOffError: there is no secret to sign with.
+            CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
         """
-        if settings.webhook_secrets is None:
+        if not settings.may_sign_webhooks:
             raise WebhooksOffError
         return cls(
             Store(redis),
             Sender(Targets(settings.webhook_allow), settings.webhook_timeout),
-            settings.webhook_secrets,
+            Directory(settings),
             settings.webhook_pauses,
             threads,
         )
@@ -144,7 +148,7 @@ class Deliverer:
         started = time.perf_counter()
         parent = tracing.trace_of(job.meta)
         trace = tracing.Trace.begin() if parent is None else parent.child()
-        outcome, reason = self._try(job.id, webhook.url, detection, trace, last=pause is None)
+        outcome, reason = self._try(job.id, webhook, detection, trace, last=pause is None)
         seconds = time.perf_counter() - started
         metrics.DELIVERIES.labels(outcome).inc()
         metrics.DELIVERY_DURATION.observe(seconds)
@@ -169,7 +173,7 @@ class Deliverer:
     def _try(
         self,
         message_id: str,
-        url: str,
+        webhook: Webhook,
         detection: Detection,
         trace: tracing.Trace,
         *,
@@ -182,11 +186,14 @@ class Deliverer:
             detection=detection,
         )
         body = event.model_dump_json().encode()
-        signature = self._secrets.headers(message_id, int(time.time()), body)
+        secrets = self._directory.now.terms_of(webhook.owner).webhook_secrets
+        if secrets is None:
+            return Outcome.REFUSED, "the caller has no secret to sign with any more"
+        signature = secrets.headers(message_id, int(time.time()), body)
         headers = {**signature, tracing.HEADER: trace.header()}
         failed = Outcome.FAILED if last else Outcome.RETRIED
         try:
-            status = self._sender.post(url, body, headers)
+            status = self._sender.post(webhook.url, body, headers)
         except TargetRefusedError as error:
             return Outcome.REFUSED, str(error)
         except NoAnswerError as error:

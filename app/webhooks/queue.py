@@ -62,6 +62,7 @@ class Deliveries:
         pipeline: Pipeline,
         detection_id: str,
         url: str,
+        owner: str,
         deadline: datetime,
         meta: Mapping[str, str] | None = None,
     ) -> None:
@@ -71,6 +72,7 @@ class Deliveries:
             pipeline: executed together with what makes the record, which is not final yet.
             detection_id: which.
             url: from `check`.
+            owner: whose the detection is.
             deadline: when it expires in the queue.
             meta: what `tracing.meta` made of the request.
         """
@@ -88,6 +90,7 @@ class Deliveries:
         self.queue.schedule_job(job, deadline + _ROUNDING, pipeline=pipeline)
         webhook = Webhook(
             url=url,
+            owner=owner,
             job_id=job.id,
             job_key=job.key,
             queue_key=self.queue.key,

@@ -169,6 +169,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         WebhooksOffError: there is no secret to sign with.
+        CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
         RedisUrlMissingError: no Redis is configured.
         WorkerStoppedError: the worker cannot go on; a supervisor should start another.
         RedisError: Redis is away.

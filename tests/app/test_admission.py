@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from app.admission import Gate
+from app.directory import Directory
 from app.embedded import private_redis
 from app.jobs import ask_backlog, read_backlog
 from app.settings import Settings
@@ -99,7 +100,7 @@ def test_retry_after_grows_with_the_time_the_queue_takes(redis: Redis) -> None:
         redis.flushall()
         queue_a_job(redis, "a", age)
         settings = Settings(queue_limit=1, queue_age_limit=10**6)
-        refusal = Gate(settings, redis).admit("alice").refusal
+        refusal = Gate(settings, redis, Directory(settings)).admit("alice").refusal
         assert refusal is not None
         assert refusal.code == "queue_full"
         gates.append(refusal.retry_after)
@@ -246,7 +247,8 @@ def test_limits_are_read_in_one_look_a_second(redis: Redis) -> None:
     def calls() -> int:
         return int(redis.info("commandstats")["cmdstat_info"]["calls"])
 
-    gate = Gate(Settings(), redis)
+    settings = Settings()
+    gate = Gate(settings, redis, Directory(settings))
     redis.info()
     before, started = calls(), time.monotonic()
     for _ in range(200):

@@ -21,6 +21,7 @@ from app import supervisor
 from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State
 from app.embedded import server_binary
+from app.keys import ANONYMOUS
 from app.schemas import ModelInfo, WorkerInfo
 from app.settings import Settings
 from app.store import Store, connect
@@ -117,7 +118,7 @@ def test_deliveries_that_nobody_can_make(good: str, redis: Redis) -> None:
     deliveries = Deliveries(redis, Settings(redis_url=good, **with_secret))
     with redis.pipeline() as pipeline:
         deadline = datetime.now(UTC) + timedelta(hours=1)
-        deliveries.plan(pipeline, "a" * 32, "http://127.0.0.1:9/", deadline)
+        deliveries.plan(pipeline, "a" * 32, "http://127.0.0.1:9/", ANONYMOUS, deadline)
         pipeline.execute()
     assert "no process" in found(house_of(good, **with_secret), "webhooks", State.WRONG)
     assert "GAMMA_WEBHOOK_SECRETS" in found(house_of(good), "webhooks", State.WRONG)

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from app.admission import Gate
+from app.directory import Directory
 from app.embedded import private_redis
 from app.limits import Quota, RateLimit, rate_key
 from app.settings import Settings
@@ -78,7 +79,9 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 def gate(redis: Redis, rate_limit: str, **settings: object) -> Gate:
-    return Gate(Settings(rate_limit=rate_limit, **settings), redis)
+    keys = f"alice={ALICE},bob={BOB}"
+    given = Settings(rate_limit=rate_limit, api_keys=keys, **settings)
+    return Gate(given, redis, Directory(given))
 
 
 def test_as_many_are_taken_as_are_left(redis: Redis) -> None:

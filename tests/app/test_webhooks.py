@@ -60,7 +60,7 @@ class House:
             **changes,
         )
 
-    def submit(self, path: str, **changes: object) -> str:
+    def submit(self, path: str, owner: str = ANONYMOUS, **changes: object) -> str:
         """A detection whose end is to be told to `path` of the receiver."""
         settings = self.with_settings(cache=False, **changes)
         service = Service(
@@ -70,7 +70,7 @@ class House:
             FinishedEvents(self.url),
             Deliveries(self.redis, settings),
         )
-        order = Order(ANONYMOUS, PICTURE, View.CENTER, webhook_url=self.receiver.url + path)
+        order = Order(owner, PICTURE, View.CENTER, webhook_url=self.receiver.url + path)
         return service.submit(order).id
 
     def finish(self, name: str) -> int:
@@ -346,7 +346,7 @@ def test_without_a_secret_nothing_is_promised(empty: House) -> None:
         settings, empty.store, JobQueue(empty.redis, settings), FinishedEvents(empty.url)
     )
     with pytest.raises(ServiceError, match="GAMMA_WEBHOOK_SECRETS") as refusal:
-        service.webhook_url("https://hooks.example.com/")
+        service.webhook_url("https://hooks.example.com/", ANONYMOUS)
     assert refusal.value.code is ErrorCode.WEBHOOK_REFUSED
 
 

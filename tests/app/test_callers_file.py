@@ -1,0 +1,191 @@
+"""The file of callers: its form, keys that replace each other, and changes without a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.directory import CallersFileError, Directory, Terms
+from app.embedded import private_redis
+from app.limits import RateLimit
+from app.settings import Settings
+from tests.app.conftest import post, wait_for
+from tests.app.replica import Replica, assert_problem, replicas
+from tests.app.test_webhook_rules import SECRET
+
+OLD, NEW, BOB = "the-old-key-of-alice-1", "the-new-key-of-alice-2", "the-key-of-bob-2222222"
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def key(secret: str, expires: datetime | None = None) -> str:
+    end = "" if expires is None else f", expires = {expires.isoformat()}"
+    return f'{{ sha256 = "{digest(secret)}"{end} }}'
+
+
+def table(name: str, *keys: str, **terms: str) -> str:
+    lines = [f"[{name}]", f"keys = [{', '.join(keys)}]"]
+    return "\n".join([*lines, *(f"{term} = {value}" for term, value in terms.items()), ""])
+
+
+def replace(file: Path, text: str) -> None:
+    """As a careful administrator does."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    os.replace(fresh, file)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "callers.toml"
+
+
+# -- its form -------------------------------------------------------------------------------------
+
+
+def test_callers_of_file_and_variable(file: Path) -> None:
+    secrets = f'["{SECRET}"]'
+    file.write_text(
+        table("alice", key(OLD), key(NEW), rate_limit='"5/day"', webhook_secrets=secrets)
+        + table('"b.o-b_1"', key(BOB))
+    )
+    settings = Settings(
+        callers_file=file,
+        api_keys="carol=the-key-of-carol-3",
+        rate_limit="9/day",
+        webhook_secrets="whsec_" + 43 * "B" + "=",
+    )
+    callers = Directory(settings).now
+    assert callers.keys is not None
+    known = {secret: callers.keys.caller_of(secret) for secret in (OLD, NEW, BOB)}
+    assert known == {OLD: "alice", NEW: "alice", BOB: "b.o-b_1"}
+    assert callers.keys.caller_of("the-key-of-carol-3") == "carol"
+    assert callers.terms_of("alice").rate_limit == RateLimit(5, 86_400)
+    assert callers.terms_of("b.o-b_1").rate_limit == RateLimit(9, 86_400)
+    assert callers.terms_of("b.o-b_1").webhook_secrets is None, "no secret of others"
+    assert callers.terms_of("carol").webhook_secrets == settings.webhook_secrets
+    shown = repr(callers)
+    assert not any(part in shown for part in (digest(OLD), SECRET, "MfKQ"))
+
+
+def test_a_key_opens_until_it_expires(file: Path) -> None:
+    now = datetime.now(UTC)
+    hour = timedelta(hours=1)
+    file.write_text(table("alice", key(OLD, now - hour), key(NEW, now + hour)))
+    keys = Directory(Settings(callers_file=file)).now.keys
+    assert keys is not None
+    assert keys.caller_of(OLD) is None
+    assert keys.caller_of(NEW) == "alice"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[alice", "not TOML"),
+        ("\xff", "not TOML"),
+        ("keys = 1", "keys"),
+        (table("alice"), "alice.keys"),
+        (table("alice", key(OLD), key(NEW), key(BOB)), "alice.keys"),
+        (table("alice", f'{{ sha256 = "{digest(OLD)[:-1]}" }}'), "alice.keys.0.sha256"),
+        (table("alice", f'{{ secret = "{OLD}" }}'), "alice.keys.0.secret"),
+        (table("alice", f'"{OLD}"'), "alice.keys.0"),
+        (table("alice", key(OLD)[:-2] + ", expires = 2026-01-01T00:00:00 }"), "expires"),
+        (table("alice", key(OLD), rate="1"), "alice.rate"),
+        (table("alice", key(OLD), rate_limit='"much"'), "alice.rate_limit"),
+        (table("alice", key(OLD), webhook_secrets=f'["{OLD}"]'), "alice.webhook_secrets"),
+        (table("anonymous", key(OLD)), "name"),
+        (table('"a b"', key(OLD)), "name"),
+        (table("alice", key(OLD)) + table("bob", key(OLD)), "same secret"),
+        (table("carol", key(OLD)), "GAMMA_API_KEYS"),
+    ],
+)
+def test_a_wrong_file_is_refused_without_showing_it(file: Path, text: str, told: str) -> None:
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CallersFileError) as error:
+        Directory(Settings(callers_file=file, api_keys="carol=the-key-of-carol-3"))
+    assert told in str(error.value)
+    assert not any(part in str(error.value) for part in (OLD, digest(OLD)[:-1]))
+
+
+def test_without_its_file_nothing_starts(tmp_path: Path) -> None:
+    replica = Replica("unix:///nowhere", tmp_path / "log", GAMMA_CALLERS_FILE="/nowhere/callers")
+    assert replica.process.wait(60) == 1
+    assert "/nowhere/callers cannot be read" in " ".join(replica.log().split())
+    assert "Traceback" not in replica.log()
+
+
+# -- changes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def api(redis_url: str, file: Path, tmp_path: Path) -> Iterator[Replica]:
+    file.write_text(table("alice", key(OLD)))
+    with replicas(redis_url, tmp_path, 1, GAMMA_CALLERS_FILE=str(file)) as (one,):
+        yield one
+
+
+def opens(api: Replica, secret: str) -> bool:
+    with api.client(secret) as client:
+        answer = client.get("/v1/detections")
+    if answer.status_code != 200:
+        assert_problem(answer, 403, "key_invalid")
+    return answer.status_code == 200
+
+
+def test_a_key_is_replaced_without_a_restart(api: Replica, file: Path) -> None:
+    assert opens(api, OLD)
+    assert not opens(api, NEW)
+    replace(file, table("alice", key(OLD), key(NEW)))
+    wait_for(lambda: opens(api, NEW))
+    assert opens(api, OLD), "both count meanwhile"
+    replace(file, table("alice", key(OLD, datetime.now(UTC) + timedelta(seconds=3)), key(NEW)))
+    wait_for(lambda: not opens(api, OLD))
+    assert opens(api, NEW)
+    replace(file, table("bob", key(BOB)))
+    wait_for(lambda: opens(api, BOB))
+    assert not opens(api, NEW)
+
+
+def test_a_limit_changes_without_a_restart(api: Replica, file: Path) -> None:
+    with api.client(OLD) as client:
+        assert post(client).status_code == 202
+        replace(file, table("alice", key(OLD), rate_limit='"1/day"'))
+        wait_for(lambda: "ratelimit" in post(client).headers)
+        assert_problem(post(client), 429, "rate_limited")
+        replace(file, table("alice", key(OLD), rate_limit='"900/day"'))
+        wait_for(lambda: post(client).status_code == 202)
+
+
+def test_a_file_that_has_become_wrong_changes_nothing(api: Replica, file: Path) -> None:
+    replace(file, "[alice")
+    wait_for(lambda: opens(api, OLD) and "callers_file_refused" in api.log())
+    file.unlink()
+    wait_for(lambda: opens(api, OLD) and "cannot be read" in api.log())
+    replace(file, table("bob", key(BOB)))
+    wait_for(lambda: opens(api, BOB))
+
+
+# -- its documentation ----------------------------------------------------------------------------
+
+
+def test_the_documented_file_works_and_every_field_is_explained(file: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "callers.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    file.write_text(example)
+    assert list(Directory(Settings(callers_file=file)).now.terms) == ["newsroom", "archive"]
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(["keys", *Terms.model_fields])
