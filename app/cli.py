@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from app import logs
-from app.settings import Settings
+from app.settings import Settings, SettingsFileError
 
 app = typer.Typer(
     help="GAMMA: was this picture, or a part of it, made by a neural network?",
@@ -49,14 +50,18 @@ def _settings(**command_line: Any) -> Settings:
     except ValidationError as error:
         for found in error.errors():
             name = ".".join(str(part) for part in found["loc"])
-            _errors.print(f"[red]setting {name}:[/red] {found['msg']}")
+            reason = found["msg"].removeprefix("Value error, ")
+            _errors.print(f"[red]setting {name}:[/red] {escape(reason)}", soft_wrap=True)
+        raise typer.Exit(2) from None
+    except SettingsFileError as error:
+        _errors.print(f"[red]settings:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
     logs.configure(settings)
     return settings
 
 
 def _fail(error: Exception) -> typer.Exit:
-    _errors.print(f"[red]gamma:[/red] {error}", soft_wrap=True)
+    _errors.print(f"[red]gamma:[/red] {escape(str(error))}", soft_wrap=True)
     return typer.Exit(1)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -58,6 +60,26 @@ class _Pipeline(_Typed, Pipeline):
         reason, *others = exception.args
         name = " ".join(word for word in command[:2] if isinstance(word, str) and len(word) < 100)
         exception.args = (f"command {number} of a pipeline ({name}): {reason}", *others)
+
+
+def check_url(url: str) -> None:
+    """See that `connect` can use a URL; nothing is connected.
+
+    Raises:
+        ValueError: it cannot. The message does not repeat the URL, which may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        # redis-py would take database 0 for a path that is no number.
+        if re.fullmatch(".+" if parts.scheme == "unix" else r"(/\d*)?", parts.path):
+            Redis.from_url(url).connection_pool.make_connection()
+            return
+    except (ValueError, TypeError, RedisError):  # as urllib and redis-py refuse it
+        pass
+    raise ValueError(
+        "is no URL of a Redis: redis://:PASSWORD@HOST:6379/0, rediss://… (TLS) or unix:///PATH; "
+        "special characters of a password are written as %XX"
+    )
 
 
 def connect(url: str, *, retries: int = 4, timeout: float = 10.0) -> Redis:

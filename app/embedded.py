@@ -71,7 +71,6 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subproc
         PrivateRedisError: the directory is in use, or the server does not start.
     """
     data_dir = data_dir.resolve()
-    data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(data_dir), _socket_path(data_dir) as socket:
         log = data_dir / "redis.log"
         process = start(
@@ -92,7 +91,12 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subproc
 
 @contextlib.contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
-    with (data_dir / "serve.lock").open("w") as lock:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "serve.lock").open("w")
+    except OSError as error:
+        raise PrivateRedisError(f"{data_dir} cannot be used: {error.strerror}") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -25,15 +25,17 @@ def configure(settings: Settings) -> None:
     Ours do not pass through `logging`, which takes as long as the rest of a line: every request
     writes one.
     """
-    as_json = settings.log_format == "json"
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
+    # Tracebacks are Python's own: those with the local variables would show keys and pictures.
     last: list[structlog.typing.Processor] = [
-        _on_one_line,
-        *([structlog.processors.format_exc_info] if as_json else []),
+        structlog.processors.format_exc_info,
+        _without_control_characters,
         renderer,
     ]
     structlog.configure(
@@ -56,18 +58,28 @@ def configure(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _on_one_line(
+def _without_control_characters(
     _: object, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escape what could end a line or speak to a terminal, and cut what is too long."""
+    """Escape what could end a line or speak to a terminal, and cut what is too long.
+
+    Only a traceback, under the name `exception`, keeps its lines.
+    """
     for name, value in event.items():
-        if isinstance(value, str):
-            kept = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
-            event[name] = kept if kept.isprintable() else _escaped(kept)
+        if not isinstance(value, str):
+            continue
+        if name == "exception":
+            event[name] = "\n".join(map(_printable, value.split("\n")))
+        else:
+            event[name] = _printable(value)
     return event
 
 
-def _escaped(text: str) -> str:
+def _printable(text: str) -> str:
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}…"
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
+from app.client import check_url
 from app.keys import Keys
 from app.limits import RateLimit
 from app.webhooks.addresses import Exceptions
@@ -23,6 +26,15 @@ from app.webhooks.signing import SigningSecrets
 CONFIG_VARIABLE = "GAMMA_CONFIG"
 SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
 
+_DEFAULT_FILE = "gamma.toml"
+
+
+def _redis_url(given: SecretStr) -> SecretStr:
+    check_url(given.get_secret_value())
+    return given
+
+
+_RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 _Keys = Annotated[Keys, BeforeValidator(Keys.parse)]
 RateLimitSetting = Annotated[RateLimit, BeforeValidator(RateLimit.parse)]
 SecretsSetting = Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)]
@@ -43,7 +55,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may be a secret
     )
 
-    redis_url: SecretStr | None = Field(
+    redis_url: _RedisUrl | None = Field(
         None, description="Redis to use; unset: `gamma serve` starts a private one"
     )
     redis_maxmemory: ByteSize = Field(
@@ -172,7 +184,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources; the first that knows a field wins."""
-        toml = TomlConfigSettingsSource(settings_cls, os.environ.get(CONFIG_VARIABLE, "gamma.toml"))
+        file = os.environ.get(CONFIG_VARIABLE) or _DEFAULT_FILE
+        toml = TomlConfigSettingsSource(settings_cls, file)
         return init_settings, env_settings, file_secret_settings, toml
 
     @classmethod
@@ -181,9 +194,20 @@ class Settings(BaseSettings):
 
         Raises:
             pydantic.ValidationError: a value is out of range, or a key is unknown.
+            SettingsFileError: a file or folder of settings cannot be read.
         """
         given = {name: value for name, value in command_line.items() if value is not None}
-        return cls(_secrets_dir=os.environ.get(SECRETS_VARIABLE), **given)
+        file, folder = os.environ.get(CONFIG_VARIABLE), os.environ.get(SECRETS_VARIABLE) or None
+        if file and not Path(file).is_file():
+            raise SettingsFileError(f"{CONFIG_VARIABLE} names no file: {file}")
+        if folder and not Path(folder).is_dir():
+            raise SettingsFileError(f"{SECRETS_VARIABLE} names no folder: {folder}")
+        try:
+            return cls(_secrets_dir=folder, **given)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsFileError(f"{file or _DEFAULT_FILE} is not TOML: {error}") from None
+        except (OSError, UnicodeDecodeError, SettingsError) as error:
+            raise SettingsFileError(f"a file of settings cannot be read: {error}") from None
 
     @property
     def asks_for_keys(self) -> bool:
@@ -210,6 +234,10 @@ class Settings(BaseSettings):
         if self.redis_url is None:
             raise RedisUrlMissingError
         return self.redis_url.get_secret_value()
+
+
+class SettingsFileError(ValueError):
+    """A file or folder of settings cannot be read; the message holds nothing of its contents."""
 
 
 class RedisUrlMissingError(ValueError):

@@ -35,17 +35,7 @@ def examine(settings: Settings) -> list[Finding]:
         if running is None:
             return [private]
         url = running
-    try:
-        redis = connect(url, retries=1)
-    except ValueError as error:
-        return [
-            wrong(
-                "redis",
-                f"GAMMA_REDIS_URL is no URL of a Redis: {error}",
-                "it looks like redis://:PASSWORD@HOST:6379/0, rediss://… or unix:///PATH",
-            )
-        ]
-    with redis:
+    with connect(url, retries=1) as redis:
         try:
             findings = [*_server(redis, settings), *_clock(redis)]
             findings += [*_workers(redis, settings), *_deliveries(redis, settings)]

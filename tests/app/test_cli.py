@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from app.cli import app
 from app.embedded import private_redis
 from tests.conftest import encode, photo
+
+SECRET = "hush-hush-hush"
 
 
 def gamma(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -106,3 +110,76 @@ def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert "/no/such/model" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+_BAD_URLS = [
+    SECRET,
+    f"http://:{SECRET}@localhost:6379/0",
+    f"redis://:pass@localhost:{SECRET}/0",
+    f"redis://:{SECRET}@[::1/0",
+    f"redis://:{SECRET}@localhost/one",
+    f"redis://:{SECRET}@localhost/0?bogus=1",
+    f"redis://:{SECRET}@localhost/0?socket_timeout=soon",
+    f"rediss://:{SECRET}@localhost/0?ssl_cert_reqs=bogus",
+    f"unix://{SECRET}",
+]
+
+
+@pytest.mark.parametrize("url", _BAD_URLS)
+def test_a_url_that_is_none_is_one_sentence_without_the_url(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAMMA_REDIS_URL", url)
+    result = CliRunner().invoke(app, ["api"])
+    assert result.exit_code == 2
+    assert "setting redis_url" in result.output
+    assert "redis://:PASSWORD@HOST:6379/0" in result.output
+    assert SECRET not in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "api", "worker", "webhooks", "doctor"])
+def test_no_command_starts_with_a_bad_url(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAMMA_REDIS_URL", _BAD_URLS[2])
+    result = CliRunner().invoke(app, [command])
+    assert result.exit_code == 2
+    assert "setting redis_url" in result.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"GAMMA_CONFIG": "absent.toml"}, "GAMMA_CONFIG names no file: absent.toml"),
+        ({"GAMMA_CONFIG": "."}, "GAMMA_CONFIG names no file: ."),
+        ({"GAMMA_CONFIG": "broken.toml"}, "broken.toml is not TOML: "),
+        ({"GAMMA_CONFIG": "binary.toml"}, "a file of settings cannot be read: "),
+        ({"GAMMA_SECRETS_DIR": "absent"}, "GAMMA_SECRETS_DIR names no folder: absent"),
+        ({"GAMMA_SECRETS_DIR": "broken.toml"}, "GAMMA_SECRETS_DIR names no folder: broken.toml"),
+        ({"GAMMA_SECRETS_DIR": "secrets"}, "a file of settings cannot be read: "),
+        ({"GAMMA_STORE": "s3://UPPER"}, "s3://[a-z0-9]"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_one_sentence(
+    setting: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text(f'api_keys = "{SECRET}')
+    (tmp_path / "binary.toml").write_bytes(b"\xff" + SECRET.encode())
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "gamma_api_keys").write_bytes(b"\xff" + SECRET.encode())
+    for name, given in setting.items():
+        monkeypatch.setenv(name, given)
+    result = CliRunner().invoke(app, ["api"])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert SECRET not in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        answer = gamma("serve", "--data-dir", str(folder), cwd=tmp_path)
+        assert answer.returncode == 1
+        assert f"{folder} cannot be used" in answer.stderr
+        assert "Traceback" not in answer.stderr
