@@ -46,6 +46,7 @@ _FORMATS = ", ".join(MEDIA_TYPES)
 
 _DETAILS = {
     ErrorCode.ORIGIN_REFUSED: "Without keys only this machine is served, under a name of its own.",
+    ErrorCode.TOO_MANY_CONNECTIONS: "1000 connections are in use.",
     ErrorCode.HEAD_TOO_LARGE: "The limit of a request's head is 65536 bytes.",
     ErrorCode.KEY_MISSING: "Send your key in the header `Authorization: Bearer …`.",
     ErrorCode.KEY_INVALID: "This key is not known.",

@@ -25,6 +25,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.KEY_INVALID: (403, "The key is not accepted"),
     ErrorCode.RATE_LIMITED: (429, "The rate limit is reached"),
     ErrorCode.HEAD_TOO_LARGE: (431, "The head of the request is too large"),
+    ErrorCode.TOO_MANY_CONNECTIONS: (503, "All connections are in use"),
     ErrorCode.MALFORMED_REQUEST: (400, "The request is malformed"),
     ErrorCode.FILE_MISSING: (400, "No file was sent"),
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
@@ -55,6 +56,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
 """HTTP status and title of each code."""
 
 _RETRY_AFTER = {  # s
+    ErrorCode.TOO_MANY_CONNECTIONS: 1,
     ErrorCode.DETECTION_UNFINISHED: 1,
     ErrorCode.REDIS_UNAVAILABLE: 5,
     ErrorCode.STORAGE_FULL: 60,

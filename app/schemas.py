@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     KEY_INVALID = "key_invalid"
     RATE_LIMITED = "rate_limited"
     HEAD_TOO_LARGE = "head_too_large"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     MALFORMED_REQUEST = "malformed_request"
     FILE_MISSING = "file_missing"
     FILE_EMPTY = "file_empty"

@@ -49,9 +49,11 @@ def run(settings: Settings) -> None:
     check_binding(settings)
     metrics.expose(settings)
     BoundedProtocol.patience = settings.request_timeout
+    BoundedProtocol.max_connections = settings.max_connections
     uvicorn.run(
         create_app(settings),
         http=BoundedProtocol,
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,

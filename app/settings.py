@@ -113,8 +113,15 @@ class Settings(BaseSettings):
     )
     request_timeout: float = Field(
         30.0,
-        description="wait for the head of a request, and for each further piece of its body, s",
+        description="longest time for the head of a request, s; bodies must come, and answers be "
+        "read, at 16 KiB/s or more, averaged over this time",
         gt=0,
+    )
+    max_connections: int = Field(
+        1000,
+        description="open connections to the API; beyond, idle ones are closed, and if there are "
+        "none new ones get 503",
+        ge=1,
     )
     max_upload: ByteSize = Field(
         ByteSize(50 * 2**20), description="largest picture file; takes units, e.g. `50MiB`", ge=1

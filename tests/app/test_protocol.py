@@ -44,7 +44,7 @@ def talk(api: Replica, request: bytes) -> tuple[int, dict[str, str], bytes]:
         try:
             connection.sendall(request)
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        except ConnectionResetError:  # it was closed while we were still sending
+        except ConnectionError:  # it was closed while we were still sending
             answer = b""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
