@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Lifespan
 
 from app import metrics, problems
 from app.admission import Gate
+from app.erasure import Erasure
 from app.jobs import JobQueue
 from app.middleware import Observed
 from app.openapi import Documented
@@ -45,7 +46,11 @@ def create_app(settings: Settings) -> ASGIApp:
         # over it, tens of milliseconds each, would keep requests waiting.
         gc.collect()
         gc.freeze()
-        async with service.events.running():
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(service.events.running())
+            if settings.erase_within:
+                erasure = Erasure(redis, settings.erase_within)
+                await stack.enter_async_context(erasure.running())
             yield
         redis.close()
 

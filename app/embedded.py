@@ -61,7 +61,8 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subproc
     """Run a private server as long as the context lasts.
 
     Args:
-        data_dir: keeps the append-only file; one server at a time may use it.
+        data_dir: keeps the append-only file; one server at a time may use it. Nobody but its
+            owner reads what is in it.
         maxmemory: bytes, beyond which writes are refused (nothing is evicted).
 
     Yields:
@@ -79,7 +80,8 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subproc
                 *("--unixsocketperm", "700", "--dir", str(data_dir), "--logfile", str(log)),
                 *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
                 *("--maxmemory", str(maxmemory), "--maxmemory-policy", "noeviction"),
-            ]
+            ],
+            umask=0o077,
         )
         try:
             url = f"unix://{socket}"
@@ -92,7 +94,9 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subproc
 @contextlib.contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in data_dir.glob("appendonlydir"):  # earlier versions let others read it
+            folder.chmod(0o700)
         lock = (data_dir / "serve.lock").open("w")
     except OSError as error:
         raise PrivateRedisError(f"{data_dir} cannot be used: {error.strerror}") from None

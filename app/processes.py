@@ -14,7 +14,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def start(
-    command: Sequence[str], environment: Mapping[str, str] | None = None
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, umask: int = -1
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own.
 
@@ -23,12 +23,14 @@ def start(
     Args:
         command: program and arguments.
         environment: added to this process's own.
+        umask: permissions that its files do not get; -1: as of this process.
     """
     return subprocess.Popen(  # noqa: S603 - commands are built here, never from requests
         command,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        umask=umask,
         preexec_fn=_die_with_parent,
     )
 

@@ -16,6 +16,7 @@ WORKERS_KEY = "gamma:workers"
 MODEL_KEY = "gamma:model"  # of the worker that was last heard of
 FIELDS = ("status", "record", "deadline")  # of a record's hash, as `read` takes them
 PROBE_KEY = "gamma:probe"  # written to see that something can be
+ERASURE_KEY = "gamma:erasure"  # there as long as the append-only file need not be rewritten
 RECORD_LIFETIMES = 2  # the record stays one retention longer than the picture, to say `expired`
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     retention: int = Field(
         86_400, description="life of picture, masks and scores after the upload, s", ge=1
     )
+    erase_within: int = Field(
+        3600,
+        description="time after which nothing that was deleted or has expired is in Redis's "
+        "append-only file, s; 0: Redis alone decides",
+        ge=0,
+    )
     cache: bool = Field(
         True, description="answer a picture that the caller sent before with the result it has"
     )

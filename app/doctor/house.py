@@ -150,6 +150,14 @@ def _file(info: dict[str, Any]) -> list[Finding]:
                 "its disk is full or read-only: make room; it tries again by itself",
             )
         ]
+    if info["aof_last_bgrewrite_status"] != "ok":
+        return [
+            wrong(
+                "redis",
+                f"{version} could not rewrite its append-only file: what was deleted stays in it",
+                "its disk needs room for the file twice; it tries again by itself",
+            )
+        ]
     return [ok("redis", f"{version}, append-only file on")]
 
 

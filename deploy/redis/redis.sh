@@ -5,6 +5,7 @@
 # server by standard input and the client by the environment: never as an argument, since every
 # user of the host sees those.
 set -eu
+umask 077 # pictures are in the files
 here=$(dirname "$0")
 secret=${GAMMA_REDIS_URL_FILE:-/run/secrets/gamma_redis_url}
 password=$(sed -nE 's|^redis://[^:@/]*:([0-9A-Za-z]+)@.*$|\1|p' "$secret")

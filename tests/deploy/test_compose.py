@@ -319,6 +319,13 @@ def redis(secret: Path, tmp_path: Path) -> Iterator[ComposedRedis]:
         running.process.wait()
 
 
+def test_nobody_else_reads_the_files_of_redis(redis: ComposedRedis, tmp_path: Path) -> None:
+    redis.wait()
+    files = list((tmp_path / "data").rglob("*"))
+    assert any(file.suffix == ".aof" for file in files)
+    assert not any(file.stat().st_mode & 0o077 for file in files)
+
+
 def test_redis_wants_the_password_keeps_its_data_and_evicts_nothing(
     redis: ComposedRedis, secret: Path
 ) -> None:
