@@ -1,9 +1,9 @@
 """Where the bytes of pictures and masks lie: in Redis, or in a bucket beside it.
 
 What stands for them in Redis, an entry, is kept under the key of the picture or mask and has its
-time there. In Redis itself it is the bytes; else it is the name of an object. So expiry, copies
-and what is written in one step with a record are Redis's affair either way: whatever it has no
-entry for is not there.
+time there. In Redis itself it is the bytes; else it is the name of an object and the key that
+decrypts it. So expiry, copies and what is written in one step with a record are Redis's affair
+either way: whatever it has no entry for is not there.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def blobs_of(settings: Settings, patience: float) -> Blobs:
     try:
         from app.bucket import BucketBlobs
     except ModuleNotFoundError as error:
-        if error.name not in ("aiohttp", "botocore", "fsspec", "s3fs"):
+        if error.name not in ("aiohttp", "botocore", "cryptography", "fsspec", "s3fs"):
             raise
         raise StorageSetupError from None
     return BucketBlobs(settings.store, patience)

@@ -66,7 +66,7 @@ def _set_up(blobs: BucketBlobs, settings: Settings) -> list[Finding]:
         found.append(
             wrong(
                 "bucket",
-                "it keeps old versions: a picture that is deleted stays",
+                "it keeps old versions: what is deleted stays, unreadable, and takes room",
                 "use a bucket on which versioning was never switched on",
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import httpx2
@@ -61,24 +62,57 @@ def test_life_of_a_detection(
     other = client.get(record["masks"]["manipulation"]["mask_url"]).content
     assert client.get(f"{path}/image").content == FIRST
     assert client.get(record["masks"]["ai"]["overlay_url"]).status_code == 200
-    assert bucket.contents() == sorted([FIRST, mask, other])
+    sealed = sorted(len(content) + 28 for content in (FIRST, mask, other))  # nonce and tag
+    assert sorted(map(len, bucket.contents())) == sealed
     assert all(key.startswith(f"gamma/{record['id']}/") for key in bucket.objects())
 
     url = running_url(serving[0].data_dir)
     assert url is not None
     with Redis.from_url(url) as redis:
         keys = [*redis.keys("gamma:image:*"), *redis.keys("gamma:mask:*")]
-        assert [redis.strlen(key) for key in keys] == [32] * 3  # names, no bytes
+        assert [redis.strlen(key) for key in keys] == [64] * 3  # names and keys, no bytes
 
     again = detect(client, FIRST)
     assert again["cached"]
-    assert bucket.contents() == sorted(2 * [FIRST, mask, other])
+    assert len(bucket.objects()) == 2 * 3
     assert client.delete(path).status_code == 204
     assert_problem(client.get(f"{path}/image"), 404, "not_found")
     assert client.get(f"/v1/detections/{again['id']}/image").content == FIRST
     assert client.get(again["masks"]["ai"]["mask_url"]).content == mask
     assert client.delete(f"/v1/detections/{again['id']}").status_code == 204
     assert bucket.objects() == []
+
+
+def test_the_bucket_alone_tells_nothing(client: httpx2.Client, bucket: Bucket) -> None:
+    canary = secrets.token_bytes(64)
+    picture = encode(photo(64, 64, 14), comment=canary)
+    record = detect(client, picture)
+    mask = client.get(record["masks"]["ai"]["mask_url"]).content
+    for content in bucket.contents():
+        for start in range(0, 64, 16):
+            assert canary[start : start + 16] not in content
+        assert b"PNG" not in content[:4]
+        assert mask[-64:-16] not in content
+    assert client.delete(f"/v1/detections/{record['id']}").status_code == 204
+
+
+def test_what_somebody_changed_in_the_bucket_is_not_served(
+    serving: tuple[Serve, Bucket], client: httpx2.Client, bucket: Bucket
+) -> None:
+    record = detect(client, encode(photo(64, 64, 15)))
+    first, second, third = bucket.objects()
+
+    def content(key: str) -> bytes:
+        return bucket.s3.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+
+    changed = {first: content(second), second: content(second)[:-1], third: b""}
+    for key, body in changed.items():
+        bucket.s3.put_object(Bucket=bucket.name, Key=key, Body=body)
+    path = f"/v1/detections/{record['id']}"
+    for below in ("/image", "/masks/ai.png", "/masks/manipulation.png"):
+        assert client.get(path + below).status_code in (404, 410)
+    assert serving[0].log.count("object_damaged") == 3
+    assert client.delete(path).status_code == 204
 
 
 def test_a_repeated_request_leaves_one_picture(client: httpx2.Client, bucket: Bucket) -> None:

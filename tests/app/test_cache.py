@@ -161,4 +161,4 @@ def test_a_result_that_is_deleted_meanwhile_is_computed_anew(
     assert (second.status, second.cached) == ("queued", False)
     assert second.id in standin.queued()
     assert store.get_image(second.id) == picture
-    assert bucket.contents() == ([picture] if url else [])
+    assert len(bucket.objects()) == (1 if url else 0)
