@@ -23,7 +23,10 @@ from app.store import Store, connect
 from app.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 
-_ROUTERS = [module.router for module in (submissions, detections, pictures, system, page)]
+_ROUTERS = [
+    *(module.router for module in (submissions, detections, pictures, system, page)),
+    system.probes,
+]
 
 
 def create_app(settings: Settings) -> ASGIApp:

@@ -30,6 +30,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.FILE_MISSING: (400, "No file was sent"),
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
     ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload has too many bytes"),
+    ErrorCode.TOO_MANY_UPLOADS: (503, "Too many uploads arrive at the same time"),
     ErrorCode.TOO_MANY_PIXELS: (413, "The picture has too many pixels"),
     ErrorCode.TOO_ELONGATED: (422, "The picture is too long for its width"),
     ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
@@ -57,6 +58,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
 
 _RETRY_AFTER = {  # s
     ErrorCode.TOO_MANY_CONNECTIONS: 1,
+    ErrorCode.TOO_MANY_UPLOADS: 5,
     ErrorCode.DETECTION_UNFINISHED: 1,
     ErrorCode.REDIS_UNAVAILABLE: 5,
     ErrorCode.STORAGE_FULL: 60,

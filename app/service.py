@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,12 +36,10 @@ from app.schemas import (
 from app.settings import Settings
 from app.store import Store
 from app.together import Together
+from app.uploads import SMALL, Rooms
 from app.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
-
-_SMALL = 1_000_000  # bytes; larger pictures would keep those beside them waiting
-_LARGE_AT_ONCE = 4  # requests that hold more than that in memory; the files of others lie on disk
 
 
 @dataclass(frozen=True)
@@ -86,13 +83,10 @@ class Service:
         """
         return Directory(self.settings)
 
-    def room(self, size: int) -> contextlib.AbstractAsyncContextManager[None]:
-        """Held while so many bytes are in memory: there is room for some large requests only."""
-        return self._large if size > _SMALL else contextlib.nullcontext()
-
     @cached_property
-    def _large(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(_LARGE_AT_ONCE)
+    def rooms(self) -> Rooms:
+        """Where the bytes of uploads are held."""
+        return Rooms(self.settings)
 
     async def apply(self, order: Order) -> Detection:
         """As `submit`, for a request: small pictures that come at the same time go together.
@@ -100,7 +94,7 @@ class Service:
         Raises:
             ServiceError: it is refused.
         """
-        if len(order.picture) > _SMALL:
+        if len(order.picture) > SMALL:
             return await run_in_threadpool(self.submit, order)
         (result,) = await self._small_orders([order])
         if isinstance(result, ServiceError):

@@ -135,6 +135,12 @@ class Settings(BaseSettings):
     max_batch_upload: ByteSize = Field(
         ByteSize(200 * 2**20), description="largest batch upload, all its files together", ge=1
     )
+    upload_space: ByteSize = Field(
+        ByteSize(512 * 2**20),
+        description="bytes of uploads above 1 MiB that lie in the temporary folder while they "
+        "arrive, all together",
+        ge=1,
+    )
     max_pixels: int = Field(64_000_000, description="largest picture, width × height", ge=1)
     default_view: Literal["center", "tiled"] = Field(
         "tiled", description="view of an upload that names none"

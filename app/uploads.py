@@ -1,31 +1,132 @@
-"""Reading a multipart upload without ever holding more of it than the limit."""
+"""Reading a multipart upload without ever holding more of it than there is room for."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import Request
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.types import Message
+from fastapi.concurrency import run_in_threadpool
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.blobs import StorageUnavailableError
 from app.problems import ServiceError
+from app.room import Room
 from app.schemas import ErrorCode
+from app.settings import Settings
+
+SMALL = 2**20
+"""Bytes up to which a request is kept in memory while it arrives."""
 
 _FORM_OVERHEAD = 64 * 1024  # bytes: boundaries and the small fields
 _FILE_OVERHEAD = 2 * 1024  # bytes a file: part headers, and its own small field
 _MAX_FIELDS = 16  # beside one for each file
+_LONGEST_NAME = 100  # characters of an unknown field's name that are repeated
+_MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
+_LARGE = 96 * 2**20  # bytes of large pictures on their way from the disk to Redis
+
+
+class Rooms:
+    """Where the bytes of uploads are held: as they arrive, and when they are handed on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.memory = Room(_MEMORY, patience=0)
+        self.disk = Room(int(settings.upload_space), patience=5)
+        self.large = Room(_LARGE, patience=60)
+
+
+class _Spool(Protocol):
+    """Keeps the bytes of the files of a form, one after the other."""
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def read(self, start: int, size: int) -> bytes: ...
+
+
+class _Memory:
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self._data += data
+
+    async def read(self, start: int, size: int) -> bytes:
+        return bytes(memoryview(self._data)[start : start + size])
+
+
+class _Disk:
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    async def write(self, data: bytes) -> None:
+        with _outage():
+            await run_in_threadpool(self._write, data)
+
+    async def read(self, start: int, size: int) -> bytes:
+        with _outage():
+            return await run_in_threadpool(os.pread, self._file.fileno(), size, start)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[_Disk]:
+    with contextlib.ExitStack() as stack:
+        with _outage():
+            file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        yield _Disk(file)
+
+
+@contextlib.contextmanager
+def _outage() -> Iterator[None]:
+    """A disk that takes or gives no more is an outage."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailableError(f"temporary folder: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file, to be read while its form is open.
+
+    Attributes:
+        size: bytes.
+    """
+
+    size: int
+    large: bool
+    _spool: _Spool
+    _start: int
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            ServiceError: `upload_too_large`.
+            StorageUnavailableError: they cannot be read.
+        """
+        if self.size > max_bytes:
+            raise ServiceError(
+                ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for a file."
+            )
+        return await self._spool.read(self._start, self.size)
 
 
 @dataclass(frozen=True)
 class Form:
-    """The uploaded files, which live as long as the form is open, and the text fields."""
+    """The uploaded files, which can be read as long as the form is open, and the text fields."""
 
-    files: list[UploadFile]
+    files: list[Upload]
     fields: dict[str, list[str]]
 
     def field(self, name: str) -> str | None:
@@ -36,91 +137,232 @@ class Form:
         """
         values = self.fields.get(name, [])
         if len(values) > 1:
-            raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"`{name}` is given more than once.")
+            raise _malformed(f"`{name}` is given more than once.")
         return values[0] if values else None
+
+
+@dataclass(frozen=True)
+class FormRules:
+    """What a form may hold.
+
+    Attributes:
+        part: name of the file parts; at least one is there.
+        fields: names of the text fields.
+        max_files: most file parts.
+        max_bytes: largest sum of all files.
+    """
+
+    part: str
+    fields: Collection[str]
+    max_files: int
+    max_bytes: int
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of the longest body."""
+        return self.max_bytes + self.max_overhead
+
+    @property
+    def max_overhead(self) -> int:
+        """Bytes of all that is no file."""
+        return _FORM_OVERHEAD + self.max_files * _FILE_OVERHEAD
+
+    @property
+    def max_fields(self) -> int:
+        """Most text fields."""
+        return _MAX_FIELDS + self.max_files
 
 
 @contextlib.asynccontextmanager
 async def open_form(
-    request: Request, part: str, *, max_files: int, max_bytes: int
+    request: Request, rules: FormRules, rooms: Rooms, caller: str
 ) -> AsyncIterator[Form]:
-    """Read the file parts of one name and the text fields of a multipart body.
+    """Read a multipart body.
 
-    The announced length is checked before the body is read, the true one while it is. Files of
-    more than a megabyte lie on disk.
+    The announced length is checked, and room asked for, before the body is read; where none is
+    announced, both are done while it is. Small bodies are kept in memory, others on disk.
 
     Args:
         request: its body must not have been read.
-        part: name of the file parts; at least one is there.
-        max_files: most files of any name.
-        max_bytes: largest sum of all files.
+        rules: what the form may hold.
+        rooms: where its bytes are held.
+        caller: on whose account the room is.
 
     Raises:
-        ServiceError: `upload_too_large`, `file_missing`, `malformed_request`.
+        ServiceError: `upload_too_large`, `too_many_uploads`, `file_missing`, `malformed_request`.
+        StorageUnavailableError: the disk takes no more.
     """
-    _check_type(request, part)
+    boundary = _boundary(request, rules.part)
     too_large = ServiceError(
-        ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for an upload."
+        ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {rules.max_bytes} bytes for an upload."
     )
-    most = max_bytes + _FORM_OVERHEAD + max_files * _FILE_OVERHEAD
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > most:
+    length = request.headers.get("content-length", "")
+    announced = int(length) if length.isdecimal() else None
+    if announced is not None and announced > rules.max_body:
         raise too_large
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > most:
-            # The parser closes its temporary files on its own error only.
-            raise MultiPartException(too_large.detail)
-        return message
-
-    body = Request(request.scope, limited)
-    try:
-        form = await body.form(max_files=max_files, max_fields=_MAX_FIELDS + max_files)
-    except HTTPException as error:
-        if received > most:
-            raise too_large from None
-        raise ServiceError(ErrorCode.MALFORMED_REQUEST, error.detail) from None
-    try:
-        files = [file for file in form.getlist(part) if isinstance(file, UploadFile)]
-        if not files:
-            raise ServiceError(ErrorCode.FILE_MISSING, f"The form has no file part named `{part}`.")
-        fields: dict[str, list[str]] = {}
-        for name, value in form.multi_items():
-            if isinstance(value, str):
-                fields.setdefault(name, []).append(value)
-            elif name != part:  # left out in silence, it would be taken for accepted
-                raise ServiceError(
-                    ErrorCode.MALFORMED_REQUEST, f"File parts must be named `{part}`, all of them."
-                )
-        yield Form(files, fields)
-    finally:
-        await form.close()
+    small = announced is not None and announced <= SMALL and rooms.memory.has(caller, announced)
+    async with contextlib.AsyncExitStack() as stack:
+        spool: _Spool
+        if small:
+            claim = await stack.enter_async_context(rooms.memory.claim(caller, announced or 0))
+            spool = _Memory()
+        else:
+            claim = await stack.enter_async_context(rooms.disk.claim(caller, announced or 0))
+            spool = stack.enter_context(_disk())
+        reader = _FormReader(boundary, rules)
+        received = 0
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > rules.max_body:
+                raise too_large
+            await claim.grow(received)
+            data = reader.feed(chunk)
+            if data:
+                await spool.write(data)
+        yield reader.form(spool, large=not small)
 
 
-def _check_type(request: Request, part: str) -> None:
+def _boundary(request: Request, part: str) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise ServiceError(
             ErrorCode.FILE_MISSING,
             f"Send the picture as the part `{part}` of a multipart/form-data body.",
         )
-    # The parser would take any codec of Python's for the fields.
     if options.get(b"charset", b"utf-8").lower() != b"utf-8":
-        raise ServiceError(ErrorCode.MALFORMED_REQUEST, "The fields of a form must be UTF-8.")
+        raise _malformed("The fields of a form must be UTF-8.")
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise _malformed("The content type of the form names no boundary.")
+    return boundary
 
 
-async def read_file(file: UploadFile, max_bytes: int) -> bytes:
-    """The bytes of an uploaded file.
+class _FormReader:
+    """Takes a multipart body apart as it comes (RFC 7578)."""
 
-    Raises:
-        ServiceError: `upload_too_large`.
-    """
-    if (file.size or 0) > max_bytes:
-        raise ServiceError(
-            ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {max_bytes} bytes for a file."
-        )
-    return await file.read()
+    def __init__(self, boundary: bytes, rules: FormRules) -> None:
+        self._rules = rules
+        self._names = (rules.part, *rules.fields)
+        self._fields: dict[str, list[str]] = {}
+        self._ranges: list[tuple[int, int]] = []  # of the files: start and size
+        self._pieces: list[bytes] = []  # of files, not handed on yet
+        self._kept = 0  # bytes of all files so far
+        self._text = 0  # bytes of all text fields so far
+        self._ended = False
+        self._begin_part()
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": self._header_field,
+                    "on_header_value": self._header_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_head,
+                    "on_part_data": self._data,
+                    "on_part_end": self._end_part,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise _malformed(f"{error}.") from None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Read on.
+
+        Returns:
+            Bytes of files that it holds.
+
+        Raises:
+            ServiceError: `malformed_request`.
+        """
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _malformed(f"This is no multipart body: {error}.") from None
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+    def form(self, spool: _Spool, *, large: bool) -> Form:
+        """What the body, now complete, held.
+
+        Args:
+            spool: has the bytes that `feed` returned.
+            large: they are not in memory.
+
+        Raises:
+            ServiceError: `malformed_request`, `file_missing`.
+        """
+        if not self._ended:
+            raise _malformed("The form ends before its last boundary.")
+        if not self._ranges:
+            raise ServiceError(
+                ErrorCode.FILE_MISSING, f"The form has no file part named `{self._rules.part}`."
+            )
+        return Form([Upload(size, large, spool, at) for at, size in self._ranges], self._fields)
+
+    def _begin_part(self) -> None:
+        self._name = ""
+        self._header = self._value = self._disposition = b""
+        self._content = bytearray()
+        self._start = self._kept
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header = self._value = b""
+
+    def _end_head(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        rules, self._name = self._rules, _text(options.get(b"name", b""))
+        if not self._name:
+            raise _malformed("A part of the form has no name.")
+        if self._name not in self._names:
+            raise _malformed(
+                f"`{self._name[:_LONGEST_NAME]}` is no field of this form; "
+                f"it has {', '.join(self._names)}."
+            )
+        if self._name == rules.part:
+            if len(self._ranges) == rules.max_files:
+                raise _malformed(f"The form may have {rules.max_files} parts `{rules.part}`.")
+        elif b"filename" in options:
+            raise _malformed(f"`{self._name}` is text; files are parts named `{rules.part}`.")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == self._rules.part:
+            self._pieces.append(data[start:end])
+            self._kept += end - start
+            return
+        self._text += end - start
+        if self._text > self._rules.max_overhead:
+            raise _malformed(f"The limit of all text fields is {self._rules.max_overhead} bytes.")
+        self._content += data[start:end]
+
+    def _end_part(self) -> None:
+        if self._name == self._rules.part:
+            self._ranges.append((self._start, self._kept - self._start))
+            return
+        if sum(map(len, self._fields.values())) == self._rules.max_fields:
+            raise _malformed(f"The form may have {self._rules.max_fields} text fields.")
+        self._fields.setdefault(self._name, []).append(_text(bytes(self._content)))
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise _malformed("The fields of a form must be UTF-8.") from None
+
+
+def _malformed(detail: str) -> ServiceError:
+    return ServiceError(ErrorCode.MALFORMED_REQUEST, detail)

@@ -11,10 +11,11 @@ from app.callers import TheCaller
 from app.problems import ServiceError
 from app.records import CURSOR_PATTERN
 from app.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
+from app.routes.strict import StrictRoute
 from app.schemas import Detection, DetectionList, ErrorCode
 from app.service import Service, service_of
 
-router = APIRouter(prefix="/v1/detections", tags=["detections"])
+router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
 _MAX_LISTED = 100
 _PROBLEMS = problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND)

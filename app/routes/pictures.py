@@ -23,10 +23,13 @@ from app.overlays import DEFAULT_OPACITY, Colormap
 from app.pictures import MEDIA_TYPES, display, upright
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, Answers, DetectionId, problems
+from app.routes.strict import StrictRoute
 from app.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
 from app.service import Service, service_of
 
-router = APIRouter(prefix="/v1/detections/{detection_id}", tags=["pictures"])
+router = APIRouter(
+    prefix="/v1/detections/{detection_id}", tags=["pictures"], route_class=StrictRoute
+)
 
 # Each holds the pixels of one picture; of a large one some formats take 16 bytes a pixel.
 _DECODERS, _LARGE_DECODERS = CapacityLimiter(2), CapacityLimiter(1)

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from app import examples
 from app.admission import admit, take
@@ -18,6 +17,7 @@ from app.openapi import headers
 from app.pictures import MEDIA_TYPES
 from app.problems import OUTAGES, ServiceError, document, of_outage
 from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
+from app.routes.strict import StrictRoute
 from app.schemas import (
     BatchEntry,
     BatchResults,
@@ -28,17 +28,17 @@ from app.schemas import (
     detection_path,
 )
 from app.service import Order, Service, no_such_detection, service_of
-from app.uploads import Form, open_form, read_file
+from app.uploads import Form, FormRules, Upload, open_form
 from app.waiting import preferred_wait
 
-router = APIRouter(prefix="/v1/detections", tags=["detections"])
+router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
 MAX_FILES = 64
 """Most files in a batch."""
 
 _MAX_REF_ID = 200  # characters
 _MAX_KEY = 255  # characters
-_GROUP_BYTES = 32 * 2**20  # of a batch's files are held in memory, and sent to Redis, together
+_GROUP_BYTES = 16 * 2**20  # of a batch's files are held in memory, and sent to Redis, together
 _BEFORE_ADMISSION = (401, 403)
 _RETRY_AFTER = "1"  # s; when a detection that was just queued may be asked for
 
@@ -51,6 +51,7 @@ _FIELDS: dict[str, Any] = {
         "examples": ["https://hooks.example.com/gamma"],
     },
 }
+_NAMES = ("ref_id", *_FIELDS)
 _REF_ID = {
     "type": "string",
     "minLength": 1,
@@ -85,6 +86,7 @@ _REQUEST_PROBLEMS = (
     ErrorCode.MALFORMED_REQUEST,
     ErrorCode.FILE_MISSING,
     ErrorCode.UPLOAD_TOO_LARGE,
+    ErrorCode.TOO_MANY_UPLOADS,
     ErrorCode.RATE_LIMITED,
     ErrorCode.QUEUE_FULL,
     ErrorCode.QUEUE_SLOW,
@@ -162,14 +164,15 @@ async def create(request: Request, caller: TheCaller) -> Response:
     await admit(request, caller)
     service = service_of(request)
     most = int(service.settings.max_upload)
-    async with open_form(request, "file", max_files=1, max_bytes=most) as form:
+    rules = FormRules("file", _NAMES, max_files=1, max_bytes=most)
+    async with open_form(request, rules, service.rooms, caller.name) as form:
         options = _options(request, form, service)
         (file,) = form.files
         ref_id = _ref_id(form.field("ref_id"))
-        async with service.room(file.size or 0):
+        async with service.rooms.large.claim(caller.name, file.size if file.large else 0):
             order = Order(
                 owner=caller.name,
-                picture=await read_file(file, most),
+                picture=await file.read(most),
                 view=options.view,
                 ref_id=ref_id,
                 idempotency_key=options.idempotency_key,
@@ -234,7 +237,8 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
     await admit(request, caller)
     service = service_of(request)
     most = int(service.settings.max_batch_upload)
-    async with open_form(request, "files", max_files=MAX_FILES, max_bytes=most) as form:
+    rules = FormRules("files", _NAMES, max_files=MAX_FILES, max_bytes=most)
+    async with open_form(request, rules, service.rooms, caller.name) as form:
         options = _options(request, form, service)
         ref_ids = _ref_ids(form)
         admitted, refusal = 1, None
@@ -242,7 +246,9 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
             admission = await take(request, caller, len(form.files) - admitted)
             admitted, refusal = admitted + admission.taken, admission.refusal
         batch = _Batch(service, len(form.files))
-        async with service.room(sum(file.size or 0 for file in form.files)):
+        size = sum(file.size for file in form.files if file.large)
+        at_once = _GROUP_BYTES + int(service.settings.max_upload)
+        async with service.rooms.large.claim(caller.name, min(size, at_once)):
             for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
                 if refusal is not None and place >= admitted:
                     batch.results[place] = refusal
@@ -324,11 +330,11 @@ class _Batch:
         self.results = [no_such_detection()] * self.files
 
     async def add(
-        self, place: int, file: UploadFile, owner: str, options: _Options, ref_id: str | None
+        self, place: int, file: Upload, owner: str, options: _Options, ref_id: str | None
     ) -> None:
         """Take a file; send the group if it is large enough."""
         try:
-            picture = await read_file(file, int(self.service.settings.max_upload))
+            picture = await file.read(int(self.service.settings.max_upload))
         except ServiceError as error:
             self.results[place] = error
             return

@@ -8,10 +8,12 @@ from app import examples
 from app.callers import identify
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, answer, problems
+from app.routes.strict import StrictRoute
 from app.schemas import ErrorCode, ModelFacts, ServiceStatus, WorkerInfo
 from app.service import Service, service_of
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["system"], route_class=StrictRoute)
+probes = APIRouter(tags=["system"])  # they may add to the path what they like
 
 UNTRAINED_NOTICE = (
     "This model is untrained: its weights are random and its scores mean nothing. "
@@ -26,7 +28,7 @@ UNMEASURED_NOTICE = "Scores are no proof, and how good they are was not measured
     dependencies=[Depends(identify)],
     responses={
         200: answer("The model card in short", model=examples.MODEL),
-        **problems(*OF_V1, ErrorCode.NO_WORKER),
+        **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NO_WORKER),
     },
 )
 def model(request: Request) -> ModelFacts:
@@ -45,7 +47,7 @@ def model(request: Request) -> ModelFacts:
     )
 
 
-@router.get(
+@probes.get(
     "/livez",
     response_model_exclude_none=True,
     responses={200: answer("It does", alive=examples.ALIVE)},
@@ -55,7 +57,7 @@ async def livez() -> ServiceStatus:
     return ServiceStatus()
 
 
-@router.get(
+@probes.get(
     "/readyz",
     responses={
         200: answer("It would", ready=examples.READY),

@@ -85,7 +85,8 @@ def test_sixty_four_files_and_no_more(alice: httpx2.Client) -> None:
 
 def test_a_batch_without_files(alice: httpx2.Client) -> None:
     answer = alice.post("/v1/detections/batch", files={"file": new_picture()})
-    assert_problem(answer, 400, "file_missing")
+    assert "`file`" in assert_problem(answer, 400, "malformed_request")["detail"]
+    assert_problem(alice.post("/v1/detections/batch"), 400, "file_missing")
 
 
 def test_too_many_bytes_in_all(alice: httpx2.Client, standin: StandIn) -> None:

@@ -229,7 +229,9 @@ def test_no_body_and_wrong_bodies(client: httpx2.Client) -> None:
     assert_problem(client.post("/v1/detections"), 400, "file_missing")
     assert_problem(client.post("/v1/detections", json={"file": "x"}), 400, "file_missing")
     other = client.post("/v1/detections", files={"picture": b"x"})
-    assert_problem(other, 400, "file_missing")
+    assert "`picture`" in assert_problem(other, 400, "malformed_request")["detail"]
+    empty = client.post("/v1/detections", files={"ref_id": (None, "x")})
+    assert_problem(empty, 400, "file_missing")
     header = {"Content-Type": "multipart/form-data"}
     unbounded = client.post("/v1/detections", content=b"x", headers=header)
     assert_problem(unbounded, 400, "malformed_request")

@@ -1,0 +1,116 @@
+"""Room for bytes of uploads, shared by the callers that need some at the same time.
+
+How much one caller may hold follows from what is left: no more than it leaves free for others (a
+dynamic threshold; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998). One alone has
+half of the room, two a third each, and whoever comes next always finds some. Who holds nothing
+else may take whatever is free, so that the largest upload fits too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from app.problems import ServiceError
+from app.schemas import ErrorCode
+
+_MOST_WAITING = 64  # what has come of their bodies lies in memory
+
+
+class Room:
+    """Counts the bytes that are held in one place; of one event loop.
+
+    Args:
+        size: bytes, all callers together.
+        patience: seconds that are waited for more of them.
+    """
+
+    def __init__(self, size: int, patience: float) -> None:
+        self.size = size
+        self._patience = patience
+        self._free = size
+        self._held: Counter[str] = Counter()
+        self._waiting = 0
+        self._freed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def claim(self, caller: str, size: int = 0) -> AsyncIterator[Claim]:
+        """Hold bytes for a caller as long as the context lasts.
+
+        Raises:
+            ServiceError: `too_many_uploads`.
+        """
+        claim = Claim(self, caller)
+        try:
+            await claim.grow(size)
+            yield claim
+        finally:
+            claim.give_back()
+
+    def has(self, caller: str, more: int, own: int = 0) -> bool:
+        """Whether a caller may have so many bytes now, for a claim that has some of its own."""
+        held, left = self._held[caller], self._free - more
+        return left >= 0 and (held == own or held + more <= left)
+
+    async def take(self, caller: str, more: int, own: int = 0) -> None:
+        """Count bytes as the caller's, as soon as that is possible; see `has`.
+
+        Raises:
+            ServiceError: `too_many_uploads`.
+        """
+        if not self.has(caller, more, own):
+            await self._wait(caller, more, own)
+        self._free -= more
+        self._held[caller] += more
+
+    def give(self, caller: str, bytes_: int) -> None:
+        """Count them as free again."""
+        self._free += bytes_
+        self._held[caller] -= bytes_
+        if not self._held[caller]:
+            del self._held[caller]
+        self._freed.set()
+        self._freed = asyncio.Event()
+
+    async def _wait(self, caller: str, more: int, own: int) -> None:
+        refusal = ServiceError(
+            ErrorCode.TOO_MANY_UPLOADS, f"There is no room for {more} bytes more at present."
+        )
+        if self._waiting >= _MOST_WAITING:
+            raise refusal
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._patience):
+                while not self.has(caller, more, own):
+                    await self._freed.wait()
+        except TimeoutError:
+            raise refusal from None
+        finally:
+            self._waiting -= 1
+
+
+class Claim:
+    """What one upload holds of a room."""
+
+    def __init__(self, room: Room, caller: str) -> None:
+        self._room = room
+        self._caller = caller
+        self._size = 0
+
+    async def grow(self, size: int) -> None:
+        """Hold so many bytes in all; never more than the whole room.
+
+        Raises:
+            ServiceError: `too_many_uploads`.
+        """
+        more = min(size, self._room.size) - self._size
+        if more > 0:
+            await self._room.take(self._caller, more, self._size)
+            self._size += more
+
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        self._room.give(self._caller, self._size)
+        self._size = 0

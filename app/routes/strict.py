@@ -1,0 +1,51 @@
+"""Routes that refuse what they do not know, rather than answer something that was not asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, get_args, get_origin
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from app.problems import ServiceError
+from app.schemas import ErrorCode
+
+_LONGEST_NAME = 100  # characters of an unknown parameter's name that are repeated
+
+
+class StrictRoute(APIRoute):
+    """Refuses query parameters by name: unknown ones, and those with one value given twice."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As FastAPI's, behind the check."""
+        handle = super().get_route_handler()
+        repeatable = {
+            parameter.alias: _is_list(parameter.field_info.annotation)
+            for parameter in self.dependant.query_params
+        }
+
+        async def strict(request: Request) -> Response:
+            if request.scope["query_string"]:
+                _check(request, repeatable)
+            return await handle(request)
+
+        return strict
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
+
+
+def _check(request: Request, repeatable: dict[str, bool]) -> None:
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    for name, times in given.items():
+        if name not in repeatable:
+            known = ", ".join(repeatable) or "none"
+            detail = f"`{name[:_LONGEST_NAME]}` is no parameter of this call; it has {known}."
+        elif times > 1 and not repeatable[name]:
+            detail = f"`{name}` is given more than once."
+        else:
+            continue
+        raise ServiceError(ErrorCode.MALFORMED_REQUEST, detail)
