@@ -2,51 +2,65 @@
 #
 #   docker build --target api .       HTTP API and page, and delivery of webhooks; holds no torch
 #   docker build --target worker .    model worker for CPUs
-#   docker build --target worker --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+#   docker build --target worker --build-arg TORCH=cuda .
 #                                     model worker for NVIDIA GPUs
 #
-# Every version comes from constraints.txt; --build-arg REVISION="$(git rev-parse HEAD)" labels
-# the image with its source.
+# Packages are installed by the hashes in deploy/requirements. Two things have hashes that have to
+# be looked up where they come from; docs/deployment.md says how:
+#
+#   --build-arg BASE=python:3.11.15-slim-trixie@sha256:…    the image that all starts from
+#   --build-arg TORCH_CPU_SHA256=…                          torch for CPUs
+#
+# --build-arg REVISION="$(git rev-parse HEAD)" labels the image with its source.
 
-FROM python:3.11.15-slim-trixie AS base
+ARG BASE=python:3.11.15-slim-trixie
+FROM ${BASE} AS base
 
 
 # The requirements are installed before the code is copied, so that a change of the code does not
 # download them again. pip stays outside the virtual environment: /opt/gamma is all that goes on.
 FROM base AS requirements
 WORKDIR /src
-COPY pyproject.toml constraints.txt deploy/requirements.py ./
-RUN python requirements.py s3 > api.txt && python requirements.py s3 worker > worker.txt
+COPY deploy/requirements ./
 RUN python -m venv --without-pip /opt/gamma
 
 
 FROM base AS wheel
 WORKDIR /src
+COPY deploy/requirements/build.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --root-user-action=ignore --require-hashes -r build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app ./app
 COPY model ./model
 COPY pictures ./pictures
 COPY training ./training
 COPY worker ./worker
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip wheel --no-deps --wheel-dir /wheels .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 
 FROM requirements AS build-api
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/gamma/bin/python install -c constraints.txt -r api.txt
+    pip --python /opt/gamma/bin/python install --require-hashes -r api.txt
 COPY --from=wheel /wheels /wheels
 RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
     && pip --python /opt/gamma/bin/python check
 
 
 FROM requirements AS build-worker
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# Only torch itself is taken from that index; what it needs comes from PyPI like all the rest.
+ARG TORCH=cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/gamma/bin/python install --no-deps --index-url "$TORCH_INDEX" \
-        -c constraints.txt torch \
-    && pip --python /opt/gamma/bin/python install -c constraints.txt -r worker.txt
+    pip --python /opt/gamma/bin/python install --require-hashes -r "worker-$TORCH.txt"
+# PyPI has torch for NVIDIA GPUs, which is among the requirements then. That for CPUs, a tenth as
+# large, comes from the index of its makers, which names a hash too; yours is asked for first.
+ARG TORCH_CPU_SHA256
+RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ "$TORCH" = cpu ]; then \
+        grep -o "^torch==[0-9.]*" worker-cuda.txt \
+            | sed "s/$/${TORCH_CPU_SHA256:+ --hash=sha256:$TORCH_CPU_SHA256}/" > torch.txt \
+        && pip --python /opt/gamma/bin/python install --no-deps \
+            --index-url https://download.pytorch.org/whl/cpu -r torch.txt; \
+    fi
 COPY --from=wheel /wheels /wheels
 RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
     && pip --python /opt/gamma/bin/python check

@@ -63,13 +63,17 @@ class Stage:
 def stages() -> dict[str, Stage]:
     """The stages of the Dockerfile."""
     found: dict[str, Stage] = {}
+    defaults: dict[str, str] = {}  # of the arguments that come before the first stage
     with (ROOT / "Dockerfile").open("rb") as file:
         lines = DockerfileParser(fileobj=file).structure
     for line in lines:
         keyword, arguments = line["instruction"], re.sub(r"\s+", " ", line["value"])
         if keyword == "FROM":
             parent, _, name = arguments.split()
+            parent = re.sub(r"\$\{(\w+)\}", lambda match: defaults[match.group(1)], parent)
             stage = found[name] = Stage(name, parent)
+        elif keyword == "ARG" and not found:
+            argument, _, defaults[argument] = arguments.partition("=")
         elif keyword != "COMMENT":
             stage.instructions.append((keyword, arguments))
     return found

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,13 @@ from tests.conftest import Serve, free_port
 from tests.deploy.files import PINNED, ROOT, VERSION, Stage, lineage, stages
 
 TARGETS = ("api", "worker")
+LOCKS = ROOT / "deploy/requirements"
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(
+        r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+    )
+}
 WORKER_ONLY = {"torch", "transformers", "safetensors", "scipy"}
 
 
@@ -97,7 +105,7 @@ def test_an_image_holds_no_means_of_building(target: str) -> None:
     )
 
 
-def test_installed_versions_are_those_of_the_constraints() -> None:
+def test_packages_are_installed_by_hash() -> None:
     installs = [
         command
         for stage in stages().values()
@@ -105,41 +113,78 @@ def test_installed_versions_are_those_of_the_constraints() -> None:
         for command in re.split(r"&&|;", line)
         if re.search(r"\bpip\b.*\binstall\b", command)
     ]
-    assert len(installs) == 5
+    assert len(installs) == 6
     for command in installs:
-        assert "-c constraints.txt" in command or "--no-deps /wheels/" in command, command
+        assert (
+            re.search(r"--require-hashes -r \S+\.txt", command)
+            or "--no-deps /wheels/" in command
+            or command.rstrip().endswith("-r torch.txt")
+        ), command
+    (wheel,) = [line for line in stages()["wheel"].all("RUN") if "pip wheel" in line]
+    assert "--no-build-isolation" in wheel  # else pip would fetch the builder by itself
 
 
-def test_the_constraint_of_torch_fits_every_build_of_it() -> None:
-    pins = re.findall(r"^torch==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert len(pins) == 1
-    assert "+" not in pins[0]  # 2.1.0 takes 2.1.0+cpu and 2.1.0+cu130 alike
+@pytest.mark.parametrize("digest", ["", "0" * 64])
+def test_torch_for_cpus_is_installed_by_the_hash_that_is_given(digest: str, tmp_path: Path) -> None:
+    (command,) = [line for line in stages()["build-worker"].all("RUN") if "torch.txt" in line]
+    script = re.sub(r"^--mount=\S+ ", "", command)
+    shutil.copy(LOCKS / "worker-cuda.txt", tmp_path)
+    (tmp_path / "pip").write_text("#!/bin/sh\ntouch pip-was-called\n")
+    (tmp_path / "pip").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH": "cuda"}
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=environment, check=True)
+    assert not (tmp_path / "pip-was-called").exists()
+    environment |= {"TORCH": "cpu", "TORCH_CPU_SHA256": digest}
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "pip-was-called").exists()
+    expected = f"torch=={PINS['torch']}" + (f" --hash=sha256:{digest}" if digest else "")
+    assert (tmp_path / "torch.txt").read_text() == f"{expected}\n"
 
 
-def test_the_api_image_has_no_part_of_the_worker_s(tmp_path: Path) -> None:
+def locked(name: str) -> dict[str, str]:
+    """Version of each package in a file of requirements, all of which have hashes."""
+    text = (LOCKS / f"{name}.txt").read_text()
+    blocks = re.findall(
+        r"^([\w.-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.M
+    )
+    assert len(blocks) == len(re.findall(r"^\w", text, re.M))
+    return {canonicalize_name(package): version for package, version, _ in blocks}
+
+
+def is_cuda(package: str) -> bool:
+    return re.match(r"nvidia-|cuda-|triton$", package) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("api", "api"), ("worker-cpu", "worker"), ("worker-cuda", "worker")]
+)
+def test_what_is_locked_is_what_is_needed_and_tested(name: str, target: str) -> None:
+    """If not: sh deploy/requirements/lock.sh."""
+    versions = locked(name)
+    ours = {package for package in versions if not is_cuda(package)}
+    absent = {"torch"} if name == "worker-cpu" else set()
+    assert ours == installed(target) - absent
+    assert {package: versions[package] for package in ours} == {p: PINS[p] for p in ours}
+    assert any(map(is_cuda, versions)) == (name == "worker-cuda")
+
+
+def test_the_api_image_has_no_part_of_the_worker_s() -> None:
     needed = needed_by("api")
     assert not {"worker", "build-worker"} & set(needed)
     assert "-r api.txt" in str(needed["build-api"].all("RUN"))
     assert "worker" not in str(needed["build-api"].all("RUN"))
-    assert {"fastapi", "rq"} <= installed(tmp_path, "api")
-    assert not WORKER_ONLY & installed(tmp_path, "api")
-    assert installed(tmp_path, "worker") >= installed(tmp_path, "api") | WORKER_ONLY
+    assert {"fastapi", "rq"} <= set(locked("api"))
+    assert not WORKER_ONLY & set(locked("api"))
+    assert set(locked("worker-cuda")) >= set(locked("api")) | WORKER_ONLY
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_all_that_is_installed_is_pinned(target: str, tmp_path: Path) -> None:
-    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert installed(tmp_path, target) <= {canonicalize_name(name) for name in pins}
-
-
-def installed(folder: Path, target: str) -> set[str]:
+def installed(target: str) -> set[str]:
     """Every distribution in an image but ours, as the packages installed here name each other."""
-    (command,) = [line for line in stages()["requirements"].all("RUN") if "> api.txt" in line]
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copy(ROOT / "deploy/requirements.py", folder)
-    subprocess.run(["sh", "-ec", command], cwd=folder, check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ("s3",) if target == "api" else ("s3", "worker")
+    lines = [line for extra in extras for line in project["optional-dependencies"][extra]]
     found: set[tuple[str, str]] = set()
-    new = {Requirement(line) for line in (folder / f"{target}.txt").read_text().splitlines()}
+    new = {Requirement(line) for line in (*project["dependencies"], *lines)}
     while new:
         pairs = {(r.name, extra) for r in new for extra in ("", *r.extras)} - found
         found |= pairs
@@ -163,7 +208,8 @@ def test_what_is_copied_exists_and_is_let_through() -> None:
                 continue
             for name in line.split()[:-1]:
                 assert (ROOT / name).exists(), name
-                assert f"!{name}" in let_through, name
+                folders = map(str, Path(name).parents)
+                assert any(f"!{path}" in let_through for path in (name, *folders)), name
 
 
 def test_the_build_context_is_an_allowlist() -> None:
