@@ -11,10 +11,11 @@ from pydantic import ByteSize
 
 from app.api import documented
 from app.schemas import Detection
-from app.settings import Settings
+from app.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from app.webhooks.signing import SigningSecrets
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"event": "detection.finished"}'
 
@@ -29,6 +30,14 @@ def test_settings_table() -> None:
         rows.append(f"| `GAMMA_{name.upper()}` | {shown} | {field.description} |")
     table = re.findall(r"^\| `GAMMA_.*$", README, re.MULTILINE)
     assert table == rows
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/privacy.md"])
+def test_a_page_names_settings_that_there_are(page: str) -> None:
+    named = set(re.findall(r"GAMMA_[A-Z_]+", (ROOT / page).read_text()))
+    known = {f"GAMMA_{name.upper()}" for name in Settings.model_fields}
+    assert named
+    assert named <= known | {CONFIG_VARIABLE, SECRETS_VARIABLE}
 
 
 def test_first_two_commands_are_single_lines() -> None:
