@@ -12,37 +12,76 @@ from fastapi import Request
 from redis import Redis
 
 from app.callers import Caller
-from app.directory import Directory
-from app.jobs import Backlog, ask_backlog, queue_key, read_backlog
-from app.limits import Quota, RateLimit, rate_key
+from app.directory import Directory, Terms
+from app.jobs import Backlog, ask_detections, queue_key, read_detections
+from app.limits import Quota, rate_key
 from app.problems import ServiceError
+from app.records import index_key, waiting_key
 from app.schemas import ErrorCode
+from app.scripts import HELD
 from app.settings import Settings
 from app.together import Together
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
 _LONGEST_RETRY = 300  # s
+_RECORD_BYTES = 4096  # of memory, about, whatever the picture
 
-# KEYS: queue, caller's bucket; ARGV: pictures, limit of the queue, then of the rate limit (count 0:
-# there is none) count and spacing (µs). Takes as many pictures as both limits allow. Returns their
-# number, how many jobs wait, and of the bucket how many pictures are left and µs until it is full.
-_TAKE = """
-local waiting = redis.call('LLEN', KEYS[1])
-local taken = math.max(0, math.min(tonumber(ARGV[1]), tonumber(ARGV[2]) - waiting))
-local count, spacing = tonumber(ARGV[3]), tonumber(ARGV[4])
-if count == 0 then return {taken, waiting, 0, 0} end
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local full = math.max(now, tonumber(redis.call('GET', KEYS[2]) or '') or 0)
-local left = math.max(0, math.floor((now + count * spacing - full) / spacing))
-taken = math.min(taken, left)
-if taken > 0 then
-  full = full + taken * spacing
-  redis.call('SET', KEYS[2], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+# KEYS: queue, what waits of the caller, its rate limit's bucket, its index
+# ARGV: caller, pictures, now (s), longest wait (s), limit of that wait (s), limit of the queue, of
+#   the rate limit (count 0: there is none) count and spacing (µs), weight (0: nobody else is to be
+#   protected), the caller's limits of waiting detections and of bytes (0: none), bytes of memory
+#   that are free ('': any number), bytes of memory of each of its records, '1': pictures lie there
+#   too
+# Takes as many pictures as all limits allow. Returns their number, why not more, how many jobs
+# wait, how many of the caller's, for how long (s), bytes that are kept for it, and of the bucket
+# how many pictures are left and µs until it is full.
+# A share is as much as stays free, times the weight: whoever fills the queue or the storage leaves
+# room for another, as large as its own part, and so does the next.
+_TAKE = (
+    HELD
+    + f"""
+local caller, asked, now, ttl, age_limit, limit, count, spacing = unpack(ARGV, 1, 8)
+local weight, most_waiting, most_bytes, free, each, inside = unpack(ARGV, 9, 14)
+local taken, reason = tonumber(asked), ''
+local function allow(most, otherwise)
+  if most < taken then taken, reason = most, otherwise end
 end
-return {taken, waiting, left - taken, full - now}
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ttl)
+local waiting, own = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+local age = first[2] and now - first[2] or 0
+local bytes = held(caller)
+weight, most_waiting, most_bytes = tonumber(weight), tonumber(most_waiting), tonumber(most_bytes)
+allow(limit - waiting, '{ErrorCode.QUEUE_FULL}')
+if age > tonumber(age_limit) then allow(0, '{ErrorCode.QUEUE_SLOW}') end
+if weight > 0 then
+  allow(math.ceil((weight * (limit - waiting) - own) / (1 + weight)),
+    '{ErrorCode.QUEUE_SHARE_FULL}')
+  local memory = redis.call('ZCARD', KEYS[4]) * each
+  if inside == '1' then memory = memory + bytes end
+  if free ~= '' and memory > weight * free then allow(0, '{ErrorCode.STORAGE_SHARE_FULL}') end
+end
+if most_waiting > 0 then allow(most_waiting - own, '{ErrorCode.QUEUE_SHARE_FULL}') end
+if most_bytes > 0 and bytes >= most_bytes then allow(0, '{ErrorCode.STORAGE_SHARE_FULL}') end
+local left, full_in = 0, 0
+if tonumber(count) > 0 then
+  local time = redis.call('TIME')
+  local moment = time[1] * 1000000 + time[2]
+  local full = math.max(moment, tonumber(redis.call('GET', KEYS[3]) or '') or 0)
+  left = math.max(0, math.floor((moment + count * spacing - full) / spacing))
+  allow(left, '{ErrorCode.RATE_LIMITED}')
+  if taken > 0 then
+    full = full + taken * spacing
+    left = left - taken
+    redis.call('SET', KEYS[3], string.format('%.0f', full), 'PX',
+      math.ceil((full - moment) / 1000))
+  end
+  full_in = full - moment
+end
+return {{math.max(0, taken), reason, waiting, own, math.floor(age), bytes, left, full_in}}
 """
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +106,8 @@ class _Pressure:
     backlog: Backlog
     memory: float
     """used share of Redis's memory; 0 if it has no limit"""
+    free: int | None
+    """bytes of memory that uploads may still fill; None: it has no limit"""
 
 
 class Gate:
@@ -76,7 +117,7 @@ class Gate:
         self._settings = settings
         self._directory = directory
         self._redis = redis
-        self._pressure = _Pressure(Backlog(0, 0.0), 0.0)
+        self._pressure = _Pressure(Backlog(0, 0.0), 0.0, None)
         self._next_look = 0.0
         self.ask = Together(self.admit_all)
 
@@ -96,53 +137,74 @@ class Gate:
         pressure = self._look()
         if self._overload(pressure) is not None:
             return [Admission(0, self._overload(pressure), {}) for _ in asked]
-        callers = self._directory.now
-        limits = [callers.terms_of(caller).rate_limit for caller, _ in asked]
+        callers, now = self._directory.now, time.time()
+        granted = [callers.terms_of(caller) for caller, _ in asked]
         with self._redis.pipeline(transaction=False) as pipeline:
-            for (caller, pictures), limit in zip(asked, limits, strict=True):
-                keys = [queue_key(self._settings.queue), rate_key(caller, limit)]
-                rate = (limit.count, limit.spacing) if limit else (0, 0)
-                pipeline.eval(_TAKE, len(keys), *keys, pictures, self._settings.queue_limit, *rate)
-            replies = cast(list[list[int]], pipeline.execute())
+            for (caller, pictures), terms in zip(asked, granted, strict=True):
+                limit = terms.rate_limit
+                keys = [
+                    queue_key(self._settings.queue),
+                    waiting_key(caller),
+                    rate_key(caller, limit),
+                    index_key(caller),
+                ]
+                arguments: list[str | int | float] = [
+                    caller,
+                    pictures,
+                    now,
+                    self._settings.queue_ttl,
+                    self._settings.queue_age_limit,
+                    self._settings.queue_limit,
+                    limit.count if limit else 0,
+                    limit.spacing if limit else 0,
+                    0 if callers.alone else terms.weight,
+                    terms.queue_limit or 0,
+                    int(terms.storage_limit or 0),
+                    "" if pressure.free is None else pressure.free,
+                    _RECORD_BYTES,
+                    int(self._settings.store is None),
+                ]
+                pipeline.eval(_TAKE, len(keys), *keys, *arguments)
+            replies = pipeline.execute()
         return [
-            self._admission(pictures, limit, reply, pressure)
-            for (_, pictures), limit, reply in zip(asked, limits, replies, strict=True)
+            self._admission(terms, reply, pressure)
+            for terms, reply in zip(granted, replies, strict=True)
         ]
 
-    def _admission(
-        self, pictures: int, limit: RateLimit | None, reply: list[int], pressure: _Pressure
-    ) -> Admission:
+    def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
         """Read what `_TAKE` answered."""
-        refusal = None
-        taken, waiting, left, full_in = reply
-        quota = Quota(limit, left, full_in) if limit else None
-        if taken < pictures:
-            if quota is not None and quota.left == 0:
-                refusal = _rate_limited(quota)
-            else:
-                refusal = _queue_full(Backlog(waiting, pressure.backlog.oldest_age))
-        return Admission(taken, refusal, quota.headers() if quota else {})
+        taken, reason, waiting, own, age, held, left, full_in = reply
+        quota = Quota(terms.rate_limit, left, full_in) if terms.rate_limit else None
+        headers = quota.headers() if quota else {}
+        if not reason:
+            return Admission(taken, None, headers)
+        code = ErrorCode(reason.decode())
+        if code is ErrorCode.RATE_LIMITED and quota is not None:
+            refusal = _rate_limited(quota)
+        elif code is ErrorCode.QUEUE_SHARE_FULL:
+            refusal = _queue_share_full(own, age)
+        elif code is ErrorCode.QUEUE_SLOW:
+            refusal = _queue_slow(own, age, self._settings.queue_age_limit)
+        elif code is ErrorCode.STORAGE_SHARE_FULL:
+            refusal = _storage_share_full(held)
+        else:
+            refusal = _queue_full(Backlog(waiting, pressure.backlog.oldest_age))
+        return Admission(taken, refusal, headers)
 
     def _look(self) -> _Pressure:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_INTERVAL  # set first: the other threads need not wait
             with self._redis.pipeline(transaction=False) as pipeline:
-                ask_backlog(pipeline, self._settings.queue)
+                ask_detections(pipeline, self._settings)
                 pipeline.info("memory")
                 backlog, memory = pipeline.execute()
-            self._pressure = _Pressure(read_backlog(backlog), _used_share(memory))
+            used, most = int(memory["used_memory"]), int(memory.get("maxmemory", 0))
+            free = max(0, int(most * self._settings.storage_limit) - used) if most else None
+            self._pressure = _Pressure(read_detections(backlog), used / most if most else 0.0, free)
         return self._pressure
 
     def _overload(self, pressure: _Pressure) -> ServiceError | None:
-        limit = self._settings.queue_age_limit
-        age = pressure.backlog.oldest_age
-        if age > limit:
-            return ServiceError(
-                ErrorCode.QUEUE_SLOW,
-                f"The oldest of {pressure.backlog.depth} detections has waited for {age:.0f} s.",
-                retry_after=_clamped(max(age - limit, age * _DRAINED)),
-            )
         if pressure.memory > self._settings.storage_limit:
             return ServiceError(
                 ErrorCode.STORAGE_FULL,
@@ -151,9 +213,28 @@ class Gate:
         return None
 
 
-def _used_share(memory: dict[str, Any]) -> float:
-    limit = int(memory.get("maxmemory", 0))
-    return int(memory["used_memory"]) / limit if limit else 0.0
+def _queue_slow(own: int, age: int, limit: int) -> ServiceError:
+    return ServiceError(
+        ErrorCode.QUEUE_SLOW,
+        f"The oldest of your {own} waiting detections has waited for {age} s.",
+        retry_after=_clamped(max(age - limit, age * _DRAINED)),
+    )
+
+
+def _queue_share_full(own: int, age: int) -> ServiceError:
+    return ServiceError(
+        ErrorCode.QUEUE_SHARE_FULL,
+        f"{own} of your detections wait, which is your share of the queue.",
+        retry_after=_clamped(age * _DRAINED),
+    )
+
+
+def _storage_share_full(held: int) -> ServiceError:
+    return ServiceError(
+        ErrorCode.STORAGE_SHARE_FULL,
+        f"{held / 2**20:.0f} MiB are kept for you, and the records: that is your share. Delete "
+        "detections, or wait until some expire.",
+    )
 
 
 def _queue_full(backlog: Backlog) -> ServiceError:
@@ -194,7 +275,8 @@ async def admit(request: Request, caller: Caller) -> None:
     """Take one picture, as the routes that take uploads do before they read the body.
 
     Raises:
-        ServiceError: `rate_limited`, `queue_full`, `queue_slow`, `storage_full`.
+        ServiceError: `rate_limited`, `queue_full`, `queue_slow`, `storage_full`, or that the
+            caller's own share is full.
     """
     admission = await take(request, caller)
     if admission.refusal is not None:

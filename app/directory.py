@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from app.keys import ANONYMOUS, Key, Keys, is_caller_name
 from app.settings import RateLimitSetting, SecretsSetting, Settings
@@ -44,11 +52,17 @@ class Terms(_Strict):
     """What a caller is granted.
 
     Attributes:
+        weight: its share of queue and storage, beside the others'.
         rate_limit: most pictures it may upload; None: any number.
+        queue_limit: most of its detections that may wait; None: as its share allows.
+        storage_limit: most bytes of pictures and masks that are kept for it; None: likewise.
         webhook_secrets: what signs its webhooks; None: it has none.
     """
 
+    weight: float = Field(1.0, ge=0.01, le=100)
     rate_limit: RateLimitSetting | None = None
+    queue_limit: int | None = Field(None, ge=1)
+    storage_limit: ByteSize | None = Field(None, ge=1)
     webhook_secrets: SecretsSetting | None = None
 
 
@@ -77,6 +91,11 @@ class Callers:
 
     keys: Keys | None
     terms: Mapping[str, Terms]
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody is to be protected from another."""
+        return len(self.terms) == 1
 
     def terms_of(self, name: str) -> Terms:
         """A caller's terms; nothing is granted to one that is there no longer."""

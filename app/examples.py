@@ -75,9 +75,14 @@ _DETAILS = {
     ),
     ErrorCode.WEBHOOK_REFUSED: "Plain http is not allowed; use https.",
     ErrorCode.QUEUE_TIMEOUT: "No worker took it in time.",
+    ErrorCode.QUEUE_SHARE_FULL: "5000 of your detections wait, which is your share of the queue.",
     ErrorCode.QUEUE_FULL: "10000 detections wait already, the oldest for 412 s.",
-    ErrorCode.QUEUE_SLOW: "The oldest of 8112 detections has waited for 1834 s.",
+    ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited for 1834 s.",
     ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at present.",
+    ErrorCode.STORAGE_SHARE_FULL: (
+        "912 MiB are kept for you, and the records: that is your share. Delete detections, or wait "
+        "until some expire."
+    ),
     ErrorCode.STORAGE_FULL: "91% of the memory of Redis is in use.",
     ErrorCode.STORAGE_UNAVAILABLE: "Pictures can be neither stored nor read at present.",
     ErrorCode.NO_WORKER: "No warm worker has been heard of lately.",

@@ -13,6 +13,7 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from app.records import WAITING_KEY
 from app.schemas import JOB_FUNCTION
 from app.settings import Settings
 
@@ -78,13 +79,22 @@ class JobQueue:
         pipeline.delete(Job.key_for(detection_id))
 
 
+# KEYS: queue, what waits; ARGV: now (s), longest wait (s). Returns how many jobs wait, and when the
+# one came that has waited longest. What has waited too long is expired, and waits no longer.
+_DETECTIONS = """
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1] - ARGV[2])
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+return {redis.call('LLEN', KEYS[1]), first[2] or false}
+"""
+
+
 class Backlog(NamedTuple):
     """What waits in a queue."""
 
     depth: int
     """Number of jobs."""
     oldest_age: float
-    """Seconds that the job at the head has waited; 0 with an empty queue."""
+    """Seconds that the oldest of them has waited; 0 with an empty queue."""
 
 
 def queue_key(queue: str) -> str:
@@ -92,8 +102,20 @@ def queue_key(queue: str) -> str:
     return f"{Queue.redis_queue_namespace_prefix}{queue}"
 
 
+def ask_detections(pipeline: Pipeline, settings: Settings) -> None:
+    """Add the question for the detections that wait to `pipeline`."""
+    keys = queue_key(settings.queue), WAITING_KEY
+    pipeline.eval(_DETECTIONS, len(keys), *keys, time.time(), settings.queue_ttl)
+
+
+def read_detections(reply: list[Any]) -> Backlog:
+    """The backlog in the reply to `ask_detections`."""
+    depth, since = reply
+    return Backlog(depth, 0.0 if since is None else max(0.0, time.time() - float(since)))
+
+
 def ask_backlog(pipeline: Pipeline, queue: str) -> None:
-    """Add the question for the backlog of the RQ queue of that name to `pipeline`."""
+    """Add the question for the backlog of an RQ queue, first in, first out, to `pipeline`."""
     pipeline.eval(_BACKLOG, 1, queue_key(queue), Job.key_for(""))
 
 

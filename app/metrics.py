@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 from starlette.routing import BaseRoute
 
-from app.jobs import Backlog, ask_backlog, read_backlog
+from app.jobs import Backlog, ask_backlog, ask_detections, read_backlog, read_detections
 from app.schemas import ErrorCode
 from app.settings import Settings
 from app.store import connect, count_workers
@@ -93,7 +93,7 @@ class _House(Collector):
         started = time.perf_counter()
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
-                ask_backlog(pipeline, settings.queue)
+                ask_detections(pipeline, settings)
                 ask_backlog(pipeline, webhooks.queue_name(settings))
                 count_workers(pipeline)
                 pipeline.info()
@@ -111,14 +111,14 @@ class _House(Collector):
             "Memory above which uploads are refused; 0: there is no limit",
             info["maxmemory"] * settings.storage_limit,
         )
-        yield from _queue("gamma_queue", read_backlog(detections))
+        yield from _queue("gamma_queue", read_detections(detections))
         yield from _queue("gamma_webhook_queue", read_backlog(deliveries))
         yield _gauge("gamma_workers", "Live, warm workers", workers)
 
 
 def _queue(prefix: str, backlog: Backlog) -> Iterator[Metric]:
     yield _gauge(f"{prefix}_depth", "Jobs that wait in the queue", backlog.depth)
-    yield _gauge(f"{prefix}_oldest_age_seconds", "Wait of the job at the head", backlog.oldest_age)
+    yield _gauge(f"{prefix}_oldest_age_seconds", "Wait of the oldest job", backlog.oldest_age)
 
 
 def _redis(info: Mapping[str, Any]) -> Iterator[Metric]:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from app.schemas import Detection, DetectionError, ErrorCode, Head, ModelInfo, Status
+from app.schemas import Detection, DetectionError, ErrorCode, ModelInfo, Status
 
 WORKERS_KEY = "gamma:workers"
 MODEL_KEY = "gamma:model"  # of the worker that was last heard of
 FIELDS = ("status", "record", "deadline")  # of a record's hash, as `read` takes them
+WAITING_KEY = "gamma:waiting"  # sorted set of all that wait, as `waiting_key`
 PROBE_KEY = "gamma:probe"  # written to see that something can be
 ERASURE_KEY = "gamma:erasure"  # there as long as the append-only file need not be rewritten
 RECORD_LIFETIMES = 2  # the record stays one retention longer than the picture, to say `expired`
@@ -43,14 +44,39 @@ def key(detection_id: str) -> str:
     return f"gamma:detection:{detection_id}"
 
 
-def image_key(detection_id: str) -> str:
-    """The upload as it came."""
-    return f"gamma:image:{detection_id}"
+def upload_key(detection_id: str) -> str:
+    """An upload that is not accepted yet."""
+    return f"gamma:upload:{detection_id}"
 
 
-def mask_key(detection_id: str, head: Head) -> str:
-    """A probability map, PNG."""
-    return f"gamma:mask:{detection_id}:{head}"
+def image_key(owner: str, name: str) -> str:
+    """An upload as it came; its name is its SHA-256, or the detection if it is not shared."""
+    return f"gamma:image:{owner}:{name}"
+
+
+def masks_key(owner: str, name: str) -> str:
+    """Hash: probability maps (PNG) by head; named by what made them, or by the detection."""
+    return f"gamma:masks:{owner}:{name}"
+
+
+def holding_key(holding: bytes) -> str:
+    """Key of the bytes that a detection holds, see `app.scripts`."""
+    return holding.partition(b" ")[2].decode()
+
+
+def waiting_key(owner: str) -> str:
+    """Sorted set of an owner's detections that wait for a worker, by the time they came (s)."""
+    return f"gamma:waiting:{owner}"
+
+
+def holdings_key(owner: str) -> str:
+    """Sorted set of what an owner's detections hold, by its end (ms since epoch)."""
+    return f"gamma:holdings:{owner}"
+
+
+def held_bytes_key(owner: str) -> str:
+    """The number of bytes of all that."""
+    return f"gamma:held-bytes:{owner}"
 
 
 def worker_key(name: str) -> str:

@@ -3,6 +3,10 @@
 Keys that a script cannot know beforehand (the caller's idempotency entry, the cache entry) are
 kept in the record's hash under their full names, so that key names are made in
 `app.records` only.
+
+A detection *holds* the bytes of its picture and of its masks. Detections of one owner may hold the
+same bytes, which are counted once and stay as long as one of them does. A holding is written
+`<bytes> <key>`.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from redis.client import Pipeline
+
+from app import records
 
 # The commands in ARGV, each preceded by its number of words, from `at` on.
 _RUN = """
@@ -21,77 +27,195 @@ while at <= #ARGV do
 end
 """
 
-# KEYS: record, picture, index, cache entry, idempotency entry (either '': none), model, then for
-#   bytes to be copied: source, target…
-# ARGV: owner, record, deadline (s), tombstone (ms since epoch), index member, oldest index member,
-#   fingerprint, '1': look in the cache, expiry (ms since epoch), commands that queue it…
-# Returns {what happened, …}; but for `accepted` nothing is left of what came. Sent again because an
-# answer was lost, it changes nothing.
-ACCEPT = (
-    """
-local record, picture, index, cache, idempotency = unpack(KEYS)
-if redis.call('EXISTS', record) == 1 then return {'accepted'} end
-if idempotency ~= '' then
-    local first = redis.call('HMGET', idempotency, 'fingerprint', 'record')
-    if first[2] and redis.call('EXISTS', first[2]) == 1 then
-        redis.call('DEL', picture)
-        if first[1] ~= ARGV[7] then return {'mismatch'} end
-        return {'repeated', unpack(redis.call('HMGET', first[2], 'status', 'record', 'deadline'))}
+_HOLDINGS = f"""
+local function masks_key(owner, name)
+    return '{records.masks_key("", "")[:-1]}' .. owner .. ':' .. name
+end
+local function waiting_key(owner) return '{records.waiting_key("")}' .. owner end
+local function holdings_key(owner) return '{records.holdings_key("")}' .. owner end
+local function held_bytes_key(owner) return '{records.held_bytes_key("")}' .. owner end
+local function holders_key(key) return key .. ':holders' end
+local function parsed(holding)
+    local size, key = string.match(holding, '^(%d+) (.+)$')
+    return tonumber(size), key
+end
+local function now_ms()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function live_until(key, moment)
+    if redis.call('PEXPIRETIME', key) < tonumber(moment) then
+        redis.call('PEXPIREAT', key, moment)
     end
 end
-if ARGV[8] == '1' then
-    local model, source = redis.call('GET', KEYS[6]), redis.call('GET', cache)
-    if model and source then
-        local known = redis.call('HMGET', source, 'status', 'record', 'model')
-        if known[1] == 'succeeded' and known[3] == model then
-            redis.call('DEL', picture)
-            return {'known', known[2]}
+"""
+
+# A detection holds bytes, which are there, until a moment (ms since epoch).
+_HOLD = """
+local function hold(owner, id, holding, moment)
+    local size, key = parsed(holding)
+    redis.call('ZADD', holders_key(key), moment, id)
+    live_until(holders_key(key), moment)
+    if not redis.call('ZSCORE', holdings_key(owner), holding) then
+        redis.call('INCRBY', held_bytes_key(owner), size)
+    end
+    redis.call('ZADD', holdings_key(owner), 'GT', moment, holding)
+    live_until(holdings_key(owner), moment)
+    live_until(held_bytes_key(owner), moment)
+    live_until(key, moment)
+end
+"""
+
+# A detection holds them no longer: they go, or stay as long as others hold them.
+_RELEASE = """
+local function release(owner, id, holding)
+    local size, key = parsed(holding)
+    local holders = holders_key(key)
+    redis.call('ZREM', holders, id)
+    redis.call('ZREMRANGEBYSCORE', holders, '-inf', now_ms())
+    local last = redis.call('ZRANGE', holders, -1, -1, 'WITHSCORES')
+    if last[2] then
+        redis.call('PEXPIREAT', key, last[2])
+        redis.call('ZADD', holdings_key(owner), last[2], holding)
+    else
+        redis.call('DEL', key, holders)
+        if redis.call('ZREM', holdings_key(owner), holding) == 1 then
+            redis.call('DECRBY', held_bytes_key(owner), size)
         end
     end
 end
-for i = 7, #KEYS, 2 do
-    if redis.call('EXISTS', KEYS[i]) == 0 then return {'gone'} end
+"""
+
+# What an owner holds: number of bytes, once what has expired is left out.
+HELD = (
+    _HOLDINGS
+    + """
+local function held(owner)
+    local expired = redis.call('ZRANGEBYSCORE', holdings_key(owner), '-inf', now_ms(), 'LIMIT', 0,
+        1000)
+    for _, holding in ipairs(expired) do
+        redis.call('DECRBY', held_bytes_key(owner), (parsed(holding)))
+        redis.call('ZREM', holdings_key(owner), holding)
+    end
+    return tonumber(redis.call('GET', held_bytes_key(owner)) or '0')
 end
-for i = 7, #KEYS, 2 do
-    redis.call('COPY', KEYS[i], KEYS[i + 1])
-    redis.call('PEXPIREAT', KEYS[i + 1], ARGV[9])
+"""
+)
+
+# KEYS: record, upload ('': none), index, cache entry, idempotency entry (either '': none), model,
+#   waiting, picture, masks, a record whose picture and masks serve ('': none)
+# ARGV: id, owner, record, deadline (s), tombstone (ms since epoch), index member, oldest index
+#   member, fingerprint, '1': look in the cache, expiry (ms since epoch), bytes of the picture,
+#   '1': what serves is copied, not shared, moment (s), commands that queue it…
+# Returns {what happened, …}; but for `accepted` nothing is left of what came. Sent again because an
+# answer was lost, it changes nothing.
+ACCEPT = (
+    _HOLDINGS
+    + _HOLD
+    + """
+local record, upload, index, cache, idempotency = unpack(KEYS, 1, 5)
+local model, waiting, picture, masks, source = unpack(KEYS, 6, 10)
+local id, owner, expiry = ARGV[1], ARGV[2], ARGV[10]
+local function leave(...)
+    if upload ~= '' then redis.call('DEL', upload) end
+    return {...}
 end
-redis.call('HSET', record, 'status', 'queued', 'owner', ARGV[1], 'record', ARGV[2],
-    'deadline', ARGV[3], 'member', ARGV[5], 'cache', cache, 'idempotency', idempotency)
-redis.call('PEXPIREAT', record, ARGV[4])
-redis.call('ZADD', index, 0, ARGV[5])
-redis.call('ZREMRANGEBYLEX', index, '-', '(' .. ARGV[6])
-if redis.call('PEXPIRETIME', index) < tonumber(ARGV[4]) then
-    redis.call('PEXPIREAT', index, ARGV[4])
-end
+if redis.call('EXISTS', record) == 1 then return leave('accepted') end
 if idempotency ~= '' then
-    redis.call('HSET', idempotency, 'fingerprint', ARGV[7], 'record', record)
-    redis.call('PEXPIREAT', idempotency, ARGV[4])
+    local first = redis.call('HMGET', idempotency, 'fingerprint', 'record')
+    if first[2] and redis.call('EXISTS', first[2]) == 1 then
+        if first[1] ~= ARGV[8] then return leave('mismatch') end
+        return leave('repeated',
+            unpack(redis.call('HMGET', first[2], 'status', 'record', 'deadline')))
+    end
 end
-local at = 10
+if ARGV[9] == '1' then
+    local current, known_key = redis.call('GET', model), redis.call('GET', cache)
+    if current and known_key then
+        local known = redis.call('HMGET', known_key, 'status', 'record', 'model')
+        if known[1] == 'succeeded' and known[3] == current then return leave('known', known[2]) end
+    end
+end
+local holdings = {image = ARGV[11] .. ' ' .. picture}
+if source ~= '' then
+    local known = redis.call('HMGET', source, 'image', 'masks')
+    local copies = {image = picture, masks = masks}
+    for number, name in ipairs({'image', 'masks'}) do
+        if not known[number] then return leave('gone') end
+        local size, key = parsed(known[number])
+        if redis.call('EXISTS', key) == 0 then return leave('gone') end
+        if ARGV[12] == '1' then
+            redis.call('COPY', key, copies[name])
+            key = copies[name]
+        end
+        holdings[name] = size .. ' ' .. key
+    end
+elseif redis.call('EXISTS', picture) == 1 then
+    redis.call('DEL', upload)
+elseif redis.call('EXISTS', upload) == 1 then
+    redis.call('RENAME', upload, picture)
+end
+redis.call('HSET', record, 'status', 'queued', 'owner', owner, 'record', ARGV[3],
+    'deadline', ARGV[4], 'member', ARGV[6], 'cache', cache, 'idempotency', idempotency)
+redis.call('PEXPIREAT', record, ARGV[5])
+for name, holding in pairs(holdings) do
+    redis.call('HSET', record, name, holding)
+    hold(owner, id, holding, expiry)
+end
+redis.call('ZADD', index, 0, ARGV[6])
+redis.call('ZREMRANGEBYLEX', index, '-', '(' .. ARGV[7])
+live_until(index, ARGV[5])
+if idempotency ~= '' then
+    redis.call('HSET', idempotency, 'fingerprint', ARGV[8], 'record', record)
+    redis.call('PEXPIREAT', idempotency, ARGV[5])
+end
+if source == '' then
+    for _, key in ipairs({waiting, waiting_key(owner)}) do
+        redis.call('ZADD', key, ARGV[13], id)
+        live_until(key, ARGV[5])
+    end
+end
+local at = 14
 """
     + _RUN
     + "return {'accepted'}"
 )
 
-# KEYS: record; ARGV: now (s). Returns the record, or nothing if there is no work to do.
-START = """
-local found = redis.call('HMGET', KEYS[1], 'status', 'record', 'deadline')
+# KEYS: record, waiting
+# ARGV: now (s), id
+# Returns the record, or nothing if there is no work to do.
+START = (
+    _HOLDINGS
+    + """
+local found = redis.call('HMGET', KEYS[1], 'status', 'record', 'deadline', 'owner')
 if found[1] ~= 'queued' and found[1] ~= 'processing' then return false end
 if found[1] == 'queued' and tonumber(found[3]) <= tonumber(ARGV[1]) then return false end
 redis.call('HSET', KEYS[1], 'status', 'processing')
+redis.call('ZREM', KEYS[2], ARGV[2])
+redis.call('ZREM', waiting_key(found[4]), ARGV[2])
 return found[2]
 """
+)
 
-# KEYS: record, masks…
-# ARGV: status, record, model, id, channel, expiry (ms since epoch), now as RQ writes it, masks…
+# KEYS: record
+# ARGV: status, record, model, id, channel, expiry (ms since epoch), now as RQ writes it, name of
+#   the masks, their bytes; of each mask its head and entry…
 # A result may serve the same picture again: the cache entry then names its record. A webhook's job
 # waits on RQ's schedule (`app.webhooks.queue`): now it is due, if it is still there.
-FINISH = """
-local found = redis.call('HMGET', KEYS[1], 'status', 'cache', 'webhook')
+FINISH = (
+    _HOLDINGS
+    + _HOLD
+    + """
+local found = redis.call('HMGET', KEYS[1], 'status', 'cache', 'webhook', 'owner')
 if found[1] ~= 'queued' and found[1] ~= 'processing' then return 0 end
 redis.call('HSET', KEYS[1], 'status', ARGV[1], 'record', ARGV[2], 'model', ARGV[3])
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 6], 'PXAT', ARGV[6]) end
+if #ARGV > 9 then
+    local key = masks_key(found[4], ARGV[8])
+    local holding = ARGV[9] .. ' ' .. key
+    redis.call('HSET', key, unpack(ARGV, 10))
+    redis.call('HSET', KEYS[1], 'masks', holding)
+    hold(found[4], ARGV[4], holding, ARGV[6])
+end
 if ARGV[1] == 'succeeded' and found[2] and found[2] ~= '' then
     redis.call('SET', found[2], KEYS[1], 'PXAT', ARGV[6])
 end
@@ -105,15 +229,25 @@ end
 redis.call('PUBLISH', ARGV[5], ARGV[4] .. ' ' .. ARGV[1] .. ' ' .. ARGV[2])
 return 1
 """
+)
 
-# KEYS: index, record, and all bytes; ARGV: owner, id, channel, commands that take it off the queue…
+# KEYS: index, record, waiting
+# ARGV: owner, id, channel, commands that take it off the queue…
 # Returns 1, or 0 if this owner has no such detection.
 DELETE = (
-    """
-local found = redis.call('HMGET', KEYS[2], 'owner', 'status', 'member', 'cache', 'idempotency')
+    _HOLDINGS
+    + _RELEASE
+    + """
+local found = redis.call('HMGET', KEYS[2], 'owner', 'status', 'member', 'cache', 'idempotency',
+    'image', 'masks')
 if found[1] ~= ARGV[1] then return 0 end
-redis.call('DEL', unpack(KEYS, 2))
+redis.call('DEL', KEYS[2])
+for _, holding in ipairs({found[6], found[7]}) do
+    if holding then release(ARGV[1], ARGV[2], holding) end
+end
 redis.call('ZREM', KEYS[1], found[3])
+redis.call('ZREM', KEYS[3], ARGV[2])
+redis.call('ZREM', waiting_key(ARGV[1]), ARGV[2])
 if found[4] ~= '' and redis.call('GET', found[4]) == KEYS[2] then redis.call('DEL', found[4]) end
 if found[5] ~= '' then redis.call('DEL', found[5]) end
 redis.call('PUBLISH', ARGV[3], ARGV[2])

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     queue: str = Field("gamma", description="name of the RQ queue", pattern=r"^[A-Za-z0-9_-]+$")
     queue_limit: int = Field(10_000, description="waiting jobs above which uploads get 503", ge=1)
     queue_age_limit: int = Field(
-        1800, description="wait of the oldest job above which uploads get 503, s", ge=1
+        1800, description="wait of a caller's oldest job above which its uploads get 503, s", ge=1
     )
     queue_ttl: int = Field(3600, description="longest wait in the queue before `expired`, s", ge=1)
     retention: int = Field(

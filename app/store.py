@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from redis import Redis
 from redis.client import Pipeline
@@ -37,6 +37,8 @@ from app.settings import Settings
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
 
+_UPLOAD_LIFE = 60_000  # ms; of an upload that no record has taken, should this process be killed
+
 
 @dataclass(frozen=True)
 class Page:
@@ -44,6 +46,14 @@ class Page:
 
     detections: list[Detection]
     cursor: str | None
+
+
+class KeptMasks(NamedTuple):
+    """Masks of a detection that are kept, and no part of it yet."""
+
+    entries: dict[Head, bytes]
+    size: int
+    """bytes"""
 
 
 class Store:
@@ -87,13 +97,15 @@ class Store:
             nothing stays.
         """
         entries = self.blobs.keep([Blob(one.detection.id, data) for one, data, _ in arrivals])
+        soon = int(time.time() * 1000) + _UPLOAD_LIFE
         with self.redis.pipeline() as pipeline:
             for (application, _, jobs), entry in zip(arrivals, entries, strict=True):
                 detection = application.detection
                 expiry = records.milliseconds(detection.expires_at)
-                pipeline.set(records.image_key(detection.id), entry, pxat=expiry)
+                upload = records.upload_key(detection.id)
+                pipeline.set(upload, entry, pxat=min(soon, expiry))
                 commands = scripts.words(jobs)
-                self._accept(pipeline, application, look=application.cache, commands=commands)
+                self._accept(pipeline, application, upload=upload, commands=commands)
             # Should no answer come, it may have been accepted: the objects stay.
             replies = pipeline.execute()[1::2]
         receptions = [
@@ -116,9 +128,12 @@ class Store:
     ) -> tuple[Reception, Detection]:
         """Make a detection that has its result already, in one transaction.
 
+        In Redis both hold the same bytes then. Objects of a bucket are copied: how long they stay
+        there depends on when they were written.
+
         Args:
             application: the detection.
-            known: the succeeded detection whose picture and masks are copied.
+            known: the succeeded detection whose picture and masks serve.
             final: the record with the result.
             jobs: commands, not executed yet, that announce it; they run if it is accepted.
 
@@ -126,18 +141,21 @@ class Store:
             As `accept`.
         """
         new = application.detection.id
-        copies = list(zip(_byte_keys(known.id), _byte_keys(new), strict=True))
         entries: list[Blob] = []
         if self.blobs.apart:
-            found = cast(list[bytes | None], self.redis.mget([source for source, _ in copies]))
+            with self.redis.pipeline(transaction=False) as pipeline:
+                pipeline.get(records.image_key(application.owner, known.id))
+                pipeline.hmget(records.masks_key(application.owner, known.id), list(Head))
+                image, masks = pipeline.execute()
+            found = [image, *masks]
             entries = [Blob(known.id, entry) for entry in found if entry is not None]
-            if len(entries) < len(copies) or not self.blobs.copy(entries, new):
+            if len(entries) < len(found) or not self.blobs.copy(entries, new):
                 return Reception.GONE, application.detection
         with self.redis.pipeline() as pipeline:
             self._accept(
                 pipeline,
                 application,
-                copies=[key for pair in copies for key in pair],
+                source=records.key(known.id),
                 commands=scripts.words(jobs),
             )
             self.finish(pipeline, final)
@@ -151,23 +169,29 @@ class Store:
         pipeline: Pipeline,
         application: Application,
         *,
-        look: bool = False,
-        copies: Sequence[str] = (),
+        upload: str = "",
+        source: str = "",
         commands: Iterable[Any] = (),
     ) -> None:
+        """Add to `pipeline` that it is accepted, with what lies under `upload`, or `source` has."""
         detection, owner = application.detection, application.owner
         key = application.idempotency_key
+        picture = detection.id if self.blobs.apart else detection.image.sha256
         lifetime = detection.expires_at - detection.created_at
         keys = [
             records.key(detection.id),
-            records.image_key(detection.id),
+            upload,
             records.index_key(owner),
             records.cache_key(owner, detection) if application.cache else "",
             "" if key is None else records.idempotency_key(owner, key),
             records.MODEL_KEY,
-            *copies,
+            records.WAITING_KEY,
+            records.image_key(owner, picture),
+            records.masks_key(owner, detection.id),
+            source,
         ]
         arguments = [
+            detection.id,
             owner,
             detection.model_dump_json(exclude={"status"}),
             application.deadline.timestamp(),
@@ -180,8 +204,11 @@ class Store:
                 detection.ref_id,
                 application.webhook_url,
             ),
-            int(look),
+            int(application.cache and not source),
             records.milliseconds(detection.expires_at),
+            detection.image.bytes,
+            int(self.blobs.apart),
+            detection.created_at.timestamp(),
             *commands,
         ]
         pipeline.eval(scripts.ACCEPT, len(keys), *keys, *arguments)
@@ -246,7 +273,7 @@ class Store:
             unfinished = not detection.status.finished
             # Before the record: should the bucket be away, the caller can ask for it again.
             self.blobs.clear(detection_id)
-        keys = [records.index_key(owner), records.key(detection_id), *_byte_keys(detection_id)]
+        keys = [records.index_key(owner), records.key(detection_id), records.WAITING_KEY]
         arguments = [owner, detection_id, FINISHED_CHANNEL, *scripts.words(jobs)]
         found = bool(self.redis.eval(scripts.DELETE, len(keys), *keys, *arguments))
         if unfinished:  # a worker may have finished it in between
@@ -259,7 +286,11 @@ class Store:
 
     def get_mask(self, detection_id: str, head: Head) -> bytes | None:
         """The probability map as an 8-bit grey PNG of the picture's size, or None."""
-        return self._bytes([(detection_id, records.mask_key(detection_id, head))])[0]
+        (holding,) = self._holdings([detection_id], "masks")
+        if holding is None:
+            return None
+        entry = cast(bytes | None, self.redis.hget(records.holding_key(holding), head))
+        return self._fetch([detection_id], [entry])[0]
 
     @staticmethod
     def set_webhook(pipeline: Pipeline, detection_id: str, webhook: records.Webhook) -> None:
@@ -317,7 +348,8 @@ class Store:
         now = time.time()
         with self.redis.pipeline(transaction=False) as pipeline:
             for detection_id in detection_ids:
-                pipeline.eval(scripts.START, 1, records.key(detection_id), now)
+                keys = records.key(detection_id), records.WAITING_KEY
+                pipeline.eval(scripts.START, len(keys), *keys, now, detection_id)
             found = pipeline.execute()
         return {
             detection_id: records.parse(record, Status.PROCESSING)
@@ -326,47 +358,61 @@ class Store:
         }
 
     def get_images(self, detection_ids: Sequence[str]) -> list[bytes | None]:
-        """The uploads as they came, in one round trip; None for what is gone."""
-        return self._bytes([(one, records.image_key(one)) for one in detection_ids])
+        """The uploads as they came, in two round trips; None for what is gone."""
+        holdings = self._holdings(detection_ids, "image")
+        keys = [records.holding_key(holding or b"") for holding in holdings]
+        return self._fetch(detection_ids, cast(list[bytes | None], self.redis.mget(keys)))
 
-    def _bytes(self, keys: Sequence[tuple[str, str]]) -> list[bytes | None]:
-        """What lies under the keys of detections."""
-        found = cast(list[bytes | None], self.redis.mget([key for _, key in keys]))
+    def _holdings(self, detection_ids: Sequence[str], part: str) -> list[bytes | None]:
+        """What detections hold of their bytes: their `image`, or their `masks`."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for detection_id in detection_ids:
+                pipeline.hget(records.key(detection_id), part)
+            return cast(list[bytes | None], pipeline.execute())
+
+    def _fetch(
+        self, detection_ids: Sequence[str], entries: Sequence[bytes | None]
+    ) -> list[bytes | None]:
+        """The bytes that entries of detections stand for."""
         return self.blobs.fetch(
             [
                 None if entry is None else Blob(detection_id, entry)
-                for (detection_id, _), entry in zip(keys, found, strict=True)
+                for detection_id, entry in zip(detection_ids, entries, strict=True)
             ]
         )
 
-    def keep_masks(self, masks: Mapping[str, Mapping[Head, bytes]]) -> dict[str, dict[Head, bytes]]:
+    def keep_masks(self, masks: Mapping[str, Mapping[Head, bytes]]) -> dict[str, KeptMasks]:
         """Keep the masks (PNG) of detections; gives what `finish` takes for them."""
         places = [(one, head) for one, heads in masks.items() for head in heads]
         entries = self.blobs.keep([Blob(one, masks[one][head]) for one, head in places])
-        kept: dict[str, dict[Head, bytes]] = {one: {} for one in masks}
+        kept = {one: KeptMasks({}, sum(map(len, heads.values()))) for one, heads in masks.items()}
         for (one, head), entry in zip(places, entries, strict=True):
-            kept[one][head] = entry
+            kept[one].entries[head] = entry
         return kept
 
-    def drop_masks(self, kept: Mapping[str, Mapping[Head, bytes]]) -> None:
+    def drop_masks(self, kept: Mapping[str, KeptMasks]) -> None:
         """Remove masks that `finish` may not have taken; what it has taken stays.
 
         A command that was sent again because its answer was lost says that it changed nothing.
         """
         if not self.blobs.apart or not kept:
             return
-        places = [
-            (records.mask_key(one, head), Blob(one, entry))
-            for one, heads in kept.items()
-            for head, entry in heads.items()
-        ]
-        taken = cast(list[bytes | None], self.redis.mget([key for key, _ in places]))
+        holdings = self._holdings(list(kept), "masks")
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for holding in holdings:
+                pipeline.hvals(records.holding_key(holding or b""))
+            taken = cast(list[list[bytes]], pipeline.execute())
         self.blobs.drop(
-            [blob for (_, blob), entry in zip(places, taken, strict=True) if entry != blob.content]
+            [
+                Blob(one, entry)
+                for (one, masks), entries in zip(kept.items(), taken, strict=True)
+                for entry in masks.entries.values()
+                if entry not in entries
+            ]
         )
 
     def finish(
-        self, pipeline: Pipeline, detection: Detection, masks: Mapping[Head, bytes] | None = None
+        self, pipeline: Pipeline, detection: Detection, masks: KeptMasks | None = None
     ) -> None:
         """Add the final record and its masks to `pipeline`; tell whoever waits for it.
 
@@ -378,22 +424,25 @@ class Store:
         The command answers 1, or 0 if the detection was final or gone already: then nothing is
         changed.
         """
-        masks = masks or {}
-        keys = [
-            records.key(detection.id),
-            *(records.mask_key(detection.id, head) for head in masks),
-        ]
+        masks = masks or KeptMasks({}, 0)
+        model = records.model_tag(detection.model)
+        name = detection.id
+        if not self.blobs.apart:
+            picture, view = detection.image.sha256, detection.view.mode
+            name = records.digest(picture, view, model, str(masks.size))
         arguments: list[Any] = [
             detection.status.value,
             detection.model_dump_json(exclude={"status"}),
-            records.model_tag(detection.model),
+            model,
             detection.id,
             FINISHED_CHANNEL,
             records.milliseconds(detection.expires_at),
             utcformat(datetime.now(UTC)),
-            *masks.values(),
+            name,
+            masks.size,
+            *(word for mask in masks.entries.items() for word in mask),
         ]
-        pipeline.eval(scripts.FINISH, len(keys), *keys, *arguments)
+        pipeline.eval(scripts.FINISH, 1, records.key(detection.id), *arguments)
 
     def fail(self, detection_id: str, error: DetectionError) -> bool:
         """End a detection as failed.
@@ -411,14 +460,6 @@ class Store:
             self.finish(pipeline, failed)
             (changed,) = pipeline.execute()
         return bool(changed)
-
-
-def _byte_keys(detection_id: str) -> list[str]:
-    """Keys of its picture and masks."""
-    return [
-        records.image_key(detection_id),
-        *(records.mask_key(detection_id, head) for head in Head),
-    ]
 
 
 def count_workers(pipeline: Pipeline) -> None:

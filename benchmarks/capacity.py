@@ -14,8 +14,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from app.records import image_key, key, mask_key
-from app.schemas import Head, View
+from app.records import holding_key, key
+from app.schemas import View
 from app.settings import Settings
 from tests.conftest import encode, photo
 
@@ -205,8 +205,11 @@ def measure_bytes(sizes: list[tuple[int, int]]) -> None:
             def usage(name: str) -> int:
                 return front.redis.memory_usage(name) or 0
 
-            upload = statistics.mean(usage(image_key(name)) for name in names)
-            masks = statistics.mean(sum(usage(mask_key(n, head)) for head in Head) for n in names)
+            def held(name: str, part: str) -> int:
+                return usage(holding_key(front.redis.hget(key(name), part)))
+
+            upload = statistics.mean(held(name, "image") for name in names)
+            masks = statistics.mean(held(name, "masks") for name in names)
             record = statistics.mean(usage(key(name)) for name in names)
             records = [front.store.get(name) for name in names]
             tiles = records[0].view.tiles

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from rq.serializers import JSONSerializer
 
 from app.embedded import private_redis
 from app.jobs import JobQueue
-from app.schemas import Head, Status, View
+from app.schemas import Status, View
 from app.service import Order, Service
 from app.settings import Settings
 from app.store import Store, connect
@@ -342,6 +342,7 @@ def memory(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     picks = rng.choice(list(kinds), options.pictures, p=[0.955, 0.04, 0.005])
     samples: list[int] = []
+    names: deque[str] = deque()
     with redis_server() as url:
         front = Front(url)
         worker = batch_worker(url, Processor, detector)
@@ -356,11 +357,10 @@ def memory(options: argparse.Namespace) -> None:
             for pick in picks:
                 while front.queue.connection.llen(front.queue.key) > 50:
                     time.sleep(0.05)
-                name = front.submit(kinds[str(pick)], View.TILED)
+                names.append(front.submit(kinds[str(pick)], View.TILED))
                 # Only the worker's memory is of interest here, not that of Redis.
-                front.redis.expire(f"gamma:image:{name}", 120)
-                for head in Head:
-                    front.redis.expire(f"gamma:mask:{name}:{head}", 5)
+                while len(names) > 200:
+                    front.service.delete(names.popleft(), "benchmark")
 
         for target in (sample, submit):
             threading.Thread(target=target, daemon=True).start()

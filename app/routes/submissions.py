@@ -88,8 +88,10 @@ _REQUEST_PROBLEMS = (
     ErrorCode.UPLOAD_TOO_LARGE,
     ErrorCode.TOO_MANY_UPLOADS,
     ErrorCode.RATE_LIMITED,
+    ErrorCode.QUEUE_SHARE_FULL,
     ErrorCode.QUEUE_FULL,
     ErrorCode.QUEUE_SLOW,
+    ErrorCode.STORAGE_SHARE_FULL,
     ErrorCode.STORAGE_FULL,
     ErrorCode.STORAGE_UNAVAILABLE,
 )

@@ -99,7 +99,8 @@ class StandIn:
             "finished_at": datetime.now(UTC),
         }
         with self.redis.pipeline() as pipeline:
-            self.store.finish(pipeline, record.model_copy(update=update), self.MASKS)
+            masks = self.store.keep_masks({record.id: self.MASKS})[record.id]
+            self.store.finish(pipeline, record.model_copy(update=update), masks)
             return bool(pipeline.execute()[0])
 
     def fail(self, name: str) -> None:

@@ -75,6 +75,8 @@ def queue_a_job(redis: Redis, name: str, age: float) -> None:
     enqueued = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() - age))
     redis.hset(f"rq:job:{name}", "enqueued_at", enqueued)
     redis.rpush(QUEUE, name)
+    for waiting in ("gamma:waiting", "gamma:waiting:anonymous"):
+        redis.zadd(waiting, {name: time.time() - age})
 
 
 # -- limits ---------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def test_retry_after_grows_with_the_time_the_queue_takes(redis: Redis) -> None:
     for age in (5, 500, 50_000):
         redis.flushall()
         queue_a_job(redis, "a", age)
-        settings = Settings(queue_limit=1, queue_age_limit=10**6)
+        settings = Settings(queue_limit=1, queue_age_limit=10**6, queue_ttl=10**6)
         refusal = Gate(settings, redis, Directory(settings)).admit("alice").refusal
         assert refusal is not None
         assert refusal.code == "queue_full"

@@ -148,7 +148,9 @@ def test_the_rate_limit_takes_as_many_as_it_allows(pair_redis_url: str, tmp_path
 
 
 def test_what_was_accepted_is_told_although_the_storage_fills_up(tmp_path: Path) -> None:
-    picture = new_picture() + bytes(20_000_000)  # two of them are sent to Redis together
+    pictures = [
+        new_picture() + bytes(20_000_000) for _ in range(4)
+    ]  # two of them are sent to Redis together
     environment = {"GAMMA_MAX_BATCH_UPLOAD": "200MB", "GAMMA_STORAGE_LIMIT": "1"}
     with (
         private_redis(tmp_path / "redis", 64 * 2**20) as (url, _),
@@ -156,9 +158,9 @@ def test_what_was_accepted_is_told_although_the_storage_fills_up(tmp_path: Path)
         api.client() as client,
         connect(url) as redis,
     ):
-        entries = results(send(client, [picture, picture, picture, picture]))
+        entries = results(send(client, pictures))
         accepted = [entry["detection"]["id"] for entry in entries if entry["detection"]]
         assert [entry["status"] for entry in entries] == [202, 202, 503, 503]
         assert entries[2]["problem"]["code"] == "storage_full"
         assert [name.decode() for name in redis.lrange("rq:queue:gamma", 0, -1)] == accepted
-        assert len(redis.keys("gamma:image:*")) == 2
+        assert len(redis.keys("gamma:image:*:holders")) == 2

@@ -69,8 +69,10 @@ def test_life_of_a_detection(
     url = running_url(serving[0].data_dir)
     assert url is not None
     with Redis.from_url(url) as redis:
-        keys = [*redis.keys("gamma:image:*"), *redis.keys("gamma:mask:*")]
-        assert [redis.strlen(key) for key in keys] == [64] * 3  # names and keys, no bytes
+        held = redis.hmget(f"gamma:detection:{record['id']}", "image", "masks")
+        image, masks = (holding.partition(b" ")[2] for holding in held)
+        entries = [redis.get(image), *redis.hvals(masks)]
+        assert [len(entry) for entry in entries] == [64] * 3  # names and keys, no bytes
 
     again = detect(client, FIRST)
     assert again["cached"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app import records
 from app.jobs import JobQueue
 from app.reception import Reception
 from app.schemas import Detection, View
@@ -75,12 +76,12 @@ def test_what_is_copied_lives_as_long_as_the_copy(
     alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
 ) -> None:
     second = post(alice, picture).json()["id"]
-    kept = (f"image:{second}", f"mask:{second}:ai", f"mask:{second}:manipulation")
-    (end,) = {standin.redis.pexpiretime(f"gamma:{key}") for key in kept}
+    held = standin.redis.hmget(f"gamma:detection:{second}", "image", "masks")
+    (end,) = {standin.redis.pexpiretime(records.holding_key(holding)) for holding in held}
     record = standin.store.get(second)
     assert record is not None
     assert end == int(record.expires_at.timestamp() * 1000)
-    assert end > standin.redis.pexpiretime(f"gamma:image:{first['id']}")
+    assert held == standin.redis.hmget(f"gamma:detection:{first['id']}", "image", "masks")
 
 
 def test_another_model_answers_anew(

@@ -1,0 +1,219 @@
+"""What one caller takes of queue and storage leaves room for the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from app.admission import Admission, Gate
+from app.directory import Directory
+from app.embedded import private_redis
+from app.jobs import JobQueue
+from app.schemas import Detection, View
+from app.service import Order, Service
+from app.settings import Settings
+from app.store import Store, connect
+from app.waiting import FinishedEvents
+from tests.app.conftest import StandIn, new_picture
+from tests.app.test_callers_file import BOB, NEW, OLD, key, table
+
+QUEUE_LIMIT = 12
+MEGABYTE = 2**20
+
+
+class House:
+    """Callers of one service."""
+
+    def __init__(self, redis: Redis, url: str, file: Path, **settings: object) -> None:
+        self.redis = redis
+        given = {"queue_limit": QUEUE_LIMIT, "callers_file": file, **settings}
+        self.settings = Settings(redis_url=url, **given)
+        store, queue = Store(redis), JobQueue(redis, self.settings)
+        self.service = Service(self.settings, store, queue, FinishedEvents(url))
+        self.gate = Gate(self.settings, redis, Directory(self.settings))
+        self.worker = StandIn(redis)
+
+    def submit(self, owner: str, picture: bytes | None = None) -> Detection:
+        given = new_picture() if picture is None else picture
+        return self.service.submit(Order(owner, given, View.TILED))
+
+    def ask(self, owner: str, pictures: int = 1) -> Admission:
+        self.gate._next_look = 0.0
+        return self.gate.admit(owner, pictures)
+
+    def fill(self, owner: str, most: int = 10**6) -> tuple[int, str]:
+        """Upload until refused; the number of pictures, and the reason."""
+        for number in range(most):
+            refusal = self.ask(owner).refusal
+            if refusal is not None:
+                return number, refusal.code
+            self.submit(owner)
+        return most, ""
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with private_redis(tmp_path_factory.mktemp("redis"), 2**28) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url) as client:
+        client.flushall()
+        yield client
+        client.config_set("maxmemory", 2**28)
+
+
+def callers(**alices: str) -> str:
+    return table("alice", key(OLD), **alices) + table("bob", key(BOB)) + table("carol", key(NEW))
+
+
+@pytest.fixture
+def house(redis: Redis, redis_url: str, tmp_path: Path) -> House:
+    file = tmp_path / "callers.toml"
+    file.write_text(callers())
+    return House(redis, redis_url, file)
+
+
+# -- queue ----------------------------------------------------------------------------------------
+
+
+def test_nobody_fills_the_queue_for_another(house: House) -> None:
+    assert house.fill("alice") == (6, "queue_share_full")
+    assert house.fill("bob") == (3, "queue_share_full")
+    assert house.ask("carol").refusal is None
+    assert house.fill("alice") == (0, "queue_share_full")
+    for name in house.worker.queued():
+        house.worker.finish(name)
+    assert house.fill("alice") == (6, "queue_share_full"), "what is done waits no longer"
+
+
+def test_the_last_place_is_for_a_newcomer_and_a_batch_takes_no_more(house: House) -> None:
+    admission = house.ask("alice", 64)
+    assert admission.taken == 6
+    assert admission.refusal is not None
+    assert admission.refusal.code == "queue_share_full"
+    for number in range(QUEUE_LIMIT - 1):
+        house.redis.rpush("rq:queue:gamma", f"of somebody {number}")
+    assert house.fill("carol") == (1, "queue_full")
+    refusal = house.ask("alice").refusal
+    assert refusal is not None
+    assert refusal.code == "queue_full"
+
+
+def test_a_single_caller_has_the_whole_queue(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "callers.toml"
+    file.write_text(table("alice", key(OLD)))
+    assert House(redis, redis_url, file).fill("alice") == (QUEUE_LIMIT, "queue_full")
+
+
+def test_weights_and_limits_of_a_caller(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "callers.toml"
+    file.write_text(callers(weight="3"))
+    assert House(redis, redis_url, file).fill("alice") == (9, "queue_share_full")
+    redis.flushall()
+    file.write_text(callers(queue_limit="2"))
+    assert House(redis, redis_url, file).fill("alice") == (2, "queue_share_full")
+    redis.flushall()
+    file.write_text(callers(storage_limit='"5KiB"'))
+    house = House(redis, redis_url, file)
+    first = house.submit("alice", new_picture() + bytes(5000))
+    assert house.fill("alice") == (0, "storage_share_full")
+    assert house.fill("bob", 1) == (1, "")
+    house.service.delete(first.id, "alice")
+    assert house.fill("alice", 1) == (1, "")
+
+
+def test_a_slow_queue_is_that_of_a_caller(house: House) -> None:
+    name = house.submit("alice").id
+    age = house.settings.queue_age_limit + 60
+    for waiting in ("gamma:waiting", "gamma:waiting:alice"):
+        house.redis.zadd(waiting, {name: time.time() - age})
+    refusal = house.ask("alice").refusal
+    assert refusal is not None
+    assert refusal.code == "queue_slow"
+    assert house.ask("bob").refusal is None
+
+
+def test_what_expired_in_the_queue_waits_no_longer(house: House) -> None:
+    assert house.fill("alice") == (6, "queue_share_full")
+    names = house.worker.queued()
+    house.redis.delete("rq:queue:gamma")  # as workers leave out what has expired
+    ago = time.time() - house.settings.queue_ttl - 1
+    house.redis.zadd("gamma:waiting:alice", dict.fromkeys(names, ago))
+    assert house.fill("alice") == (6, "queue_share_full")
+
+
+# -- storage --------------------------------------------------------------------------------------
+
+
+def held(house: House, owner: str = "alice") -> int:
+    return int(house.redis.get(f"gamma:held-bytes:{owner}") or 0)
+
+
+def test_a_picture_that_is_sent_again_is_stored_once(house: House) -> None:
+    picture = new_picture() + bytes(MEGABYTE)
+    first = house.submit("alice", picture)
+    again = house.submit("alice", picture)
+    assert (again.cached, held(house)) == (False, len(picture)), "no result yet"
+    assert house.worker.finish(first.id)
+    assert house.worker.finish(again.id)
+    masks = sum(map(len, StandIn.MASKS.values()))
+    before = house.redis.info("memory")["used_memory"]
+    for _ in range(50):
+        assert house.submit("alice", picture).cached
+    assert house.redis.info("memory")["used_memory"] - before < 2 * MEGABYTE
+    assert held(house) == len(picture) + masks
+    house.submit("bob", picture)
+    assert held(house, "bob") == len(picture), "callers share nothing"
+    for detection in house.service.store.newest("alice", 100, None).detections:
+        assert house.service.store.get_image(detection.id) == picture
+        house.service.delete(detection.id, "alice")
+    assert held(house) == 0
+    assert house.redis.keys("gamma:*:alice*") == [b"gamma:held-bytes:alice"]
+    assert len(house.redis.keys("gamma:image:*:holders")) == 1, "what bob holds"
+
+
+def test_bytes_live_as_long_as_the_last_that_holds_them(house: House) -> None:
+    picture = new_picture()
+    first, second = house.submit("alice", picture), house.submit("alice", picture)
+    (image,) = house.redis.keys("gamma:image:alice:*[^s]")
+
+    def end() -> int:
+        return int(house.redis.pexpiretime(image))
+
+    def moment(detection: Detection) -> int:
+        return int(detection.expires_at.timestamp() * 1000)
+
+    assert end() == moment(second)
+    house.service.delete(second.id, "alice")
+    assert end() == moment(first)
+    assert house.service.store.get_image(first.id) == picture
+
+
+def test_what_has_expired_counts_no_longer(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "callers.toml"
+    file.write_text(callers(storage_limit='"5KiB"'))
+    house = House(redis, redis_url, file, retention=2)
+    house.submit("alice", new_picture() + bytes(5000))
+    assert house.fill("alice") == (0, "storage_share_full")
+    time.sleep(2.1)
+    assert house.fill("alice", 1) == (1, "")
+
+
+def test_nobody_fills_the_storage_for_another(house: House) -> None:
+    used = house.redis.info("memory")["used_memory"]
+    house.redis.config_set("maxmemory", int((used + 20 * MEGABYTE) / 0.9))
+    for _ in range(20):
+        if (refusal := house.ask("alice").refusal) is not None:
+            break
+        house.worker.finish(house.submit("alice", new_picture() + bytes(MEGABYTE)).id)
+    assert refusal is not None
+    assert refusal.code == "storage_share_full"
+    assert 8 * MEGABYTE < held(house) < 12 * MEGABYTE
+    assert house.fill("bob", 1) == (1, "")
