@@ -208,7 +208,7 @@ def refusals(
     wrong = {"Authorization": f"Bearer {canaries.wrong_key}"}
     assert client.get("/v1/detections").status_code == 401
     assert client.get("/v1/detections", headers=wrong).status_code == 403
-    assert client.get(f"/v1/detections?key={canaries.key}").status_code == 401
+    assert client.get(f"/v1/detections?key={canaries.key}").status_code == 400
     assert client.get(f"/{canaries.key}").status_code == 404
     assert client.put("/v1/detections", headers=bearer).status_code == 405
     for content in (b"", b"no picture", picture[: len(picture) // 2], picture + picture):
