@@ -50,11 +50,11 @@ class Erasure:
         if not self._redis.set(ERASURE_KEY, b"", nx=True, px=_milliseconds(self._look)):
             return
         file = self._redis.info("persistence")
-        if not file["aof_enabled"]:
+        if not file.get("aof_enabled"):
             return
-        if file["aof_last_bgrewrite_status"] != "ok":
+        if file.get("aof_last_bgrewrite_status") != "ok":
             log.error("erasure_failed", error="Redis could not rewrite its append-only file")
-        if not file["aof_rewrite_in_progress"]:  # else it was begun before what is deleted now
+        if not file.get("aof_rewrite_in_progress"):  # else it was begun before what is deleted now
             self._redis.bgrewriteaof()
             self._redis.set(ERASURE_KEY, b"", px=_milliseconds(self._pause))
 
