@@ -21,6 +21,7 @@ class Application:
         deadline: from then on a detection that still waits in the queue is expired.
         idempotency_key: the caller's name for this request, if it gave one.
         webhook_url: where the result is announced, if anywhere.
+        turn: how long its turn in the queue is, beside other owners': its work by their weight.
         cache: whether a result that the same picture already has may serve, and serve others.
     """
 
@@ -30,6 +31,7 @@ class Application:
     idempotency_key: str | None = None
     webhook_url: str | None = None
     cache: bool = True
+    turn: float = 1.0
 
 
 class Reception(StrEnum):

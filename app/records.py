@@ -69,6 +69,11 @@ def waiting_key(owner: str) -> str:
     return f"gamma:waiting:{owner}"
 
 
+def turns_key(queue_key: str) -> str:
+    """Hash: each owner's next turn in a queue, and under '' the one that it has come to."""
+    return f"gamma:turns:{queue_key}"
+
+
 def holdings_key(owner: str) -> str:
     """Sorted set of what an owner's detections hold, by its end (ms since epoch)."""
     return f"gamma:holdings:{owner}"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from redis.client import Pipeline
+from rq.job import Job
 
 from app import records
 
@@ -22,8 +23,40 @@ from app import records
 _RUN = """
 while at <= #ARGV do
     local words = tonumber(ARGV[at])
-    redis.call(unpack(ARGV, at + 1, at + words))
+    run(unpack(ARGV, at + 1, at + words))
     at = at + words + 1
+end
+"""
+
+# Start-time fair queueing (Goyal, Vin and Cheng, 1996) in RQ's own list. A job has a turn, and the
+# list is sorted by it. The turn of an owner's next job is one length after that of its last one,
+# or, if that has been long ago, the turn that the queue has come to. So owners take turns, however
+# many jobs each has waiting, and an owner whose lengths are half as long has two for one.
+# What RQ puts at the head (a retry) or at the end by itself stays there.
+_PLACE = f"""
+local function job_key(id) return '{Job.key_for("")}' .. id end
+local function place(queue, id, owner, length, moment)
+    local turns, waiting = '{records.turns_key("")}' .. queue, redis.call('LLEN', queue)
+    if waiting == 0 then redis.call('DEL', turns) end
+    local function turn_at(index)
+        local found = redis.call('LINDEX', queue, index)
+        return found and tonumber(redis.call('HGET', job_key(found), 'turn') or '')
+    end
+    local known = redis.call('HMGET', turns, '', owner)
+    local come_to = math.max(tonumber(known[1] or 0), turn_at(0) or 0)
+    local turn = math.max(come_to, tonumber(known[2] or 0))
+    redis.call('HSET', turns, '', come_to, owner, turn + length)
+    live_until(turns, moment)
+    redis.call('HSET', job_key(id), 'turn', turn)
+    local last = turn_at(-1)
+    if not last or last <= turn then return redis.call('RPUSH', queue, id) end
+    local low, high = 0, waiting
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        local other = turn_at(middle)
+        if other and other > turn then high = middle else low = middle + 1 end
+    end
+    redis.call('LINSERT', queue, 'BEFORE', redis.call('LINDEX', queue, low), id)
 end
 """
 
@@ -106,12 +139,13 @@ end
 #   waiting, picture, masks, a record whose picture and masks serve ('': none)
 # ARGV: id, owner, record, deadline (s), tombstone (ms since epoch), index member, oldest index
 #   member, fingerprint, '1': look in the cache, expiry (ms since epoch), bytes of the picture,
-#   '1': what serves is copied, not shared, moment (s), commands that queue it…
+#   '1': what serves is copied, not shared, moment (s), length of its turn, commands that queue it…
 # Returns {what happened, …}; but for `accepted` nothing is left of what came. Sent again because an
 # answer was lost, it changes nothing.
 ACCEPT = (
     _HOLDINGS
     + _HOLD
+    + _PLACE
     + """
 local record, upload, index, cache, idempotency = unpack(KEYS, 1, 5)
 local model, waiting, picture, masks, source = unpack(KEYS, 6, 10)
@@ -172,10 +206,14 @@ end
 if source == '' then
     for _, key in ipairs({waiting, waiting_key(owner)}) do
         redis.call('ZADD', key, ARGV[13], id)
-        live_until(key, ARGV[5])
+        redis.call('PEXPIREAT', key, ARGV[5])
     end
 end
-local at = 14
+local function run(command, key, value, ...)
+    if command == 'RPUSH' then return place(key, value, owner, tonumber(ARGV[14]), ARGV[5]) end
+    redis.call(command, key, value, ...)
+end
+local at = 15
 """
     + _RUN
     + "return {'accepted'}"
@@ -205,6 +243,7 @@ return found[2]
 FINISH = (
     _HOLDINGS
     + _HOLD
+    + _PLACE
     + """
 local found = redis.call('HMGET', KEYS[1], 'status', 'cache', 'webhook', 'owner')
 if found[1] ~= 'queued' and found[1] ~= 'processing' then return 0 end
@@ -223,7 +262,7 @@ if found[3] then
     local webhook = cjson.decode(found[3])
     if redis.call('ZREM', webhook.schedule_key, webhook.job_id) == 1 then
         redis.call('HSET', webhook.job_key, 'status', 'queued', 'enqueued_at', ARGV[7])
-        redis.call('RPUSH', webhook.queue_key, webhook.job_id)
+        place(webhook.queue_key, webhook.job_id, found[4], 1, ARGV[6])
     end
 end
 redis.call('PUBLISH', ARGV[5], ARGV[4] .. ' ' .. ARGV[1] .. ' ' .. ARGV[2])
@@ -252,6 +291,7 @@ if found[4] ~= '' and redis.call('GET', found[4]) == KEYS[2] then redis.call('DE
 if found[5] ~= '' then redis.call('DEL', found[5]) end
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 if found[2] ~= 'queued' then return 1 end
+local run = redis.call
 local at = 4
 """
     + _RUN

@@ -25,6 +25,7 @@ from app.schemas import (
     Detection,
     ErrorCode,
     Head,
+    ImageInfo,
     MaskInfo,
     Masks,
     Timings,
@@ -40,6 +41,8 @@ from app.uploads import SMALL, Rooms
 from app.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
+
+_CROP = 512 * 512  # pixels
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,14 @@ class Service:
             idempotency_key=order.idempotency_key,
             webhook_url=webhook_url,
             cache=settings.cache,
+            turn=self._crops(image, order.view) / self.directory.now.terms_of(order.owner).weight,
         )
+
+    def _crops(self, image: ImageInfo, view: View) -> float:
+        """About how many crops a picture is, which is what it costs."""
+        if view is View.CENTER:
+            return 1.0
+        return min(self.settings.max_tiles, max(1.0, image.width * image.height / _CROP))
 
     def _accept(
         self, accepted: Sequence[tuple[Order, Application]]

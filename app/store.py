@@ -209,6 +209,7 @@ class Store:
             detection.image.bytes,
             int(self.blobs.apart),
             detection.created_at.timestamp(),
+            application.turn,
             *commands,
         ]
         pipeline.eval(scripts.ACCEPT, len(keys), *keys, *arguments)
