@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -24,6 +21,7 @@ from app.schemas import Detection
 from app.settings import Settings
 from app.store import Store
 from app.webhooks import metrics
+from app.webhooks.lines import Breaker, Line, Threads
 from app.webhooks.metrics import Outcome
 from app.webhooks.queue import detection_of
 from app.webhooks.sending import NoAnswerError, Sender
@@ -62,11 +60,7 @@ class DeliveryFailedError(Exception):
 
 
 class Deliverer:
-    """Delivers. Safe to share between threads.
-
-    At most half of them are at one host at a time: a slow receiver holds up its own deliveries
-    only.
-    """
+    """Delivers. Safe to share between threads."""
 
     def __init__(
         self,
@@ -80,9 +74,8 @@ class Deliverer:
         self._sender = sender
         self._directory = directory
         self._pauses = pauses
-        self._most_at_one = max(1, threads // 2)
-        self._at: Counter[str] = Counter()  # threads by host
-        self._counting = threading.Lock()  # guards _at
+        self._threads = Threads(threads)
+        self._breaker = Breaker()
 
     @classmethod
     def of(cls, settings: Settings, redis: Redis, threads: int) -> Deliverer:
@@ -119,28 +112,15 @@ class Deliverer:
             return "deleted"  # there is nothing to tell any more
         if not detection.status.finished:
             return Retry(max=_FOR_EVER, interval=_LOOK_AGAIN)
-        host = httpx2.URL(webhook.url).host
-        with self._turn(host) as ours:
+        line = Line(webhook.owner, httpx2.URL(webhook.url).netloc.decode())
+        with self._threads.turn(line, alone=self._directory.now.alone) as ours:
             if ours:
-                return self._deliver(job, webhook, detection, host)
+                return self._deliver(job, webhook, detection, line)
         turns = _count(job, "turns")
         job.meta["turns"] = turns + 1
         return Retry(max=_FOR_EVER, interval=_TURNS_AFTER[min(turns, len(_TURNS_AFTER) - 1)])
 
-    @contextlib.contextmanager
-    def _turn(self, host: str) -> Iterator[bool]:
-        """Whether this thread may go to the host, as long as the context lasts."""
-        with self._counting:
-            ours = self._at[host] < self._most_at_one
-            self._at[host] += ours
-        try:
-            yield ours
-        finally:
-            with self._counting:
-                self._at[host] -= ours
-                self._at += Counter()  # forgets the hosts where nobody is
-
-    def _deliver(self, job: Job, webhook: Webhook, detection: Detection, host: str) -> str | Retry:
+    def _deliver(self, job: Job, webhook: Webhook, detection: Detection, line: Line) -> str | Retry:
         """Try once; as `run`."""
         tries = _count(job, "tries")
         job.meta["tries"] = tries + 1
@@ -148,7 +128,7 @@ class Deliverer:
         started = time.perf_counter()
         parent = tracing.trace_of(job.meta)
         trace = tracing.Trace.begin() if parent is None else parent.child()
-        outcome, reason = self._try(job.id, webhook, detection, trace, last=pause is None)
+        outcome, reason = self._try(job.id, webhook, detection, trace, line, last=pause is None)
         seconds = time.perf_counter() - started
         metrics.DELIVERIES.labels(outcome).inc()
         metrics.DELIVERY_DURATION.observe(seconds)
@@ -157,7 +137,7 @@ class Deliverer:
             detection_id=detection.id,
             **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
             delivery_id=job.id,
-            host=host,  # paths and queries often hold a secret
+            host=line.host,  # paths and queries often hold a secret
             outcome=outcome,
             reason=reason,
             tries=tries + 1,
@@ -176,6 +156,7 @@ class Deliverer:
         webhook: Webhook,
         detection: Detection,
         trace: tracing.Trace,
+        line: Line,
         *,
         last: bool,
     ) -> tuple[Outcome, str]:
@@ -192,12 +173,16 @@ class Deliverer:
         signature = secrets.headers(message_id, int(time.time()), body)
         headers = {**signature, tracing.HEADER: trace.header()}
         failed = Outcome.FAILED if last else Outcome.RETRIED
+        if not last and self._breaker.is_dead(line):
+            return failed, "not sent: the host has not answered lately"
         try:
             status = self._sender.post(webhook.url, body, headers)
         except TargetRefusedError as error:
             return Outcome.REFUSED, str(error)
         except NoAnswerError as error:
+            self._breaker.note(line, answered=False)
             return failed, str(error)
+        self._breaker.note(line, answered=True)
         if 200 <= status < 300:
             return Outcome.DELIVERED, f"HTTP {status}"
         # Redirects are not followed: a moved receiver has to be named anew.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,7 @@ from app.embedded import private_redis
 from app.problems import ServiceError
 from tests.app.receiver import Receiver, wait_for
 from tests.app.test_callers_file import BOB, NEW, OLD, key, replace, table
-from tests.app.test_webhooks import House, snippet
+from tests.app.test_webhooks import THREADS, House, snippet
 
 ALICES, BOBS, FRESH = (f"whsec_{43 * letter}=" for letter in "AEI")
 
@@ -78,3 +80,32 @@ def test_what_lost_its_secret_is_not_signed_by_another(house: House, tmp_path: P
     house.finish(name)
     house.wait_for_outcomes(name, "refused")
     assert house.arrivals(name) == []
+
+
+def test_silent_hosts_of_one_caller_hold_up_no_other(house: House, tmp_path: Path) -> None:
+    file, receiver = tmp_path / "callers.toml", house.receiver
+    with socket.create_server(("0.0.0.0", 0), backlog=100) as silent:
+        silents = []
+        for number in range(40):
+            host = f"127.0.2.{number + 1}:{silent.getsockname()[1]}"
+            house.receiver = SimpleNamespace(url=f"http://{host}")
+            silents.append(done(house, file, "bob"))
+        house.receiver = receiver
+        name = done(house, file, "alice")
+        house.wait_for_outcomes(name, "delivered")
+        assert sum(len(house.outcomes(one)) for one in silents) <= THREADS
+
+
+def test_a_dead_host_is_not_asked_every_time(house: House, tmp_path: Path) -> None:
+    file, receiver = tmp_path / "callers.toml", house.receiver
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    house.receiver = SimpleNamespace(url=dead)
+    for _ in range(5):
+        house.wait_for_outcomes(done(house, file, "bob"), "retried")
+    name = done(house, file, "bob")
+    wait_for(lambda: len(house.outcomes(name)) == 3)
+    reasons = [line["reason"] for line in house.lines(name)]
+    assert [reason.startswith("not sent") for reason in reasons] == [True, True, False]
+    house.receiver = receiver
+    house.wait_for_outcomes(done(house, file, "alice"), "delivered")

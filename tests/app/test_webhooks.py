@@ -255,15 +255,14 @@ def test_a_slow_receiver_is_given_up_and_holds_up_nobody(house: House) -> None:
 
 
 def test_many_deliveries_to_a_slow_receiver_hold_up_nobody(house: House, monkeypatch) -> None:
-    release = house.receiver.hold("/tarpit")
-    slow = [house.done("/tarpit") for _ in range(3 * THREADS)]
-    with Receiver("127.0.0.2") as other:
+    with Receiver("127.0.0.3") as tarpit, Receiver("127.0.0.2") as other:
+        tarpit.hold("/tarpit")
+        monkeypatch.setattr(house, "receiver", tarpit)
+        slow = [house.done("/tarpit") for _ in range(3 * THREADS)]
         monkeypatch.setattr(house, "receiver", other)
         quick = house.done("/quick")
         house.wait_for_outcomes(quick, "delivered")
-    monkeypatch.undo()
-    assert sum(len(house.arrivals(name)) for name in slow) < len(slow), "it was not their turn"
-    release.set()
+        assert len(tarpit.arrivals) < len(slow), "it was not their turn"
 
 
 def test_a_stock_worker_delivers_too(empty: House) -> None:
