@@ -137,7 +137,7 @@ class Deliverer:
             detection_id=detection.id,
             **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
             delivery_id=job.id,
-            host=line.host,  # paths and queries often hold a secret
+            host=httpx2.URL(webhook.url).host,  # paths and queries often hold a secret
             outcome=outcome,
             reason=reason,
             tries=tries + 1,
