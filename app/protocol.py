@@ -26,6 +26,9 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request line and its header fields; also of what stands between two pieces of a body,
 and after it (chunk extensions, trailer fields)."""
 
+MAX_TARGET = 8 * 1024
+"""Bytes of a path with its query."""
+
 MAX_FIELDS = 128
 """Header fields of a request."""
 
@@ -136,7 +139,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's. Whoever answers before the body is there ends the connection."""
+        """As uvicorn's. Whoever answers before the body is there ends the connection.
+
+        Raises:
+            OverflowError: the path is too long. It ends the parsing.
+        """
+        if len(self.url) > MAX_TARGET:
+            self._refuse(
+                ErrorCode.HEAD_TOO_LARGE, f"The limit of a path is {MAX_TARGET} bytes, with query."
+            )
+            raise OverflowError
         self._in_head = False
         super().on_headers_complete()
         self._in_body = True

@@ -1,4 +1,4 @@
-"""Room for bytes of uploads, shared by the callers that need some at the same time.
+"""Room for uploads and their bytes, shared by callers that need some at the same time.
 
 How much one caller may hold follows from what is left: no more than it leaves free for others (a
 dynamic threshold; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998). One alone has
@@ -20,15 +20,17 @@ _MOST_WAITING = 64  # what has come of their bodies lies in memory
 
 
 class Room:
-    """Counts the bytes that are held in one place; of one event loop.
+    """Counts what is held in one place; of one event loop.
 
     Args:
-        size: bytes, all callers together.
-        patience: seconds that are waited for more of them.
+        size: how much there is, for all callers together.
+        unit: of what, in the plural.
+        patience: seconds that are waited for more of it.
     """
 
-    def __init__(self, size: int, patience: float) -> None:
+    def __init__(self, size: int, unit: str, patience: float) -> None:
         self.size = size
+        self._unit = unit
         self._patience = patience
         self._free = size
         self._held: Counter[str] = Counter()
@@ -37,7 +39,7 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def claim(self, caller: str, size: int = 0) -> AsyncIterator[Claim]:
-        """Hold bytes for a caller as long as the context lasts.
+        """Hold some of it for a caller as long as the context lasts.
 
         Raises:
             ServiceError: `too_many_uploads`.
@@ -50,12 +52,12 @@ class Room:
             claim.give_back()
 
     def has(self, caller: str, more: int, own: int = 0) -> bool:
-        """Whether a caller may have so many bytes now, for a claim that has some of its own."""
+        """Whether a caller may have so much more now, for a claim that has some of its own."""
         held, left = self._held[caller], self._free - more
         return left >= 0 and (held == own or held + more <= left)
 
     async def take(self, caller: str, more: int, own: int = 0) -> None:
-        """Count bytes as the caller's, as soon as that is possible; see `has`.
+        """Count so much more as the caller's, as soon as that is possible; see `has`.
 
         Raises:
             ServiceError: `too_many_uploads`.
@@ -65,10 +67,10 @@ class Room:
         self._free -= more
         self._held[caller] += more
 
-    def give(self, caller: str, bytes_: int) -> None:
-        """Count them as free again."""
-        self._free += bytes_
-        self._held[caller] -= bytes_
+    def give(self, caller: str, size: int) -> None:
+        """Count so much as free again."""
+        self._free += size
+        self._held[caller] -= size
         if not self._held[caller]:
             del self._held[caller]
         self._freed.set()
@@ -76,7 +78,8 @@ class Room:
 
     async def _wait(self, caller: str, more: int, own: int) -> None:
         refusal = ServiceError(
-            ErrorCode.TOO_MANY_UPLOADS, f"There is no room for {more} bytes more at present."
+            ErrorCode.TOO_MANY_UPLOADS,
+            f"There is no room for {more} {self._unit} more of yours at present.",
         )
         if self._waiting >= _MOST_WAITING:
             raise refusal
@@ -100,7 +103,7 @@ class Claim:
         self._size = 0
 
     async def grow(self, size: int) -> None:
-        """Hold so many bytes in all; never more than the whole room.
+        """Hold so much in all; never more than the whole room.
 
         Raises:
             ServiceError: `too_many_uploads`.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,17 +30,20 @@ _FORM_OVERHEAD = 64 * 1024  # bytes: boundaries and the small fields
 _FILE_OVERHEAD = 2 * 1024  # bytes a file: part headers, and its own small field
 _MAX_FIELDS = 16  # beside one for each file
 _LONGEST_NAME = 100  # characters of an unknown field's name that are repeated
+_SLICE = 16 * 1024  # bytes of a form that are read without a look at the clock
+_TURN = 0.0005  # s of reading a form, after which others have their turn
 _MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
 _LARGE = 96 * 2**20  # bytes of large pictures on their way from the disk to Redis
 
 
 class Rooms:
-    """Where the bytes of uploads are held: as they arrive, and when they are handed on."""
+    """What uploads hold: a connection each, and their bytes as they arrive and are handed on."""
 
     def __init__(self, settings: Settings) -> None:
-        self.memory = Room(_MEMORY, patience=0)
-        self.disk = Room(int(settings.upload_space), patience=5)
-        self.large = Room(_LARGE, patience=60)
+        self.requests = Room(settings.max_connections, "uploads", patience=0)
+        self.memory = Room(_MEMORY, "bytes", patience=0)
+        self.disk = Room(int(settings.upload_space), "bytes", patience=5)
+        self.large = Room(_LARGE, "bytes", patience=60)
 
 
 class _Spool(Protocol):
@@ -216,7 +221,7 @@ async def open_form(
             if received > rules.max_body:
                 raise too_large
             await claim.grow(received)
-            data = reader.feed(chunk)
+            data = await reader.feed(chunk)
             if data:
                 await spool.write(data)
         yield reader.form(spool, large=not small)
@@ -267,8 +272,8 @@ class _FormReader:
         except FormParserError as error:
             raise _malformed(f"{error}.") from None
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Read on.
+    async def feed(self, chunk: bytes) -> bytes:
+        """Read on; where that takes long, others have their turn in between.
 
         Returns:
             Bytes of files that it holds.
@@ -276,10 +281,14 @@ class _FormReader:
         Raises:
             ServiceError: `malformed_request`.
         """
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise _malformed(f"This is no multipart body: {error}.") from None
+        for at in range(0, len(chunk), _SLICE):
+            started = time.perf_counter()
+            try:
+                self._parser.write(chunk[at : at + _SLICE])
+            except FormParserError as error:
+                raise _malformed(f"This is no multipart body: {error}.") from None
+            if time.perf_counter() - started > _TURN:
+                await asyncio.sleep(0)
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         return data

@@ -163,42 +163,45 @@ def _with_rate_limit(answers: Answers) -> Answers:
 )
 async def create(request: Request, caller: TheCaller) -> Response:
     """Submit one picture."""
-    await admit(request, caller)
     service = service_of(request)
-    most = int(service.settings.max_upload)
-    rules = FormRules("file", _NAMES, max_files=1, max_bytes=most)
-    async with open_form(request, rules, service.rooms, caller.name) as form:
-        options = _options(request, form, service)
-        (file,) = form.files
-        ref_id = _ref_id(form.field("ref_id"))
-        async with service.rooms.large.claim(caller.name, file.size if file.large else 0):
-            order = Order(
-                owner=caller.name,
-                picture=await file.read(most),
-                view=options.view,
-                ref_id=ref_id,
-                idempotency_key=options.idempotency_key,
-                webhook_url=options.webhook_url,
+    async with service.rooms.requests.claim(caller.name, 1):
+        await admit(request, caller)
+        most = int(service.settings.max_upload)
+        rules = FormRules("file", _NAMES, max_files=1, max_bytes=most)
+        async with open_form(request, rules, service.rooms, caller.name) as form:
+            options = _options(request, form, service)
+            (file,) = form.files
+            ref_id = _ref_id(form.field("ref_id"))
+            async with service.rooms.large.claim(caller.name, file.size if file.large else 0):
+                order = Order(
+                    owner=caller.name,
+                    picture=await file.read(most),
+                    view=options.view,
+                    ref_id=ref_id,
+                    idempotency_key=options.idempotency_key,
+                    webhook_url=options.webhook_url,
+                )
+                detection = await service.apply(order)
+                del order
+        del form, file  # the wait must not hold the picture
+        request.state.detection_id = detection.id
+        headers = {"Location": detection_path(detection.id)}
+        if options.wait is not None:
+            headers["Preference-Applied"] = f"wait={options.wait}"
+            waited = await service.wait(
+                [detection], caller.name, options.wait, request.is_disconnected
             )
-            detection = await service.apply(order)
-            del order
-    del form, file  # the wait must not hold the picture
-    request.state.detection_id = detection.id
-    headers = {"Location": detection_path(detection.id)}
-    if options.wait is not None:
-        headers["Preference-Applied"] = f"wait={options.wait}"
-        waited = await service.wait([detection], caller.name, options.wait, request.is_disconnected)
-        final = waited[detection.id]
-        if isinstance(final, ServiceError):
-            raise final
-        detection = final
-    failure = _failure(detection)
-    if failure is not None:
-        raise failure
-    code = _status(detection)
-    if code == status.HTTP_202_ACCEPTED:
-        headers["Retry-After"] = _RETRY_AFTER
-    return json_answer(detection, code, headers)
+            final = waited[detection.id]
+            if isinstance(final, ServiceError):
+                raise final
+            detection = final
+        failure = _failure(detection)
+        if failure is not None:
+            raise failure
+        code = _status(detection)
+        if code == status.HTTP_202_ACCEPTED:
+            headers["Retry-After"] = _RETRY_AFTER
+        return json_answer(detection, code, headers)
 
 
 @router.post(
@@ -236,42 +239,45 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
     `Prefer: wait` holds the answer until all of them have ended. An `Idempotency-Key` counts for
     each file at its place.
     """
-    await admit(request, caller)
     service = service_of(request)
-    most = int(service.settings.max_batch_upload)
-    rules = FormRules("files", _NAMES, max_files=MAX_FILES, max_bytes=most)
-    async with open_form(request, rules, service.rooms, caller.name) as form:
-        options = _options(request, form, service)
-        ref_ids = _ref_ids(form)
-        admitted, refusal = 1, None
-        if len(form.files) > admitted:
-            admission = await take(request, caller, len(form.files) - admitted)
-            admitted, refusal = admitted + admission.taken, admission.refusal
-        batch = _Batch(service, len(form.files))
-        size = sum(file.size for file in form.files if file.large)
-        at_once = _GROUP_BYTES + int(service.settings.max_upload)
-        async with service.rooms.large.claim(caller.name, min(size, at_once)):
-            for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
-                if refusal is not None and place >= admitted:
-                    batch.results[place] = refusal
-                else:
-                    await batch.add(place, file, caller.name, options, ref_id)
-            await batch.flush()
-    results = batch.results
-    del form, file  # the wait must not hold the pictures
-    headers = {}
-    if options.wait is not None:
-        headers["Preference-Applied"] = f"wait={options.wait}"
-        accepted = [result for result in results if isinstance(result, Detection)]
-        waited = await service.wait(accepted, caller.name, options.wait, request.is_disconnected)
-        results = [
-            waited[result.id] if isinstance(result, Detection) else result for result in results
-        ]
-    entries = [_entry(request, result) for result in results]
-    pauses = [entry.problem.retry_after or 0 for entry in entries if entry.problem]
-    if any(pauses):
-        headers["Retry-After"] = str(max(pauses))
-    return json_answer(BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers)
+    async with service.rooms.requests.claim(caller.name, 1):
+        await admit(request, caller)
+        most = int(service.settings.max_batch_upload)
+        rules = FormRules("files", _NAMES, max_files=MAX_FILES, max_bytes=most)
+        async with open_form(request, rules, service.rooms, caller.name) as form:
+            options = _options(request, form, service)
+            ref_ids = _ref_ids(form)
+            admitted, refusal = 1, None
+            if len(form.files) > admitted:
+                admission = await take(request, caller, len(form.files) - admitted)
+                admitted, refusal = admitted + admission.taken, admission.refusal
+            batch = _Batch(service, len(form.files))
+            size = sum(file.size for file in form.files if file.large)
+            at_once = _GROUP_BYTES + int(service.settings.max_upload)
+            async with service.rooms.large.claim(caller.name, min(size, at_once)):
+                for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
+                    if refusal is not None and place >= admitted:
+                        batch.results[place] = refusal
+                    else:
+                        await batch.add(place, file, caller.name, options, ref_id)
+                await batch.flush()
+        results = batch.results
+        del form, file  # the wait must not hold the pictures
+        headers = {}
+        if options.wait is not None:
+            headers["Preference-Applied"] = f"wait={options.wait}"
+            accepted = [result for result in results if isinstance(result, Detection)]
+            waited = await service.wait(
+                accepted, caller.name, options.wait, request.is_disconnected
+            )
+            results = [
+                waited[result.id] if isinstance(result, Detection) else result for result in results
+            ]
+        entries = [_entry(request, result) for result in results]
+        pauses = [entry.problem.retry_after or 0 for entry in entries if entry.problem]
+        if any(pauses):
+            headers["Retry-After"] = str(max(pauses))
+        return json_answer(BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers)
 
 
 @dataclass(frozen=True)

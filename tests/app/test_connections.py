@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from app.embedded import private_redis
-from app.protocol import MAX_FIELDS, MIN_RATE
+from app.protocol import MAX_FIELDS, MAX_TARGET, MIN_RATE
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 
@@ -128,6 +128,14 @@ def test_a_head_has_so_many_fields(api: Replica) -> None:
     for number, status in ((MAX_FIELDS - 1, 200), (MAX_FIELDS + 1, 431)):
         with connected(api) as connection:
             connection.sendall(ALIVE + b"a: b\r\n" * (number - 1) + b"Connection: close\r\n\r\n")
+            assert [answer[0] for answer in answers(connection)] == [status]
+
+
+def test_a_path_has_so_many_bytes(api: Replica) -> None:
+    for length, status in ((MAX_TARGET, 404), (MAX_TARGET + 1, 431)):
+        with connected(api) as connection:
+            path = b"/" + b"a" * (length - 1)
+            connection.sendall(b"GET " + path + b" HTTP/1.1\r\nConnection: close\r\n\r\n")
             assert [answer[0] for answer in answers(connection)] == [status]
 
 

@@ -78,6 +78,17 @@ def test_a_service_has_no_more_power_than_it_needs(name: str) -> None:
 
 
 @each_service
+def test_a_service_has_a_limit_of_memory(name: str) -> None:
+    assert re.fullmatch(r"[1-9]\d*[mg]", with_defaults(SERVICES[name]["mem_limit"]))
+
+
+def test_uploads_on_their_way_fit_into_the_temporary_folder() -> None:
+    (folder,) = SERVICES["api"]["tmpfs"]
+    size = int(re.fullmatch(r"/tmp:size=(\d+)m", folder).group(1)) * 2**20
+    assert size > Settings().upload_space >= Settings().max_batch_upload
+
+
+@each_service
 def test_a_service_comes_back_and_says_how_it_is(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"

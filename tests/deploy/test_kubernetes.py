@@ -18,7 +18,16 @@ from pydantic import BaseModel, ValidationError
 from app import server, supervisor
 from app.settings import Settings
 from tests.conftest import require_program
-from tests.deploy.files import ROOT, VERSION, build, compose, kubernetes, lineage, scrape_jobs
+from tests.deploy.files import (
+    ROOT,
+    VERSION,
+    build,
+    compose,
+    kubernetes,
+    lineage,
+    scrape_jobs,
+    with_defaults,
+)
 from tests.deploy.manifests import (
     OVERLAYS,
     PODS,
@@ -170,6 +179,15 @@ def test_ports_and_images_are_those_of_the_images(overlay: str) -> None:
     assert environment(overlay, "worker")["GAMMA_DEVICE"] == worker["environment"]["GAMMA_DEVICE"]
     limits = container(overlay, "worker")["resources"]["limits"]
     assert ("nvidia.com/gpu" in limits) == (overlay == "gpu")
+
+
+@each_overlay
+def test_limits_of_memory_are_those_of_compose(overlay: str) -> None:
+    names = {"worker": "worker-gpu" if overlay == "gpu" else "worker"}
+    for name in PODS:
+        limit = with_defaults(compose()["services"][names.get(name, name)]["mem_limit"])
+        there = container(overlay, name)["resources"]["limits"]["memory"]
+        assert there == f"{limit[:-1]}{limit[-1].upper()}i"
 
 
 @each_overlay

@@ -1,0 +1,118 @@
+"""While each attack is carried out, another caller is served, and memory stays within its bounds.
+
+The API runs at the memory limit of its container. `ATTACK_SECONDS` makes each attack longer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+from redis import Redis
+
+from app.embedded import private_redis
+from app.store import connect
+from tests.app.replica import Replica, replicas
+from tests.attacks import corpus
+from tests.conftest import encode, photo
+from tests.deploy.files import compose
+
+ROOT = Path(__file__).parents[2]
+KEY = "bob-who-is-no-attacker"
+SECONDS = float(os.environ.get("ATTACK_SECONDS", "3"))
+MOST_GROWTH = 256 * 2**20  # bytes of the API process
+LONGEST = 1.0  # s; on a machine with nothing else to do
+_UNITS = {"m": 2**20, "g": 2**30}
+_serials = itertools.count()
+
+
+def container_limit(service: str) -> int:
+    """Bytes of memory that the compose file gives a service."""
+    limit = compose()["services"][service]["mem_limit"]
+    return int(limit[:-1]) * _UNITS[limit[-1]]
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with private_redis(tmp_path_factory.mktemp("redis"), 2 * 2**30) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    settings = {
+        "GAMMA_API_KEYS": f"mallory={corpus.ATTACKER},bob={KEY}",
+        "GAMMA_QUEUE_LIMIT": "1000000",
+    }
+    with replicas(redis_url, tmp_path_factory.mktemp("attacks"), 1, **settings) as (one,):
+        limit = container_limit("api")
+        resource.prlimit(one.process.pid, resource.RLIMIT_DATA, (limit, limit))
+        yield one
+
+
+def upload(api: Replica) -> float:
+    """Seconds until another caller's small upload is answered, on a connection of its own."""
+    picture = encode(photo(64, 64, next(_serials)))
+    request = corpus.upload(picture).replace(corpus.ATTACKER.encode(), KEY.encode())
+    started = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection:
+        connection.sendall(request)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 202"), answer
+    return time.perf_counter() - started
+
+
+def peak_memory(api: Replica) -> int:
+    """Most bytes that the process has held since the last call of `forget_peak`."""
+    status = Path(f"/proc/{api.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024
+
+
+def forget_peak(api: Replica) -> None:
+    Path(f"/proc/{api.process.pid}/clear_refs").write_text("5")
+
+
+@pytest.mark.parametrize("name", corpus.names())
+def test_an_attack_costs_others_nothing(api: Replica, redis: Redis, name: str) -> None:
+    redis.flushall()
+    upload(api)
+    calm = statistics.median(upload(api) for _ in range(5))
+    before = psutil.Process(api.process.pid).memory_info().rss
+    forget_peak(api)
+    attack = subprocess.Popen(
+        [sys.executable, "-m", "tests.attacks.corpus", name, str(api.port), str(SECONDS)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    took = []
+    with attack:
+        assert attack.stdout is not None
+        attack.stdout.readline()  # it is ready
+        while attack.poll() is None:
+            took.append(upload(api))
+            time.sleep(0.05)
+    assert attack.returncode == 0
+    assert api.process.poll() is None, "the API has ended"
+    growth = peak_memory(api) - before
+    assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
+    assert max(took) < LONGEST + 10 * calm, f"{max(took):.2f} s, without the attack {calm:.3f} s"
+    assert httpx2.get(f"{api.url}/livez").status_code == 200
+    assert "unexpected_error" not in api.log()
