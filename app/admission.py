@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from fastapi import Request
 from redis import Redis
+from redis.client import Pipeline
 
 from app.callers import Caller
 from app.directory import Directory, Terms
@@ -17,7 +18,7 @@ from app.jobs import Backlog, ask_detections, queue_key, read_detections
 from app.limits import Quota, rate_key
 from app.problems import ServiceError
 from app.records import index_key, waiting_key
-from app.schemas import ErrorCode
+from app.schemas import ErrorCode, Usage
 from app.scripts import HELD
 from app.settings import Settings
 from app.together import Together
@@ -137,39 +138,63 @@ class Gate:
         pressure = self._look()
         if self._overload(pressure) is not None:
             return [Admission(0, self._overload(pressure), {}) for _ in asked]
-        callers, now = self._directory.now, time.time()
+        callers = self._directory.now
         granted = [callers.terms_of(caller) for caller, _ in asked]
         with self._redis.pipeline(transaction=False) as pipeline:
             for (caller, pictures), terms in zip(asked, granted, strict=True):
-                limit = terms.rate_limit
-                keys = [
-                    queue_key(self._settings.queue),
-                    waiting_key(caller),
-                    rate_key(caller, limit),
-                    index_key(caller),
-                ]
-                arguments: list[str | int | float] = [
-                    caller,
-                    pictures,
-                    now,
-                    self._settings.queue_ttl,
-                    self._settings.queue_age_limit,
-                    self._settings.queue_limit,
-                    limit.count if limit else 0,
-                    limit.spacing if limit else 0,
-                    0 if callers.alone else terms.weight,
-                    terms.queue_limit or 0,
-                    int(terms.storage_limit or 0),
-                    "" if pressure.free is None else pressure.free,
-                    _RECORD_BYTES,
-                    int(self._settings.store is None),
-                ]
-                pipeline.eval(_TAKE, len(keys), *keys, *arguments)
+                self._take(pipeline, caller, pictures, terms, pressure)
             replies = pipeline.execute()
         return [
             self._admission(terms, reply, pressure)
             for terms, reply in zip(granted, replies, strict=True)
         ]
+
+    def usage(self, caller: str) -> Usage:
+        """What a caller uses of what it is granted."""
+        terms = self._directory.now.terms_of(caller)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            self._take(pipeline, caller, 0, terms, self._look())
+            ((_, _, _, own, age, held, left, _),) = pipeline.execute()
+        return Usage(
+            caller=caller,
+            waiting=own,
+            oldest_wait=age,
+            kept_bytes=held,
+            uploads_left=left if terms.rate_limit else None,
+            rate_limit=str(terms.rate_limit) if terms.rate_limit else None,
+            queue_limit=terms.queue_limit,
+            storage_limit=terms.storage_limit,
+            weight=terms.weight,
+        )
+
+    def _take(
+        self, pipeline: Pipeline, caller: str, pictures: int, terms: Terms, pressure: _Pressure
+    ) -> None:
+        """Add `_TAKE` to `pipeline`."""
+        limit = terms.rate_limit
+        keys = [
+            queue_key(self._settings.queue),
+            waiting_key(caller),
+            rate_key(caller, limit),
+            index_key(caller),
+        ]
+        arguments: list[str | int | float] = [
+            caller,
+            pictures,
+            time.time(),
+            self._settings.queue_ttl,
+            self._settings.queue_age_limit,
+            self._settings.queue_limit,
+            limit.count if limit else 0,
+            limit.spacing if limit else 0,
+            0 if self._directory.now.alone else terms.weight,
+            terms.queue_limit or 0,
+            int(terms.storage_limit or 0),
+            "" if pressure.free is None else pressure.free,
+            _RECORD_BYTES,
+            int(self._settings.store is None),
+        ]
+        pipeline.eval(_TAKE, len(keys), *keys, *arguments)
 
     def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
         """Read what `_TAKE` answered."""

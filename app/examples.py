@@ -30,6 +30,7 @@ from app.schemas import (
     Status,
     Thresholds,
     Timings,
+    Usage,
     Verdict,
     View,
     ViewInfo,
@@ -205,6 +206,17 @@ MODEL = ModelFacts(
     ),
 )
 ALIVE = ServiceStatus()
+USAGE = Usage(
+    caller="newsroom",
+    waiting=12,
+    oldest_wait=3,
+    kept_bytes=73_400_320,
+    uploads_left=588,
+    rate_limit="600/minute",
+    queue_limit=2000,
+    storage_limit=524_288_000,
+    weight=3,
+)
 READY = ServiceStatus(workers=2)
 
 

@@ -258,6 +258,20 @@ class ModelFacts(BaseModel):
     )
 
 
+class Usage(BaseModel):
+    """Answer of `GET /v1/usage`: what the caller uses of what it is granted."""
+
+    caller: str = Field(description="name of the caller; `anonymous` without keys")
+    waiting: int = Field(description="detections that wait for a worker")
+    oldest_wait: Seconds = Field(description="seconds that the oldest of them has waited")
+    kept_bytes: int = Field(description="of pictures and masks; what is sent again counts once")
+    uploads_left: int | None = Field(description="that may come now; null: no rate limit")
+    rate_limit: str | None = Field(description="most uploads, e.g. `600/minute`; null: any number")
+    queue_limit: int | None = Field(description="most that may wait; null: as the share allows")
+    storage_limit: int | None = Field(description="most bytes kept; null: as the share allows")
+    weight: float = Field(description="share of queue and storage, beside other callers'")
+
+
 class ServiceStatus(BaseModel):
     """Answer of `/livez` and `/readyz`."""
 

@@ -1,15 +1,18 @@
-"""Model facts, liveness and readiness."""
+"""Model facts, usage, liveness and readiness."""
 
 from __future__ import annotations
+
+from typing import cast
 
 from fastapi import APIRouter, Depends, Request
 
 from app import examples
-from app.callers import identify
+from app.admission import Gate
+from app.callers import TheCaller, identify
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, answer, problems
 from app.routes.strict import StrictRoute
-from app.schemas import ErrorCode, ModelFacts, ServiceStatus, WorkerInfo
+from app.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, WorkerInfo
 from app.service import Service, service_of
 
 router = APIRouter(tags=["system"], route_class=StrictRoute)
@@ -75,6 +78,18 @@ def readyz(request: Request) -> ServiceStatus:
     workers = len(_live(service))
     service.store.check()
     return ServiceStatus(workers=workers)
+
+
+@router.get(
+    "/v1/usage",
+    responses={
+        200: answer("What is used, and the limits", usage=examples.USAGE),
+        **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST),
+    },
+)
+def usage(request: Request, caller: TheCaller) -> Usage:
+    """What you use of what you are granted."""
+    return cast(Gate, request.app.state.gate).usage(caller.name)
 
 
 def _notice(worker: WorkerInfo) -> str:

@@ -15,7 +15,7 @@ from app.directory import CallersFileError, Directory, Terms
 from app.embedded import private_redis
 from app.limits import RateLimit
 from app.settings import Settings
-from tests.app.conftest import post, wait_for
+from tests.app.conftest import new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.app.test_webhook_rules import SECRET
 
@@ -177,6 +177,32 @@ def test_a_file_that_has_become_wrong_changes_nothing(api: Replica, file: Path) 
     wait_for(lambda: opens(api, OLD) and "cannot be read" in api.log())
     replace(file, table("bob", key(BOB)))
     wait_for(lambda: opens(api, BOB))
+
+
+def test_usage_is_told_to_each_caller(api: Replica, file: Path) -> None:
+    limits = {"rate_limit": '"9/day"', "queue_limit": "7", "storage_limit": '"1MiB"'}
+    replace(file, table("alice", key(OLD), weight="2", **limits) + table("bob", key(BOB)))
+    wait_for(lambda: opens(api, BOB))
+    picture = new_picture()
+    with api.client(OLD) as alice, api.client(BOB) as bob:
+        before = alice.get("/v1/usage").json()
+        for _ in range(2):
+            assert post(alice, picture).status_code == 202
+        after = alice.get("/v1/usage").json()
+        others = bob.get("/v1/usage").json()
+    assert after.pop("oldest_wait") >= 0
+    assert after == {
+        "caller": "alice",
+        "waiting": before["waiting"] + 2,
+        "kept_bytes": before["kept_bytes"] + len(picture),
+        "uploads_left": 7,
+        "rate_limit": "9/day",
+        "queue_limit": 7,
+        "storage_limit": 2**20,
+        "weight": 2.0,
+    }
+    assert (others["caller"], others["waiting"], others["kept_bytes"]) == ("bob", 0, 0)
+    assert others["rate_limit"] is others["uploads_left"] is None
 
 
 # -- its documentation ----------------------------------------------------------------------------
