@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> ASGIApp:
             if settings.erase_within:
                 erasure = Erasure(redis, settings.erase_within)
                 await stack.enter_async_context(erasure.running())
+            stack.callback(service.decoders.close)  # made here: nobody has to wait for their start
             yield
         redis.close()
 

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from app.overlays import heat_map
+from app.overlays import COLORMAPS, Colormap
 from app.pictures import MEDIA_TYPES
 from app.schemas import Head
 from app.settings import Settings
-from pictures.decoding import PictureError
+from pictures.blending import heat_map
+from pictures.decoders import Decoders
+from pictures.errors import PictureError
 
 _SUFFIXES = frozenset(
     suffix for suffix, name in Image.registered_extensions().items() if name in MEDIA_TYPES
@@ -60,11 +63,12 @@ def detect_files(
         Console(stderr=True).print("[yellow]The model is untrained: its scores mean nothing.")
     files = list(_pictures(paths))
     view = View(settings.default_view)
-    rows = (
-        _detect(file, detector, view, overlays)
-        for file in track(files, "detecting", console=Console(stderr=True), transient=True)
-    )
-    return _PRINTERS[output](rows)
+    with closing(Decoders(1, max_pixels=settings.max_pixels)) as decoders:
+        rows = (
+            _detect(file, decoders, detector, view, overlays)
+            for file in track(files, "detecting", console=Console(stderr=True), transient=True)
+        )
+        return _PRINTERS[output](rows)
 
 
 def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
@@ -75,15 +79,19 @@ def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _detect(file: Path, detector: Any, view: Any, overlays: Path | None) -> dict[str, Any]:
+def _detect(
+    file: Path, decoders: Decoders, detector: Any, view: Any, overlays: Path | None
+) -> dict[str, Any]:
     try:
-        found = detector.detect(file.read_bytes(), view)
+        crops = detector.cut(decoders.decode(file.read_bytes()), view)
     except PictureError as error:
         return {"file": str(file), "error": str(error)}
+    found = detector.conclude(crops.layout, detector.forward(crops.tiles))
     if overlays is not None:
+        colours = COLORMAPS[Colormap.HEAT].tobytes()
         overlays.mkdir(parents=True, exist_ok=True)
         for head, mask in ((Head.AI, found.ai_mask), (Head.MANIPULATION, found.manipulation_mask)):
-            heat_map(Image.fromarray(mask)).save(overlays / f"{file.name}.{head}.png")
+            heat_map(Image.fromarray(mask), colours).save(overlays / f"{file.name}.{head}.png")
     return {
         "file": str(file),
         "ai_probability": round(found.ai_probability, 6),

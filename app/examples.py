@@ -38,6 +38,7 @@ from app.schemas import (
     mask_path,
     overlay_path,
 )
+from pictures.decoders import ABORTED
 
 _ID = "2ab9aef0810946318aef48d20bccd202"
 _REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"
@@ -65,6 +66,7 @@ _DETAILS = {
     ErrorCode.IMAGE_UNDECODABLE: (
         "the picture cannot be decoded: broken data stream when reading image file"
     ),
+    ErrorCode.DECODING_ABORTED: ABORTED,
     ErrorCode.PROCESSING_FAILED: "The worker could not finish it, and no further try is left.",
     ErrorCode.NOT_FOUND: "There is no such detection.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pictures import decoding, png
+from pictures import png
+from pictures.decoders import Decoders
 
 RENDERER = 2
 """Part of every `ETag`: raise it whenever the same request gets other pixels."""
@@ -18,7 +16,6 @@ RENDERER = 2
 DEFAULT_OPACITY = 0.6
 
 _LEVELS = 256
-_BAND = 2**16  # pixels that are blended at once: they stay in a core's cache
 # Where a PNG keeps its facts, and what they are in a mask: 8-bit grey, not interlaced.
 _HEADER = slice(16, 29)
 _HEADER_END = 33
@@ -60,20 +57,6 @@ COLORMAPS = {name: _table(stops) for name, stops in _STOPS.items()}
 """Colours (256, 3) of each mask value."""
 
 
-def heat_map(mask: Image.Image) -> Image.Image:
-    """Colour a mask with `heat`: the more probable, the more opaque.
-
-    Args:
-        mask: 8-bit grey, 0 = probability 0, 255 = probability 1.
-
-    Returns:
-        RGBA picture of the same size.
-    """
-    coloured = _coloured(mask, Colormap.HEAT)
-    coloured.putalpha(mask)
-    return coloured
-
-
 def render(
     mask_png: bytes, colormap: Colormap = Colormap.HEAT, opacity: float = DEFAULT_OPACITY
 ) -> bytes:
@@ -108,35 +91,26 @@ def render(
     )
 
 
-def composite(mask_png: bytes, picture: Image.Image, colormap: Colormap, opacity: float) -> bytes:
+def composite(
+    decoders: Decoders, picture: bytes, mask_png: bytes, colormap: Colormap, opacity: float
+) -> bytes:
     """Heat map blended with its picture.
 
     Args:
-        mask_png: 8-bit grey PNG.
-        picture: RGB, of the same size.
+        decoders: where it is done, since the picture has to be decoded.
+        picture: the file as it came.
+        mask_png: 8-bit grey PNG, of the picture's size.
         colormap: as in `render`.
         opacity: as in `render`.
 
     Returns:
         Opaque PNG of the picture's size.
+
+    Raises:
+        PictureError: the picture cannot be read.
     """
-    alphas = _alphas(opacity)
-
-    def bands() -> Iterator[NDArray[np.uint8]]:
-        with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
-            for box in decoding.bands(picture.size, _BAND):
-                weights = mask.crop(box)
-                band = picture.crop(box)
-                band.paste(_coloured(weights, colormap), mask=weights.point(alphas))
-                yield np.asarray(band)
-
-    return png.encode(bands())
-
-
-def _coloured(mask: Image.Image, colormap: Colormap) -> Image.Image:
-    indexed = Image.frombytes("P", mask.size, mask.tobytes())
-    indexed.putpalette(COLORMAPS[colormap].tobytes())
-    return indexed.convert("RGB")
+    alphas = bytes(_alphas(opacity))
+    return decoders.composite(picture, mask_png, COLORMAPS[colormap].tobytes(), alphas)
 
 
 def _alphas(opacity: float) -> list[int]:

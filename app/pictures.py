@@ -1,15 +1,20 @@
-"""Uploaded pictures on the service's side: what their header says, and how they are shown."""
+"""Uploaded pictures on the service's side: what their header says, and how they are refused."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-
-from PIL import Image
 
 from app.problems import ServiceError
 from app.schemas import ErrorCode, ImageInfo
-from pictures import decoding
+from pictures.errors import (
+    DecodingAbortedError,
+    PictureError,
+    TooElongatedError,
+    TooManyPixelsError,
+    TruncatedPictureError,
+    UndecodablePictureError,
+)
+from pictures.header import read_header
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -35,7 +40,6 @@ _REFUSED_MAGIC = (
     (4, b"ftypisom", "MP4"),
     (4, b"ftypmp42", "MP4"),
 )
-_DISPLAY_QUALITY = 92  # of JPEG: nothing is seen of it, at a third of the bytes of PNG
 
 
 def inspect(data: bytes, max_pixels: int) -> ImageInfo:
@@ -53,9 +57,9 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
     if not data:
         raise ServiceError(ErrorCode.FILE_EMPTY, "The file part holds no bytes.")
     try:
-        header = decoding.read_header(data, max_pixels=max_pixels)
-    except decoding.PictureError as error:
-        raise _refusal(error, data) from None
+        header = read_header(data, max_pixels=max_pixels)
+    except PictureError as error:
+        raise refusal(error, data) from None
     return ImageInfo(
         width=header.width,
         height=header.height,
@@ -65,44 +69,23 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
     )
 
 
-def upright(data: bytes, max_pixels: int, side: int | None = None) -> Image.Image:
-    """A stored picture as the model sees it: RGB, first frame, upright, in sRGB, over white.
+def refusal(error: PictureError, data: bytes) -> ServiceError:
+    """Why a picture is not accepted, or not shown.
 
     Args:
+        error: what its reader says.
         data: the file as it came.
-        max_pixels: largest width × height.
-        side: the picture is made to fit side × side pixels, never enlarged; None: as it is.
-
-    Raises:
-        ServiceError: `image_truncated`, `image_undecodable`.
     """
-    try:
-        return decoding.upright(data, max_pixels=max_pixels, side=side)
-    except decoding.PictureError as error:
-        raise _refusal(error, data) from None
-
-
-def display(data: bytes, max_pixels: int, side: int) -> bytes:
-    """JPEG of a stored picture for the eye; the arguments are those of `upright`.
-
-    Raises:
-        ServiceError: as `upright` does.
-    """
-    encoded = io.BytesIO()
-    shown = upright(data, max_pixels, side)
-    shown.save(encoded, "JPEG", quality=_DISPLAY_QUALITY, subsampling="4:4:4")
-    return encoded.getvalue()
-
-
-def _refusal(error: Exception, data: bytes) -> ServiceError:
     detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
-    if isinstance(error, decoding.TooManyPixelsError):
+    if isinstance(error, TooManyPixelsError):
         return ServiceError(ErrorCode.TOO_MANY_PIXELS, detail)
-    if isinstance(error, decoding.TooElongatedError):
+    if isinstance(error, TooElongatedError):
         return ServiceError(ErrorCode.TOO_ELONGATED, detail)
-    if isinstance(error, decoding.TruncatedPictureError):
+    if isinstance(error, TruncatedPictureError):
         return ServiceError(ErrorCode.IMAGE_TRUNCATED, detail)
-    if isinstance(error, decoding.UndecodablePictureError):
+    if isinstance(error, DecodingAbortedError):
+        return ServiceError(ErrorCode.DECODING_ABORTED, detail)
+    if isinstance(error, UndecodablePictureError):
         return ServiceError(ErrorCode.IMAGE_UNDECODABLE, detail)
     accepted = ", ".join(MEDIA_TYPES)
     name = next(

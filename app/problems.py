@@ -37,6 +37,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.FORMAT_UNSUPPORTED: (415, "The image format is not supported"),
     ErrorCode.IMAGE_TRUNCATED: (422, "The image file is truncated"),
     ErrorCode.IMAGE_UNDECODABLE: (422, "The image cannot be decoded"),
+    ErrorCode.DECODING_ABORTED: (422, "The image takes too much to decode"),
     ErrorCode.PROCESSING_FAILED: (500, "The detection failed"),
     ErrorCode.NOT_FOUND: (404, "Not found"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),

@@ -35,6 +35,7 @@ class ErrorCode(StrEnum):
     TOO_ELONGATED = "too_elongated"
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_UNDECODABLE = "image_undecodable"
+    DECODING_ABORTED = "decoding_aborted"
     PROCESSING_FAILED = "processing_failed"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"

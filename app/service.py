@@ -41,6 +41,10 @@ from app.uploads import SMALL, Rooms
 from app.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
+from pictures.decoders import Decoders
+
+DECODERS = 2
+"""Stored pictures that are decoded at the same time, to be shown."""
 
 _CROP = 512 * 512  # pixels
 
@@ -85,6 +89,11 @@ class Service:
             CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
         """
         return Directory(self.settings)
+
+    @cached_property
+    def decoders(self) -> Decoders:
+        """Where stored pictures are decoded: in processes that know nothing of all this."""
+        return Decoders(DECODERS, max_pixels=self.settings.max_pixels)
 
     @cached_property
     def rooms(self) -> Rooms:

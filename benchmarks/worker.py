@@ -37,6 +37,7 @@ from model.config import GammaConfig
 from model.detector import Detector
 from model.engine import CropOutputs
 from model.network import GammaModel
+from pictures.decoders import Decoders
 from tests.conftest import encode, photo
 from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
@@ -118,12 +119,17 @@ class Front:
         return self.service.submit(Order("benchmark", picture, view)).id
 
 
+def decoders() -> Decoders:
+    """As many as a worker has by default; they end with this process."""
+    return Decoders(2, max_pixels=10**8)
+
+
 def batch_worker(url: str, processor_class: type[Processor], detector, max_batch: int = 8):
     """A worker in this process, with a connection of its own that counts."""
     redis = connect(url, retries=10)
     redis.connection_pool.connection_class = CountingConnection
     info = describe(detector, worker_name())
-    processor = processor_class(detector, info, Store(redis))
+    processor = processor_class(detector, info, Store(redis), decoders())
     return BatchWorker("gamma", redis, processor, info, max_batch=max_batch)
 
 
@@ -174,7 +180,7 @@ def overlap(detector: Detector, title: str, crops: int, turns: int) -> None:
                     done.set()
 
             running = Pipeline(
-                Processor(detector, info, front.store),
+                Processor(detector, info, front.store, decoders()),
                 max_batch=4,
                 window=0,
                 threads=2,

@@ -2,28 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pi_heif import register_heif_opener
-from PIL import Image, ImageCms, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageCms
 
-from pictures import effort
-
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of the formats that are read."""
-MAX_ASPECT_RATIO = 50
-"""Longer side over shorter side. Panoramas have up to 15, long screenshots up to 40."""
+from pictures import isomedia, tiff
+from pictures.errors import PictureError, TruncatedPictureError, UndecodablePictureError
+from pictures.header import Header, read_header
 
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 Image.MAX_IMAGE_PIXELS = None  # the caller's limit holds, checked on the header
 
-_SAME_FORMAT = {"MPO": "JPEG"}  # a JPEG with further pictures behind it, as some cameras write
 _ORIENTATION_TAG = 0x0112
-_SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,62 +33,6 @@ _EIGHT_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8
 _ENDED_EARLY = ("truncated", "end of file", "eof", "incomplete", "failed to read next frame")
 _BAND = 2**20  # pixels that are converted at once
 _RIFF_HEADER = 8
-_ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
-
-
-class PictureError(Exception):
-    """A picture cannot be read; the message can be shown to whoever sent it."""
-
-
-class UnsupportedFormatError(PictureError):
-    """The bytes are not a picture of an allowed format."""
-
-
-class TruncatedPictureError(PictureError):
-    """The file ends before the picture does."""
-
-
-class UndecodablePictureError(PictureError):
-    """The file is of an allowed format, but what it holds cannot be decoded."""
-
-
-class TooManyPixelsError(PictureError):
-    """The header announces more pixels than are allowed."""
-
-
-class TooElongatedError(PictureError):
-    """The header announces a longer side of more than `MAX_ASPECT_RATIO` times the shorter one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a picture file says of itself before any pixel is decoded."""
-
-    format: str
-    """One of `ALLOWED_FORMATS`."""
-    width: int
-    """Pixels, upright; that is what `decode` will give."""
-    height: int
-
-
-def read_header(data: bytes, *, max_pixels: int) -> Header:
-    """Read the header of a picture file; no pixel is decoded.
-
-    Args:
-        data: The whole file.
-        max_pixels: Largest width times height.
-
-    Returns:
-        Format and size.
-
-    Raises:
-        PictureError: One of its subclasses; hostile bytes raise nothing else.
-    """
-    with _opened(data, max_pixels) as image:
-        width, height = image.size
-        if _orientation(image) in _SIDEWAYS:
-            width, height = height, width
-        return Header(_format(image), width, height)
 
 
 def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -115,116 +52,76 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         PictureError: One of its subclasses; hostile bytes raise nothing else.
     """
-    with _opened(data, max_pixels) as image:
-        return _to_array(_load(image))
+    with upright(data, max_pixels=max_pixels) as image:
+        return _to_array(image)
 
 
-def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Image.Image:
-    """Decode a picture file for the eye: what `decode` gives, as a picture, or smaller.
+@contextmanager
+def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterator[Image.Image]:
+    """Decode a picture file to what `decode` gives, as a picture, or smaller.
 
     Args:
         data: The whole file.
         max_pixels: As in `decode`.
         side: The picture is made to fit side x side pixels, never enlarged; None: as it is.
 
-    Returns:
-        An RGB picture.
+    Yields:
+        An RGB picture, as long as the context lasts.
 
     Raises:
         PictureError: As in `decode`.
     """
-    with _opened(data, max_pixels) as image:
-        if side is not None and _format(image) == "JPEG":
+    with _opened(data, max_pixels) as (image, header, orientation):
+        if side is not None and header.format == "JPEG":
             image.draft(None, (side, side))  # its decoder shrinks for less than nothing
-        loaded = _load(image)
-        if loaded is image:  # which may load its file again, at its own size, when it is used
-            loaded = loaded.copy()
+        loaded = _load(image, orientation)
+        if loaded is image and header.format == "HEIF":
+            loaded = image.copy()  # of a file with several, each use would load it again
         if side is not None:
             loaded.thumbnail((side, side))
-        return loaded
+        yield loaded
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture within the limits; all that goes wrong with it inside is a `PictureError`."""
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Header, int]]:
+    """Open a picture that is what its header says; with how it has to be turned, by EXIF.
+
+    All that goes wrong with it inside is a `PictureError`, but that there is no memory left.
+    """
+    header = read_header(data, max_pixels=max_pixels)
     try:
-        if _is_iso_media(data):
-            effort.check_heif_names(data)
-        with Image.open(effort.Reader(data), formats=ALLOWED_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise TooManyPixelsError(
-                    f"{width} × {height} = {width * height} pixels; the limit is {max_pixels}"
+        with Image.open(BytesIO(data), formats=(header.format,)) as image:
+            orientation = header.orientation
+            if header.format == "AVIF":  # by its container, which Pillow translates
+                orientation = image.getexif().get(_ORIENTATION_TAG, tiff.UPRIGHT)
+            size = image.size[::-1] if orientation in tiff.SIDEWAYS else image.size
+            if size != (header.width, header.height):
+                raise UndecodablePictureError(
+                    f"the header says {header.width} × {header.height}, the picture "
+                    f"{size[0]} × {size[1]}"
                 )
-            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-                raise TooElongatedError(
-                    f"{width} × {height}; one side may be at most {MAX_ASPECT_RATIO} times as long "
-                    "as the other"
-                )
-            _check_effort(data, image, max_pixels)
-            yield image
-    except PictureError:
+            yield image, header, orientation
+    except (PictureError, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        if not _is_iso_media(data):
-            raise UnsupportedFormatError(
-                f"not a picture in one of the formats {', '.join(ALLOWED_FORMATS)}"
-            ) from error
-        # The decoders of AVIF and HEIF are asked before any header is read.
-        if _ended_early(data, error):
-            raise TruncatedPictureError("the file ends too early") from error
-        raise UndecodablePictureError("the header cannot be read") from error
     except Exception as error:  # decoders fail on hostile bytes in more ways than they document
         reason = str(error).strip() or type(error).__name__
-        if _ended_early(data, error):
+        if _ended_early(data, header, error):
             raise TruncatedPictureError(f"the file ends too early: {reason}") from error
         raise UndecodablePictureError(f"the picture cannot be decoded: {reason}") from error
 
 
-def _format(image: Image.Image) -> str:
-    name = str(image.format)
-    return _SAME_FORMAT.get(name, name)
-
-
-def _check_effort(data: bytes, image: Image.Image, max_pixels: int) -> None:
-    """Refuse what takes far more time or memory to decode than its bytes and its pixels tell."""
-    if _format(image) == "JPEG":
-        effort.check_jpeg(data)
-    elif isinstance(image, TiffImageFile):
-        effort.check_tiff(image)
-    elif image.format == "HEIF":
-        effort.check_heif(data, max_pixels)
-
-
-def _ended_early(data: bytes, error: Exception) -> bool:
-    if data.startswith(b"RIFF"):  # WebP: its decoder does not say why, but its header how long
+def _ended_early(data: bytes, header: Header, error: Exception) -> bool:
+    if header.format == "WEBP":  # its decoder does not say why, but its header how long
         announced = int.from_bytes(data[4:_RIFF_HEADER], "little") + _RIFF_HEADER
         return len(data) < announced
-    if _is_iso_media(data):  # a row of boxes, each of which says how long it is
-        return any(end > len(data) for _, _, end in effort.boxes(data))
+    if header.format in ("AVIF", "HEIF"):
+        return isomedia.ends_early(data)
     return isinstance(error, EOFError) or any(hint in str(error).lower() for hint in _ENDED_EARLY)
 
 
-def _is_iso_media(data: bytes) -> bool:
-    """Whether a file says that it is AVIF or HEIF."""
-    brands = data[8 : int.from_bytes(data[:4], "big")]
-    return data[4:8] == b"ftyp" and any(brand in brands for brand in _ISO_BRANDS)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is left to apply to an opened picture; broken EXIF says nothing."""
-    if image.format == "TIFF":  # Pillow turns these by itself
-        return 1
-    try:
-        # Not PNG's own method, which decodes the pixels to look for EXIF behind them.
-        return int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
-    except Exception:  # as many kinds of errors as there are ways to break a TIFF directory
-        return 1
-
-
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, orientation: int) -> Image.Image:
     """Decode the pixels of an opened picture: upright, 8-bit sRGB, without transparency."""
-    orientation, size = _orientation(image), image.size
+    size = image.size
     image.load()
     if image.size != size:
         raise UndecodablePictureError(f"the header says {size}, the picture {image.size}")

@@ -24,7 +24,7 @@ from model.config import Pooling, Thresholds
 from model.detector import Detector
 from model.detector import pool as pool_tiles
 from model.views import View
-from pictures.decoding import PictureError
+from pictures.errors import PictureError
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.metrics import Labels, Values, area_under_roc, class_weights, measure_mask
 from training.output import write_text

@@ -22,6 +22,7 @@ from model import views
 from model.network import IGNORE
 from model.views import View
 from pictures import decoding
+from pictures.errors import PictureError
 from training import augment
 from training.augment import GRID, MARGIN, Augmentation
 from training.config import ConfigError, LabelSettings, Settings
@@ -33,7 +34,7 @@ NO_ORIGINAL = -1
 _KINDS = tuple(Kind)
 _REPLACEMENTS = 10  # tried for one unreadable picture before the set is given up
 _CROP_STREAM, _REPLACEMENT_STREAM = 1, 2  # tell apart what is drawn; training.sampling has 0
-_READ_ERRORS = (decoding.PictureError, OSError)
+_READ_ERRORS = (PictureError, OSError)
 
 
 class UnreadablePictureError(Exception):
@@ -216,10 +217,10 @@ class _Crops(ABC):
         file = self._pictures.mask(row)
         try:
             mask = decoding.decode(file.read_bytes(), max_pixels=limit).any(axis=2)
-        except decoding.PictureError as error:
-            raise decoding.PictureError(f"mask {file}: {error}") from error
+        except PictureError as error:
+            raise PictureError(f"mask {file}: {error}") from error
         if mask.shape != picture.shape[:2]:
-            raise decoding.PictureError(
+            raise PictureError(
                 f"mask {file}: {mask.shape[1]} x {mask.shape[0]} pixels, "
                 f"the picture has {picture.shape[1]} x {picture.shape[0]}"
             )

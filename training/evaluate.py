@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from model.config import Thresholds
 from model.detector import Detector
 from model.views import View
-from pictures.decoding import PictureError
+from pictures.errors import PictureError
 from training import plots
 from training.changes import JPEG96, RAW, Format, align, crop_center
 from training.data.labels import Kind

@@ -18,7 +18,7 @@ from model import checkpoint
 from model.checkpoint import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from model.network import GammaModel
 from model.views import View
-from pictures.decoding import PictureError
+from pictures.errors import PictureError
 from training.card import RunFacts, short_results, write_card
 from training.changes import RAW
 from training.output import write_text

@@ -24,7 +24,7 @@ from model.detector import Detection, Detector, Verdict
 from model.engine import CropOutputs
 from model.network import GammaModel
 from model.views import Crops, Layout, View
-from pictures.decoding import PictureError
+from pictures.errors import PictureError
 from training.changes import Change, crop_center
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.manifest import PictureUnreadableError, Row

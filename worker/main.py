@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import structlog
 
 from app.settings import Settings
 from app.store import Store
 from model.detector import Detector
+from pictures.decoders import Decoders
 from worker import metrics
 from worker.batch_worker import BatchWorker, worker_name
 from worker.patience import connect_patiently
@@ -40,17 +43,20 @@ def run(settings: Settings, *, burst: bool) -> None:
     info = describe(detector, worker_name())
     metrics.expose(info, settings.max_batch, settings.metrics_host, settings.metrics_port)
     log.info("worker_ready", **info.model_dump(mode="json"))
+    decoders = Decoders(settings.decode_threads, max_pixels=settings.max_pixels)
     worker = BatchWorker(
         settings.queue,
         redis,
-        Processor(detector, info, store),
+        Processor(detector, info, store, decoders),
         info,
         max_batch=settings.max_batch,
         window=settings.batch_window,
         threads=settings.decode_threads,
     )
-    # RQ's own lines repeat ours at `info`.
-    worker.work(burst=burst, logging_level="DEBUG" if settings.log_level == "debug" else "WARNING")
+    with closing(decoders):
+        # RQ's own lines repeat ours at `info`.
+        level = "DEBUG" if settings.log_level == "debug" else "WARNING"
+        worker.work(burst=burst, logging_level=level)
     if worker.failure is not None:
         raise worker.failure
 

@@ -36,7 +36,9 @@ from model.engine import CropOutputs, DeviceError
 from model.regions import MaskSummary
 from model.views import Layout, View
 from pictures import png
-from pictures.decoding import (
+from pictures.decoders import Decoders
+from pictures.errors import (
+    DecodingAbortedError,
     PictureError,
     TooElongatedError,
     TooManyPixelsError,
@@ -50,6 +52,7 @@ _PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (
     (TooManyPixelsError, ErrorCode.TOO_MANY_PIXELS),
     (TooElongatedError, ErrorCode.TOO_ELONGATED),
     (TruncatedPictureError, ErrorCode.IMAGE_TRUNCATED),
+    (DecodingAbortedError, ErrorCode.DECODING_ABORTED),
     (PictureError, ErrorCode.IMAGE_UNDECODABLE),
 )
 
@@ -83,9 +86,12 @@ class Ready:
 class Processor:
     """What is done to one picture, and to one batch of crops. No method raises for a picture."""
 
-    def __init__(self, detector: Detector, info: WorkerInfo, store: Store) -> None:
+    def __init__(
+        self, detector: Detector, info: WorkerInfo, store: Store, decoders: Decoders
+    ) -> None:
         self.store = store
         self._detector = detector
+        self._decoders = decoders
         self._info = info
 
     def decode(
@@ -102,7 +108,7 @@ class Processor:
         started = time.perf_counter()
         queued = max(0.0, time.time() - record.created_at.timestamp())
         try:
-            crops = self._detector.cut(self._detector.decode(picture), View(record.view.mode))
+            crops = self._detector.cut(self._decoders.decode(picture), View(record.view.mode))
         except PictureError as error:
             code = next(code for kind, code in _PICTURE_ERRORS if isinstance(error, kind))
             return Outcome(failed(record, DetectionError(code=code, detail=str(error))))

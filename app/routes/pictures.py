@@ -6,9 +6,10 @@ expires, and `If-None-Match` is answered from the record alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -20,19 +21,20 @@ from app import overlays
 from app.callers import TheCaller
 from app.openapi import headers
 from app.overlays import DEFAULT_OPACITY, Colormap
-from app.pictures import MEDIA_TYPES, display, upright
+from app.pictures import MEDIA_TYPES, refusal
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, Answers, DetectionId, problems
 from app.routes.strict import StrictRoute
 from app.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
-from app.service import Service, service_of
+from app.service import DECODERS, Service, service_of
+from pictures.errors import PictureError
 
 router = APIRouter(
     prefix="/v1/detections/{detection_id}", tags=["pictures"], route_class=StrictRoute
 )
 
 # Each holds the pixels of one picture; of a large one some formats take 16 bytes a pixel.
-_DECODERS, _LARGE_DECODERS = CapacityLimiter(2), CapacityLimiter(1)
+_DECODERS, _LARGE_DECODERS = CapacityLimiter(DECODERS), CapacityLimiter(1)
 _LARGE = 16_000_000  # pixels
 _PNG = "image/png"
 _HEADERS = {
@@ -91,6 +93,7 @@ def _answers(*media_types: str) -> Answers:
             ErrorCode.STORAGE_UNAVAILABLE,
             ErrorCode.IMAGE_TRUNCATED,
             ErrorCode.IMAGE_UNDECODABLE,
+            ErrorCode.DECODING_ABORTED,
         ),
     },
     openapi_extra=_CONDITION,
@@ -121,7 +124,9 @@ async def image(
         return await answer.give(media_type, lambda: _stored(service, detection_id))
 
     def shown() -> bytes:
-        return display(_stored(service, detection_id), service.settings.max_pixels, size)
+        picture = _stored(service, detection_id)
+        with _refusing(picture):
+            return service.decoders.preview(picture, size)
 
     return await answer.give(MEDIA_TYPES["JPEG"], shown, _decoders(info))
 
@@ -154,6 +159,7 @@ async def mask(
             *_MASK_PROBLEMS,
             ErrorCode.IMAGE_TRUNCATED,
             ErrorCode.IMAGE_UNDECODABLE,
+            ErrorCode.DECODING_ABORTED,
         ),
     },
     openapi_extra=_CONDITION,
@@ -183,8 +189,9 @@ async def overlay(
         )
 
     def blended() -> bytes:
-        picture = upright(_stored(service, detection_id), service.settings.max_pixels)
-        return overlays.composite(_mask(service, detection_id, head), picture, colormap, opacity)
+        picture, heat = _stored(service, detection_id), _mask(service, detection_id, head)
+        with _refusing(picture):
+            return overlays.composite(service.decoders, picture, heat, colormap, opacity)
 
     return await answer.give(_PNG, blended, _decoders(detection.image))
 
@@ -261,6 +268,15 @@ def _mask(service: Service, detection_id: str, head: Head) -> bytes:
     if data is None:
         raise _expired(detection_id)
     return data
+
+
+@contextlib.contextmanager
+def _refusing(picture: bytes) -> Iterator[None]:
+    """Make what is wrong with a picture a problem of the request."""
+    try:
+        yield
+    except PictureError as error:
+        raise refusal(error, picture) from None
 
 
 def _expired(detection_id: str) -> ServiceError:

@@ -7,7 +7,9 @@ to refuse.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import io
 import json
 import random
 import resource
@@ -18,11 +20,13 @@ import warnings
 from collections import Counter
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from app.pictures import inspect
 from app.problems import ServiceError
-from pictures.decoding import PictureError, decode, upright
+from pictures.decoders import Decoders
+from pictures.errors import PictureError
 from tests.samples import (
     encoded,
     every_format,
@@ -144,7 +148,7 @@ _FAULTS = (_flip, _overwrite, _truncate, _splice, _remove, _repeat)
 _SHARES = (4, 3, 1, 1, 1, 1)
 
 
-def read(data: bytes) -> str:
+def read(data: bytes, decoders: Decoders) -> str:
     """What becomes of a file in the API and in the worker.
 
     Raises:
@@ -155,27 +159,33 @@ def read(data: bytes) -> str:
     except ServiceError as error:
         # What the API refuses, the worker must refuse too; it is reached by other ways.
         try:
-            decode(data, max_pixels=MAX_PIXELS)
+            decoders.decode(data)
         except PictureError:
             return str(error.code)
         raise AssertionError(f"decoded, though the header is {error.code}") from error
     if header is None:
         return "empty"
     try:
-        height, width, _ = decode(data, max_pixels=MAX_PIXELS).shape
+        height, width, _ = decoders.decode(data).shape
     except PictureError as error:
         return type(error).__name__
     assert (header.width, header.height) == (width, height)
-    assert max(upright(data, max_pixels=MAX_PIXELS, side=16).size) <= 16
+    with Image.open(io.BytesIO(decoders.preview(data, 16))) as preview:
+        assert max(preview.size) <= 16
     return "decoded"
 
 
 def main(seed: int, cases: int) -> None:
     """Read all cases, within limits of memory and time."""
+    with contextlib.closing(Decoders(1, max_pixels=MAX_PIXELS)) as decoders:
+        read_all(seed, cases, decoders)
+
+
+def read_all(seed: int, cases: int, decoders: Decoders) -> None:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     files = originals()
-    assert {read(file) for file in files} == {"decoded"}
+    assert {read(file, decoders) for file in files} == {"decoded"}
     with open("/proc/self/statm") as pages:
         taken = int(pages.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MAX_MEMORY,) * 2)
@@ -184,7 +194,7 @@ def main(seed: int, cases: int) -> None:
     for case in range(cases):
         print(case, flush=True)
         signal.alarm(MAX_SECONDS)  # ends the process, even inside a decoder
-        outcomes[read(damaged(files, seed, case))] += 1
+        outcomes[read(damaged(files, seed, case), decoders)] += 1
         if case == cases // 3:
             early = _resident()
     signal.alarm(0)
@@ -192,9 +202,9 @@ def main(seed: int, cases: int) -> None:
 
 
 def _resident() -> float:
-    """MiB of memory that this process holds."""
-    with open("/proc/self/statm") as pages:
-        return int(pages.read().split()[1]) * resource.getpagesize() / 2**20
+    """MiB of memory that this process and its decoder hold."""
+    process = psutil.Process()
+    return sum(one.memory_info().rss for one in (process, *process.children())) / 2**20
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from app.pictures import inspect
 from app.problems import STATUS, ServiceError
 from app.schemas import ErrorCode
 from app.webhooks.targets import TargetRefusedError, Targets
-from pictures.decoding import PictureError, decode
+from pictures.decoding import decode
+from pictures.errors import PictureError
 from tests.app.receiver import Receiver, wait_for
 from tests.conftest import Serve, encode, photo, require_program
 from tests.deploy.live import small_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import httpx2
@@ -12,6 +13,8 @@ from PIL import Image
 
 from app import overlays
 from app.overlays import COLORMAPS, Colormap
+from pictures.blending import heat_map
+from pictures.decoders import Decoders
 from tests.conftest import Serve, encode, photo
 
 SIZE = (320, 200)
@@ -39,7 +42,7 @@ def test_each_value_has_its_colour_and_its_share_of_the_opacity(
 def test_a_rendered_mask_is_the_heat_map_of_the_command_line() -> None:
     smooth = photo(90, 70).convert("L")
     found = pixels(overlays.render(encode(smooth, "PNG"), opacity=1))
-    assert (found == np.asarray(overlays.heat_map(smooth))).all()
+    assert (found == np.asarray(heat_map(smooth, COLORMAPS[Colormap.HEAT].tobytes()))).all()
 
 
 def test_a_heat_map_of_another_file_is_an_error() -> None:
@@ -63,7 +66,11 @@ def test_a_composite_is_the_heat_map_laid_over_the_picture(opacity: float) -> No
     png = encode(smooth, "PNG")
     layer = Image.open(io.BytesIO(overlays.render(png, Colormap.VIRIDIS, opacity)))
     expected = Image.alpha_composite(picture.convert("RGBA"), layer.convert("RGBA"))
-    made = Image.open(io.BytesIO(overlays.composite(png, picture, Colormap.VIRIDIS, opacity)))
+    with contextlib.closing(Decoders(1, max_pixels=10**6)) as decoders:
+        blended = overlays.composite(
+            decoders, encode(picture, "PNG"), png, Colormap.VIRIDIS, opacity
+        )
+    made = Image.open(io.BytesIO(blended))
     assert made.mode == "RGB"
     difference = np.asarray(made).astype(int) - np.asarray(expected.convert("RGB"))
     assert np.abs(difference).max() <= 1

@@ -13,7 +13,8 @@ from PIL import Image
 from app.pictures import MEDIA_TYPES, inspect
 from app.problems import ServiceError
 from app.schemas import ErrorCode
-from pictures.decoding import ALLOWED_FORMATS, decode
+from pictures.decoding import decode
+from pictures.header import ALLOWED_FORMATS
 from tests import samples
 from tests.conftest import Serve, encode, photo
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from model.config import Thresholds
 from model.detector import Detector, ModelInfo
 from model.engine import CropOutputs, DeviceError, InferenceEngine
 from model.views import Crops, View
+from pictures.decoders import Decoders
 from worker import batch_worker, jobs
 from worker.batch_worker import BatchWorker, worker_name
 from worker.patience import connect_patiently
@@ -161,9 +163,10 @@ def run(orders: Orders) -> None:
     detector = FaultyDetector(orders)
     info = describe(detector, orders.name)
     store = Store.open(redis, settings, patience=orders.patience)
-    processor = Processor(detector, info, store)
-    worker = BatchWorker("gamma", redis, processor, info, max_batch=orders.max_batch)
-    worker.work(burst=orders.burst, max_jobs=orders.max_jobs, logging_level="WARNING")
+    with closing(Decoders(2, max_pixels=10**8)) as decoders:
+        processor = Processor(detector, info, store, decoders)
+        worker = BatchWorker("gamma", redis, processor, info, max_batch=orders.max_batch)
+        worker.work(burst=orders.burst, max_jobs=orders.max_jobs, logging_level="WARNING")
     if worker.failure is not None:
         raise worker.failure
 

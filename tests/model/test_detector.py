@@ -10,7 +10,7 @@ from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
 from model.detector import Detector, Verdict, pool
 from model.engine import CropOutputs
 from model.views import View
-from pictures.decoding import TooManyPixelsError
+from pictures.errors import TooManyPixelsError
 
 LIMITS = {"max_pixels": 1_000_000, "max_tiles": 4}
 

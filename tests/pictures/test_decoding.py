@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from pictures.decoding import (
-    ALLOWED_FORMATS,
+from pictures.decoding import decode, upright
+from pictures.errors import (
     PictureError,
     TooElongatedError,
     TooManyPixelsError,
     TruncatedPictureError,
     UndecodablePictureError,
     UnsupportedFormatError,
-    decode,
-    read_header,
-    upright,
 )
+from pictures.header import ALLOWED_FORMATS, read_header
 from tests import samples
 from tests.samples import QUARTERS, corners, heic, png, quarters
 
@@ -398,14 +396,18 @@ def test_panoramas_and_long_screenshots_are_pictures(size):
 # -- for the eye ----------------------------------------------------------------------------------
 
 
+def seen(data, side):
+    with upright(data, max_pixels=LIMIT, side=side) as picture:
+        return picture.copy()
+
+
 @pytest.mark.parametrize("file_format", ALLOWED_FORMATS)
 def test_a_smaller_picture_for_the_eye(file_format):
     data = samples.every_format()[file_format]
-    whole = upright(data, max_pixels=LIMIT)
+    whole, small = (seen(data, side) for side in (None, 24))
     assert (np.asarray(whole) == decode(data, max_pixels=LIMIT)).all()
-    small = upright(data, max_pixels=LIMIT, side=24)
     assert max(small.size) == 24
     assert small.mode == "RGB"
     difference = corners(np.asarray(small)) - corners(np.asarray(whole))
     assert np.abs(difference).max() <= 6
-    assert upright(data, max_pixels=LIMIT, side=500).size == whole.size
+    assert seen(data, 500).size == whole.size

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pictures import decoding
+from pictures.errors import PictureError
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.separation import Separation, separations
@@ -117,7 +118,7 @@ def _open(root: Path, row: Row) -> Picture:
     try:
         data = file.read_bytes()
         pixels = decoding.decode(data, max_pixels=MAX_PIXELS)
-    except (OSError, decoding.PictureError) as error:
+    except (OSError, PictureError) as error:
         return Picture(file, row, trouble=f"{file}: {error}")
     if hashlib.sha256(data).hexdigest() != row.sha256:
         return Picture(file, row, trouble=f"{file}: changed since the manifest was written")

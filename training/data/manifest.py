@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from pictures.decoding import PictureError, decode
+from pictures.decoding import decode
+from pictures.errors import PictureError
 from training.data.labels import LABELS, Kind
 from training.output import writing
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pictures.decoding import ALLOWED_FORMATS
+from pictures.header import ALLOWED_FORMATS
 from training.data import manifest
 from training.data.labels import Kind
 from training.data.manifest import PictureUnreadableError, Row

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pictures import decoding
+from pictures.errors import PictureError
 from training.data.manifest import MAX_PIXELS, PictureUnreadableError
 from training.output import writing
 
@@ -26,7 +27,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
     """
     try:
         return decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
-    except decoding.PictureError as error:
+    except PictureError as error:
         raise PictureUnreadableError(f"{file}: {error}") from error
 
 

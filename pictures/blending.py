@@ -1,0 +1,60 @@
+"""Masks as heat maps, alone and blended with their pictures."""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pictures import png
+from pictures.decoding import bands
+
+_BAND = 2**16  # pixels that are blended at once: they stay in a core's cache
+
+
+def heat_map(mask: Image.Image, colours: bytes) -> Image.Image:
+    """Colour a mask: the more probable, the more opaque.
+
+    Args:
+        mask: 8-bit grey, 0 = probability 0, 255 = probability 1.
+        colours: RGB of each of the 256 values.
+
+    Returns:
+        RGBA picture of the same size.
+    """
+    coloured = _coloured(mask, colours)
+    coloured.putalpha(mask)
+    return coloured
+
+
+def composite(
+    picture: Image.Image, mask_png: bytes, colours: bytes, alphas: Sequence[int]
+) -> bytes:
+    """Heat map blended with its picture.
+
+    Args:
+        picture: RGB.
+        mask_png: 8-bit grey PNG of the same size.
+        colours: RGB of each of the 256 values of the mask.
+        alphas: Their opacity, 0 to 255.
+
+    Returns:
+        Opaque PNG of the picture's size.
+    """
+
+    def blended() -> Iterator[NDArray[np.uint8]]:
+        with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
+            for box in bands(picture.size, _BAND):
+                weights = mask.crop(box)
+                band = picture.crop(box)
+                band.paste(_coloured(weights, colours), mask=weights.point(alphas))
+                yield np.asarray(band)
+
+    return png.encode(blended())
+
+
+def _coloured(mask: Image.Image, colours: bytes) -> Image.Image:
+    indexed = Image.frombytes("P", mask.size, mask.tobytes())
+    indexed.putpalette(colours)
+    return indexed.convert("RGB")

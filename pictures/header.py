@@ -1,0 +1,183 @@
+"""What a picture file says of itself, read by a small bounded reader.
+
+It runs where no decoder may: it reads a limited number of small parts of a file, so that no file
+can make it take long or hold much.
+"""
+
+from dataclasses import dataclass
+
+from pictures import isomedia, tiff
+from pictures.errors import (
+    TooElongatedError,
+    TooManyPixelsError,
+    UndecodablePictureError,
+    UnsupportedFormatError,
+)
+from pictures.source import Source
+
+ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+"""Pillow's names of the formats that are read."""
+MAX_ASPECT_RATIO = 50
+"""Longer side over shorter side. Panoramas have up to 15, long screenshots up to 40."""
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_GIF_MAGIC = (b"GIF87a", b"GIF89a")
+_BMP_CORE_HEADER, _BMP_HEADERS = 12, (40, 52, 56, 64, 108, 124)  # bytes
+_WEBP_KINDS = (b"VP8 ", b"VP8L", b"VP8X")
+# Markers of a JPEG: those of a frame, and those without a segment.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
+_END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture file says of itself before any pixel is decoded."""
+
+    format: str
+    """One of `ALLOWED_FORMATS`."""
+    width: int
+    """Pixels, upright; that is what `decode` will give."""
+    height: int
+    orientation: int = tiff.UPRIGHT
+    """By EXIF, 1 to 8: how the pixels have to be turned that Pillow gives. It turns those of TIFF
+    and HEIF by itself, and knows better of AVIF."""
+
+
+def read_header(data: bytes, *, max_pixels: int) -> Header:
+    """Read the header of a picture file; no pixel is decoded.
+
+    Args:
+        data: The whole file.
+        max_pixels: Largest width times height.
+
+    Returns:
+        Format and size.
+
+    Raises:
+        PictureError: One of its subclasses; hostile bytes raise nothing else.
+    """
+    header = _read(Source(data))
+    width, height = header.width, header.height
+    if not width or not height:
+        raise UndecodablePictureError("a picture without any pixels")
+    if width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"{width} × {height} = {width * height} pixels; the limit is {max_pixels}"
+        )
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise TooElongatedError(
+            f"{width} × {height}; one side may be at most {MAX_ASPECT_RATIO} times as long "
+            "as the other"
+        )
+    return header
+
+
+def _read(source: Source) -> Header:
+    data = source.data
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(source)
+    if data.startswith(_PNG_MAGIC):
+        return _png(source)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and data[12:16] in _WEBP_KINDS:
+        return _webp(source)
+    if data.startswith(_GIF_MAGIC):
+        return Header("GIF", *_gif_size(source))
+    if data.startswith(b"BM"):
+        return Header("BMP", *_bmp_size(source))
+    if data.startswith(tiff.MAGIC):
+        return Header("TIFF", *tiff.size(source))
+    if isomedia.announces(source):
+        return Header(*isomedia.read(source))
+    raise UnsupportedFormatError(
+        f"not a picture in one of the formats {', '.join(ALLOWED_FORMATS)}"
+    )
+
+
+def _turned(name: str, width: int, height: int, orientation: int) -> Header:
+    if orientation in tiff.SIDEWAYS:
+        width, height = height, width
+    return Header(name, width, height, orientation)
+
+
+def _jpeg(source: Source) -> Header:
+    at, size, exif = 2, None, None
+    while True:
+        at = source.find(b"\xff", at)
+        while (marker := source.number(at + 1, 1)) == 0xFF:  # filling
+            at += 1
+        at += 2
+        if marker in _BARE:
+            continue
+        if marker in (_END_OF_IMAGE, _START_OF_SCAN):
+            break
+        if marker in _FRAMES:
+            if size is not None:
+                raise UndecodablePictureError("a JPEG of two frames")
+            size = source.number(at + 5, 2), source.number(at + 3, 2)
+        elif marker == _APP1 and exif is None and source.read(at + 2, 6) == b"Exif\0\0":
+            exif = at + 2
+        at += source.number(at, 2)
+    if size is None:
+        raise UndecodablePictureError("a JPEG without a frame")
+    return _turned("JPEG", *size, tiff.UPRIGHT if exif is None else tiff.orientation(source, exif))
+
+
+def _png(source: Source) -> Header:
+    if source.read(12, 4) != b"IHDR":
+        raise UndecodablePictureError("a PNG that does not begin with its header")
+    width, height = source.number(16, 4), source.number(20, 4)
+    orientation = tiff.UPRIGHT
+    at = len(_PNG_MAGIC)
+    while (kind := source.read(at + 4, 4)) != b"IDAT":  # of what follows the pixels, nothing counts
+        if kind == b"eXIf":
+            orientation = tiff.orientation(source, at + 8)
+        at += 12 + source.number(at, 4)
+    return _turned("PNG", width, height, orientation)
+
+
+def _webp(source: Source) -> Header:
+    kind = source.read(12, 4)
+    if kind == b"VP8 ":
+        width, height = (source.number(at, 2, "little") & 0x3FFF for at in (26, 28))
+        return Header("WEBP", width, height)
+    if kind == b"VP8L":
+        bits = source.number(21, 4, "little")
+        return Header("WEBP", (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1)
+    width, height = (source.number(at, 3, "little") + 1 for at in (24, 27))
+    at = 12
+    while at + 8 <= len(source):
+        head = source.read(at, 8)
+        if head[:4] == b"EXIF":
+            return _turned("WEBP", width, height, tiff.orientation(source, at + 8))
+        length = int.from_bytes(head[4:], "little")
+        at += 8 + length + length % 2
+    return Header("WEBP", width, height)
+
+
+def _gif_size(source: Source) -> tuple[int, int]:
+    width, height, flags = (source.number(at, n, "little") for at, n in ((6, 2), (8, 2), (10, 1)))
+    at = 13 + _palette_bytes(flags)
+    while (kind := source.read(at, 1)) == b"!":  # an extension: a label, then blocks
+        at += 2
+        while length := source.number(at, 1):
+            at += 1 + length
+        at += 1
+    if kind != b",":
+        raise UndecodablePictureError("a GIF without a frame")
+    left, top, columns, rows = (source.number(at + n, 2, "little") for n in (1, 3, 5, 7))
+    return max(width, left + columns), max(height, top + rows)  # a frame may be larger
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _bmp_size(source: Source) -> tuple[int, int]:
+    kind = source.number(14, 4, "little")
+    if kind == _BMP_CORE_HEADER:
+        return source.number(18, 2, "little"), source.number(20, 2, "little")
+    if kind not in _BMP_HEADERS:
+        raise UnsupportedFormatError("a BMP of an unknown kind")
+    width, height = source.number(18, 4, "little"), source.number(22, 4, "little")
+    return width, min(height, 2**32 - height)  # negative: from top to bottom

@@ -1,0 +1,240 @@
+"""Decoder processes: what they give, what they may cost, and what survives them."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from pictures.decoders import Decoders
+from pictures.decoding import decode
+from pictures.errors import (
+    DecodingAbortedError,
+    PictureError,
+    TooElongatedError,
+    TooManyPixelsError,
+    TruncatedPictureError,
+    UndecodablePictureError,
+    UnsupportedFormatError,
+)
+from tests.pictures.bombs import BOMBS, MIB
+from tests.samples import encoded, every_format, quarters
+
+LIMIT = 4_000_000
+MOST_MEMORY = 500  # MiB of a decoder, with all of its libraries and a file of 50 MB
+MOST_SECONDS = 10  # of a decoder's CPU
+GOOD = every_format()["PNG"]
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    with contextlib.closing(Decoders(1, max_pixels=LIMIT)) as made:
+        yield made
+
+
+def process_of(decoders: Decoders) -> psutil.Process:
+    """The one decoder of a pool, when it is ready."""
+    decoders.decode(GOOD)
+    (child,) = psutil.Process().children()
+    return child
+
+
+@pytest.mark.parametrize("name", every_format())
+def test_it_gives_what_decoding_here_gives(decoders: Decoders, name: str) -> None:
+    data = every_format()[name]
+    pixels = decoders.decode(data)
+    assert (pixels == decode(data, max_pixels=LIMIT)).all()
+    assert pixels.flags.writeable
+    with Image.open(io.BytesIO(decoders.preview(data, 24))) as preview:
+        assert (preview.format, preview.mode, max(preview.size)) == ("JPEG", "RGB", 24)
+
+
+def test_pixels_outlast_the_next_picture(decoders: Decoders) -> None:
+    first = decoders.decode(encoded(Image.new("RGB", (50, 40), "red"), "PNG"))
+    decoders.decode(encoded(Image.new("RGB", (50, 40), "blue"), "PNG"))
+    assert (first == (255, 0, 0)).all()
+
+
+def test_a_picture_larger_than_what_is_kept() -> None:
+    with contextlib.closing(Decoders(1, max_pixels=10**8)) as decoders:
+        noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+        large = Image.fromarray(noise).resize((6000, 4000), Image.Resampling.NEAREST)
+        data = encoded(large, "PNG", compress_level=1)
+        for _ in range(2):
+            assert (decoders.decode(data) == np.asarray(large)).all()
+        assert (decoders.decode(GOOD) == decode(GOOD, max_pixels=LIMIT)).all()
+
+
+def test_what_is_wrong_keeps_its_kind_and_its_words(decoders: Decoders) -> None:
+    before = process_of(decoders).pid
+    data = every_format()["PNG"]
+    for broken, kind in (
+        (b"no picture", UnsupportedFormatError),
+        (data[: len(data) // 2], TruncatedPictureError),
+        (data[:-80] + bytes(40) + data[-40:], UndecodablePictureError),
+        (encoded(Image.new("1", (3000, 3000)), "PNG"), TooManyPixelsError),
+        (encoded(Image.new("1", (3000, 10)), "PNG"), TooElongatedError),
+    ):
+        with pytest.raises(kind) as there:
+            decoders.decode(broken)
+        with pytest.raises(kind) as here:
+            decode(broken, max_pixels=LIMIT)
+        assert str(there.value) == str(here.value)
+    assert process_of(decoders).pid == before
+
+
+@pytest.mark.timeout(600)
+def test_a_bomb_costs_little_and_nobody_else() -> None:
+    """Each within the limits of its own size; a good picture is decoded right after each."""
+    with contextlib.closing(Decoders(1, max_pixels=LIMIT)) as decoders:
+        for name, make in BOMBS.items():
+            data = make()
+            child = process_of(decoders)
+            used = sum(child.cpu_times()[:2])
+            peak = _Peak(child)
+            with contextlib.suppress(PictureError), peak:
+                decoders.decode(data)
+            assert peak.memory < MOST_MEMORY, (name, peak.memory)
+            assert peak.seconds - used < MOST_SECONDS, (name, peak.seconds - used)
+            del data
+            assert (decoders.decode(GOOD) == decode(GOOD, max_pixels=LIMIT)).all(), name
+
+
+class _Peak:
+    """What a process holds at most (MiB), and has taken (s of CPU), while something is done."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.memory = self.seconds = 0.0
+        self._process = process
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while not self._over.wait(0.01):
+                memory = self._process.memory_info()
+                self.memory = max(self.memory, memory.rss / MIB)
+                self.seconds = sum(self._process.cpu_times()[:2])
+
+    def __enter__(self) -> None:
+        self._watch.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_decoder_that_dies_costs_one_picture(decoders: Decoders, number: int) -> None:
+    child = process_of(decoders)
+    os.kill(child.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as threads:
+        victim = threads.submit(decoders.decode, GOOD)
+        time.sleep(0.2)
+        next_one = threads.submit(decoders.decode, GOOD)
+        os.kill(child.pid, number)
+        os.kill(child.pid, signal.SIGCONT)
+        with pytest.raises(DecodingAbortedError):
+            victim.result()
+        assert next_one.result().shape == (48, 64, 3)
+    assert process_of(decoders).pid != child.pid
+
+
+def test_a_decoder_that_died_between_two_pictures_costs_none(decoders: Decoders) -> None:
+    child = process_of(decoders)
+    child.kill()
+    child.wait()
+    assert decoders.decode(GOOD).shape == (48, 64, 3)
+
+
+def test_a_decoder_that_hangs_is_ended(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = process_of(decoders)
+    monkeypatch.setattr("pictures.costs._WAIT_SECONDS", -15.5)
+    child.suspend()
+    with pytest.raises(DecodingAbortedError):
+        decoders.decode(GOOD)
+    assert not psutil.pid_exists(child.pid)
+    monkeypatch.undo()
+    assert decoders.decode(GOOD).shape == (48, 64, 3)
+
+
+def test_it_knows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GAMMA_API_KEYS", "caller=canary")
+    secret = os.open(tmp_path / "secret", os.O_CREAT)
+    os.set_inheritable(secret, True)
+    with contextlib.closing(Decoders(1, max_pixels=LIMIT)) as decoders:
+        child = process_of(decoders)
+        assert set(child.environ()) == {
+            "PYTHONPATH",
+            "LC_ALL",
+            "MALLOC_ARENA_MAX",
+            "MALLOC_MMAP_THRESHOLD_",
+            "MALLOC_TRIM_THRESHOLD_",
+            "OPENBLAS_NUM_THREADS",
+        }
+        assert "canary" not in str([*child.environ().values(), *child.cmdline()])
+        assert child.open_files() == []
+        assert child.net_connections() == []
+        assert child.cwd() == "/"
+    os.close(secret)
+
+
+def test_a_decoder_ends_with_whom_it_works_for() -> None:
+    program = (
+        "import time, psutil\nfrom pictures.decoders import Decoders\n"
+        "decoders = Decoders(1, max_pixels=100)\n"
+        "print(psutil.Process().children()[0].pid, flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child.wait(20)
+
+
+def test_a_closed_pool_leaves_no_process(decoders: Decoders) -> None:
+    child = process_of(decoders)
+    decoders.close()
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_many_threads_share_few_decoders() -> None:
+    files = [encoded(quarters(8 * n, 6 * n), "PNG") for n in range(2, 22)]
+    with (
+        contextlib.closing(Decoders(2, max_pixels=LIMIT)) as decoders,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        shapes = [pixels.shape for pixels in threads.map(decoders.decode, files)]
+        assert len(psutil.Process().children()) == 2
+    assert shapes == [(6 * n, 8 * n, 3) for n in range(2, 22)]
+
+
+def test_a_decoder_that_lies_is_ended(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = process_of(decoders)
+    for answer in (
+        {"size": 10},
+        {"size": -1},
+        {"size": 2**60},
+        {"size": "all"},
+        {"error": "SystemExit", "detail": ""},
+        {"error": ["PictureError"], "detail": ""},
+        {},
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("pictures.channel.Channel.receive", lambda _, answer=answer: answer)
+            with pytest.raises(DecodingAbortedError):
+                decoders.decode(GOOD)
+        assert decoders.decode(GOOD).shape == (48, 64, 3)
+    assert not psutil.pid_exists(child.pid)

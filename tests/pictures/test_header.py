@@ -1,0 +1,137 @@
+"""Headers, read where no decoder may run: the same as decoders say, and never for long."""
+
+import contextlib
+import struct
+import subprocess
+import sys
+import time
+import tracemalloc
+
+import pytest
+from PIL import Image
+
+from pictures.decoding import decode
+from pictures.errors import PictureError, UndecodablePictureError
+from pictures.header import ALLOWED_FORMATS, read_header
+from pictures.source import MAX_READS
+from tests import samples
+from tests.pictures.bombs import BOMBS
+from tests.samples import encoded, heic, quarters
+
+LIMIT = 4_000_000
+MOST_SECONDS = 0.2  # of CPU; some 0.01 on a quiet machine
+MOST_MEMORY = 8 * 2**20  # bytes beside the file
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_header_takes_long_to_read(name: str) -> None:
+    data = BOMBS[name]()
+    started = time.process_time()
+    with contextlib.suppress(PictureError):
+        read_header(data, max_pixels=LIMIT)
+    assert time.process_time() - started < MOST_SECONDS
+    tracemalloc.start()
+    with contextlib.suppress(PictureError):
+        read_header(data, max_pixels=LIMIT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < MOST_MEMORY
+
+
+def test_reading_headers_needs_no_decoder() -> None:
+    program = (
+        "import sys\nimport pictures.header, pictures.decoders\n"
+        "assert not {'PIL', 'pi_heif'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_more_parts_than_any_header_has() -> None:
+    data = encoded(quarters(), "JPEG")
+    comment = b"\xff\xfe\0\2"
+    assert read_header(data[:2] + comment * 1000 + data[2:], max_pixels=LIMIT).width == 64
+    with pytest.raises(UndecodablePictureError, match="more parts"):
+        read_header(data[:2] + comment * MAX_READS + data[2:], max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("image_format", ALLOWED_FORMATS)
+def test_a_header_cut_anywhere_is_refused_or_true(image_format: str) -> None:
+    data = samples.every_format()[image_format]
+    whole = read_header(data, max_pixels=LIMIT)
+    for end in range(len(data)):
+        try:
+            found = read_header(data[:end], max_pixels=LIMIT)
+        except PictureError:
+            continue
+        assert found.format == whole.format
+        assert {found.width, found.height} == {whole.width, whole.height}
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_tiff_of_either_order(order: str) -> None:
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    entries = [(256, 3, 60), (257, 4, 40), (274, 3, 6)]
+    data = magic + struct.pack(order + "IH", 8, len(entries))
+    for tag, kind, value in entries:
+        number = struct.pack(order + ("H" if kind == 3 else "I"), value)
+        data += struct.pack(order + "HHI", tag, kind, 1) + number.ljust(4, b"\0")
+    found = read_header(data, max_pixels=LIMIT)
+    assert (found.format, found.width, found.height) == ("TIFF", 40, 60)
+
+
+def test_big_tiff() -> None:
+    data = encoded(quarters(), "TIFF", big_tiff=True)
+    assert data[2] == 43
+    assert decode(data, max_pixels=LIMIT).shape == (48, 64, 3)
+
+
+def test_animations_and_files_of_several() -> None:
+    picture = quarters()
+    more = {"save_all": True, "append_images": [Image.new("RGB", (64, 48))] * 3}
+    for name in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):
+        data = encoded(picture, name, **more)
+        found = read_header(data, max_pixels=LIMIT)
+        assert (found.format, found.width, found.height) == (name, 64, 48)
+        assert decode(data, max_pixels=LIMIT).shape == (48, 64, 3)
+
+
+def test_orientation_by_other_than_exif_is_none() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    for name in ("JPEG", "PNG", "WEBP"):
+        data = encoded(quarters(60, 40), name, xmp=xmp)
+        assert read_header(data, max_pixels=LIMIT).width == 60
+        assert decode(data, max_pixels=LIMIT).shape == (40, 60, 3)
+
+
+def test_exif_of_another_picture_behind_the_first_counts_for_nothing() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(quarters(60, 40), "JPEG", exif=exif)
+    data = encoded(quarters(60, 40), "JPEG") + turned
+    assert read_header(data, max_pixels=LIMIT).width == 60
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.replace(b"pitm", b"free"),
+        lambda data: data.replace(b"ispe", b"free"),
+        lambda data: data.replace(b"ipco", b"free"),
+        lambda data: data.replace(b"ipma", b"free"),
+        lambda data: data.replace(b"meta", b"free"),
+    ],
+)
+def test_heif_without_what_it_must_have(damage) -> None:
+    with pytest.raises(UndecodablePictureError):
+        read_header(damage(heic()), max_pixels=LIMIT)
+
+
+def test_pictures_without_pixels() -> None:
+    for data in (
+        samples.png(0, 10, (b"IDAT", b"")),
+        samples.png(10, 0, (b"IDAT", b"")),
+        b"GIF89a\0\0\0\0\0\0\0," + bytes(10),
+        b"BM" + bytes(12) + struct.pack("<Iii", 40, 0, 5) + bytes(40),
+    ):
+        with pytest.raises(UndecodablePictureError, match="without any pixels"):
+            read_header(data, max_pixels=LIMIT)
