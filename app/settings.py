@@ -166,7 +166,12 @@ class Settings(BaseSettings):
         "beyond, it is shrunk",
         ge=1,
     )
-    decode_threads: int = Field(2, description="threads that decode and encode pictures", ge=1)
+    decode_threads: int = Field(
+        2,
+        description="pictures that are decoded, each in its own process, and encoded at the same "
+        "time",
+        ge=1,
+    )
     webhook_secrets: Annotated[SecretsSetting | None, NoDecode] = Field(
         None,
         description="what signs webhooks of callers that `GAMMA_CALLERS_FILE` does not name, "

@@ -63,7 +63,11 @@ def test_the_same_seed_makes_the_same_files() -> None:
 
 @pytest.mark.timeout(400)
 def test_the_service_only_accepts_or_refuses(service: Serve, client: httpx2.Client) -> None:
-    processes = psutil.Process(service.process.pid).children(recursive=True)
+    processes = [  # decoders may end, and are replaced
+        process
+        for process in psutil.Process(service.process.pid).children(recursive=True)
+        if "pictures.process" not in process.cmdline()
+    ]
     files = fuzzing.originals()
     accepted, refused = [], 0
     for case in range(UPLOADS):
@@ -88,7 +92,11 @@ def test_the_service_only_accepts_or_refuses(service: Serve, client: httpx2.Clie
             time.sleep(0.05)
         assert record["status"] in ("succeeded", "failed"), (SEED, case, record)
         if record["status"] == "failed":
-            assert record["error"]["code"] in ("image_truncated", "image_undecodable"), (
+            assert record["error"]["code"] in (
+                "image_truncated",
+                "image_undecodable",
+                "decoding_aborted",
+            ), (
                 SEED,
                 case,
                 record,

@@ -69,3 +69,12 @@ def test_app_never_imports_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_no_decoder_runs_in_the_api() -> None:
+    program = (
+        "import sys, app.server, app.webhooks.worker\n"
+        "found = {'PIL', 'pi_heif', '_pi_heif', 'pictures.decoding'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

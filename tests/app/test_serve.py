@@ -22,7 +22,7 @@ def descendants(service: Serve) -> list[psutil.Process]:
 def test_a_signal_leaves_no_process_and_no_socket(tmp_path: Path, number: int) -> None:
     service = Serve(tmp_path / "data", **QUICK).wait_until_ready()
     processes = descendants(service)
-    assert len(processes) == 3  # Redis, worker, API
+    assert len(processes) == 7  # Redis, worker, API, and two decoders of each of the latter
     assert (service.data_dir / "redis.sock").is_socket()
     assert service.stop(number) == 0
     assert not psutil.wait_procs(processes, timeout=5)[1]
