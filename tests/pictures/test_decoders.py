@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from pictures.confinement import landlock_version
 from pictures.decoders import Decoders
 from pictures.decoding import decode
 from pictures.errors import (
@@ -184,10 +186,31 @@ def test_it_knows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
             "OPENBLAS_NUM_THREADS",
         }
         assert "canary" not in str([*child.environ().values(), *child.cmdline()])
-        assert child.open_files() == []
+        assert [file.path for file in child.open_files()] == [f"/proc/{child.pid}/statm"]
         assert child.net_connections() == []
         assert child.cwd() == "/"
     os.close(secret)
+
+
+@pytest.mark.skipif(landlock_version() < 4, reason="needs a kernel with Landlock 4")
+def test_it_reaches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("canary")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        attempts = (
+            f"open({str(tmp_path / 'secret')!r})",
+            f"open({str(tmp_path / 'new')!r}, 'w')",
+            "open(f'/proc/{os.getppid()}/environ')",
+            "os.listdir('/')",
+            "os.execv('/bin/true', ['true'])",
+            f"socket.create_connection({server.getsockname()!r}, 1)",
+        )
+        program = "import os, socket\nfrom pictures.confinement import confine\nconfine()\n"
+        for attempt in attempts:
+            program += f"try:\n    {attempt}\nexcept PermissionError:\n    os.write(1, b'no ')\n"
+        answer = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, check=True, timeout=60
+        )
+    assert answer.stdout.split() == [b"no"] * len(attempts)
 
 
 def test_a_decoder_ends_with_whom_it_works_for() -> None:
