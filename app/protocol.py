@@ -32,6 +32,9 @@ MAX_TARGET = 8 * 1024
 MAX_FIELDS = 128
 """Header fields of a request."""
 
+MAX_PIECES = 1000
+"""Chunks of a body that are taken from one read, which has 250 kB at most."""
+
 MIN_RATE = 16 * 1024
 """Bytes/s at which a body has to come, and an answer to be read, averaged over
 `BoundedProtocol.patience`."""
@@ -57,7 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _kept = 0  # bytes since the request began, or since its last piece of body
     _arrived = 0  # bytes in this period of `patience` seconds
-    _of_body = False  # some of what was read last is
+    _pieces = 0  # of a body, in what was read last
     _held_up = False  # in this period we have not read all the time
     _in_head = _in_body = False
     _keep_alive = False  # what the request at hand asks for
@@ -93,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._arrived += len(data)
-        self._of_body = False
+        self._pieces = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # it may be ignored (RFC 9110, 7.8)
@@ -102,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(ErrorCode.MALFORMED_REQUEST, "This is not a sound HTTP/1.1 request.")
         else:
             self._held_up |= self.flow.read_paused
-            self._kept = 0 if self._of_body else self._kept + len(data)
+            self._kept = 0 if self._pieces else self._kept + len(data)
             if (self._in_head or self._in_body) and self._kept > MAX_HEAD:
                 self._refuse(
                     ErrorCode.HEAD_TOO_LARGE, f"The limit of a request's head is {MAX_HEAD} bytes."
@@ -160,10 +163,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
         Raises:
             RuntimeError: the request before has no full answer yet. It ends the parsing.
+            OverflowError: it comes in crumbs. It ends the parsing.
         """
         if self.pipeline:
             self._stop_listening()
-        self._of_body = True
+        self._pieces += 1
+        if self._pieces > MAX_PIECES:
+            self._refuse(ErrorCode.MALFORMED_REQUEST, "The chunks of the body are too small.")
+            raise OverflowError
         super().on_body(body)
 
     def on_message_complete(self) -> None:

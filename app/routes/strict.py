@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from app.problems import ServiceError
 from app.schemas import ErrorCode
 
+_MOST_PARAMETERS = 128
 _LONGEST_NAME = 100  # characters of an unknown parameter's name that are repeated
 
 
@@ -39,6 +40,10 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _check(request: Request, repeatable: dict[str, bool]) -> None:
+    if request.scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
+        raise ServiceError(
+            ErrorCode.MALFORMED_REQUEST, f"The limit is {_MOST_PARAMETERS} query parameters."
+        )
     given = Counter(name for name, _ in request.query_params.multi_items())
     for name, times in given.items():
         if name not in repeatable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.conftest import encode, photo
 KEY = "a-key-for-connections"
 PATIENCE = 2  # s
 CONNECTIONS = 20
+KEYS = [f"a-key-of-others-{number:02}" for number in range(CONNECTIONS)]
 UPLOAD = b"POST /v1/detections HTTP/1.1\r\nHost: localhost\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
 AUTHORIZED = b"Authorization: Bearer " + KEY.encode() + b"\r\n"
@@ -33,7 +35,9 @@ ALIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     folder = tmp_path_factory.mktemp("connections")
     settings = {
-        "GAMMA_API_KEYS": f"alice={KEY}",
+        "GAMMA_API_KEYS": ",".join(
+            [f"alice={KEY}", *(f"caller-{number}={key}" for number, key in enumerate(KEYS))]
+        ),
         "GAMMA_REQUEST_TIMEOUT": str(PATIENCE),
         "GAMMA_MAX_CONNECTIONS": str(CONNECTIONS),
     }
@@ -107,6 +111,13 @@ def test_a_chunk_extension_has_an_end(api: Replica) -> None:
         ((status, _, body),) = answers(connection)
     assert status == 431
     assert json.loads(body)["code"] == "head_too_large"
+
+
+def test_a_body_comes_in_no_crumbs(api: Replica) -> None:
+    with connected(api) as connection:
+        connection.sendall(UPLOAD + AUTHORIZED + FORM + CHUNKED + b"1\r\nx\r\n" * 4000)
+        ((status, _, _),) = answers(connection)
+    assert status == 400
 
 
 def test_a_trailer_is_no_header_field(api: Replica) -> None:
@@ -250,11 +261,29 @@ def test_idle_connections_make_room(api: Replica) -> None:
         assert httpx2.get(f"{api.url}/livez").status_code == 200
 
 
-def test_connections_in_use_do_not(api: Replica) -> None:
-    head = UPLOAD + AUTHORIZED + FORM + b"Content-Length: 400000\r\n\r\n"
+def half_upload(key: str) -> bytes:
+    authorized = f"Authorization: Bearer {key}\r\n".encode()
+    return UPLOAD + authorized + FORM + b"Content-Length: 400000\r\n\r\n"
+
+
+def test_one_caller_leaves_connections_to_others(api: Replica) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(CONNECTIONS):
-            stack.enter_context(connected(api)).sendall(head)
+        connections = [stack.enter_context(connected(api)) for _ in range(CONNECTIONS)]
+        for connection in connections:
+            connection.sendall(half_upload(KEY))
+        deadline = time.monotonic() + 20
+        while len(refused := select.select(connections, [], [], 0.1)[0]) < CONNECTIONS // 2:
+            assert time.monotonic() < deadline
+        assert all(one.recv(65536).startswith(b"HTTP/1.1 503") for one in refused)
+        with api.client(KEYS[0]) as client:
+            answer = client.post("/v1/detections", files={"file": encode(photo(16, 16))})
+        assert answer.status_code == 202
+
+
+def test_connections_in_use_make_no_room(api: Replica) -> None:
+    with contextlib.ExitStack() as stack:
+        for key in KEYS:
+            stack.enter_context(connected(api)).sendall(half_upload(key))
         deadline = time.monotonic() + 20
         while (answer := httpx2.get(f"{api.url}/livez")).status_code != 503:
             assert time.monotonic() < deadline, "the heads were not read in time"

@@ -71,8 +71,8 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
     "long request line": lambda: Attack(b"GET /", b"a" * 65536),
     "many header fields": lambda: Attack(_ALIVE, b"a:b\r\n" * 10_000),
     "endless header field": lambda: Attack(_ALIVE + b"x: ", b"y" * 65536),
-    "half heads": lambda: Attack(_ALIVE + b"x: " + b"y" * 60_000, b"y", 1.0, 900),
-    "idle connections": lambda: Attack(b"G", b"", 0, 1500),
+    "half heads": lambda: Attack(_ALIVE + b"x: " + b"y" * 60_000, b"y", 1.0, 190),
+    "idle connections": lambda: Attack(b"G", b"", 0, 400),
     "nonsense": lambda: Attack(b"\x16\x03\x01\0\xff" * 100, b"\0" * 1000),
     "many trailers": lambda: Attack(_ALIVE + _CHUNKED + b"0\r\n", b"a:b\r\n" * 10_000),
     "long trailers": lambda: Attack(_ALIVE + _CHUNKED + b"0\r\nx: ", b"y" * 65536),
@@ -92,7 +92,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         b"POST /v1/detections" + _HOST + _FORM + b"Content-Length: 40000000\r\n\r\n",
         b"x",
         0.1,
-        900,
+        190,
     ),
     "answers not read": lambda: Attack(
         b"GET /swagger-ui/swagger-ui-bundle.js" + _HOST + b"\r\n", b"", 0, 300, reads=False
@@ -104,7 +104,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         _post(b"/v1/detections", 900_000) + _PART % b"file" + b"\r\n" + bytes(800_000),
         b"x",
         0.5,
-        200,
+        100,
     ),
     "half large uploads": lambda: Attack(
         _post(b"/v1/detections", 50 * _MIB) + _PART % b"file" + b"\r\n" + bytes(8 * _MIB),
@@ -113,7 +113,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         60,
     ),
     "half batches": lambda: Attack(_batch(), b"x", 0.5, 8),
-    "bodies that never come": lambda: Attack(_post(b"/v1/detections", 1000), b"x", 5.0, 900),
+    "bodies that never come": lambda: Attack(_post(b"/v1/detections", 1000), b"x", 5.0, 190),
     "endless chunks": lambda: Attack(
         b"POST /v1/detections" + _HOST + _KEY + _FORM + _CHUNKED
         + _chunk(_PART % b"file" + b"\r\n"),
@@ -149,7 +149,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         b"GET /v1/detections?ids=" + b"a," * 4_000 + _HOST + _KEY + b"\r\n"
     ),
     "held waits": lambda: Attack(
-        upload(bytes(100)).replace(_KEY, _KEY + b"Prefer: wait=60\r\n"), b"", 0, 900
+        upload(bytes(100)).replace(_KEY, _KEY + b"Prefer: wait=60\r\n"), b"", 0, 190
     ),
 }  # fmt: skip
 """Attacks on each part of the protocol, without a key or with one."""
@@ -174,14 +174,15 @@ async def carry_out(attack: Attack, port: int, seconds: float) -> None:
     """Do it for so long."""
     deadline = time.monotonic() + seconds
 
-    async def one() -> None:
+    async def one(number: int) -> None:
+        await asyncio.sleep(number / attack.connections)  # no burst: what is held counts
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await _connection(attack, port, deadline)
             await asyncio.sleep(max(0.05, attack.pause))
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one()) for _ in range(attack.connections)]
+        tasks = [group.create_task(one(number)) for number in range(attack.connections)]
         await asyncio.sleep(seconds)
         for task in tasks:
             task.cancel()

@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 KEY = "bob-who-is-no-attacker"
 SECONDS = float(os.environ.get("ATTACK_SECONDS", "3"))
 MOST_GROWTH = 256 * 2**20  # bytes of the API process
-LONGEST = 1.0  # s; on a machine with nothing else to do
+LONGEST = 1.0  # s
+SLOW = 60  # times as long as without the attack may be longer: then the machine is busy
 _UNITS = {"m": 2**20, "g": 2**30}
 _serials = itertools.count()
 
@@ -61,6 +62,7 @@ def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
     settings = {
         "GAMMA_API_KEYS": f"mallory={corpus.ATTACKER},bob={KEY}",
         "GAMMA_QUEUE_LIMIT": "1000000",
+        "GAMMA_MAX_CONNECTIONS": "200",
     }
     with replicas(redis_url, tmp_path_factory.mktemp("attacks"), 1, **settings) as (one,):
         limit = container_limit("api")
@@ -94,7 +96,7 @@ def forget_peak(api: Replica) -> None:
 def test_an_attack_costs_others_nothing(api: Replica, redis: Redis, name: str) -> None:
     redis.flushall()
     upload(api)
-    calm = statistics.median(upload(api) for _ in range(5))
+    calm = [upload(api) for _ in range(5)]
     before = psutil.Process(api.process.pid).memory_info().rss
     forget_peak(api)
     attack = subprocess.Popen(
@@ -113,6 +115,8 @@ def test_an_attack_costs_others_nothing(api: Replica, redis: Redis, name: str) -
     assert api.process.poll() is None, "the API has ended"
     growth = peak_memory(api) - before
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
-    assert max(took) < LONGEST + 10 * calm, f"{max(took):.2f} s, without the attack {calm:.3f} s"
+    calm += [upload(api) for _ in range(5)]
+    usual = statistics.median(calm)
+    assert max(took) < max(LONGEST, SLOW * usual), f"{max(took):.2f} s, usually {usual:.3f} s"
     assert httpx2.get(f"{api.url}/livez").status_code == 200
     assert "unexpected_error" not in api.log()
