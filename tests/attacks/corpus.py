@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.pictures.bombs import BOMBS
+
 ATTACKER = "mallory-secret-012345"
 """Key of the caller who attacks."""
 
@@ -154,7 +156,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
 }  # fmt: skip
 """Attacks on each part of the protocol, without a key or with one."""
 
-PICTURES: dict[str, Callable[[], bytes]] = {}
+PICTURES: dict[str, Callable[[], bytes]] = BOMBS
 """Files that cost a careless reader much; each is uploaded again and again."""
 
 
