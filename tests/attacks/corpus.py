@@ -33,7 +33,7 @@ class Attack:
     Attributes:
         opening: sent first.
         more: sent again and again after that; nothing: the opening is, after each answer.
-        pause: seconds between those.
+        pause: seconds between those, and before a connection is opened again.
         connections: how many there are.
         reads: whether the answers are read.
     """
@@ -97,7 +97,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         190,
     ),
     "answers not read": lambda: Attack(
-        b"GET /swagger-ui/swagger-ui-bundle.js" + _HOST + b"\r\n", b"", 0, 300, reads=False
+        b"GET /swagger-ui/swagger-ui-bundle.js" + _HOST + b"\r\n", b"", 0, 150, reads=False
     ),
     "wrong keys": lambda: Attack(
         b"GET /v1/detections" + _HOST + b"Authorization: Bearer " + b"x" * 60_000 + b"\r\n\r\n"
@@ -151,7 +151,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         b"GET /v1/detections?ids=" + b"a," * 4_000 + _HOST + _KEY + b"\r\n"
     ),
     "held waits": lambda: Attack(
-        upload(bytes(100)).replace(_KEY, _KEY + b"Prefer: wait=60\r\n"), b"", 0, 190
+        upload(bytes(100)).replace(_KEY, _KEY + b"Prefer: wait=60\r\n"), b"", 5.0, 190
     ),
 }  # fmt: skip
 """Attacks on each part of the protocol, without a key or with one."""
@@ -202,7 +202,7 @@ async def _connection(attack: Attack, port: int, deadline: float) -> None:
                 await asyncio.sleep(deadline)
             elif not await reader.read(65536):
                 return
-            await asyncio.sleep(0)
+            await asyncio.sleep(attack.pause)
     finally:
         writer.transport.abort()
 
