@@ -107,7 +107,8 @@ def _heif(*parts: bytes) -> bytes:
 
 def _heif_names() -> bytes:
     """Items that are called as their own boxes begin, over and over."""
-    item = box(b"infe", b"\2\0\0\0", struct.pack(">HH", 1, 0), b"hvc1", b"infe" * 240_000)
+    entry = b"\x7f" * 4 + b"infe" + b"\2\0\0\0" + bytes(4) + b"hvc1"  # of 2 GB
+    item = box(b"infe", b"\2\0\0\0", struct.pack(">HH", 1, 0), b"hvc1", entry * 49_000)
     return _heif(box(b"pitm", bytes(4), b"\0\1"), box(b"iinf", bytes(4), b"\0\1", item))
 
 
