@@ -14,7 +14,7 @@ CrossAttention = Literal["none", "forward", "dual", "reverse"]
 KeyValue = Literal["tokens", "pooled"]
 Pooling = Literal["mean", "max", "top3"]
 Input = Literal["rgb", "cooccurrence"]
-Prior = Literal["none", "efficientnet_lite0"]
+Prior = Literal["none", "clip_vit_b16"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "backbone": ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"),
@@ -23,7 +23,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "key_value": ("tokens", "pooled"),
     "pooling": ("mean", "max", "top3"),
     "input": ("rgb", "cooccurrence"),
-    "prior": ("none", "efficientnet_lite0"),
+    "prior": ("none", "clip_vit_b16"),
 }
 _NARROW_BACKBONES = ("mit_b0", "mit_b1")  # SegFormer decodes these at 256 channels, others at 768
 _HEAD_NAMES: dict[str, tuple[str, ...]] = {
@@ -90,15 +90,17 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             (`model.cooccurrence`). Content is nearly absent from these, so that an encoder
             finds low-level traces without having learned from millions of pictures before.
         input_channels: Length of these vectors.
-        prior: `efficientnet_lite0` lends the stages of a MiT encoder the maps of a frozen image
-            classifier (`model.prior`), for encoders that start from random weights; `none`, as in
-            the paper.
+        prior: `clip_vit_b16` adds what a frozen CLIP image tower sees in the whole picture
+            (`model.glance`); `none`, as in the paper.
+        tower: Directory or hub id of the prior's weights; empty for the ones that ship.
         image_mean: Mean per RGB channel of pictures scaled to [0, 1].
         image_std: Standard deviation per RGB channel, likewise.
         pooling: How the logits of a picture's tiles become one, as validation has chosen: `mean`
             of all, `max`, or `top3`, the mean of the three largest (of all if there are fewer).
         temperature: Divides the pooled logit before the sigmoid (calibration).
+        glance_temperature: The same for the logit of the glance alone.
         thresholds: The fields of `Thresholds` by name.
+        glance_thresholds: The same for verdicts from the glance alone.
         format_version: Version of the checkpoint format.
     """
 
@@ -121,11 +123,14 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     input: Input = "rgb"
     input_channels: int = 32
     prior: Prior = "none"
+    tower: str = ""
     image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
     pooling: Pooling = "mean"
     temperature: float = 1.0
+    glance_temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
+    glance_thresholds: dict[str, float] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -140,11 +145,12 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         )
         self.output_channels = self.output_channels or self.decoder_channels
         self.thresholds = asdict(Thresholds(**self.thresholds))
+        self.glance_thresholds = asdict(Thresholds(**self.glance_thresholds))
         self._check_numbers()
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def _check_numbers(self) -> None:
-        for name in ("decoder_channels", "output_channels", "temperature", "input_channels"):
+        for name in ("decoder_channels", "output_channels", "temperature", "glance_temperature", "input_channels"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive")
         for name in ("classification_weight", "ai_weight", "manipulation_weight"):

@@ -44,7 +44,7 @@ def build_encoder(backbone: str, channels: int = 3) -> PreTrainedModel:
 
 
 def encode(
-    encoder: PreTrainedModel, pixel_values: Tensor, lent: list[Tensor] | None = None
+    encoder: PreTrainedModel, pixel_values: Tensor, side_features: list[Tensor | None] | None = None
 ) -> list[Tensor]:
     """Compute F_i = E(I), the maps of the four stages, channels last.
 
@@ -54,13 +54,14 @@ def encode(
     Args:
         encoder: What `build_encoder` returned.
         pixel_values: Normalised pictures (B, 3, H, W), or what stands for them (B, C, H, W).
-        lent: Maps of the shapes that are returned, added to what each stage begins with; MiT only.
+        side_features: Maps of the shapes that are returned, added to what each stage begins with
+            (None: nothing); MiT only.
 
     Returns:
         Four maps (B, ceil(H/r_i), ceil(W/r_i), C_i), r = 4, 8, 16, 32.
     """
     if isinstance(encoder, SegformerModel):
-        return _encode_mit(encoder, pixel_values, lent)
+        return _encode_mit(encoder, pixel_values, side_features)
     maps = encoder(pixel_values, output_hidden_states=True).hidden_states
     return [feature.permute(0, 2, 3, 1) for feature in maps]
 
@@ -84,7 +85,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _encode_mit(
-    encoder: SegformerModel, pixel_values: Tensor, lent: list[Tensor] | None
+    encoder: SegformerModel, pixel_values: Tensor, side_features: list[Tensor | None] | None
 ) -> list[Tensor]:
     features: list[Tensor] = []
     x = pixel_values.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
@@ -92,8 +93,9 @@ def _encode_mit(
     for number, stage in enumerate(stages):
         embedding = stage.patch_embeddings
         x = embedding.layer_norm(embedding.proj(x).permute(0, 2, 3, 1))  # (B, H/r, W/r, C)
-        if lent is not None:
-            x = x + lent[number]
+        added = None if side_features is None else side_features[number]
+        if added is not None:
+            x = x + added
         for block in stage.blocks:
             x = x + block.drop_path(_attend(block.attention, block.layernorm_before(x)))
             x = x + block.drop_path(_mix(block.mlp, block.layernorm_after(x)))

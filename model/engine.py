@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.config import GammaConfig
 from model.network import GammaModel, MergedHead
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,6 @@ class InferenceEngine:
         # Merged in float32 first: rounding the products loses less than rounding the factors.
         self._merged = {head: self._freeze(part) for head, part in model.merge().items()}
         self._model: torch.nn.Module = torch.nn.Module.to(model, self.device, self.dtype)
-        self._scaling = scaling(model.config, self.device)
 
     def _freeze(self, head: MergedHead) -> MergedHead:
         def to(tensor: Tensor) -> Tensor:
@@ -106,8 +104,8 @@ class InferenceEngine:
 
     @torch.inference_mode()
     def _compute(self, tiles: Tensor) -> CropOutputs:
-        pixels = normalise(tiles.to(self.device, non_blocking=True), self._scaling)
-        output = self._model(pixels.to(self.dtype), merged=self._merged)
+        levels = to_levels(tiles.to(self.device, non_blocking=True)).to(self.dtype)
+        output = self._model(levels, merged=self._merged)
         return CropOutputs(
             output.logits.float().cpu(), output.ai.float().cpu(), output.manipulation.float().cpu()
         )
@@ -140,27 +138,9 @@ def _open(name: str) -> torch.device:
     return device
 
 
-class Scaling(NamedTuple):
-    """How pixel values, 0 to 255, become what the network takes."""
-
-    mean: Tensor
-    """Of the channels (3,)."""
-    std: Tensor
-    """Of the channels (3,)."""
-
-
-def scaling(config: GammaConfig, device: torch.device) -> Scaling:
-    """Read from the config how crops are scaled."""
-    if config.input == "cooccurrence":
-        return Scaling(torch.zeros(3, device=device), torch.ones(3, device=device))
-    mean = torch.tensor(config.image_mean, device=device) * 255
-    std = torch.tensor(config.image_std, device=device) * 255
-    return Scaling(mean, std)
-
-
-def normalise(tiles: Tensor, scaling: Scaling) -> Tensor:
-    """Turn RGB pixels (N, S, S, 3), uint8, into what the network takes: (N, 3, S, S), float32."""
-    return ((tiles.float() - scaling.mean) / scaling.std).permute(0, 3, 1, 2)
+def to_levels(tiles: Tensor) -> Tensor:
+    """Turn RGB pixels (N, h, w, 3), uint8, into what the network takes: (N, 3, h, w), float32."""
+    return tiles.permute(0, 3, 1, 2).float()
 
 
 def preferred_dtype(device: torch.device) -> str:

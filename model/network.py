@@ -22,8 +22,8 @@ from transformers.utils.generic import ModelOutput
 
 from model.config import GammaConfig
 from model.cooccurrence import CooccurrenceInput
-from model.encoder import build_encoder, encode, project
-from model.prior import ImagePrior
+from model.encoder import STRIDES, build_encoder, encode, project
+from model.glance import GLANCE_SIZE, Glance, GlanceBranch
 
 IGNORE = 255
 """Label value of a pixel that does not supervise a head (a whole mask of it: no supervision)."""
@@ -162,7 +162,9 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             self.input = CooccurrenceInput(config.input_channels)
         self.encoder = build_encoder(config.backbone, config.input_channels if self.input else 3)
         in_channels = tuple(self.encoder.config.hidden_sizes)
-        self.prior = ImagePrior(in_channels) if config.prior != "none" else None
+        self.glance = None
+        if config.prior != "none":
+            self.glance = GlanceBranch(in_channels, config.output_channels, config.tower)
         self.decoders = nn.ModuleDict(
             {
                 h: Decoder(in_channels, config.decoder_channels, config.output_channels)
@@ -223,27 +225,39 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         ai_labels: Tensor | None = None,
         manipulation_labels: Tensor | None = None,
         merged: dict[str, MergedHead] | None = None,
+        glance: Glance | None = None,
+        boxes: Tensor | None = None,
     ) -> GammaOutput:
         """Compute logits and, for the labels that are given, the loss of equation 6.
 
         Args:
-            pixel_values: Normalised pictures (B, 3, H, W), any H and W from 32; for the input
-                `cooccurrence` their RGB levels, 0 to 255.
+            pixel_values: RGB levels, 0 to 255, of crops (B, 3, H, W), any H and W from 32.
             labels: 1 for AI-generated pictures, 0 for others (B,).
             ai_labels: 1 for pixels made by a network, 0 for others, IGNORE for pixels that do
                 not supervise the head (B, H, W).
             manipulation_labels: 1 for altered pixels, likewise.
             merged: What `merge` returned, when the weights are frozen.
+            glance: What `look` returned of the pictures that the crops come from, one row a crop;
+                by default the crops are whole pictures and are looked at here.
+            boxes: Where the crops lie in these pictures: left, top, right, bottom as shares of
+                their sides (B, 4); by default they are the whole pictures.
 
         Returns:
             Logits, and the losses for the labels given.
         """
         if merged is None:
             merged = self.merge()
-        lent = None if self.prior is None else self.prior(self._levels(pixel_values))
-        if self.input is not None:
-            pixel_values = self.input(pixel_values)  # (B, C_in, H, W)
-        features = encode(self.encoder, pixel_values, lent)  # 4 x (B, H/r_i, W/r_i, C_i)
+        lent = None
+        if self.glance is not None:
+            if glance is None:
+                glance = self.look(_shrink(pixel_values))
+            if boxes is None:
+                boxes = pixel_values.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(pixel_values), 4)
+            height, width = pixel_values.shape[2:]
+            sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+            lent = self.glance.lend(glance.patches, boxes, sizes)
+        seen = self._normalise(pixel_values) if self.input is None else self.input(pixel_values)
+        features = encode(self.encoder, seen, lent)  # 4 x (B, H/r_i, W/r_i, C_i)
         tokens = features[-1].flatten(1, 2)  # (B, N, C_4)
         cls = self.cls_projection(tokens.mean(1))  # (B, C_dec), equation 5
         corrected = cls
@@ -256,6 +270,8 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 corrected = corrected + self._attend_reverse(head, x, tokens, weights)
             if head in self.forward_attention:
                 corrected = corrected + self._attend_forward(head, x, cls)
+        if glance is not None:
+            corrected = corrected + glance.vector
         logits = self.classifier(corrected).squeeze(-1)  # (B,)
         losses: dict[str, Tensor] = {}
         if labels is not None:
@@ -268,14 +284,35 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         loss = self._weigh(losses) if losses else None
         return GammaOutput(loss=loss, logits=logits, **masks, **losses)
 
-    def _levels(self, pixel_values: Tensor) -> Tensor:
-        """The RGB levels, 0 to 255, of what `forward` takes."""
-        if self.input is not None:
-            return pixel_values
-        std, mean = (
-            pixel_values.new_tensor(v) for v in (self.config.image_std, self.config.image_mean)
+    def look(self, levels: Tensor) -> Glance:
+        """Glance at whole pictures.
+
+        Args:
+            levels: RGB levels, 0 to 255, of shrunken pictures (B, 3, h, w); h and w are multiples
+                of `tower.PATCH`.
+
+        Raises:
+            ValueError: The network has no prior.
+            TowerError: The weights of the prior cannot be loaded.
+        """
+        if self.glance is None:
+            raise ValueError("this network has no prior to glance with")
+        glance: Glance = self.glance(self.glance.look(levels))
+        return glance
+
+    def classify(self, glance: Glance) -> Tensor:
+        """Compute image logits (B,) from the glance alone."""
+        logits: Tensor = self.classifier(glance.vector).squeeze(-1)
+        return logits
+
+    def _normalise(self, levels: Tensor) -> Tensor:
+        """Scale RGB levels (B, 3, H, W), 0 to 255, as the config says."""
+        exact = levels.to(torch.promote_types(levels.dtype, torch.float32))
+        mean, std = (
+            255 * exact.new_tensor(values)[:, None, None]
+            for values in (self.config.image_mean, self.config.image_std)
         )
-        return 255 * (pixel_values * std[:, None, None] + mean[:, None, None])
+        return ((exact - mean) / std).to(levels.dtype)
 
     def _attend_reverse(self, head: str, x: Tensor, tokens: Tensor, weights: MergedHead) -> Tensor:
         """Equations 7 and 8, pooled over queries: X (B, M, C) asks F_4 (B, N, C_4).
@@ -313,6 +350,14 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             "manipulation_loss": self.config.manipulation_weight,
         }
         return torch.stack([weights[term] * loss for term, loss in losses.items()]).sum()
+
+
+def _shrink(levels: Tensor) -> Tensor:
+    """Resize square crops (B, 3, H, W) to the size of a glance."""
+    resized = F.interpolate(
+        levels.float(), (GLANCE_SIZE, GLANCE_SIZE), mode="bicubic", antialias=True
+    )
+    return resized.clamp(0, 255).to(levels.dtype)
 
 
 def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:

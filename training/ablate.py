@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction
 
 from model import checkpoint
+from model.engine import to_levels
 from training.config import ConfigError, LabelSettings, Settings, validate
 from training.data.labels import Kind
 from training.dataset import EvaluationCrops, Pictures, collate, load_pictures
 from training.fit import fit, read_result
 from training.output import write_text
-from training.trainer import MODEL_FOLDER, measure, normalise
+from training.trainer import MODEL_FOLDER, measure
 
 MARKDOWN_FILE = "ablation.md"
 JSON_FILE = "ablation.json"
@@ -260,7 +261,7 @@ def _assess(run: Run, pictures: Pictures, split: str, console: Console) -> None:
     logits, labels = [], []
     with torch.inference_mode():
         for batch in track(loader, "measuring", console=console):
-            output = model(normalise(batch["tiles"].to(device), model.config))
+            output = model(to_levels(batch["tiles"].to(device)))
             logits.append(output.logits.float().cpu().numpy())  # (B,)
             labels.append(batch["labels"].numpy())  # (B,)
     figures = measure(EvalPrediction(np.concatenate(logits), np.concatenate(labels)))

@@ -12,7 +12,6 @@ from transformers import SegformerModel
 from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel
-from training import prior
 from training.config import ConfigError, Settings
 
 _LIBRARY_DROP_PATH = 0.1  # largest rate that the library's encoders are built with
@@ -33,8 +32,6 @@ def build(settings: Settings) -> GammaModel:
             raise ConfigError(f"model: {error}") from error
         if model.input is not None:
             start_averaging(model)
-    if model.prior is not None:
-        prior.load(model.prior)
     try:
         if settings.start.encoder:
             checkpoint.load_backbone(model, settings.start.encoder)

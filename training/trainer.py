@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-from model import checkpoint, engine
-from model.config import GammaConfig
+from model import checkpoint
+from model.engine import to_levels
 from model.network import IGNORE, GammaModel
 from training.config import Settings
 from training.dataset import (
@@ -156,7 +156,7 @@ class GammaTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
         prepared = super()._prepare_inputs(tensors)
-        prepared["pixel_values"] = normalise(prepared.pop("tiles"), self._network.config)
+        prepared["pixel_values"] = to_levels(prepared.pop("tiles"))
         return prepared
 
     def compute_loss(
@@ -322,19 +322,6 @@ class GammaTrainer(Trainer):
 def list_checkpoints(run: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     return sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def normalise(tiles: Tensor, config: GammaConfig) -> Tensor:
-    """Turn RGB pixels into what the network takes, as the service's engine does.
-
-    Args:
-        tiles: (B, S, S, 3), uint8.
-        config: Says mean and standard deviation.
-
-    Returns:
-        (B, 3, S, S), float32.
-    """
-    return engine.normalise(tiles, engine.scaling(config, tiles.device))
 
 
 def measure(prediction: EvalPrediction) -> dict[str, float]:

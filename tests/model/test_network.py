@@ -26,7 +26,7 @@ ABLATIONS = [
 
 def batch(height: int, width: int, count: int = 2) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(count, 3, height, width, generator=generator)
+    pixels = torch.randint(0, 256, (count, 3, height, width), generator=generator).float()
     labels = torch.arange(count) % 2 * 1.0
     masks = torch.randint(0, 2, (2, count, height, width), generator=generator, dtype=torch.uint8)
     masks[:, :, : height // 3] = IGNORE

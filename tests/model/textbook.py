@@ -30,7 +30,11 @@ class Textbook(nn.Module):
         manipulation_labels: Tensor | None = None,
     ) -> GammaOutput:
         model, config = self.model, self.model.config
-        features = self.encoder(pixel_values, output_hidden_states=True).hidden_states
+        mean, std = (
+            pixel_values.new_tensor(v)[:, None, None] for v in (config.image_mean, config.image_std)
+        )
+        seen = (pixel_values / 255 - mean) / std
+        features = self.encoder(seen, output_hidden_states=True).hidden_states
         pooled = features[-1].mean((2, 3))  # GAP(F_4), (B, C_4)
         cls = model.cls_projection(pooled)[:, None]  # (5), (B, 1, C_dec)
         tokens = model.cls_projection(features[-1].flatten(2).transpose(1, 2))  # (B, N, C_dec)
