@@ -150,7 +150,13 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def _check_numbers(self) -> None:
-        for name in ("decoder_channels", "output_channels", "temperature", "glance_temperature", "input_channels"):
+        for name in (
+            "decoder_channels",
+            "output_channels",
+            "temperature",
+            "glance_temperature",
+            "input_channels",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive")
         for name in ("classification_weight", "ai_weight", "manipulation_weight"):

@@ -18,6 +18,7 @@ from model.tower import Tower, TowerFeatures
 
 GLANCE_SIZE = 224
 """Side of a square glance, pixels."""
+_GRID = GLANCE_SIZE // tower.PATCH
 _HIDDEN = 256
 _DROPOUT = 0.5
 
@@ -28,7 +29,9 @@ class Glance(NamedTuple):
     vector: Tensor
     """Added to the classification feature (B, C_dec)."""
     patches: Tensor
-    """Added to the third and the fourth stage, laid over the picture (B, gh, gw, C_3 + C_4)."""
+    """Added to the third and the fourth stage, laid over the picture (B, 14, 14, C_3 + C_4).
+
+    The grid is the same for pictures of any shape, so that they share batches."""
 
 
 class GlanceBranch(nn.Module):
@@ -79,8 +82,11 @@ class GlanceBranch(nn.Module):
         """Turn what the tower says into what the network takes."""
         blocks = features.tokens.split(_split(features.tokens.shape[1]), 1)
         tokens = torch.cat([F.layer_norm(block, block.shape[1:]) for block in blocks], 1)
-        patches = F.layer_norm(features.patches, features.patches.shape[-1:])
-        return Glance(self.tokens(tokens), self.adapter(patches))
+        patches = self.adapter(F.layer_norm(features.patches, features.patches.shape[-1:]))
+        if patches.shape[1:3] != (_GRID, _GRID):
+            maps = F.interpolate(patches.permute(0, 3, 1, 2), (_GRID, _GRID), mode="bilinear")
+            patches = maps.permute(0, 2, 3, 1)
+        return Glance(self.tokens(tokens), patches)
 
     def lend(
         self, patches: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]

@@ -291,6 +291,9 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             levels: RGB levels, 0 to 255, of shrunken pictures (B, 3, h, w); h and w are multiples
                 of `tower.PATCH`.
 
+        Returns:
+            A row for each picture; rows of pictures of any shape can be joined.
+
         Raises:
             ValueError: The network has no prior.
             TowerError: The weights of the prior cannot be loaded.

@@ -65,7 +65,9 @@ class Tower(nn.Module):
             Features in the precision of the weights.
         """
         weight = self.clip.visual_projection.weight
-        mean, std = (levels.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (_MEAN, _STD))
+        mean, std = (
+            levels.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (_MEAN, _STD)
+        )
         pixels = ((levels.float() / 255 - mean) / std).to(weight.dtype)
         height, width = (side // PATCH for side in levels.shape[2:])
         output = self.clip(

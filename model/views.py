@@ -1,8 +1,8 @@
 """Cutting a picture into crops for the network, and laying their masks back over it."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.tower import PATCH
+
 _OVERLAPS_PER_CROP = 8  # neighbouring tiles share at least this part of a crop: 64 of 512 pixels
 _BAND = 512  # rows
+_TALL_GRIDS = ((16, 12), (18, 11), (19, 10))
+_GLANCE_GRIDS = ((14, 14), *_TALL_GRIDS, *((columns, rows) for rows, columns in _TALL_GRIDS))
 
 
 class View(StrEnum):
@@ -99,6 +103,24 @@ def cut(picture: NDArray[np.uint8], view: View, crop_size: int, max_tiles: int) 
     return Crops(torch.from_numpy(tiles), layout)
 
 
+def glance(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shrink a whole picture to a glance of about 196 patches, its aspect ratio nearly kept.
+
+    Args:
+        picture: RGB pixels (H, W, 3).
+
+    Returns:
+        Pixels (h, w, 3), both sides multiples of `PATCH`.
+    """
+    height, width = picture.shape[:2]
+    rows, columns = min(
+        _GLANCE_GRIDS, key=lambda grid: abs(math.log(grid[1] * height / (grid[0] * width)))
+    )
+    size = (columns * PATCH, rows * PATCH)
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+
 def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Blend the masks of the tiles into one map of the picture.
 
@@ -176,7 +198,7 @@ def _largest_scale(height: int, width: int, crop_size: int, max_tiles: int) -> f
 def _positions(length: int, crop_size: int) -> tuple[int, ...]:
     """Offsets of tiles spread evenly over `length`, the last flush with its end."""
     overlap = crop_size // _OVERLAPS_PER_CROP
-    count = ceil((length - overlap) / (crop_size - overlap))
+    count = math.ceil((length - overlap) / (crop_size - overlap))
     if count == 1:
         return (0,)
     return tuple(round(i * (length - crop_size) / (count - 1)) for i in range(count))

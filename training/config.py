@@ -141,6 +141,7 @@ class ModelSettings(_Section):
     input: str = "rgb"
     input_channels: int = 32
     prior: str = "none"
+    tower: str = ""
 
 
 class StartSettings(_Section):
@@ -156,6 +157,8 @@ class StartSettings(_Section):
     is taken; empty: one is learned."""
     cooccurrence_crops: Annotated[int, Field(gt=0)] = 24_000
     """Crops from which such a table is learned before the first step."""
+    frozen: tuple[str, ...] = ()
+    """Parts of the network that are not trained, such as `glance.tokens` or `classifier`."""
     drop_path: Share = 0.1
     """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
 

@@ -61,14 +61,29 @@ class Sample(NamedTuple):
     """Labels 0, 1 or IGNORE (S, S)."""
     manipulation: NDArray[np.uint8]
     """Labels 0, 1 or IGNORE (S, S)."""
+    glance: NDArray[np.uint8]
+    """The whole picture, shrunk (h, w, 3)."""
+    box: tuple[float, float, float, float]
+    """Where the crop lies in it: left, top, right, bottom as shares."""
     path: str
     problems: list[str]
     """What could not be read and was replaced by this."""
 
 
+class Cut(NamedTuple):
+    """One crop of side S before it has labels; the fields are those of `Sample`."""
+
+    tile: NDArray[np.uint8]
+    region: NDArray[np.uint8]
+    """Region mask (S, S), 0 or 1."""
+    glance: NDArray[np.uint8]
+    box: tuple[float, float, float, float]
+
+
 Batch = dict[str, Any]
 """Crops of side S, stacked: `tiles` (B, S, S, 3) uint8, `labels` (B,) float32, `ai_labels` and
-`manipulation_labels` (B, S, S) uint8, and the lists `paths` and `problems`."""
+`manipulation_labels` (B, S, S) uint8, `boxes` (B, 4) float32, and the lists `glances` (tensors of
+(h, w, 3) uint8), `paths` and `problems`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,28 +187,36 @@ class _Crops(ABC):
         return len(self._pictures)
 
     @abstractmethod
-    def _cut(self, request: Request) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a tile (S, S, 3) and its region mask (S, S), 0 or 1."""
+    def _cut(self, request: Request) -> Cut:
+        """Cut one crop."""
 
     def _sample(self, request: Request) -> Sample:
         problems: list[str] = []
         for row in self._candidates(request):
             path = self._pictures.path(row)
             try:
-                tile, region = self._cut(request._replace(row=row))
+                cut = self._cut(request._replace(row=row))
             except _READ_ERRORS as error:
                 problems.append(f"{path}: {error}")
                 continue
             labels = labels_of(self._pictures.kind(row), self._settings.labels)
             return Sample(
-                tile,
+                cut.tile,
                 int(labels.ai_generated),
-                _label_map(labels.ai, region),
-                _label_map(labels.manipulation, region),
+                _label_map(labels.ai, cut.region),
+                _label_map(labels.manipulation, cut.region),
+                cut.glance,
+                cut.box,
                 str(path),
                 problems,
             )
         raise UnreadablePictureError(f"too many unreadable pictures: {'; '.join(problems)}")
+
+    def _glance(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Shrink a picture to what a network with a prior looks at; nothing for others."""
+        if self._settings.model.prior == "none":
+            return np.zeros((0, 0, 3), np.uint8)
+        return views.glance(picture)
 
     def _candidates(self, request: Request) -> Iterator[int]:
         """Return the row that is asked for, then others of its kind, always in the same order."""
@@ -233,7 +256,7 @@ class TrainingCrops(_Crops, Dataset[Sample]):
     def __getitem__(self, request: Request) -> Sample:
         return self._sample(request)
 
-    def _cut(self, request: Request) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _cut(self, request: Request) -> Cut:
         settings = self._settings
         entropy = [_CROP_STREAM, settings.train.seed, request.epoch, request.draw]
         rng = np.random.default_rng(entropy)
@@ -251,9 +274,12 @@ class TrainingCrops(_Crops, Dataset[Sample]):
         tile = cut_augmented(picture, top, left, side, augmentation)
         tile = views.cut(tile, View.CENTER, size, 1).tiles[0].numpy()
         mask = _resize_mask(_cut_padded(region, top, left, side), size)
+        box = _shares((left, top, left + side, top + side), region.shape)
+        seen = self._glance(picture)
         if augmentation.flip:
-            tile, mask = tile[:, ::-1].copy(), mask[:, ::-1].copy()
-        return tile, mask
+            tile, mask, seen = (a[:, ::-1].copy() for a in (tile, mask, seen))
+            box = (1 - box[2], box[1], 1 - box[0], box[3])
+        return Cut(tile, mask, seen, box)
 
 
 class EvaluationCrops(_Crops, Dataset[Sample]):
@@ -262,12 +288,17 @@ class EvaluationCrops(_Crops, Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         return self._sample(Request(epoch=0, draw=index, row=index))
 
-    def _cut(self, request: Request) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _cut(self, request: Request) -> Cut:
         picture, region = self._read(request.row)
         size = self._settings.model.crop_size
         crops = views.cut(picture, View.CENTER, size, 1)
         left, top, right, bottom = crops.layout.box
-        return crops.tiles[0].numpy(), _resize_mask(region[top:bottom, left:right], size)
+        return Cut(
+            crops.tiles[0].numpy(),
+            _resize_mask(region[top:bottom, left:right], size),
+            self._glance(picture),
+            _shares(crops.layout.box, region.shape),
+        )
 
 
 def cut_augmented(
@@ -298,9 +329,23 @@ def collate(samples: list[Sample]) -> Batch:
         "labels": torch.tensor([float(s.label) for s in samples]),
         "ai_labels": torch.from_numpy(np.stack([s.ai for s in samples])),
         "manipulation_labels": torch.from_numpy(np.stack([s.manipulation for s in samples])),
+        "boxes": torch.tensor([s.box for s in samples]),
+        "glances": [torch.from_numpy(s.glance) for s in samples],
         "paths": [s.path for s in samples],
         "problems": [problem for s in samples for problem in s.problems],
     }
+
+
+def _shares(
+    box: tuple[int, int, int, int], shape: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom in pixels of a picture (H, W) as shares within [0, 1]."""
+    height, width = shape
+    left, top, right, bottom = (
+        min(1.0, max(0.0, value / length))
+        for value, length in zip(box, (width, height, width, height), strict=True)
+    )
+    return left, top, right, bottom
 
 
 def _cut_padded(values: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:

@@ -39,6 +39,11 @@ def build(settings: Settings) -> GammaModel:
             model.load_state_dict(checkpoint.load(settings.start.checkpoint).state_dict())
     except (checkpoint.CheckpointError, RuntimeError) as error:
         raise ConfigError(f"start: {error}") from error
+    for name in settings.start.frozen:
+        try:
+            model.get_submodule(name).requires_grad_(False)
+        except AttributeError as error:
+            raise ConfigError(f"start.frozen: the network has no part {name}") from error
     for module in model.encoder.modules():
         rate = getattr(module, "drop_prob", None)
         if isinstance(rate, float):
