@@ -78,15 +78,20 @@ class GlanceBranch(nn.Module):
         features: TowerFeatures = self.tower(levels)
         return features
 
+    def describe(self, tokens: Tensor) -> Tensor:
+        """Compute the vectors (B, C_dec) of `Glance` from the tower's tokens (B, TOKENS)."""
+        blocks = tokens.split([tower.WIDTH] * len(tower.BLOCKS) + [tower.EMBEDDING], 1)
+        alike = torch.cat([F.layer_norm(block, block.shape[1:]) for block in blocks], 1)
+        vectors: Tensor = self.tokens(alike)
+        return vectors
+
     def forward(self, features: TowerFeatures) -> Glance:
         """Turn what the tower says into what the network takes."""
-        blocks = features.tokens.split(_split(features.tokens.shape[1]), 1)
-        tokens = torch.cat([F.layer_norm(block, block.shape[1:]) for block in blocks], 1)
         patches = self.adapter(F.layer_norm(features.patches, features.patches.shape[-1:]))
         if patches.shape[1:3] != (_GRID, _GRID):
             maps = F.interpolate(patches.permute(0, 3, 1, 2), (_GRID, _GRID), mode="bilinear")
             patches = maps.permute(0, 2, 3, 1)
-        return Glance(self.tokens(tokens), patches)
+        return Glance(self.describe(features.tokens), patches)
 
     def lend(
         self, patches: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
@@ -110,12 +115,6 @@ class GlanceBranch(nn.Module):
             )
             lent.append(sampled.permute(0, 2, 3, 1))
         return lent
-
-
-def _split(length: int) -> list[int]:
-    """Lengths of the class tokens and of the embedding in the row of tokens."""
-    blocks = len(tower.BLOCKS)
-    return [tower.WIDTH] * blocks + [length - blocks * tower.WIDTH]
 
 
 def _points(boxes: Tensor, height: int, width: int) -> Tensor:

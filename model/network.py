@@ -247,17 +247,9 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """
         if merged is None:
             merged = self.merge()
-        lent = None
-        if self.glance is not None:
-            if glance is None:
-                glance = self.look(_shrink(pixel_values))
-            if boxes is None:
-                boxes = pixel_values.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(pixel_values), 4)
-            height, width = pixel_values.shape[2:]
-            sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
-            lent = self.glance.lend(glance.patches, boxes, sizes)
-        seen = self._normalise(pixel_values) if self.input is None else self.input(pixel_values)
-        features = encode(self.encoder, seen, lent)  # 4 x (B, H/r_i, W/r_i, C_i)
+        if self.glance is not None and glance is None:
+            glance = self.look(_shrink(pixel_values))
+        features = self._encode(pixel_values, glance, boxes)  # 4 x (B, H/r_i, W/r_i, C_i)
         tokens = features[-1].flatten(1, 2)  # (B, N, C_4)
         cls = self.cls_projection(tokens.mean(1))  # (B, C_dec), equation 5
         corrected = cls
@@ -273,16 +265,22 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         if glance is not None:
             corrected = corrected + glance.vector
         logits = self.classifier(corrected).squeeze(-1)  # (B,)
-        losses: dict[str, Tensor] = {}
-        if labels is not None:
-            losses["classification_loss"] = F.binary_cross_entropy_with_logits(
-                logits.float(), labels.float()
-            )
-        for head, target in (("ai", ai_labels), ("manipulation", manipulation_labels)):
-            if target is not None and head in masks:
-                losses[f"{head}_loss"] = _mask_loss(masks[head], target)
+        targets = {"ai": ai_labels, "manipulation": manipulation_labels}
+        losses = _losses(logits, masks, labels, targets)
         loss = self._weigh(losses) if losses else None
         return GammaOutput(loss=loss, logits=logits, **masks, **losses)
+
+    def _encode(self, levels: Tensor, glance: Glance | None, boxes: Tensor | None) -> list[Tensor]:
+        """Compute F_1...F_4 of crops (B, 3, H, W), with what the glance adds to the last two."""
+        side_features = None
+        if self.glance is not None and glance is not None:
+            if boxes is None:
+                boxes = levels.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(levels), 4)
+            height, width = levels.shape[2:]
+            sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+            side_features = self.glance.lend(glance.patches, boxes, sizes)
+        seen = self._normalise(levels) if self.input is None else self.input(levels)
+        return encode(self.encoder, seen, side_features)
 
     def look(self, levels: Tensor) -> Glance:
         """Glance at whole pictures.
@@ -353,6 +351,24 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             "manipulation_loss": self.config.manipulation_weight,
         }
         return torch.stack([weights[term] * loss for term, loss in losses.items()]).sum()
+
+
+def _losses(
+    logits: Tensor,
+    masks: dict[str, Tensor],
+    labels: Tensor | None,
+    targets: dict[str, Tensor | None],
+) -> dict[str, Tensor]:
+    """The terms of equation 6, unweighted, for which there are labels."""
+    losses: dict[str, Tensor] = {}
+    if labels is not None:
+        losses["classification_loss"] = F.binary_cross_entropy_with_logits(
+            logits.float(), labels.float()
+        )
+    for head, target in targets.items():
+        if target is not None and head in masks:
+            losses[f"{head}_loss"] = _mask_loss(masks[head], target)
+    return losses
 
 
 def _shrink(levels: Tensor) -> Tensor:

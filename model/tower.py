@@ -19,11 +19,13 @@ PATCH = 16
 """Side of a patch, pixels."""
 WIDTH = 768
 """Channels of a token."""
-BLOCKS = (9, 10, 11)
+BLOCKS = (8, 9, 10)
 """Blocks whose class tokens are used, counted from 1."""
-PATCH_BLOCK = 11
+PATCH_BLOCK = 10
 """Block whose patch tokens are used."""
-TOKENS = len(BLOCKS) * WIDTH + 512
+EMBEDDING = 512
+"""Length of the embedding."""
+TOKENS = len(BLOCKS) * WIDTH + EMBEDDING
 """Numbers that describe a picture: the class tokens, and the embedding."""
 
 _BITS = 6
@@ -99,7 +101,7 @@ def load(source: str = "") -> Tower:
         raise TowerError(f"{source or BUILT_IN}: {error}") from error
     config = clip.config
     shape = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.projection_dim)
-    if shape != (WIDTH, 12, PATCH, 512):
+    if shape != (WIDTH, 12, PATCH, EMBEDDING):
         raise TowerError(f"{source}: not a CLIP ViT-B/16")
     return Tower(clip)
 
@@ -107,7 +109,7 @@ def load(source: str = "") -> Tower:
 def _build(weights: dict[str, Tensor]) -> CLIPVisionModelWithProjection:
     with torch.device("meta"):  # drawing 86 million weights first would take seconds
         clip = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(image_size=224, patch_size=PATCH, projection_dim=512)
+            CLIPVisionConfig(image_size=224, patch_size=PATCH, projection_dim=EMBEDDING)
         )
     embeddings = clip.vision_model.embeddings
     positions = torch.arange(embeddings.num_positions)[None]

@@ -63,6 +63,54 @@ def fit(
         typer.echo(out / MODEL_FOLDER)
 
 
+def glance(
+    config: Config,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of features and model.")],
+    data: Data = None,
+    sets: Sets = None,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Parts of the sources to leave out in turn; 0: none.")
+    ] = 8,
+) -> None:
+    """Fit the glance (model.prior) to whole pictures, before the rest of the network is trained.
+
+    The features of the frozen tower are kept in OUT/features: run it again to go on, or to fit
+    anew in minutes. Continue with `fit --set start.checkpoint=OUT/model`.
+    """
+    with _reported():
+        settings = _settings(config, data, sets)
+
+        from rich.progress import Progress
+
+        from model import checkpoint
+        from training import glance as glances
+        from training.network import build
+        from training.trainer import MODEL_FOLDER
+
+        model = build(settings)
+        if model.glance is None:
+            raise glances.ConfigError("model.prior: there is none to fit")
+        rows = glances.read_rows(settings.data.manifests)
+        with Progress(console=_console, transient=True) as progress:
+            bar = progress.add_task("features", total=len(rows))
+            features = glances.extract(
+                model.glance,
+                rows,
+                settings.glance,
+                out / "features",
+                lambda: progress.advance(bar),
+            )
+        if folds:
+            auc, results = glances.leave_sources_out(
+                lambda: build(settings), features, settings.glance, folds
+            )
+            for line in glances.describe(auc, results):
+                _console.print(line, markup=False)
+        glances.fit(model, features, glances.weigh(features, features.train), settings.glance)
+        checkpoint.save(model, out / MODEL_FOLDER)
+        typer.echo(out / MODEL_FOLDER)
+
+
 def ablate(
     config: Config,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the runs and tables.")],

@@ -163,6 +163,18 @@ class StartSettings(_Section):
     """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
 
 
+class GlanceSettings(_Section):
+    """Fitting the glance to kept features (`gamma-train glance`)."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    copies: Annotated[int, Field(ge=0)] = 2
+    """Altered copies of each training picture, beside the picture itself."""
+    epochs: Annotated[int, Field(gt=0)] = 12
+    batch_size: Annotated[int, Field(gt=0)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+
 class TrainSettings(_Section):
     """Optimisation."""
 
@@ -214,6 +226,7 @@ class Settings(_Section):
     augment: AugmentSettings = AugmentSettings()
     model: ModelSettings = ModelSettings()
     start: StartSettings = StartSettings()
+    glance: GlanceSettings = GlanceSettings()
     train: TrainSettings = TrainSettings()
     stopping: StoppingSettings = StoppingSettings()
 
