@@ -57,26 +57,32 @@ class GlanceBranch(nn.Module):
         )
         self.adapter = nn.Linear(tower.WIDTH, sum(self._channels))
 
-    @property
-    def tower(self) -> Tower:
-        """The frozen tower, on the device and in the precision of this module's weights.
+    def look(self, levels: Tensor) -> TowerFeatures:
+        """Compute what the tower says of pictures.
+
+        Args:
+            levels: RGB (B, 3, h, w), as in `Tower`.
 
         Raises:
-            TowerError: Its weights cannot be loaded.
+            TowerError: The weights of the tower cannot be loaded.
         """
         weight = self.adapter.weight
+        kind = weight.device.type
+        # Under autocast the frozen weights would be rounded again in every call.
+        autocast = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocast else weight.dtype
+        with torch.autocast(kind, enabled=False):
+            features: TowerFeatures = self._load_tower(weight.device, dtype)(levels)
+        return features
+
+    def _load_tower(self, device: torch.device, dtype: torch.dtype) -> Tower:
         for loaded in self._tower:
             own = loaded.clip.visual_projection.weight
-            if (own.device, own.dtype) == (weight.device, weight.dtype):
+            if (own.device, own.dtype) == (device, dtype):
                 return loaded
         # Loaded anew for another precision: the weights at hand may be rounded already.
-        self._tower = (tower.load(self._source).to(weight.device, weight.dtype),)
+        self._tower = (tower.load(self._source).to(device, dtype),)
         return self._tower[0]
-
-    def look(self, levels: Tensor) -> TowerFeatures:
-        """Compute what the tower says of pictures: RGB levels (B, 3, h, w), as in `Tower`."""
-        features: TowerFeatures = self.tower(levels)
-        return features
 
     def describe(self, tokens: Tensor) -> Tensor:
         """Compute the vectors (B, C_dec) of `Glance` from the tower's tokens (B, TOKENS)."""
