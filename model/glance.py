@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from model import tower
 from model.tower import Tower, TowerFeatures
 
-GLANCE_SIZE = 224
+GLANCE_SIZE = tower.GRID * tower.PATCH
 """Side of a square glance, pixels."""
-_GRID = GLANCE_SIZE // tower.PATCH
 _HIDDEN = 256
 _DROPOUT = 0.5
 
@@ -29,9 +28,7 @@ class Glance(NamedTuple):
     vector: Tensor
     """Added to the classification feature (B, C_dec)."""
     patches: Tensor
-    """Added to the third and the fourth stage, laid over the picture (B, 14, 14, C_3 + C_4).
-
-    The grid is the same for pictures of any shape, so that they share batches."""
+    """Added to the third and the fourth stage, laid over the picture (B, 14, 14, C_3 + C_4)."""
 
 
 class GlanceBranch(nn.Module):
@@ -84,20 +81,9 @@ class GlanceBranch(nn.Module):
         self._tower = (tower.load(self._source).to(device, dtype),)
         return self._tower[0]
 
-    def describe(self, tokens: Tensor) -> Tensor:
-        """Compute the vectors (B, C_dec) of `Glance` from the tower's tokens (B, TOKENS)."""
-        blocks = tokens.split([tower.WIDTH] * len(tower.BLOCKS) + [tower.EMBEDDING], 1)
-        alike = torch.cat([F.layer_norm(block, block.shape[1:]) for block in blocks], 1)
-        vectors: Tensor = self.tokens(alike)
-        return vectors
-
     def forward(self, features: TowerFeatures) -> Glance:
         """Turn what the tower says into what the network takes."""
-        patches = self.adapter(F.layer_norm(features.patches, features.patches.shape[-1:]))
-        if patches.shape[1:3] != (_GRID, _GRID):
-            maps = F.interpolate(patches.permute(0, 3, 1, 2), (_GRID, _GRID), mode="bilinear")
-            patches = maps.permute(0, 2, 3, 1)
-        return Glance(self.describe(features.tokens), patches)
+        return Glance(self.tokens(features.tokens), self.adapter(features.patches))
 
     def lend(
         self, patches: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]

@@ -24,6 +24,7 @@ from model.config import GammaConfig
 from model.cooccurrence import CooccurrenceInput
 from model.encoder import STRIDES, build_encoder, encode, project
 from model.glance import GLANCE_SIZE, Glance, GlanceBranch
+from model.tower import TowerFeatures
 
 IGNORE = 255
 """Label value of a pixel that does not supervise a head (a whole mask of it: no supervision)."""
@@ -227,6 +228,7 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         merged: dict[str, MergedHead] | None = None,
         glance: Glance | None = None,
         boxes: Tensor | None = None,
+        features: TowerFeatures | None = None,
     ) -> GammaOutput:
         """Compute logits and, for the labels that are given, the loss of equation 6.
 
@@ -241,6 +243,8 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 by default the crops are whole pictures and are looked at here.
             boxes: Where the crops lie in these pictures: left, top, right, bottom as shares of
                 their sides (B, 4); by default they are the whole pictures.
+            features: What the tower says of these pictures, in place of `glance`, so that what
+                lies between learns.
 
         Returns:
             Logits, and the losses for the labels given.
@@ -248,14 +252,14 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         if merged is None:
             merged = self.merge()
         if self.glance is not None and glance is None:
-            glance = self.look(_shrink(pixel_values))
-        features = self._encode(pixel_values, glance, boxes)  # 4 x (B, H/r_i, W/r_i, C_i)
-        tokens = features[-1].flatten(1, 2)  # (B, N, C_4)
+            glance = self.glance(features or self.glance.look(_shrink(pixel_values)))
+        stages = self._encode(pixel_values, glance, boxes)  # 4 x (B, H/r_i, W/r_i, C_i)
+        tokens = stages[-1].flatten(1, 2)  # (B, N, C_4)
         cls = self.cls_projection(tokens.mean(1))  # (B, C_dec), equation 5
         corrected = cls
         masks: dict[str, Tensor] = {}
         for head, weights in merged.items():
-            x = self._decoder(head).activate(features, weights)  # (B, H/4, W/4, C)
+            x = self._decoder(head).activate(stages, weights)  # (B, H/4, W/4, C)
             masks[head] = F.linear(x, weights.mask_weight, weights.mask_bias).squeeze(-1)
             x = x.flatten(1, 2)  # (B, M, C)
             if head in self.reverse_attention:

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 BUILT_IN = Path(__file__).parent / "clip_vit_b16" / "tower.safetensors"
@@ -19,6 +20,8 @@ PATCH = 16
 """Side of a patch, pixels."""
 WIDTH = 768
 """Channels of a token."""
+GRID = 14
+"""Patches along each side of a square glance."""
 BLOCKS = (8, 9, 10)
 """Blocks whose class tokens are used, counted from 1."""
 PATCH_BLOCK = 10
@@ -39,12 +42,12 @@ class TowerError(Exception):
 
 
 class TowerFeatures(NamedTuple):
-    """What the tower says of B pictures of gh x gw patches."""
+    """What the tower says of B pictures; of any shape, and yet alike enough to share a batch."""
 
     tokens: Tensor
-    """Class tokens of `BLOCKS` and the embedding (B, TOKENS)."""
+    """Class tokens of `BLOCKS` and the embedding, each with mean 0 and variance 1 (B, TOKENS)."""
     patches: Tensor
-    """Patch tokens (B, gh, gw, WIDTH)."""
+    """Patch tokens, each likewise, resampled to a square grid (B, GRID, GRID, WIDTH)."""
 
 
 class Tower(nn.Module):
@@ -75,12 +78,19 @@ class Tower(nn.Module):
         output = self.clip(
             pixels,
             output_hidden_states=True,
-            interpolate_pos_encoding=(height, width) != (14, 14),
+            interpolate_pos_encoding=(height, width) != (GRID, GRID),
         )
         states = output.hidden_states  # the first is the input of the first block
-        tokens = [states[block][:, 0] for block in BLOCKS]
-        patches = states[PATCH_BLOCK][:, 1:].unflatten(1, (height, width))
-        return TowerFeatures(torch.cat([*tokens, output.image_embeds], 1), patches)
+        tokens = [*(states[block][:, 0] for block in BLOCKS), output.image_embeds]
+        patches = _standardise(states[PATCH_BLOCK][:, 1:]).unflatten(1, (height, width))
+        if (height, width) != (GRID, GRID):
+            maps = F.interpolate(patches.permute(0, 3, 1, 2), (GRID, GRID), mode="bilinear")
+            patches = maps.permute(0, 2, 3, 1)
+        return TowerFeatures(torch.cat(list(map(_standardise, tokens)), 1), patches)
+
+
+def _standardise(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])
 
 
 def load(source: str = "") -> Tower:

@@ -50,6 +50,10 @@ class Request(NamedTuple):
     """Row of `Pictures`."""
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom as shares of a picture's sides."""
+
+
 class Sample(NamedTuple):
     """One crop of side S with its labels."""
 
@@ -61,10 +65,12 @@ class Sample(NamedTuple):
     """Labels 0, 1 or IGNORE (S, S)."""
     manipulation: NDArray[np.uint8]
     """Labels 0, 1 or IGNORE (S, S)."""
-    glance: NDArray[np.uint8]
-    """The whole picture, shrunk (h, w, 3)."""
-    box: tuple[float, float, float, float]
-    """Where the crop lies in it: left, top, right, bottom as shares."""
+    box: Box
+    """Where the crop lies in its picture."""
+    mirrored: bool
+    """Whether box and crop are those of the mirrored picture."""
+    row: int
+    """Row of `Pictures`."""
     path: str
     problems: list[str]
     """What could not be read and was replaced by this."""
@@ -76,14 +82,14 @@ class Cut(NamedTuple):
     tile: NDArray[np.uint8]
     region: NDArray[np.uint8]
     """Region mask (S, S), 0 or 1."""
-    glance: NDArray[np.uint8]
-    box: tuple[float, float, float, float]
+    box: Box
+    mirrored: bool = False
 
 
 Batch = dict[str, Any]
 """Crops of side S, stacked: `tiles` (B, S, S, 3) uint8, `labels` (B,) float32, `ai_labels` and
-`manipulation_labels` (B, S, S) uint8, `boxes` (B, 4) float32, and the lists `glances` (tensors of
-(h, w, 3) uint8), `paths` and `problems`."""
+`manipulation_labels` (B, S, S) uint8, `boxes` (B, 4) float32, and the lists `mirrored`, `rows`,
+`paths` and `problems`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +119,15 @@ class Pictures:
     def of_kind(self, kind: Kind) -> NDArray[np.int64]:
         """Return the rows of one kind."""
         return np.flatnonzero(self.kinds == _KINDS.index(kind))
+
+    def read(self, row: int, max_pixels: int) -> NDArray[np.uint8]:
+        """Decode the picture of a row: RGB pixels (H, W, 3).
+
+        Raises:
+            PictureError: It cannot be read.
+            OSError: The file is missing.
+        """
+        return decoding.decode(self.path(row).read_bytes(), max_pixels=max_pixels)
 
     def path(self, row: int) -> Path:
         """Return where the picture of a row is."""
@@ -205,18 +220,13 @@ class _Crops(ABC):
                 int(labels.ai_generated),
                 _label_map(labels.ai, cut.region),
                 _label_map(labels.manipulation, cut.region),
-                cut.glance,
                 cut.box,
+                cut.mirrored,
+                row,
                 str(path),
                 problems,
             )
         raise UnreadablePictureError(f"too many unreadable pictures: {'; '.join(problems)}")
-
-    def _glance(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Shrink a picture to what a network with a prior looks at; nothing for others."""
-        if self._settings.model.prior == "none":
-            return np.zeros((0, 0, 3), np.uint8)
-        return views.glance(picture)
 
     def _candidates(self, request: Request) -> Iterator[int]:
         """Return the row that is asked for, then others of its kind, always in the same order."""
@@ -234,7 +244,7 @@ class _Crops(ABC):
             OSError: A file is missing.
         """
         limit = self._settings.data.max_pixels
-        picture = decoding.decode(self._pictures.path(row).read_bytes(), max_pixels=limit)
+        picture = self._pictures.read(row, limit)
         if not LABELS[self._pictures.kind(row)].needs_region:
             return picture, np.zeros(picture.shape[:2], np.uint8)
         file = self._pictures.mask(row)
@@ -275,11 +285,10 @@ class TrainingCrops(_Crops, Dataset[Sample]):
         tile = views.cut(tile, View.CENTER, size, 1).tiles[0].numpy()
         mask = _resize_mask(_cut_padded(region, top, left, side), size)
         box = _shares((left, top, left + side, top + side), region.shape)
-        seen = self._glance(picture)
         if augmentation.flip:
-            tile, mask, seen = (a[:, ::-1].copy() for a in (tile, mask, seen))
+            tile, mask = tile[:, ::-1].copy(), mask[:, ::-1].copy()
             box = (1 - box[2], box[1], 1 - box[0], box[3])
-        return Cut(tile, mask, seen, box)
+        return Cut(tile, mask, box, augmentation.flip)
 
 
 class EvaluationCrops(_Crops, Dataset[Sample]):
@@ -296,7 +305,6 @@ class EvaluationCrops(_Crops, Dataset[Sample]):
         return Cut(
             crops.tiles[0].numpy(),
             _resize_mask(region[top:bottom, left:right], size),
-            self._glance(picture),
             _shares(crops.layout.box, region.shape),
         )
 
@@ -330,15 +338,14 @@ def collate(samples: list[Sample]) -> Batch:
         "ai_labels": torch.from_numpy(np.stack([s.ai for s in samples])),
         "manipulation_labels": torch.from_numpy(np.stack([s.manipulation for s in samples])),
         "boxes": torch.tensor([s.box for s in samples]),
-        "glances": [torch.from_numpy(s.glance) for s in samples],
+        "mirrored": [s.mirrored for s in samples],
+        "rows": [s.row for s in samples],
         "paths": [s.path for s in samples],
         "problems": [problem for s in samples for problem in s.problems],
     }
 
 
-def _shares(
-    box: tuple[int, int, int, int], shape: tuple[int, ...]
-) -> tuple[float, float, float, float]:
+def _shares(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> Box:
     """Left, top, right and bottom in pixels of a picture (H, W) as shares within [0, 1]."""
     height, width = shape
     left, top, right, bottom = (

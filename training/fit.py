@@ -14,17 +14,20 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging as library_logging
 
 from model.engine import preferred_dtype
+from model.network import GammaModel
 from training import cooccurrence, network
 from training.callbacks import Flow, LogFile, ProgressBar, accuracies
 from training.config import ConfigError, Settings, differences, load, save
 from training.data.labels import Kind
 from training.dataset import EvaluationCrops, Pictures, TrainingCrops, load_pictures
+from training.glances import Glances
 from training.output import write_text
 from training.sampling import EpochBatches
 from training.trainer import UNFINISHED_FOLDER, GammaTrainer, list_checkpoints
@@ -32,6 +35,7 @@ from training.trainer import UNFINISHED_FOLDER, GammaTrainer, list_checkpoints
 CONFIG_FILE = "config.toml"
 RESULT_FILE = "result.json"
 TENSORBOARD_FOLDER = "tensorboard"
+GLANCES_FOLDER = "glances"
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,9 @@ def _make_trainer(
     model = network.build(settings)
     if fresh and not settings.start.checkpoint:
         cooccurrence.start(model, pictures, settings, console)
+    sets = {"train": pictures, "validation": chosen_by}
+    with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
+        glances = _look_at_all(model, sets, settings, run, console)
     if arguments.world_size > 1:
         network.synchronise_batch_norm(model, arguments.device)
     return GammaTrainer(
@@ -147,8 +154,30 @@ def _make_trainer(
         batches,
         TrainingCrops(pictures, settings),
         EvaluationCrops(chosen_by, settings) if len(chosen_by) else None,
+        glances,
         console,
     )
+
+
+def _look_at_all(
+    model: GammaModel,
+    sets: dict[str, Pictures],
+    settings: Settings,
+    run: Path,
+    console: Console,
+) -> dict[str, Glances]:
+    """Compute what the tower says of all pictures of the run, by split; nothing without one."""
+    if model.glance is None:
+        return {}
+    found = {}
+    for split, pictures in sets.items():
+        found[split] = Glances(run / GLANCES_FOLDER / split, pictures)
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task(f"glances, {split}", total=len(pictures))
+            found[split].fill(
+                model.glance, settings.data.max_pixels, lambda bar=bar: progress.advance(bar)
+            )
+    return found
 
 
 def _conclude(trainer: GammaTrainer, flow: Flow) -> Result:

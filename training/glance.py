@@ -295,7 +295,7 @@ def fit(model: GammaModel, features: Features, weights: Tensor, settings: Glance
     branch.train()
     for _ in range(settings.epochs):
         for batch in rows[torch.randperm(len(rows))].split(settings.batch_size):
-            logits = classifier(branch.describe(features.tokens[batch].float())).squeeze(1)
+            logits = classifier(branch.tokens(features.tokens[batch].float())).squeeze(1)
             losses = F.binary_cross_entropy_with_logits(logits, labels[batch], reduction="none")
             loss = (losses * weights[batch]).mean()
             optimiser.zero_grad()
@@ -309,7 +309,7 @@ def fit(model: GammaModel, features: Features, weights: Tensor, settings: Glance
 def score(model: GammaModel, features: Features) -> NDArray[np.float64]:
     """Compute the logits (N,) of kept features from the glance alone."""
     assert model.glance is not None  # noqa: S101
-    vectors = model.glance.describe(features.tokens.float())
+    vectors = model.glance.tokens(features.tokens.float())
     logits: Tensor = model.classifier(vectors).squeeze(1)
     return logits.double().numpy()
 

@@ -27,7 +27,6 @@ from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from model import checkpoint
 from model.engine import to_levels
-from model.glance import Glance
 from model.network import IGNORE, GammaModel
 from training.config import Settings
 from training.dataset import (
@@ -37,6 +36,7 @@ from training.dataset import (
     UnreadablePictureError,
     collate,
 )
+from training.glances import Glances
 from training.sampling import EpochBatches
 
 MODEL_FOLDER = "model"
@@ -71,9 +71,11 @@ class GammaTrainer(Trainer):
         batches: EpochBatches,
         crops: TrainingCrops,
         validation: EvaluationCrops | None,
+        glances: dict[str, Glances],
         console: Console,
     ) -> None:
         """Prepare to train `model` in the run's folder."""
+        self._glances = glances
         self.batches = batches
         self.stop_requested = False
         self.unreadable: Counter[str] = Counter()
@@ -158,10 +160,10 @@ class GammaTrainer(Trainer):
         tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
         prepared = super()._prepare_inputs(tensors)
         prepared["pixel_values"] = to_levels(prepared.pop("tiles"))
-        if self._network.glance is not None:
-            glances = [glance.to(self.args.device) for glance in inputs["glances"]]
-            with self.compute_loss_context_manager():
-                prepared["glance"] = look_at_all(self._network, glances)
+        if self._glances:
+            kept = self._glances["train" if self._network.training else "validation"]
+            features = kept.of(inputs["rows"], inputs["mirrored"], self.args.device)
+            prepared["features"] = features
         else:
             del prepared["boxes"]
         return prepared
@@ -324,17 +326,6 @@ class GammaTrainer(Trainer):
             kept.rename(replaced)
         partial.rename(kept)
         shutil.rmtree(replaced, ignore_errors=True)
-
-
-def look_at_all(model: GammaModel, glances: list[Tensor]) -> Glance:
-    """Glance at pictures (h, w, 3), uint8, of several shapes; one row a picture, in their order."""
-    rows: dict[int, tuple[Tensor, Tensor]] = {}
-    for shape in {glance.shape for glance in glances}:
-        chosen = [i for i, glance in enumerate(glances) if glance.shape == shape]
-        found = model.look(to_levels(torch.stack([glances[i] for i in chosen])))
-        rows |= dict(zip(chosen, zip(*found, strict=True), strict=True))
-    vectors, patches = zip(*(rows[i] for i in range(len(glances))), strict=True)
-    return Glance(torch.stack(vectors), torch.stack(patches))
 
 
 def list_checkpoints(run: Path) -> list[Path]:
