@@ -69,10 +69,15 @@ class GlanceBranch(nn.Module):
         autocast = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if autocast else weight.dtype
         with torch.autocast(kind, enabled=False):
-            features: TowerFeatures = self._load_tower(weight.device, dtype)(levels)
+            features: TowerFeatures = self.load_tower(weight.device, dtype)(levels)
         return features
 
-    def _load_tower(self, device: torch.device, dtype: torch.dtype) -> Tower:
+    def load_tower(self, device: torch.device, dtype: torch.dtype) -> Tower:
+        """Load the tower for a device and a precision, unless it is at hand.
+
+        Raises:
+            TowerError: Its weights cannot be loaded.
+        """
         for loaded in self._tower:
             own = loaded.clip.visual_projection.weight
             if (own.device, own.dtype) == (device, dtype):
