@@ -82,21 +82,23 @@ def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
 def _detect(
     file: Path, decoders: Decoders, detector: Any, view: Any, overlays: Path | None
 ) -> dict[str, Any]:
+    from model.detector import GlanceError
+
     try:
-        crops = detector.cut(decoders.decode(file.read_bytes()), view)
-    except PictureError as error:
+        found = detector.examine(decoders.decode(file.read_bytes()), view)
+    except (PictureError, GlanceError) as error:
         return {"file": str(file), "error": str(error)}
-    found = detector.conclude(crops.layout, detector.forward(crops.tiles))
-    if overlays is not None:
+    if overlays is not None and found.masks is not None:
         colours = COLORMAPS[Colormap.HEAT].tobytes()
         overlays.mkdir(parents=True, exist_ok=True)
-        for head, mask in ((Head.AI, found.ai_mask), (Head.MANIPULATION, found.manipulation_mask)):
-            heat_map(Image.fromarray(mask), colours).save(overlays / f"{file.name}.{head}.png")
+        for head, mask in zip((Head.AI, Head.MANIPULATION), found.masks, strict=True):
+            image = heat_map(Image.fromarray(mask.values), colours)
+            image.save(overlays / f"{file.name}.{head}.png")
     return {
         "file": str(file),
         "ai_probability": round(found.ai_probability, 6),
         "verdict": str(found.verdict),
-        "manipulated": bool(found.manipulated),
+        "manipulated": found.manipulated,
         "model_version": detector.info.version,
     }
 

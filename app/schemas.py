@@ -36,12 +36,14 @@ class ErrorCode(StrEnum):
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_UNDECODABLE = "image_undecodable"
     DECODING_ABORTED = "decoding_aborted"
+    VIEW_REFUSED = "view_refused"
     PROCESSING_FAILED = "processing_failed"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     DETECTION_UNFINISHED = "detection_unfinished"
     DETECTION_FAILED = "detection_failed"
     DETECTION_EXPIRED = "detection_expired"
+    NO_MASKS = "no_masks"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     WEBHOOK_REFUSED = "webhook_refused"
     QUEUE_SHARE_FULL = "queue_share_full"
@@ -80,10 +82,12 @@ class Verdict(StrEnum):
 
 
 class View(StrEnum):
-    """How a picture becomes crops: one centre crop, or tiles over the whole picture."""
+    """How a picture is looked at, as in `model.views`."""
 
-    CENTER = "center"
+    AUTO = "auto"
     TILED = "tiled"
+    CENTER = "center"
+    GLANCE = "glance"
 
 
 class Head(StrEnum):
@@ -104,12 +108,20 @@ class ImageInfo(BaseModel):
 
 
 class ViewInfo(BaseModel):
-    """What of the picture the model saw; tiles and scale are known once it is decoded."""
+    """What of the picture the model saw; all but the mode is known once it is computed."""
 
-    mode: View
+    mode: View = Field(
+        description="`auto`: crops over the whole picture, as many as the device has the time "
+        "for; `tiled`: as many as there may be; `center`: one; `glance`: none, and no masks"
+    )
     tiles: int | None = Field(default=None, description="crops that were computed")
+    glances: int | None = Field(
+        default=None, description="looks at the whole picture, or at parts of it, strongly shrunk"
+    )
     scale: float | None = Field(
-        default=None, description="size the crops were cut at / picture size; 1 = native resolution"
+        default=None,
+        description="size the crops (without any: the glance) were cut at / picture size; "
+        "1 = native resolution",
     )
 
 
@@ -184,9 +196,9 @@ class Detection(BaseModel):
     )
     ai_probability: Probability | None = None
     verdict: Verdict | None = None
-    manipulated: bool | None = None
+    manipulated: bool | None = Field(default=None, description="null without masks")
     thresholds: Thresholds | None = None
-    masks: Masks | None = None
+    masks: Masks | None = Field(default=None, description="null with `view=glance`")
     image: ImageInfo
     view: ViewInfo
     model: ModelInfo | None = None

@@ -142,8 +142,8 @@ class Settings(BaseSettings):
         ge=1,
     )
     max_pixels: int = Field(64_000_000, description="largest picture, width × height", ge=1)
-    default_view: Literal["center", "tiled"] = Field(
-        "tiled", description="view of an upload that names none"
+    default_view: Literal["auto", "tiled", "center", "glance"] = Field(
+        "auto", description="view of an upload that names none"
     )
     checkpoint: str | None = Field(
         None, description="model directory or hub id; unset: the built-in model"
@@ -165,6 +165,10 @@ class Settings(BaseSettings):
         description="most crops of one picture, of 512 × 512 or as much in smaller ones; "
         "beyond, it is shrunk",
         ge=1,
+    )
+    tile_budget: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="the same for the view `auto`; `auto`: 12 on a CPU, else `GAMMA_MAX_TILES`",
     )
     decode_threads: int = Field(
         2,

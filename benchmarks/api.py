@@ -68,11 +68,13 @@ def worker(url: str, seconds: float) -> None:
     class Patchy(SlowModel):
         """Its masks are worth drawing."""
 
-        def forward(self, tiles):
-            found = super().forward(tiles)
-            masks = torch.randn(len(tiles), 1, 16, 16).mul(3)
-            masks = torch.nn.functional.interpolate(masks, size=(128, 128), mode="bicubic")[:, 0]
-            return CropOutputs(found.logits, masks, masks)
+        def forward(self, parts):
+            found = super().forward(parts)
+            return [CropOutputs(some.logits, *[self._draw(len(some.logits))] * 2) for some in found]
+
+        def _draw(self, count):
+            masks = torch.randn(count, 1, 16, 16).mul(3)
+            return torch.nn.functional.interpolate(masks, size=(128, 128), mode="bicubic")[:, 0]
 
     made = batch_worker(url, Processor if seconds else NoModel, Patchy(seconds), 32)
     made.work(logging_level="ERROR")

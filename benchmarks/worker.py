@@ -33,8 +33,9 @@ from app.service import Order, Service
 from app.settings import Settings
 from app.store import Store, connect
 from app.waiting import FinishedEvents
+from model import views
 from model.config import GammaConfig
-from model.detector import Detector
+from model.detector import Detector, Part
 from model.engine import CropOutputs
 from model.network import GammaModel
 from pictures.decoders import Decoders
@@ -60,18 +61,21 @@ class CountingConnection(UnixDomainSocketConnection):
         return super().send_packed_command(*args, **kwargs)
 
 
+_NOTHING = views.cut(np.zeros((64, 64, 3), np.uint8), views.View.CENTER, 64, 1)
+
+
 class NoModel(Processor):
     """Does nothing to a picture; everything around it is real."""
 
     def decode(self, record, picture):
         """A detection that is ready at once."""
-        return Ready(record, None, torch.zeros(1), 0.0, 0.0)
+        return Ready(record, _NOTHING, 0.0, 0.0)
 
-    def forward(self, tiles):
+    def forward(self, work):
         """Outputs of nothing."""
-        return CropOutputs(tiles, tiles, tiles), 0.0
+        return [CropOutputs(*[torch.zeros(1)] * 3)] * len(work), 0.0
 
-    def conclude(self, ready, parts):
+    def conclude(self, ready):
         """The record as it came, finished."""
         return Outcome(ready.detection.model_copy(update={"status": Status.SUCCEEDED}))
 
@@ -85,12 +89,17 @@ class SlowModel(Detector):
         self.__dict__.update(real.__dict__)
         self._seconds = seconds
 
-    def forward(self, tiles):
+    def look(self, pictures):
+        """See nothing."""
+        return [None] * len(pictures)
+
+    def forward(self, parts):
         """Sleep as long for one crop as for a batch of 8."""
-        self.sizes.append(len(tiles))
+        counts = [len(part.crops.tiles[part.start : part.stop]) for part in parts]
+        self.sizes.append(sum(counts))
         time.sleep(self._seconds)
-        masks = torch.zeros(len(tiles), 128, 128)
-        return CropOutputs(torch.zeros(len(tiles)), masks, masks)
+        masks = [torch.zeros(count, 128, 128) for count in counts]
+        return [CropOutputs(torch.zeros(len(mask)), mask, mask) for mask in masks]
 
 
 @contextlib.contextmanager
@@ -156,7 +165,7 @@ def pipeline(options: argparse.Namespace) -> None:
 def overlap(detector: Detector, title: str, crops: int, turns: int) -> None:
     """One comparison of the two."""
     data = encode(photo(512, 512))
-    batch = torch.cat([detector.cut(detector.decode(data), View.CENTER).tiles] * 4)
+    picture = detector.cut(detector.decode(data), views.View.CENTER)
     count = crops // 4 * 4
     with redis_server() as url:
         front = Front(url)
@@ -166,7 +175,8 @@ def overlap(detector: Detector, title: str, crops: int, turns: int) -> None:
         for _ in range(turns):
             with timed(times["bare loop"], work["bare loop"]):
                 for _ in range(count // 4):
-                    detector.forward(batch)
+                    sights = detector.look([picture] * 4)
+                    detector.forward([Part(picture, sight) for sight in sights])
 
             names = [front.submit(data) for _ in range(count)]
             left = Counter(names)

@@ -1,10 +1,11 @@
 """Pictures in, findings out: the network with everything that serving a picture takes."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +15,15 @@ from torch.nn import functional as F
 from model import checkpoint as checkpoints
 from model import views
 from model.config import GammaConfig, Pooling, Thresholds
-from model.engine import CropOutputs, InferenceEngine
+from model.engine import CropOutputs, InferenceEngine, Place, Sight
 from model.network import GammaModel
 from model.regions import MaskSummary, summarise
+from model.tower import TowerError
 from model.views import Crops, Layout, View
 from pictures import decoding
 
 _FULL_CROP = 512  # pixels; the paper's
+_CPU_BUDGET = 12  # tiles of `View.AUTO`: about two seconds of two cores
 
 
 class Verdict(StrEnum):
@@ -46,6 +49,10 @@ class ModelInfo:
     device: str
     dtype: str
     thresholds: Thresholds
+    glance_thresholds: Thresholds
+    """Those of verdicts from the glance alone."""
+    glances: bool
+    """Whether the network has a prior that glances at the whole picture."""
     checkpoint: str | None
     """Directory or hub id it came from; None for the built-in one."""
     results: dict[str, Any] | None
@@ -59,21 +66,50 @@ class Detection:
     ai_probability: float
     """Calibrated probability that a neural network made the picture or a part of it, 0 to 1."""
     verdict: Verdict
-    manipulated: bool
+    thresholds: Thresholds
+    """Those that gave the verdict."""
+    manipulated: bool | None
     """Whether the manipulation mask marks a larger part of the picture than is tolerated."""
-    ai_mask: NDArray[np.uint8]
-    """Probability that a neural network made the pixel, (H, W), 255 means 1."""
-    manipulation_mask: NDArray[np.uint8]
-    """Probability that the pixel was altered, (H, W), 255 means 1."""
-    ai: MaskSummary
-    manipulation: MaskSummary
+    masks: "Masks | None"
+    """None, like `manipulated`, where the picture was only glanced at."""
     layout: Layout
 
 
-class Detector:
-    """Detects in pictures. Its methods share no changing state except within `forward`.
+class Mask(NamedTuple):
+    """What one segmentation head says of each pixel."""
 
-    So `decode`, `cut` and `conclude` may run in any threads, and `forward` in one at a time.
+    values: NDArray[np.uint8]
+    """Probability (H, W), 255 means 1."""
+    summary: MaskSummary
+
+
+class Masks(NamedTuple):
+    """What both segmentation heads say."""
+
+    ai: Mask
+    """A neural network made the pixel."""
+    manipulation: Mask
+    """The pixel was altered."""
+
+
+class Part(NamedTuple):
+    """Some of the crops of a picture: `start` to `stop`, by default all."""
+
+    crops: Crops
+    sight: Sight | None
+    """What `Detector.look` returned of the picture."""
+    start: int = 0
+    stop: int | None = None
+
+
+class GlanceError(ValueError):
+    """The network has no prior and cannot glance."""
+
+
+class Detector:
+    """Detects in pictures. Its methods share no changing state except `look` and `forward`.
+
+    So `decode`, `cut` and `conclude` may run in any threads, and these two in one at a time.
     """
 
     def __init__(
@@ -85,6 +121,7 @@ class Detector:
         max_batch: int = 8,
         max_pixels: int,
         max_tiles: int,
+        tile_budget: int | None = None,
         checkpoint: str | None = None,
         results: dict[str, Any] | None = None,
     ) -> None:
@@ -97,20 +134,26 @@ class Detector:
             max_batch: Most crops to compute at once (a CPU computes them one by one).
             max_pixels: Largest width times height of a picture.
             max_tiles: Most tiles of a picture, of 512 x 512 pixels or as much in smaller ones.
+            tile_budget: The same for the view `auto`; None: by the device.
             checkpoint: Where the network came from, for `info`.
             results: How good it is, for `info`.
 
         Raises:
             ValueError: The network lacks a head, or the dtype is unknown.
             DeviceError: The device cannot be used.
+            TowerError: The weights of the network's prior cannot be loaded.
         """
         config: GammaConfig = model.config
         self._max_pixels = max_pixels
-        self._max_tiles = max_tiles * max(1, _FULL_CROP // config.crop_size) ** 2
-        self._pooling = config.pooling
-        self._temperature = config.temperature
+        self._config = config
         parameters = sum(p.numel() for p in model.parameters())
         self._engine = InferenceEngine(model, device=device, dtype=dtype, max_batch=max_batch)
+        budget = tile_budget
+        if budget is None:
+            budget = _CPU_BUDGET if self._engine.device.type == "cpu" else max_tiles
+        smaller = max(1, _FULL_CROP // config.crop_size) ** 2  # crops for each of the paper's
+        self._max_tiles = max_tiles * smaller
+        self._tile_budget = min(budget, max_tiles) * smaller
         self.info = ModelInfo(
             name=config.name,
             version=config.version,
@@ -121,6 +164,8 @@ class Detector:
             device=str(self._engine.device),
             dtype=str(self._engine.dtype).removeprefix("torch."),
             thresholds=Thresholds(**config.thresholds),
+            glance_thresholds=Thresholds(**config.glance_thresholds),
+            glances=self._engine.glances,
             checkpoint=checkpoint,
             results=results,
         )
@@ -135,6 +180,7 @@ class Detector:
         max_batch: int = 8,
         max_pixels: int,
         max_tiles: int,
+        tile_budget: int | None = None,
     ) -> "Detector":
         """Load a checkpoint for serving; the settings are those of the constructor.
 
@@ -145,12 +191,13 @@ class Detector:
             max_batch: As in the constructor.
             max_pixels: As in the constructor.
             max_tiles: As in the constructor.
+            tile_budget: As in the constructor.
 
         Returns:
             A detector that has not been warmed up.
 
         Raises:
-            CheckpointError: The checkpoint cannot be used.
+            CheckpointError: The checkpoint or its prior cannot be used.
             DeviceError: The device cannot be used.
         """
         source = checkpoints.BUILT_IN if checkpoint is None else checkpoint
@@ -159,16 +206,20 @@ class Detector:
             raise checkpoints.CheckpointError(
                 f"{source}: heads: serving needs both segmentation heads"
             )
-        return cls(
-            model,
-            device=device,
-            dtype=dtype,
-            max_batch=max_batch,
-            max_pixels=max_pixels,
-            max_tiles=max_tiles,
-            checkpoint=checkpoint,
-            results=checkpoints.load_results(source),
-        )
+        try:
+            return cls(
+                model,
+                device=device,
+                dtype=dtype,
+                max_batch=max_batch,
+                max_pixels=max_pixels,
+                max_tiles=max_tiles,
+                tile_budget=tile_budget,
+                checkpoint=checkpoint,
+                results=checkpoints.load_results(source),
+            )
+        except TowerError as error:
+            raise checkpoints.CheckpointError(f"{source}: tower: {error}") from error
 
     @property
     def batch_limit(self) -> int:
@@ -188,64 +239,111 @@ class Detector:
         return decoding.decode(data, max_pixels=self._max_pixels)
 
     def cut(self, picture: NDArray[np.uint8], view: View) -> Crops:
-        """Cut a picture (H, W, 3) into as many crops as `max_tiles` allows."""
-        return views.cut(picture, view, self.info.crop_size, self._max_tiles)
+        """Cut a picture (H, W, 3) into as many crops as the view allows.
 
-    def forward(self, tiles: torch.Tensor) -> CropOutputs:
-        """Compute the outputs of crops (N, S, S, 3) of any number of pictures.
+        Raises:
+            GlanceError: The view is `glance`, and the network cannot.
+        """
+        if view is View.GLANCE and not self.info.glances:
+            raise GlanceError(f"{self.info.name} {self.info.version} has no prior to glance with")
+        most = self._tile_budget if view is View.AUTO else self._max_tiles
+        return views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)
+
+    def look(self, pictures: Sequence[Crops]) -> list[Sight | None]:
+        """Glance at pictures; None for each if the network has no prior.
 
         Raises:
             DeviceError: The device failed; the process should end.
         """
-        return self._engine.forward(tiles)
+        if not self.info.glances:
+            return [None] * len(pictures)
+        return list(self._engine.look([crops.glances for crops in pictures]))
 
-    def conclude(self, layout: Layout, outputs: CropOutputs) -> Detection:
-        """Turn the outputs of one picture's crops into findings.
+    def forward(self, parts: Sequence[Part]) -> list[CropOutputs]:
+        """Compute the outputs of crops of any number of pictures, which `look` has seen before.
+
+        Raises:
+            DeviceError: The device failed; the process should end.
+        """
+        tiles = [part.crops.tiles[part.start : part.stop] for part in parts]
+        places = [
+            Place(part.sight, look, box)
+            for part in parts
+            if part.sight is not None
+            for look, box in zip(
+                part.crops.looks[part.start : part.stop].tolist(),
+                part.crops.boxes[part.start : part.stop],
+                strict=True,
+            )
+        ]
+        outputs = self._engine.forward(torch.cat(tiles), places)
+        counts = [len(some) for some in tiles]
+        split = (torch.split(output, counts) for output in outputs)
+        return [CropOutputs(*rows) for rows in zip(*split, strict=True)]
+
+    def conclude(self, layout: Layout, outputs: CropOutputs, sight: Sight | None) -> Detection:
+        """Turn what the network says of one picture into findings.
 
         Args:
             layout: As `cut` returned it.
             outputs: Outputs of its N tiles, in their order.
+            sight: What `look` returned of it; the verdict is that of the glance if N is 0.
 
         Returns:
             The findings, masks at the picture's resolution.
         """
-        thresholds = self.info.thresholds
-        pooled = pool(outputs.logits, self._pooling)
-        probability = torch.sigmoid(pooled / self._temperature).item()
+        if sight is not None and not layout.tiles:
+            return self._judge(sight.logit / self._config.glance_temperature, layout, None)
+        pooled = pool(outputs.logits, self._config.pooling).item()
         # A caller may be waiting, with nothing else to do: the masks are made side by side.
         other = self._beside.submit(self._read_mask, layout, outputs.manipulation)
-        ai_mask, ai = self._read_mask(layout, outputs.ai)
-        manipulation_mask, manipulation = other.result()
-        return Detection(
-            ai_probability=probability,
-            verdict=_judge(probability, thresholds),
-            manipulated=manipulation.area_fraction > thresholds.manipulated_area,
-            ai_mask=ai_mask,
-            manipulation_mask=manipulation_mask,
-            ai=ai,
-            manipulation=manipulation,
-            layout=layout,
-        )
+        masks = Masks(self._read_mask(layout, outputs.ai), other.result())
+        return self._judge(pooled / self._config.temperature, layout, masks)
 
     def detect(self, data: bytes, view: View) -> Detection:
         """Decode, cut, compute and conclude for one picture file.
 
         Raises:
             PictureError: The picture cannot be read.
+            GlanceError: The view is `glance`, and the network cannot.
             DeviceError: The device failed.
         """
-        crops = self.cut(self.decode(data), view)
-        return self.conclude(crops.layout, self.forward(crops.tiles))
+        return self.examine(self.decode(data), view)
+
+    def examine(self, picture: NDArray[np.uint8], view: View) -> Detection:
+        """Cut, compute and conclude for one decoded picture (H, W, 3).
+
+        Raises:
+            GlanceError: The view is `glance`, and the network cannot.
+            DeviceError: The device failed.
+        """
+        crops = self.cut(picture, view)
+        (sight,) = self.look([crops])
+        (outputs,) = self.forward([Part(crops, sight)])
+        return self.conclude(crops.layout, outputs, sight)
+
+    def _judge(self, logit: float, layout: Layout, masks: Masks | None) -> Detection:
+        thresholds = self.info.glance_thresholds if masks is None else self.info.thresholds
+        probability = torch.sigmoid(torch.tensor(logit)).item()
+        manipulated = None
+        if masks is not None:
+            manipulated = masks.manipulation.summary.area_fraction > thresholds.manipulated_area
+        return Detection(
+            ai_probability=probability,
+            verdict=_verdict(probability, thresholds),
+            thresholds=thresholds,
+            manipulated=manipulated,
+            masks=masks,
+            layout=layout,
+        )
 
     @cached_property
     def _beside(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(thread_name_prefix="mask")
 
-    def _read_mask(
-        self, layout: Layout, logits: torch.Tensor
-    ) -> tuple[NDArray[np.uint8], MaskSummary]:
-        mask = self._merge_masks(layout, logits)
-        return mask, summarise(mask, self.info.thresholds.mask)
+    def _read_mask(self, layout: Layout, logits: torch.Tensor) -> Mask:
+        values = self._merge_masks(layout, logits)
+        return Mask(values, summarise(values, self.info.thresholds.mask))
 
     @torch.inference_mode()
     def _merge_masks(self, layout: Layout, logits: torch.Tensor) -> NDArray[np.uint8]:
@@ -276,7 +374,7 @@ def pool(logits: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     return logits.mean()
 
 
-def _judge(probability: float, thresholds: Thresholds) -> Verdict:
+def _verdict(probability: float, thresholds: Thresholds) -> Verdict:
     if probability >= thresholds.ai_generated:
         return Verdict.AI_GENERATED
     if probability >= thresholds.uncertain:

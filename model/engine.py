@@ -1,12 +1,16 @@
 """The network made ready to serve: frozen, merged, in the precision that the hardware likes."""
 
 import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from traceback import clear_frames
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from model import views
+from model.glance import Glance
 from model.network import GammaModel, MergedHead
 
 logger = logging.getLogger(__name__)
@@ -30,8 +34,30 @@ class CropOutputs(NamedTuple):
     """Logits of the manipulation mask (N, S/4, S/4)."""
 
 
+class Sight(NamedTuple):
+    """What the network has of K glances at one picture; the tensors stay on the device."""
+
+    logit: float
+    """Image logit of the glances alone, their mean."""
+    vector: Tensor
+    """As in `Glance`, the mean of the glances (C_dec,)."""
+    patches: Tensor
+    """As in `Glance` (K, 14, 14, C_3 + C_4)."""
+
+
+class Place(NamedTuple):
+    """Where a crop lies in what was glanced at."""
+
+    sight: Sight
+    """That of its picture."""
+    look: int
+    """Which of the glances."""
+    box: Tensor
+    """Left, top, right, bottom as shares of that glance (4,), on the CPU."""
+
+
 class InferenceEngine:
-    """Runs a GAMMA network over batches of crops. Not thread-safe: one thread calls `forward`."""
+    """Runs a GAMMA network over batches of glances and crops. Not thread-safe."""
 
     def __init__(
         self, model: GammaModel, *, device: str = "auto", dtype: str = "auto", max_batch: int = 8
@@ -48,6 +74,7 @@ class InferenceEngine:
         Raises:
             ValueError: A head is missing, or the dtype is not one of those named.
             DeviceError: There is no such device, or it does not work.
+            TowerError: The weights of the prior cannot be loaded.
         """
         if model.config.heads != "both":
             raise ValueError("serving needs both segmentation heads")
@@ -61,7 +88,11 @@ class InferenceEngine:
         model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
         # Merged in float32 first: rounding the products loses less than rounding the factors.
         self._merged = {head: self._freeze(part) for head, part in model.merge().items()}
-        self._model: torch.nn.Module = torch.nn.Module.to(model, self.device, self.dtype)
+        self._model: Any = torch.nn.Module.to(model, self.device, self.dtype)
+        self.glances = model.glance is not None
+        """Whether the network has a prior, which glances at the whole picture."""
+        if model.glance is not None:
+            _ = model.glance.tower  # loaded now, so that what is wrong with it shows here
 
     def _freeze(self, head: MergedHead) -> MergedHead:
         def to(tensor: Tensor) -> Tensor:
@@ -73,16 +104,48 @@ class InferenceEngine:
     def warm_up(self) -> None:
         """Compute one batch of every size there can be, so that no later one pays for set-up."""
         size = self._crop_size
+        places: list[Place] = []
         for count in range(self.batch_limit, 0, -1):
-            self.forward(torch.zeros(count, size, size, 3, dtype=torch.uint8))
+            if self.glances:
+                for height, width in views.GLANCE_SIZES:
+                    (sight,) = self.look([torch.zeros(count, height, width, 3, dtype=torch.uint8)])
+                places = [Place(sight, 0, torch.tensor([0.0, 0.0, 1.0, 1.0]))] * count
+            self.forward(torch.zeros(count, size, size, 3, dtype=torch.uint8), places)
 
-    def forward(self, tiles: Tensor) -> CropOutputs:
+    def look(self, pictures: Sequence[Tensor]) -> list[Sight]:
+        """Glance at any number of pictures; those of one size are computed together.
+
+        When memory runs out, batches are halved and stay so, as in `forward`.
+
+        Args:
+            pictures: The glances at each, RGB pixels (K, h, w, 3), uint8, on the CPU.
+
+        Returns:
+            What was seen of each.
+
+        Raises:
+            DeviceError: The device failed, or a single glance does not fit into its memory.
+        """
+        alike: defaultdict[torch.Size, list[int]] = defaultdict(list)
+        for index, glances in enumerate(pictures):
+            alike[glances.shape[1:]].append(index)
+        sights: dict[int, Sight] = {}
+        for indices in alike.values():
+            glances = torch.cat([pictures[index] for index in indices])
+            counts = [len(pictures[index]) for index in indices]
+            parts = (torch.split(part, counts) for part in self._in_batches(self._look, glances))
+            for index, logits, vectors, patches in zip(indices, *parts, strict=True):
+                sights[index] = Sight(logits.mean().item(), vectors.mean(0), patches)
+        return [sights[index] for index in range(len(pictures))]
+
+    def forward(self, tiles: Tensor, places: Sequence[Place] = ()) -> CropOutputs:
         """Compute the outputs of any number of crops.
 
         When memory runs out, batches are halved and stay so (`batch_limit` says how large).
 
         Args:
             tiles: RGB pixels (N, S, S, 3), uint8, on the CPU.
+            places: One a crop if the network has a prior, else none.
 
         Returns:
             Outputs in the order of the tiles.
@@ -90,25 +153,46 @@ class InferenceEngine:
         Raises:
             DeviceError: The device failed, or a single crop does not fit into its memory.
         """
-        parts: list[CropOutputs] = []
+        if not len(tiles):
+            masks = torch.empty(0, self._crop_size // 4, self._crop_size // 4)
+            return CropOutputs(torch.empty(0), masks, masks)
+        return CropOutputs(*self._in_batches(self._compute, tiles, places))
+
+    def _in_batches(
+        self, compute: Callable[..., tuple[Tensor, ...]], *inputs: Any
+    ) -> tuple[Tensor, ...]:
+        parts: list[tuple[Tensor, ...]] = []
         start = 0
-        while start < len(tiles):
-            batch = tiles[start : start + self.batch_limit]
+        while start < len(inputs[0]):
+            stop = min(start + self.batch_limit, len(inputs[0]))
             try:
-                parts.append(self._compute(batch))
+                parts.append(compute(*(rows[start:stop] for rows in inputs)))
             except RuntimeError as error:
-                self._shrink_or_fail(error, len(batch))
+                self._shrink_or_fail(error, stop - start)
             else:
-                start += len(batch)
-        return CropOutputs(*(torch.cat(part) for part in zip(*parts, strict=True)))
+                start = stop
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     @torch.inference_mode()
-    def _compute(self, tiles: Tensor) -> CropOutputs:
-        levels = to_levels(tiles.to(self.device, non_blocking=True)).to(self.dtype)
-        output = self._model(levels, merged=self._merged)
+    def _look(self, glances: Tensor) -> tuple[Tensor, ...]:
+        glance = self._model.look(self._levels(glances))
+        return self._model.classify(glance).float().cpu(), *glance
+
+    @torch.inference_mode()
+    def _compute(self, tiles: Tensor, places: Sequence[Place]) -> CropOutputs:
+        glance = boxes = None
+        if places:
+            vectors = [place.sight.vector for place in places]
+            patches = [place.sight.patches[place.look] for place in places]
+            glance = Glance(torch.stack(vectors), torch.stack(patches))
+            boxes = torch.stack([place.box for place in places]).to(self.device)
+        output = self._model(self._levels(tiles), merged=self._merged, glance=glance, boxes=boxes)
         return CropOutputs(
             output.logits.float().cpu(), output.ai.float().cpu(), output.manipulation.float().cpu()
         )
+
+    def _levels(self, pixels: Tensor) -> Tensor:
+        return to_levels(pixels.to(self.device, non_blocking=True)).to(self.dtype)
 
     def _shrink_or_fail(self, error: RuntimeError, batch: int) -> None:
         """Halve the batch limit after an out-of-memory error; raise anything else."""

@@ -1,7 +1,7 @@
 """Cutting a picture into crops for the network, and laying their masks back over it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,24 +15,35 @@ from model.tower import PATCH
 _OVERLAPS_PER_CROP = 8  # neighbouring tiles share at least this part of a crop: 64 of 512 pixels
 _BAND = 512  # rows
 _TALL_GRIDS = ((16, 12), (18, 11), (19, 10))
-_GLANCE_GRIDS = ((14, 14), *_TALL_GRIDS, *((columns, rows) for rows, columns in _TALL_GRIDS))
+_GRIDS = ((14, 14), *_TALL_GRIDS, *((columns, rows) for rows, columns in _TALL_GRIDS))
+GLANCE_SIZES = tuple((rows * PATCH, columns * PATCH) for rows, columns in _GRIDS)
+"""Heights and widths of glances."""
+_ELONGATED = 2.0  # times as long as it is short: a picture beyond is glanced at in parts
+_MAX_GLANCES = 8
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in picture pixels."""
 
 
 class View(StrEnum):
     """How a picture is looked at."""
 
+    AUTO = "auto"
+    """Tiles over the whole picture, as many as the device has the time for."""
+    TILED = "tiled"
+    """Tiles over the whole picture at its own resolution."""
     CENTER = "center"
     """The paper's test protocol: the central square, enlarged if the picture is too small.
 
     (Its padding of one pixel moves nothing: the crop is central with it or without it.)
     """
-    TILED = "tiled"
-    """Overlapping tiles that cover the whole picture at its own resolution."""
+    GLANCE = "glance"
+    """The whole picture at a few hundred pixels, and no tiles: it is classified, nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the tiles of a picture lie.
+    """Where the tiles and the glances of a picture lie.
 
     The box is the part of the picture that is looked at; it was resized to `scaled_height` x
     `scaled_width`, and tile (i, j) has its corner at (rows[i], columns[j]) of that.
@@ -43,13 +54,15 @@ class Layout:
     """Height of the picture, pixels."""
     width: int
     """Width of the picture, pixels."""
-    box: tuple[int, int, int, int]
-    """The part looked at: left, top, right, bottom in picture pixels."""
+    box: Box
+    """The part that the tiles cover."""
     scaled_height: int
     scaled_width: int
     crop_size: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    glances: tuple[Box, ...] = ()
+    """What each glance shows, along the long side of the picture."""
 
     @property
     def tiles(self) -> int:
@@ -58,20 +71,31 @@ class Layout:
 
     @property
     def scale(self) -> float:
-        """Tile pixels per picture pixel: 1 is native, less is shrunk (the more shrunk axis)."""
+        """Pixels looked at per picture pixel: 1 is native, less is shrunk (the more shrunk axis).
+
+        Of the tiles; of the glance where there are none.
+        """
         left, top, right, bottom = self.box
         return min(self.scaled_height / (bottom - top), self.scaled_width / (right - left))
 
 
 class Crops(NamedTuple):
-    """The tiles of one picture and how they lie in it."""
+    """N tiles of one picture, K glances at it, and how they lie in it."""
 
     tiles: torch.Tensor
     """RGB pixels (N, S, S, 3), uint8."""
+    glances: torch.Tensor
+    """RGB pixels (K, h, w, 3), uint8."""
+    looks: torch.Tensor
+    """For each tile, the glance whose centre is nearest (N,)."""
+    boxes: torch.Tensor
+    """Where each tile lies in that glance: left, top, right, bottom as shares of it (N, 4)."""
     layout: Layout
 
 
-def cut(picture: NDArray[np.uint8], view: View, crop_size: int, max_tiles: int) -> Crops:
+def cut(
+    picture: NDArray[np.uint8], view: View, crop_size: int, max_tiles: int, *, glances: bool = False
+) -> Crops:
     """Cut a picture into tiles.
 
     A picture with a side shorter than the crop is enlarged until that side fits. One that needs
@@ -83,42 +107,97 @@ def cut(picture: NDArray[np.uint8], view: View, crop_size: int, max_tiles: int) 
         view: Which part of it to look at.
         crop_size: S, side of a tile in pixels.
         max_tiles: Most tiles to cut, at least 1.
+        glances: Whether to glance at the whole picture too, as networks with a prior need it;
+            the view `glance` does so anyway.
 
     Returns:
-        At least one tile.
+        At least one tile, but none for the view `glance`.
     """
-    layout = _lay_out(picture.shape[0], picture.shape[1], view, crop_size, max_tiles)
-    left, top, right, bottom = layout.box
-    region = picture[top:bottom, left:right]
-    size = (layout.scaled_width, layout.scaled_height)
-    if (right - left, bottom - top) != size:
-        region = np.asarray(Image.fromarray(region).resize(size, Image.Resampling.BICUBIC))
-    tiles = np.stack(
-        [
-            region[row : row + crop_size, column : column + crop_size]
-            for row in layout.rows
-            for column in layout.columns
-        ]
-    )
-    return Crops(torch.from_numpy(tiles), layout)
+    height, width = picture.shape[:2]
+    layout = _lay_out(height, width, view, crop_size, max_tiles)
+    if glances or view is View.GLANCE:
+        layout = replace(layout, glances=_glance_boxes(height, width))
+    looks, boxes = _place(layout)
+    return Crops(_cut_tiles(picture, layout), _glance_all(picture, layout), looks, boxes, layout)
 
 
 def glance(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Shrink a whole picture to a glance of about 196 patches, its aspect ratio nearly kept.
 
     Args:
-        picture: RGB pixels (H, W, 3).
+        picture: RGB pixels (H, W, 3), at most about twice as long as short.
 
     Returns:
         Pixels (h, w, 3), both sides multiples of `PATCH`.
     """
-    height, width = picture.shape[:2]
-    rows, columns = min(
-        _GLANCE_GRIDS, key=lambda grid: abs(math.log(grid[1] * height / (grid[0] * width)))
-    )
-    size = (columns * PATCH, rows * PATCH)
+    return _resize_picture(picture, *_glance_size(*picture.shape[:2]))
+
+
+def _glance_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of a glance at a picture, or at a part of one: the nearest in aspect."""
+    return min(GLANCE_SIZES, key=lambda size: abs(math.log(size[1] * height / (size[0] * width))))
+
+
+def _glance_boxes(height: int, width: int) -> tuple[Box, ...]:
+    """Spread glances evenly along the long side; together they show all of the picture."""
+    short, long = sorted((height, width))
+    if long <= _ELONGATED * short:
+        return ((0, 0, width, height),)
+    longest = _TALL_GRIDS[-1][0] / _TALL_GRIDS[-1][1]
+    count = min(_MAX_GLANCES, math.ceil(long / (longest * short)))
+    length = max(math.ceil(long / count), round(longest * short))
+    starts = [round(i * (long - length) / (count - 1)) for i in range(count)]
+    if width >= height:
+        return tuple((start, 0, start + length, height) for start in starts)
+    return tuple((0, start, width, start + length) for start in starts)
+
+
+def _glance_all(picture: NDArray[np.uint8], layout: Layout) -> torch.Tensor:
+    """The glances (K, h, w, 3)."""
+    if not layout.glances:
+        return torch.empty(0, 0, 0, 3, dtype=torch.uint8)
+    parts = [picture[top:bottom, left:right] for left, top, right, bottom in layout.glances]
+    return torch.from_numpy(np.stack([glance(part) for part in parts]))
+
+
+def _cut_tiles(picture: NDArray[np.uint8], layout: Layout) -> torch.Tensor:
+    size = layout.crop_size
+    if not layout.tiles:
+        return torch.empty(0, size, size, 3, dtype=torch.uint8)
+    left, top, right, bottom = layout.box
+    region = picture[top:bottom, left:right]
+    region = _resize_picture(region, layout.scaled_height, layout.scaled_width)
+    tiles = [
+        region[row : row + size, column : column + size]
+        for row in layout.rows
+        for column in layout.columns
+    ]
+    return torch.from_numpy(np.stack(tiles))
+
+
+def _resize_picture(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if picture.shape[:2] == (height, width):
+        return picture
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _place(layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find each tile's glance, and its box in it; see `Crops`."""
+    if not layout.glances or not layout.tiles:
+        return torch.zeros(layout.tiles, dtype=torch.long), torch.zeros(layout.tiles, 4)
+    left, top, right, bottom = layout.box
+    step = np.array([(right - left) / layout.scaled_width, (bottom - top) / layout.scaled_height])
+    corners = [(column, row) for row in layout.rows for column in layout.columns]
+    starts = np.array([left, top]) + np.array(corners) * step  # (N, 2): x, y in picture pixels
+    stops = starts + layout.crop_size * step
+    glances = np.array(layout.glances, float).reshape(-1, 2, 2)  # (K, 2, 2)
+    middles = (starts + stops) / 2
+    distances = np.abs(middles[:, None] - glances.mean(1)).sum(2)  # (N, K)
+    looks = distances.argmin(1)
+    origins, sides = glances[looks, 0], glances[looks, 1] - glances[looks, 0]
+    boxes = np.concatenate([(starts - origins) / sides, (stops - origins) / sides], 1)
+    return torch.from_numpy(looks), torch.from_numpy(boxes.clip(0, 1).astype(np.float32))
 
 
 def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -156,6 +235,20 @@ def _blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.flo
 
 def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int) -> Layout:
     short = min(height, width)
+    if view is View.GLANCE:
+        (left, top, right, bottom), *_ = _glance_boxes(height, width)
+        glance_height, glance_width = _glance_size(bottom - top, right - left)
+        return Layout(
+            view=view,
+            height=height,
+            width=width,
+            box=(0, 0, width, height),
+            scaled_height=max(1, height * glance_height // (bottom - top)),
+            scaled_width=max(1, width * glance_width // (right - left)),
+            crop_size=crop_size,
+            rows=(),
+            columns=(),
+        )
     if view is View.CENTER:
         side = min(short, crop_size)
         left, top = (width - side) // 2, (height - side) // 2

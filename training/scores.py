@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.config import Thresholds
-from model.detector import Detection, Detector, Verdict
-from model.engine import CropOutputs
+from model.detector import Detection, Detector, Part, Verdict
 from model.network import GammaModel
 from model.views import Crops, Layout, View
 from pictures.errors import PictureError
@@ -276,18 +275,18 @@ def _load(detector: Detector, job: Job, view: View) -> Crops | PictureError:
 def _compute(
     detector: Detector, waiting: list[tuple[Job, Crops | PictureError]]
 ) -> Iterator[tuple[Job, Score | PictureError]]:
-    tiles = [crops.tiles for _, crops in waiting if not isinstance(crops, PictureError)]
-    outputs = detector.forward(torch.cat(tiles)) if tiles else ()
-    start = 0
+    pictures = [crops for _, crops in waiting if not isinstance(crops, PictureError)]
+    sights = detector.look(pictures)
+    parts = [Part(crops, sight) for crops, sight in zip(pictures, sights, strict=True)]
+    computed = iter(zip(parts, detector.forward(parts) if parts else (), strict=True))
     for job, crops in waiting:
         if isinstance(crops, PictureError):
             yield job, crops
             continue
-        part = CropOutputs(*(t[start : start + len(crops.tiles)] for t in outputs))
-        start += len(crops.tiles)
-        detection = detector.conclude(crops.layout, part)
+        part, outputs = next(computed)
+        detection = detector.conclude(crops.layout, outputs, part.sight)
         histograms = _compare(job, detection) if job.masks else {}
-        yield job, Score(detection, part.logits.numpy(), histograms)
+        yield job, Score(detection, outputs.logits.numpy(), histograms)
 
 
 def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:
@@ -301,9 +300,11 @@ def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:
 
 def predicted_mask(detection: Detection, head: str) -> NDArray[np.uint8]:
     """Cut the part that was looked at out of a head's mask (H, W), 255 means 1."""
-    mask = detection.ai_mask if head == "ai" else detection.manipulation_mask
+    if detection.masks is None:
+        raise ValueError("a glance has no masks")
+    mask = detection.masks.ai if head == "ai" else detection.masks.manipulation
     left, top, right, bottom = detection.layout.box
-    return mask[top:bottom, left:right]
+    return mask.values[top:bottom, left:right]
 
 
 def true_mask(

@@ -75,4 +75,5 @@ def load_detector(settings: Settings) -> Detector:
         max_batch=settings.max_batch,
         max_pixels=settings.max_pixels,
         max_tiles=settings.max_tiles,
+        tile_budget=None if settings.tile_budget == "auto" else settings.tile_budget,
     )

@@ -101,7 +101,7 @@ def expose(info: WorkerInfo, batch_limit: int, host: str, port: int) -> None:
     BATCH_LIMIT.set(batch_limit)
     LAST_SUCCESS.set_to_current_time()  # the warm-up
     SCORE.labels(info.model.version)
-    for verdict, manipulated in product(Verdict, (True, False)):
+    for verdict, manipulated in product(Verdict, (True, False, None)):
         count_verdict(info.model.version, verdict, manipulated, 0)
     if info.device.startswith("cuda"):
         device = torch.device(info.device)
@@ -119,9 +119,12 @@ def stage(name: str) -> AbstractContextManager[object]:
     return STAGE_DURATION.labels(name).time()
 
 
-def count_verdict(model_version: str, verdict: Verdict, manipulated: bool, count: int = 1) -> None:
-    """Count detections that succeeded."""
-    VERDICTS.labels(model_version, verdict, str(manipulated).lower()).inc(count)
+def count_verdict(
+    model_version: str, verdict: Verdict, manipulated: bool | None, count: int = 1
+) -> None:
+    """Count detections that succeeded; those without masks do not say whether manipulated."""
+    label = "unknown" if manipulated is None else str(manipulated).lower()
+    VERDICTS.labels(model_version, verdict, label).inc(count)
 
 
 def observe(timings: Timings) -> None:

@@ -13,16 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
 
 import structlog
-import torch
 from redis.exceptions import RedisError
 
 from app.schemas import Detection
-from model.engine import CropOutputs, DeviceError
+from model.engine import DeviceError
 from worker import metrics
 from worker.heart import Progress
 from worker.policy import BatchPolicy, Share
@@ -104,8 +103,7 @@ class _InHand:
     """A decoded picture until the last of its crops is computed."""
 
     ready: Ready
-    missing: int
-    parts: list[CropOutputs] = field(default_factory=list)
+    missing: int  # units of `Ready.units`
 
 
 class Pipeline:
@@ -226,13 +224,12 @@ class Pipeline:
             self._results.put(ended)
         if not ready:
             return
-        self._crops.acquire(sum(len(decoded.tiles) for decoded in ready.values()))
+        self._crops.acquire(sum(decoded.units for decoded in ready.values()))
         with self._arrival:
             now = time.monotonic()
             for name, decoded in ready.items():
-                crops = len(decoded.tiles)
-                self._in_hand[name] = _InHand(decoded, crops)
-                self._policy.add(name, crops, now)
+                self._in_hand[name] = _InHand(decoded, decoded.units)
+                self._policy.add(name, decoded.units, now)
             self._progress.waits(now)
             self._arrival.notify()
 
@@ -262,14 +259,11 @@ class Pipeline:
     def _compute(self, shares: list[Share[str]]) -> None:
         """Run a batch; if it raises, halve it until the culprit stands alone."""
         items = [self._in_hand[share.key] for share in shares]
-        tiles = torch.cat(
-            [
-                item.ready.tiles[share.start : share.stop]
-                for item, share in zip(items, shares, strict=True)
-            ]
-        )  # (N, S, S, 3)
+        work = [
+            (item.ready, share.start, share.stop) for item, share in zip(items, shares, strict=True)
+        ]
         try:
-            outputs, seconds = self._processor.forward(tiles)
+            outputs, seconds = self._processor.forward(work)
         except DeviceError:
             raise
         except Exception as error:
@@ -282,19 +276,17 @@ class Pipeline:
             self._compute(shares[half:])
             return
         metrics.BATCH_PICTURES.observe(len(shares))
-        log.info("batch", pictures=len(shares), crops=len(tiles), seconds=round(seconds, 4))
-        start = 0
+        crops = sum(len(output.logits) for output in outputs)
+        log.info("batch", pictures=len(shares), crops=crops, seconds=round(seconds, 4))
         computed: list[tuple[str, _InHand]] = []
-        for item, share in zip(items, shares, strict=True):
-            stop = start + share.stop - share.start
-            item.parts.append(CropOutputs(*(part[start:stop] for part in outputs)))
+        for item, share, output in zip(items, shares, outputs, strict=True):
+            item.ready.parts.append(output)
             item.ready.forward += seconds
-            item.missing -= stop - start
-            start = stop
+            item.missing -= share.stop - share.start
             if item.missing == 0:
-                item.ready.drop_tiles()
+                item.ready.drop_pixels()
                 computed.append((share.key, item))
-        self._crops.release(len(tiles))
+        self._crops.release(sum(share.stop - share.start for share in shares))
         with self._arrival:
             for name, _ in computed:
                 del self._in_hand[name]
@@ -318,7 +310,7 @@ class Pipeline:
         with self._pixels.holding(sum(_pixels(item.ready.detection) for _, item in computed)):
             for name, item in computed:
                 with metrics.stage("encode"):
-                    results[name] = self._processor.conclude(item.ready, item.parts)
+                    results[name] = self._processor.conclude(item.ready)
         self._results.put(results)
 
     def _deliver_all(self) -> None:

@@ -42,7 +42,7 @@ class _Waiting:
 
 
 class BatchPolicy(Generic[Key]):
-    """The crops that wait.
+    """The crops that wait; a picture that is only glanced at counts as one.
 
     Args:
         max_batch: most crops in a batch.

@@ -31,10 +31,10 @@ from app.schemas import (
 )
 from app.store import Store
 from model.detector import Detection as Finding
-from model.detector import Detector
-from model.engine import CropOutputs, DeviceError
+from model.detector import Detector, GlanceError, Part
+from model.engine import CropOutputs, DeviceError, Sight
 from model.regions import MaskSummary
-from model.views import Layout, View
+from model.views import Crops, View
 from pictures import png
 from pictures.decoders import Decoders
 from pictures.errors import (
@@ -72,15 +72,22 @@ class Ready:
     """A decoded picture on its way through the forward pass; times in seconds."""
 
     detection: Detection
-    layout: Layout
-    tiles: torch.Tensor  # (N, S, S, 3)
+    crops: Crops
     queued: float
     decode: float
     forward: float = 0.0
+    sight: Sight | None = None
+    parts: list[CropOutputs] = field(default_factory=list)
 
-    def drop_tiles(self) -> None:
+    @property
+    def units(self) -> int:
+        """How much there is to compute: the crops, or one glance alone."""
+        return max(1, self.crops.layout.tiles)
+
+    def drop_pixels(self) -> None:
         """Free the crops once they are computed: they are the largest part of what is in hand."""
-        self.tiles = torch.empty(0)
+        nothing = torch.empty(0)
+        self.crops = self.crops._replace(tiles=nothing, glances=nothing)
 
 
 class Processor:
@@ -112,16 +119,23 @@ class Processor:
         except PictureError as error:
             code = next(code for kind, code in _PICTURE_ERRORS if isinstance(error, kind))
             return Outcome(failed(record, DetectionError(code=code, detail=str(error))))
+        except GlanceError as error:
+            detail = f"{error}; ask for another view."
+            refused = DetectionError(code=ErrorCode.VIEW_REFUSED, detail=detail)
+            return Outcome(failed(record, refused))
         except Exception as error:  # one picture's surprise must not end the others
             return error
         seconds = time.perf_counter() - started
-        return Ready(record, crops.layout, crops.tiles, queued, seconds)
+        return Ready(record, crops, queued, seconds)
 
-    def forward(self, tiles: torch.Tensor) -> tuple[CropOutputs, float]:
-        """Run the network over crops (N, S, S, 3) of any pictures.
+    def forward(self, work: Sequence[tuple[Ready, int, int]]) -> tuple[list[CropOutputs], float]:
+        """Run the network over some crops of pictures, after a glance at those not yet seen.
+
+        Args:
+            work: Pictures, and which of their crops: from the first number to the second.
 
         Returns:
-            The outputs and the seconds it took.
+            The outputs of each picture's crops, and the seconds it took.
 
         Raises:
             DeviceError: the device is unusable.
@@ -129,7 +143,11 @@ class Processor:
         limit = self._detector.batch_limit
         started = time.perf_counter()
         try:
-            outputs = self._detector.forward(tiles)
+            new = [ready for ready, _, _ in work if ready.sight is None]
+            for ready, sight in zip(new, self._look(new), strict=True):
+                ready.sight = sight
+            parts = [Part(ready.crops, ready.sight, start, stop) for ready, start, stop in work]
+            outputs = self._detector.forward(parts)
         except DeviceError:
             metrics.DEVICE_ERRORS.inc()
             raise
@@ -137,22 +155,28 @@ class Processor:
             if self._detector.batch_limit < limit:
                 metrics.OUT_OF_MEMORY.inc()
         seconds = time.perf_counter() - started
+        crops = sum(len(part.logits) for part in outputs)
         metrics.STAGE_DURATION.labels("forward").observe(seconds)
-        metrics.BATCH_SIZE.observe(len(tiles))
-        metrics.CROPS.inc(len(tiles))
+        metrics.BATCH_SIZE.observe(crops)
+        metrics.CROPS.inc(crops)
         metrics.LAST_SUCCESS.set_to_current_time()
         return outputs, seconds
 
-    def conclude(self, ready: Ready, parts: Sequence[CropOutputs]) -> Outcome | Exception:
+    def _look(self, new: Sequence[Ready]) -> list[Sight | None]:
+        return self._detector.look([ready.crops for ready in new])
+
+    def conclude(self, ready: Ready) -> Outcome | Exception:
         """Merge the outputs of a picture's crops, in their order, into its record and masks."""
         started = time.perf_counter()
         try:
-            outputs = CropOutputs(*map(torch.cat, zip(*parts, strict=True)))
-            finding = self._detector.conclude(ready.layout, outputs)
-            masks = {
-                Head.AI: png.encode([finding.ai_mask]),
-                Head.MANIPULATION: png.encode([finding.manipulation_mask]),
-            }
+            outputs = CropOutputs(*map(torch.cat, zip(*ready.parts, strict=True)))
+            finding = self._detector.conclude(ready.crops.layout, outputs, ready.sight)
+            masks: dict[Head, bytes] = {}
+            if finding.masks is not None:
+                masks = {
+                    Head.AI: png.encode([finding.masks.ai.values]),
+                    Head.MANIPULATION: png.encode([finding.masks.manipulation.values]),
+                }
             detection = self._succeeded(ready, finding, time.perf_counter() - started)
         except Exception as error:  # as in decode
             return error
@@ -178,14 +202,12 @@ class Processor:
                 "ai_probability": finding.ai_probability,
                 "verdict": Verdict(finding.verdict),
                 "manipulated": finding.manipulated,
-                "thresholds": self._info.thresholds,
-                "masks": Masks(
-                    ai=_mask_info(detection.id, Head.AI, finding.ai),
-                    manipulation=_mask_info(detection.id, Head.MANIPULATION, finding.manipulation),
-                ),
+                "thresholds": Thresholds(**asdict(finding.thresholds)),
+                "masks": _masks(detection.id, finding),
                 "view": ViewInfo(
                     mode=detection.view.mode,
                     tiles=finding.layout.tiles,
+                    glances=len(finding.layout.glances),
                     scale=finding.layout.scale,
                 ),
                 "model": self._info.model,
@@ -216,6 +238,17 @@ def describe(detector: Detector, name: str) -> WorkerInfo:
         device=info.device,
         dtype=info.dtype,
         measured=None if info.results is None else Measured.model_validate(info.results),
+    )
+
+
+def _masks(detection_id: str, finding: Finding) -> Masks | None:
+    if finding.masks is None:
+        return None
+    return Masks(
+        ai=_mask_info(detection_id, Head.AI, finding.masks.ai.summary),
+        manipulation=_mask_info(
+            detection_id, Head.MANIPULATION, finding.masks.manipulation.summary
+        ),
     )
 
 

@@ -48,6 +48,7 @@ _MASK_PROBLEMS = (
     ErrorCode.DETECTION_UNFINISHED,
     ErrorCode.DETECTION_FAILED,
     ErrorCode.DETECTION_EXPIRED,
+    ErrorCode.NO_MASKS,
     ErrorCode.QUEUE_TIMEOUT,
     ErrorCode.STORAGE_UNAVAILABLE,
 )
@@ -239,7 +240,7 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
 
     Raises:
         ServiceError: `not_found`, `detection_unfinished`, `detection_failed`, `detection_expired`,
-            `queue_timeout`.
+            `queue_timeout`, `no_masks`.
     """
     detection = service.record(detection_id, owner)
     path = detection_path(detection_id)
@@ -253,6 +254,12 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
         )
     if detection.error is not None:  # expired, in the queue or after it
         raise ServiceError(detection.error.code, detection.error.detail, detection=path)
+    if detection.masks is None:
+        raise ServiceError(
+            ErrorCode.NO_MASKS,
+            f"A {detection.view.mode} makes none; ask for another view.",
+            detection=path,
+        )
     return detection
 
 

@@ -5,7 +5,7 @@ import { announce, factRows, say } from "./dom.js";
 import { forget } from "./pictures.js";
 import { Problem } from "./problem.js";
 import { renderResult } from "./result.js";
-import { SAVABLES, save } from "./saving.js";
+import { savables, save } from "./saving.js";
 import * as states from "./states.js";
 
 const byId = (id) => document.getElementById(id);
@@ -111,7 +111,7 @@ export class Detection {
     renderResult(record, {
       untrained,
       point: (layer, place) => this.#viewer.point(layer, place),
-      savables: SAVABLES.map((savable) => ({
+      savables: savables(record).map((savable) => ({
         label: savable.label,
         save: () => this.#attempt("It could not be saved.", () => this.#save(savable)),
       })),

@@ -20,7 +20,7 @@ export function renderResult(record, options) {
 }
 
 function summary(record, untrained) {
-  const { ai_probability: score, manipulated, thresholds } = record;
+  const { ai_probability: score, thresholds } = record;
   const tone = untrained ? "none" : record.verdict;
   return [
     element("h3", { className: `verdict ${tone}` }, words.verdict(record)),
@@ -33,6 +33,13 @@ function summary(record, untrained) {
     ),
     meter(score, thresholds, tone),
     element("p", {}, untrained ? UNTRAINED : words.verdictMeaning(record)),
+    ...(record.masks === null ? [] : changes(record, untrained)),
+  ];
+}
+
+function changes(record, untrained) {
+  const { manipulated } = record;
+  return [
     ...(untrained ? [] : [marks(record)]),
     element(
       "h3",
@@ -71,12 +78,16 @@ function details(record, { untrained, point, savables, openCard }) {
       "What was covered",
       ["Examined", words.coverage(view)],
       ["Scale", words.scale(view.scale)],
-      ["Marked as AI", words.percent(masks.ai.area_fraction)],
-      ["Marked as changed", words.percent(masks.manipulation.area_fraction)],
+      ["Marked as AI", masks && words.percent(masks.ai.area_fraction)],
+      ["Marked as changed", masks && words.percent(masks.manipulation.area_fraction)],
     ),
     ...(limits === null ? [] : [element("p", { className: "fine" }, limits)]),
-    ...regions("Regions marked as AI", "ai", record, point),
-    ...regions("Regions marked as changed", "manipulation", record, point),
+    ...(masks === null
+      ? []
+      : [
+          ...regions("Regions marked as AI", "ai", record, point),
+          ...regions("Regions marked as changed", "manipulation", record, point),
+        ]),
     ...facts(
       "Model",
       ["Name", model.name],

@@ -11,21 +11,24 @@ const REVOKE_AFTER = 60000; // ms; a browser may ask before it saves
  *
  * `layer` is `ai` or `manipulation`, `opacity` 0 to 1, `stem` the picture's name without suffix.
  */
-export const SAVABLES = [
+const SAVABLES = [
   {
     label: "Picture with layer",
+    ofMask: true,
     name: ({ stem, layer }) => `${stem}-with-${layer}.png`,
     get: ({ record, layer, opacity }) =>
       getPicture(`${record.masks[layer].overlay_url}?composite=true&opacity=${opacity}`),
   },
   {
     label: "Layer alone",
+    ofMask: true,
     name: ({ stem, layer }) => `${stem}-${layer}-layer.png`,
     get: ({ record, layer, opacity }) =>
       getPicture(`${record.masks[layer].overlay_url}?opacity=${opacity}`),
   },
   {
     label: "Mask",
+    ofMask: true,
     name: ({ stem, layer }) => `${stem}-${layer}-mask.png`,
     get: ({ record, layer }) => getPicture(record.masks[layer].mask_url),
   },
@@ -42,6 +45,14 @@ export const SAVABLES = [
     get: ({ record }) => getPicture(originalPath(record.id)),
   },
 ];
+
+/**
+ * What can be saved of a detection.
+ * @param {object} record a succeeded one
+ */
+export function savables({ masks }) {
+  return SAVABLES.filter(({ ofMask }) => masks !== null || !ofMask);
+}
 
 /**
  * Have the browser save one of them.

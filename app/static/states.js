@@ -171,7 +171,7 @@ export function announcement(entry, untrained) {
   }
   return [
     `${name}: finished. AI score ${percent(record.ai_probability)}: ${verdict(record)}.`,
-    `Manipulated: ${record.manipulated ? "yes" : "no"}.`,
+    ...(record.masks === null ? [] : [`Manipulated: ${record.manipulated ? "yes" : "no"}.`]),
     ...(untrained ? ["The model is untrained: these results mean nothing."] : []),
   ].join(" ");
 }

@@ -73,11 +73,11 @@ export class Viewer {
     const { phase, record, file, id, finished } = entry;
     const succeeded = phase === "succeeded";
     this.#root.hidden = !succeeded && (finished || (file === null && id === null));
-    this.#tools.hidden = this.#reading.hidden = !succeeded;
+    this.#tools.hidden = this.#reading.hidden = !succeeded || record.masks === null;
     if (this.#root.hidden) return;
     if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN));
     else if (file !== null) this.#showFile(file);
-    if (succeeded && !this.#withOverlays) this.#overlay(record);
+    if (succeeded && record.masks !== null && !this.#withOverlays) this.#overlay(record);
   }
 
   /** Leave the entry. */
@@ -91,7 +91,8 @@ export class Viewer {
    */
   prepare(entry) {
     if (entry?.phase !== "succeeded") return;
-    const paths = LAYERS.map((layer) => overlayPath(entry.record, layer));
+    const { record } = entry;
+    const paths = record.masks === null ? [] : LAYERS.map((layer) => overlayPath(record, layer));
     for (const path of [...paths, renditionPath(entry.id, SCREEN)]) {
       load(path).catch((problem) => {
         if (!(problem instanceof Problem)) throw problem; // it is told when the entry is opened

@@ -65,7 +65,7 @@ export function legend(name) {
  * @param {object} record a succeeded one
  */
 export function contradicted({ verdict: name, masks }) {
-  return name === "authentic" && masks.ai.area_fraction >= WORTH_TELLING;
+  return name === "authentic" && masks !== null && masks.ai.area_fraction >= WORTH_TELLING;
 }
 
 /**
@@ -128,7 +128,8 @@ export function manipulationMeaning({ masks, thresholds }) {
  * @param {object} view of a record
  */
 export function coverage({ mode, tiles }) {
-  const part = mode === "tiled" ? "The whole picture" : "The centre of the picture only";
+  const part = mode === "center" ? "The centre of the picture only" : "The whole picture";
+  if (mode === "glance") return `${part}, at a glance`;
   return tiles === null ? part : `${part}, in ${counted(tiles, "tile")}`;
 }
 
@@ -136,7 +137,7 @@ export function coverage({ mode, tiles }) {
 export function scale(value) {
   if (value === null) return "unknown";
   if (value === 1) return "native resolution";
-  return `${value < 1 ? "shrunk" : "enlarged"} to ${Math.round(value * 100)}${GLUE}% of its size`;
+  return `${value < 1 ? "shrunk" : "enlarged"} to ${ratio(value)} of its size`;
 }
 
 /**
@@ -147,6 +148,16 @@ export function scale(value) {
 export function coverageMeaning({ mode, scale: value }) {
   const limits = [];
   if (mode === "center") limits.push("What lies outside the centre was not examined.");
-  if (value !== null && value < 1) limits.push("Traces finer than that scale were not seen.");
+  if (value !== null && value < 1) {
+    limits.push(
+      `The picture was examined at ${ratio(value)} of its resolution. Traces finer than that were ` +
+        "not seen.",
+    );
+  }
+  if (mode === "glance") limits.push("A glance does not tell which parts are AI-made or changed.");
   return limits.length === 0 ? null : limits.join(" ");
+}
+
+function ratio(value) {
+  return `${Math.max(1, Math.round(value * 100))}${GLUE}%`;
 }

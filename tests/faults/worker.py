@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +23,9 @@ import torch
 from app import logs
 from app.settings import Settings
 from app.store import Store
-from model.config import Thresholds
+from model.config import GammaConfig, Thresholds
 from model.detector import Detector, ModelInfo
-from model.engine import CropOutputs, DeviceError, InferenceEngine
+from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
 from model.views import Crops, View
 from pictures.decoders import Decoders
 from worker import batch_worker, jobs
@@ -91,11 +92,12 @@ class Engine(InferenceEngine):
     def __init__(self, orders: Orders, stages: Stages) -> None:
         self.device = torch.device("cpu")
         self.batch_limit = orders.max_batch
+        self.glances = False
         self._orders = orders
         self._stages = stages
         self._batches = 0
 
-    def _compute(self, tiles: torch.Tensor) -> CropOutputs:
+    def _compute(self, tiles: torch.Tensor, places: Sequence[Place]) -> CropOutputs:
         self._batches += 1
         self._stages.reach("forward")
         orders, count = self._orders, len(tiles)
@@ -120,9 +122,8 @@ class FaultyDetector(Detector):
         self._stages = Stages(orders)
         self._engine = Engine(orders, self._stages)
         self._max_pixels = 10**8
-        self._max_tiles = 64
-        self._pooling = "mean"
-        self._temperature = 1.0
+        self._max_tiles = self._tile_budget = 64
+        self._config = GammaConfig()
         self.info = ModelInfo(
             name="faulty",
             version="1",
@@ -133,6 +134,8 @@ class FaultyDetector(Detector):
             device="cpu",
             dtype="float32",
             thresholds=Thresholds(0.4, 0.6, 0.5, 0.1),
+            glance_thresholds=Thresholds(),
+            glances=False,
             checkpoint=None,
             results=None,
         )
@@ -141,9 +144,9 @@ class FaultyDetector(Detector):
         self._stages.reach("decode")
         return super().cut(picture, view)
 
-    def conclude(self, layout, outputs):
+    def conclude(self, layout, outputs, sight):
         self._stages.reach("conclude")
-        return super().conclude(layout, outputs)
+        return super().conclude(layout, outputs, sight)
 
 
 def run(orders: Orders) -> None:

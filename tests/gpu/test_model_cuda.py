@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.config import GammaConfig
-from model.engine import CropOutputs, DeviceError, InferenceEngine
+from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
 from model.network import GammaModel
 from tests.conftest import photo
 from tests.model.textbook import assert_agree
@@ -71,6 +71,29 @@ def test_bfloat16_probabilities_stay_close(model, tiles, expected, count):
         assert difference.abs().mean() < 0.01
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_glances_are_those_of_the_cpu(tiles, dtype):
+    """With the tower that ships, at pictures of three shapes, and crops of them in one batch."""
+    torch.manual_seed(0)
+    fields = {"backbone": "mit_b0", "crop_size": SIDE, "prior": "clip_vit_b16"}
+    glancing = GammaModel(GammaConfig(**fields)).eval()
+    shapes = [(224, 224), (192, 256), (304, 160), (224, 224), (224, 224)]
+    pixels = [np.asarray(photo(w, h, s)) for s, (h, w) in enumerate(shapes)]
+    glances = [torch.from_numpy(some.copy())[None] for some in pixels]
+    box = torch.tensor([0.25, 0.0, 0.75, 0.5])
+    found = []
+    for device, precision in (("cpu", "float32"), ("cuda", dtype)):
+        engine = make_engine(glancing, device=device, dtype=precision)
+        sights = engine.look(glances)
+        outputs = engine.forward(tiles, [Place(sight, 0, box) for sight in sights])
+        found.append((torch.tensor([sight.logit for sight in sights]), *outputs))
+    for ours, reference in zip(found[1], found[0], strict=True):
+        if dtype == "float32":
+            assert_agree(ours, reference, 1e-3)
+        else:
+            assert (ours.sigmoid() - reference.sigmoid()).abs().max() < 0.05
+
+
 def test_auto_is_this_device_in_bfloat16_if_it_computes_in_it(model):
     engine = make_engine(model, device="auto", dtype="auto")
     assert engine.device.type == "cuda"
@@ -87,7 +110,7 @@ def test_warm_up_computes_every_batch_size(model, monkeypatch):
     engine = make_engine(model, max_batch=3)
     sizes = []
     compute = engine._compute
-    monkeypatch.setattr(engine, "_compute", lambda t: sizes.append(len(t)) or compute(t))
+    monkeypatch.setattr(engine, "_compute", lambda t, p: sizes.append(len(t)) or compute(t, p))
     engine.warm_up()
     assert sorted(sizes) == [1, 2, 3]
 

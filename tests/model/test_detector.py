@@ -7,12 +7,14 @@ from PIL import Image
 
 from model import checkpoint
 from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
-from model.detector import Detector, Verdict, pool
+from model.detector import Detector, GlanceError, Part, Verdict, pool
 from model.engine import CropOutputs
 from model.views import View
 from pictures.errors import TooManyPixelsError
 
 LIMITS = {"max_pixels": 1_000_000, "max_tiles": 4}
+CROPPED = [view for view in View if view is not View.GLANCE]
+PRIOR = {"prior": "clip_vit_b16"}
 
 
 def png(picture):
@@ -24,9 +26,8 @@ def png(picture):
 def assert_same(first, second):
     """Up to rounding, which differs from run to run with the place of the tensors in memory."""
     assert first.ai_probability == pytest.approx(second.ai_probability, abs=1e-5)
-    for name in ("ai_mask", "manipulation_mask"):
-        difference = getattr(first, name).astype(int) - getattr(second, name)
-        assert np.abs(difference).max() <= 1
+    for mask, other in zip(first.masks, second.masks, strict=True):
+        assert np.abs(mask.values.astype(int) - other.values).max() <= 1
 
 
 @pytest.fixture
@@ -64,11 +65,11 @@ def test_smaller_crops_are_more(make_model, crop_size, most):
     assert crops.layout.scale < 1
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("view", CROPPED)
 def test_masks_have_the_size_of_the_picture(make_detector, photo, view):
     detection = make_detector().detect(png(photo(150, 97)), view)
-    assert detection.ai_mask.shape == detection.manipulation_mask.shape == (150, 97)
-    assert detection.ai_mask.dtype == np.uint8
+    for mask in detection.masks:
+        assert (mask.values.shape, mask.values.dtype) == ((150, 97), np.uint8)
     assert 0 <= detection.ai_probability <= 1
     assert detection.layout.view is view
 
@@ -77,7 +78,9 @@ def test_detect_is_its_four_stages(make_detector, photo):
     detector = make_detector()
     data = png(photo(100, 130))
     crops = detector.cut(detector.decode(data), View.TILED)
-    staged = detector.conclude(crops.layout, detector.forward(crops.tiles))
+    (sight,) = detector.look([crops])
+    (outputs,) = detector.forward([Part(crops, sight)])
+    staged = detector.conclude(crops.layout, outputs, sight)
     at_once = detector.detect(data, View.TILED)
     assert_same(staged, at_once)
 
@@ -85,15 +88,11 @@ def test_detect_is_its_four_stages(make_detector, photo):
 def test_pictures_share_batches_without_mixing(make_detector, photo):
     detector = make_detector()
     crops = [detector.cut(photo(*size), View.TILED) for size in ((64, 64), (100, 120))]
-    together = detector.forward(torch.cat([c.tiles for c in crops]))
-    start = 0
-    for tiles, layout in crops:
-        part = CropOutputs(*(t[start : start + len(tiles)] for t in together))
-        start += len(tiles)
-        alone = detector.conclude(layout, detector.forward(tiles))
-        assert detector.conclude(layout, part).ai_probability == pytest.approx(
-            alone.ai_probability, abs=1e-5
-        )
+    together = detector.forward([Part(one, None) for one in crops])
+    for one, outputs in zip(crops, together, strict=True):
+        (alone,) = detector.forward([Part(one, None)])
+        found, expected = (detector.conclude(one.layout, o, None) for o in (outputs, alone))
+        assert found.ai_probability == pytest.approx(expected.ai_probability, abs=1e-5)
 
 
 def outputs_of(logits, mask_logit=-9.0, manipulated_columns=0):
@@ -110,7 +109,7 @@ def outputs_of(logits, mask_logit=-9.0, manipulated_columns=0):
 def test_tiles_are_pooled_and_calibrated(make_detector, pooling, temperature, expected):
     detector = make_detector(pooling=pooling, temperature=temperature)
     layout = detector.cut(np.zeros((64, 66, 3), np.uint8), View.TILED).layout
-    found = detector.conclude(layout, outputs_of([-1.0, 3.0])).ai_probability
+    found = detector.conclude(layout, outputs_of([-1.0, 3.0]), None).ai_probability
     assert found == pytest.approx(torch.tensor(float(expected)).sigmoid().item())
 
 
@@ -124,10 +123,10 @@ def test_thresholds_give_verdicts(make_detector):
     thresholds = {"uncertain": 0.4, "ai_generated": 0.7, "mask": 0.5, "manipulated_area": 0.2}
     detector = make_detector(thresholds=thresholds)
     layout = detector.cut(np.zeros((64, 64, 3), np.uint8), View.CENTER).layout
-    verdicts = [detector.conclude(layout, outputs_of([x])).verdict for x in (-2.0, 0.0, 2.0)]
+    verdicts = [detector.conclude(layout, outputs_of([x]), None).verdict for x in (-2.0, 0.0, 2.0)]
     assert verdicts == [Verdict.AUTHENTIC, Verdict.UNCERTAIN, Verdict.AI_GENERATED]
     flags = [
-        detector.conclude(layout, outputs_of([0.0], manipulated_columns=n)).manipulated
+        detector.conclude(layout, outputs_of([0.0], manipulated_columns=n), None).manipulated
         for n in (0, 2, 8)
     ]
     assert flags == [False, False, True]
@@ -136,9 +135,10 @@ def test_thresholds_give_verdicts(make_detector):
 def test_mask_bytes_are_rounded_probabilities(make_detector):
     detector = make_detector()
     layout = detector.cut(np.zeros((64, 64, 3), np.uint8), View.CENTER).layout
-    detection = detector.conclude(layout, outputs_of([0.0], mask_logit=1.0))
-    assert (detection.ai_mask == round(255 * torch.tensor(1.0).sigmoid().item())).all()
-    assert detection.ai.area_fraction == 1
+    detection = detector.conclude(layout, outputs_of([0.0], mask_logit=1.0), None)
+    values, summary = detection.masks.ai
+    assert (values == round(255 * torch.tensor(1.0).sigmoid().item())).all()
+    assert summary.area_fraction == 1
 
 
 def test_limits_are_those_given(make_detector):
@@ -163,3 +163,83 @@ def test_a_checkpoint_without_both_heads_is_not_served(make_model, tmp_path):
     checkpoint.save(make_model(heads="ai"), tmp_path)
     with pytest.raises(CheckpointError, match="both segmentation heads"):
         Detector.from_pretrained(str(tmp_path), **LIMITS)
+
+
+def test_auto_keeps_to_its_budget(make_model):
+    def tiles(view, **limits):
+        model = make_model(crop_size=512)
+        detector = Detector(model, device="cpu", max_pixels=10**7, max_tiles=16, **limits)
+        return len(detector.cut(np.zeros((2000, 2000, 3), np.uint8), view).tiles)
+
+    assert tiles(View.TILED, tile_budget=4) == 16
+    assert tiles(View.AUTO, tile_budget=4) == 4
+    assert tiles(View.AUTO, tile_budget=100) == 16, "never more than `max_tiles`"
+    assert tiles(View.AUTO) < 16, "a CPU has a small one"
+
+
+@pytest.mark.parametrize("size", [(150, 97), (60, 400)])
+def test_a_glance_is_judged_by_its_own_numbers(make_detector, small_tower, photo, size):
+    thresholds = {"uncertain": 0.0, "ai_generated": 0.0}
+    fields = {"glance_temperature": 4.0, "glance_thresholds": thresholds, "temperature": 0.1}
+    detector = make_detector(**PRIOR | fields)
+    picture = photo(*size)
+    crops = detector.cut(picture, View.GLANCE)
+    (sight,) = detector.look([crops])
+    found = detector.detect(png(picture), View.GLANCE)
+    assert found.ai_probability == pytest.approx(torch.tensor(sight.logit / 4).sigmoid().item())
+    assert found.verdict is Verdict.AI_GENERATED
+    assert found.thresholds == detector.info.glance_thresholds != detector.info.thresholds
+    assert (found.masks, found.manipulated) == (None, None)
+    assert found.layout.tiles == 0
+
+
+def test_the_whole_picture_sways_the_verdict_on_a_crop(make_detector, small_tower):
+    """Two pictures with the same centre: only the glance tells them apart."""
+    detector = make_detector(**PRIOR)
+    dark, light = (np.full((300, 300, 3), level, np.uint8) for level in (20, 230))
+    for picture in (dark, light):
+        picture[100:200, 100:200] = 128
+    found = [detector.detect(png(picture), View.CENTER) for picture in (dark, light)]
+    assert abs(found[0].ai_probability - found[1].ai_probability) > 1e-4
+    other = make_detector()
+    same = [other.detect(png(picture), View.CENTER) for picture in (dark, light)]
+    assert same[0].ai_probability == pytest.approx(same[1].ai_probability, abs=1e-6)
+
+
+def test_pictures_of_any_shape_share_batches_with_glances(make_detector, small_tower, photo):
+    detector = make_detector(**PRIOR)
+    views = (View.TILED, View.GLANCE, View.CENTER, View.TILED)
+    pictures = [photo(64, 64), photo(90, 150), photo(300, 90), photo(70, 200)]
+    crops = [detector.cut(p, v) for p, v in zip(pictures, views, strict=True)]
+    detector._engine.batch_limit = 3
+    sights = detector.look(crops)
+    parts = [Part(one, sight) for one, sight in zip(crops, sights, strict=True)]
+    for one, sight, outputs, picture, view in zip(
+        crops, sights, detector.forward(parts), pictures, views, strict=True
+    ):
+        found = detector.conclude(one.layout, outputs, sight)
+        alone = detector.detect(png(picture), view)
+        assert found.ai_probability == pytest.approx(alone.ai_probability, abs=1e-5)
+
+
+def test_a_part_of_the_crops_is_computed_as_in_the_whole(make_detector, small_tower, photo):
+    detector = make_detector(**PRIOR)
+    crops = detector.cut(photo(100, 200), View.TILED)
+    (sight,) = detector.look([crops])
+    (whole,) = detector.forward([Part(crops, sight)])
+    first, rest = detector.forward([Part(crops, sight, 0, 1), Part(crops, sight, 1)])
+    joined = torch.cat([first.logits, rest.logits])
+    assert len(joined) > 2
+    torch.testing.assert_close(joined, whole.logits, atol=1e-5, rtol=0)
+
+
+def test_a_network_without_prior_does_not_glance(make_detector, photo):
+    with pytest.raises(GlanceError, match="has no prior to glance with"):
+        make_detector().detect(png(photo(64, 64)), View.GLANCE)
+
+
+def test_a_checkpoint_whose_tower_is_missing_is_not_served(make_model, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    checkpoint.save(make_model(tower=nowhere, **PRIOR), tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"tower: .*nowhere"):
+        Detector.from_pretrained(str(tmp_path / "model"), device="cpu", **LIMITS)

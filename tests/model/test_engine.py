@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from model.engine import CropOutputs, DeviceError, InferenceEngine
+from model.engine import CropOutputs, DeviceError, InferenceEngine, Place, to_levels
+from model.views import GLANCE_SIZES
 from tests.model.textbook import Textbook, assert_agree
 
 
@@ -19,10 +20,9 @@ def tiles(photo):
 
 
 def reference(model, tiles):
-    """The textbook network, in its evaluation form, on normalised tiles."""
-    mean, std = (torch.tensor(v) for v in (model.config.image_mean, model.config.image_std))
+    """The textbook network, in its evaluation form."""
     with torch.inference_mode():
-        return Textbook(model)(((tiles / 255 - mean) / std).permute(0, 3, 1, 2))
+        return Textbook(model)(to_levels(tiles))
 
 
 def test_float32_is_the_textbook_network(model, tiles):
@@ -58,7 +58,7 @@ def test_warm_up_computes_every_batch_size(model, monkeypatch):
     engine = InferenceEngine(model, device="cpu", dtype="float32", max_batch=3)
     sizes = []
     compute = engine._compute
-    monkeypatch.setattr(engine, "_compute", lambda t: sizes.append(len(t)) or compute(t))
+    monkeypatch.setattr(engine, "_compute", lambda t, p: sizes.append(len(t)) or compute(t, p))
     engine.warm_up()
     assert sizes == [1], "a CPU computes crop by crop"
     sizes.clear()
@@ -70,13 +70,131 @@ def test_warm_up_computes_every_batch_size(model, monkeypatch):
     assert sorted(sizes) == [1, 2, 3]
 
 
+WHOLE = torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+
+@pytest.fixture
+def glancing(make_model, small_tower):
+    return make_model(crop_size=64, prior="clip_vit_b16", input="cooccurrence", input_channels=4)
+
+
+@pytest.fixture
+def glances(photo):
+    """Of three pictures: a square, a wide one, and a panorama of two glances."""
+    pixels = [
+        photo(224, 224)[None],
+        photo(192, 256)[None],
+        photo(160, 304 * 2).reshape(2, 160, 304, 3),
+    ]
+    return [torch.from_numpy(some) for some in pixels]
+
+
+def test_a_glance_is_the_textbook_network_too(glancing, tiles, glances):
+    """The vector, and the patches laid over the crops, of pictures of any shape."""
+    torch.nn.init.normal_(glancing.input.table)
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]])
+    levels = [to_levels(some)[:1] for some in glances[:2]]
+    with torch.inference_mode():
+        expected = [
+            Textbook(glancing.eval())(
+                to_levels(tile[None]), levels_of_glance=level, boxes=box[None]
+            )
+            for tile, level, box in zip(tiles, levels, boxes, strict=False)
+        ]
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    engine.batch_limit = 2
+    sights = engine.look(glances[:2])
+    places = [Place(sight, 0, box) for sight, box in zip(sights, boxes, strict=True)]
+    outputs = engine.forward(tiles[:2], places)
+    for name in CropOutputs._fields:
+        assert_agree(getattr(outputs, name), torch.cat([one[name] for one in expected]), 1e-4)
+
+
+def test_glances_of_one_shape_are_computed_together(glancing, glances, monkeypatch):
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    engine.batch_limit = 8
+    shapes = []
+    look = engine._look
+    monkeypatch.setattr(engine, "_look", lambda g: shapes.append(tuple(g.shape[:3])) or look(g))
+    sights = engine.look([*glances, 255 - glances[0], *glances])
+    assert sorted(shapes) == [(2, 192, 256), (3, 224, 224), (4, 160, 304)]
+    assert [len(sight.patches) for sight in sights] == [1, 1, 2, 1, 1, 1, 2]
+    for first, again in zip(sights[:3], sights[4:], strict=True):
+        assert first.logit == pytest.approx(again.logit, abs=1e-5)
+        assert_agree(first.patches, again.patches)
+    assert sights[3].logit != pytest.approx(sights[0].logit, abs=1e-5)
+
+
+def test_a_panorama_is_the_mean_of_its_glances(glancing, glances):
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    whole, first, second = engine.look([glances[2], glances[2][:1], glances[2][1:]])
+    assert whole.logit == pytest.approx((first.logit + second.logit) / 2, abs=1e-5)
+    assert_agree(whole.vector, (first.vector + second.vector) / 2)
+    assert_agree(whole.patches, torch.cat([first.patches, second.patches]))
+
+
+def test_the_logit_of_a_glance_is_that_of_its_vector_alone(glancing, glances):
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    (sight,) = engine.look(glances[:1])
+    assert sight.logit == pytest.approx(engine._model.classifier(sight.vector).item(), abs=1e-5)
+
+
+def test_crops_take_what_lies_under_them(glancing, tiles, glances):
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    (sight,) = engine.look(glances[2:])
+    left = torch.tensor([0.0, 0.0, 0.3, 1.0])
+    places = [Place(sight, 0, WHOLE), Place(sight, 0, left), Place(sight, 1, WHOLE)]
+    logits = engine.forward(tiles[:1].expand(3, -1, -1, -1), places).logits
+    assert logits.unique().numel() == 3
+
+
+def test_warm_up_glances_at_every_shape(glancing, monkeypatch):
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    engine.batch_limit = 2
+    shapes = set()
+    look = engine._look
+    monkeypatch.setattr(engine, "_look", lambda g: shapes.add(tuple(g.shape[:3])) or look(g))
+    engine.warm_up()
+    assert shapes == {(count, *size) for count in (1, 2) for size in GLANCE_SIZES}
+
+
+def test_glances_are_halved_when_memory_runs_out(glancing, glances, monkeypatch):
+    engine = InferenceEngine(glancing, device="cpu", dtype="float32")
+    expected = engine.look(glances[:1] * 5)
+    engine.batch_limit = 5
+    look = engine._look
+
+    def failing(levels):
+        if len(levels) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return look(levels)
+
+    monkeypatch.setattr(engine, "_look", failing)
+    found = engine.look(glances[:1] * 5)
+    assert engine.batch_limit == 2
+    for ours, reference_sight in zip(found, expected, strict=True):
+        assert ours.logit == pytest.approx(reference_sight.logit, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_tower_computes_as_the_engine_does_and_is_loaded_at_the_start(
+    glancing, small_tower, glances, dtype
+):
+    engine = InferenceEngine(glancing, device="cpu", dtype=dtype)
+    assert small_tower == [""]
+    (sight,) = engine.look(glances[:1])
+    assert engine._model.glance.tower.clip.visual_projection.weight.dtype == engine.dtype
+    assert sight.patches.dtype == engine.dtype
+    assert small_tower == [""]
+
+
 def fail_above(engine, monkeypatch, limit, error):
     compute = engine._compute
 
-    def failing(tiles):
+    def failing(tiles, places):
         if len(tiles) > limit:
             raise error
-        return compute(tiles)
+        return compute(tiles, places)
 
     monkeypatch.setattr(engine, "_compute", failing)
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.views import View, cut, merge
+from model.tower import PATCH
+from model.views import GLANCE_SIZES, View, cut, glance, merge
 
 SIZE = 128
 MIN_OVERLAP = 16
+CROPPED = [view for view in View if view is not View.GLANCE]
 
 
 def masks_like(crops, picture_map):
@@ -34,7 +36,7 @@ def grey(height, width):
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (300, 210), (129, 128), (128, 700)])
 def test_tiles_cover_the_picture_at_its_own_resolution(photo, height, width):
     picture = photo(height, width)
-    tiles, layout = cut(picture, View.TILED, SIZE, 64)
+    tiles, *_, layout = cut(picture, View.TILED, SIZE, 64)
     assert layout.scale == 1
     covered = np.zeros((height, width), bool)
     corners = [(row, column) for row in layout.rows for column in layout.columns]
@@ -52,7 +54,7 @@ def test_tiles_cover_the_picture_at_its_own_resolution(photo, height, width):
 
 def test_a_picture_of_one_tile_merges_into_that_tile():
     mask = np.random.default_rng(0).random((1, SIZE, SIZE), np.float32)
-    for view in View:
+    for view in CROPPED:
         layout = cut(grey(SIZE, SIZE), view, SIZE, 16).layout
         assert layout.tiles == 1
         assert (merge(layout, mask) == mask[0]).all()
@@ -92,7 +94,7 @@ def test_a_shifted_picture_shifts_its_map(shift):
 
 def test_center_is_the_central_crop(photo):
     picture = photo(301, 200)
-    tiles, layout = cut(picture, View.CENTER, SIZE, 16)
+    tiles, *_, layout = cut(picture, View.CENTER, SIZE, 16)
     assert (tiles[0].numpy() == picture[86:214, 36:164]).all()
     merged = merge(layout, np.ones((1, SIZE, SIZE), np.float32))
     assert merged.shape == (301, 200)
@@ -100,7 +102,7 @@ def test_center_is_the_central_crop(photo):
     assert merged.sum() == SIZE * SIZE
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("view", CROPPED)
 def test_a_small_picture_is_enlarged_until_its_shorter_side_fits(view):
     crops = cut(grey(64, 96), view, SIZE, 16)
     assert crops.layout.scale == 2
@@ -146,6 +148,91 @@ def test_shrinking_is_no_more_than_needed():
 
 
 def test_strips_take_bounded_memory():
-    for view in View:
+    for view in CROPPED:
         crops = cut(grey(1, 60_000), view, SIZE, 4)
         assert crops.layout.scaled_height * crops.layout.scaled_width <= 4 * SIZE * SIZE
+
+
+def test_a_glance_has_about_196_patches():
+    for height, width in GLANCE_SIZES:
+        assert height % PATCH == width % PATCH == 0
+        assert 190 <= height * width // PATCH**2 <= 198
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [
+        (500, 500, (224, 224)),
+        (900, 1000, (224, 224)),
+        (3000, 4000, (192, 256)),
+        (4000, 3000, (256, 192)),
+        (1080, 1800, (176, 288)),
+        (1000, 2000, (160, 304)),
+        (7, 4, (288, 176)),
+    ],
+)
+def test_a_glance_keeps_the_aspect(height, width, size):
+    crops = cut(grey(height, width), View.GLANCE, SIZE, 16)
+    assert crops.glances.shape == (1, *size, 3)
+    assert crops.layout.glances == ((0, 0, width, height),)
+    assert (crops.layout.tiles, len(crops.tiles), len(crops.boxes)) == (0, 0, 0)
+    assert crops.layout.scale == pytest.approx(min(size[0] / height, size[1] / width), rel=1e-3)
+
+
+def test_a_glance_is_the_shrunken_picture(photo):
+    picture = photo(600, 800)
+    expected = Image.fromarray(picture).resize((256, 192), Image.Resampling.BICUBIC)
+    assert (glance(picture) == np.asarray(expected)).all()
+    crops = cut(picture, View.TILED, SIZE, 16, glances=True)
+    assert (crops.glances[0].numpy() == np.asarray(expected)).all()
+    assert len(cut(picture, View.TILED, SIZE, 16).glances) == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 601), (100, 1000), (1000, 100), (1, 60_000)])
+def test_glances_at_a_panorama_cover_all_of_it(height, width):
+    crops = cut(grey(height, width), View.CENTER, SIZE, 4, glances=True)
+    long, short = max(height, width), min(height, width)
+    assert 2 <= len(crops.glances) <= 8
+    assert sorted(crops.glances.shape[1:3]) == [160, 304]
+    covered = np.zeros(long, bool)
+    for left, top, right, bottom in crops.layout.glances:
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+        assert (bottom - top if width == long else right - left) == short
+        covered[(left if width == long else top) : (right if width == long else bottom)] = True
+    assert covered.all()
+
+
+def test_a_glance_at_a_part_shows_that_part(photo):
+    picture = photo(100, 900)
+    crops = cut(picture, View.TILED, SIZE, 16, glances=True)
+    for pixels, (left, top, right, bottom) in zip(crops.glances, crops.layout.glances, strict=True):
+        assert (pixels.numpy() == glance(picture[top:bottom, left:right])).all()
+
+
+@pytest.mark.parametrize("view", CROPPED)
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (70, 50), (900, 900), (200, 1500)])
+def test_boxes_say_where_the_crops_lie(photo, view, height, width):
+    """What a crop shows is what its glance shows there."""
+    y, x = np.mgrid[:height, :width]
+    picture = np.stack([255 * y / height, 255 * x / width, 0 * x], -1).astype(np.uint8)
+    crops = cut(picture, view, SIZE, 9, glances=True)
+    assert len(crops.boxes) == len(crops.looks) == len(crops.tiles)
+    for tile, look, box in zip(crops.tiles, crops.looks, crops.boxes.tolist(), strict=True):
+        left, top, right, bottom = crops.layout.glances[look]
+        assert 0 <= box[0] < box[2] <= 1
+        assert 0 <= box[1] < box[3] <= 1
+        middle_x = left + (right - left) * (box[0] + box[2]) / 2
+        middle_y = top + (bottom - top) * (box[1] + box[3]) / 2
+        centre = tile[SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1].float()
+        found = centre.mean((0, 1)) / 255
+        cut_off = box[0] == 0 or box[2] == 1  # at the edge of a glance, which is not the picture's
+        if len(crops.glances) == 1 or not cut_off:
+            assert found[0].item() == pytest.approx(middle_y / height, abs=0.02)
+            assert found[1].item() == pytest.approx(middle_x / width, abs=0.02)
+
+
+def test_crops_of_a_panorama_use_the_nearest_glance():
+    crops = cut(grey(SIZE, 10 * SIZE), View.TILED, SIZE, 64, glances=True)
+    assert crops.looks.tolist() == sorted(crops.looks.tolist())
+    assert set(crops.looks.tolist()) == set(range(len(crops.glances)))

@@ -28,13 +28,20 @@ class Textbook(nn.Module):
         labels: Tensor | None = None,
         ai_labels: Tensor | None = None,
         manipulation_labels: Tensor | None = None,
+        levels_of_glance: Tensor | None = None,
+        boxes: Tensor | None = None,
     ) -> GammaOutput:
         model, config = self.model, self.model.config
         mean, std = (
             pixel_values.new_tensor(v)[:, None, None] for v in (config.image_mean, config.image_std)
         )
         seen = (pixel_values / 255 - mean) / std
-        features = self.encoder(seen, output_hidden_states=True).hidden_states
+        if config.input == "cooccurrence":
+            seen = model.input(pixel_values)
+        lent: list[Tensor] = []
+        if levels_of_glance is not None:
+            vector, *lent = glance(model, levels_of_glance, boxes, pixel_values.shape[2:])
+        features = self._encode(seen, lent)
         pooled = features[-1].mean((2, 3))  # GAP(F_4), (B, C_4)
         cls = model.cls_projection(pooled)[:, None]  # (5), (B, 1, C_dec)
         tokens = model.cls_projection(features[-1].flatten(2).transpose(1, 2))  # (B, N, C_dec)
@@ -50,6 +57,8 @@ class Textbook(nn.Module):
                 corrected = corrected + attended.mean(1, keepdim=True)  # (8)
             if config.cross_attention in ("forward", "dual"):
                 corrected = corrected + attend(model.forward_attention[head], cls, queries)
+        if levels_of_glance is not None:
+            corrected = corrected + vector[:, None]
         output.logits = model.classifier(corrected[:, 0])[:, 0]
         if labels is not None:
             image = F.binary_cross_entropy_with_logits(output.logits, labels)
@@ -60,6 +69,58 @@ class Textbook(nn.Module):
                     mask = mask_loss(output[head], target, pixel_values.shape[2:])
                     output.loss = output.loss + weight * mask  # (6)
         return output
+
+    def _encode(self, seen: Tensor, lent: list[Tensor]) -> tuple[Tensor, ...]:
+        """The four maps, with side features added to what stages 3 and 4 begin with."""
+        embeddings = [stage.patch_embeddings for stage in getattr(self.encoder, "stages", [])][2:]
+        hooks = []
+        for embedding, side in zip(embeddings, lent):  # noqa: B905 - lent may be empty
+            tokens = side.flatten(2).transpose(1, 2)
+            hooks.append(
+                embedding.register_forward_hook(
+                    lambda _, __, out, tokens=tokens: (out[0] + tokens, *out[1:])
+                )
+            )
+        features = self.encoder(seen, output_hidden_states=True).hidden_states
+        for hook in hooks:
+            hook.remove()
+        return features
+
+
+def glance(
+    model: GammaModel, levels: Tensor, boxes: Tensor, size: torch.Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a glance adds: a vector (B, C_dec), and maps (B, C_i, h_i, w_i) for stages 3 and 4.
+
+    The map of a crop is that of the whole picture, enlarged until the crop's box has the size of
+    the stage's map, and cut out.
+    """
+    branch = model.glance
+    features = branch.tower(levels)
+    parts = [*features.tokens[:, :2304].split(768, 1), features.tokens[:, 2304:]]
+    normed = [
+        (p - p.mean(1, keepdim=True)) / p.var(1, keepdim=True, correction=0).add(1e-5).sqrt()
+        for p in parts
+    ]
+    vector = branch.tokens(torch.cat(normed, 1))
+    patches = features.patches
+    centred = patches - patches.mean(3, keepdim=True)
+    patches = centred / patches.var(3, keepdim=True, correction=0).add(1e-5).sqrt()
+    maps = branch.adapter(patches).permute(0, 3, 1, 2)
+    maps = F.interpolate(maps, (14, 14), mode="bilinear")
+    third, fourth = maps.split(model.encoder.config.hidden_sizes[2:], 1)
+    return vector, _lay(third, boxes, size, 16), _lay(fourth, boxes, size, 32)
+
+
+def _lay(maps: Tensor, boxes: Tensor, size: torch.Size, stride: int) -> Tensor:
+    height, width = (-(-side // stride) for side in size)
+    crops = []
+    for picture, (left, top, right, bottom) in zip(maps, boxes.tolist(), strict=True):
+        whole = round(height / (bottom - top)), round(width / (right - left))
+        large = F.interpolate(picture[None], whole, mode="bilinear")
+        row, column = round(top * whole[0]), round(left * whole[1])
+        crops.append(large[:, :, row : row + height, column : column + width])
+    return torch.cat(crops)
 
 
 def decode(decoder: Decoder, features: tuple[Tensor, ...]) -> Tensor:
@@ -99,7 +160,8 @@ def assert_agree(ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> No
 
 def _plain_encoder(model: GammaModel, attention: str) -> PreTrainedModel:
     """The library's encoder, sharing the weights of the model's."""
-    encoder = build_encoder(model.config.backbone)
+    channels = model.config.input_channels if model.config.input == "cooccurrence" else 3
+    encoder = build_encoder(model.config.backbone, channels)
     encoder.set_attn_implementation(attention)
     for (name, own), shared in zip(
         encoder.named_parameters(), model.encoder.parameters(), strict=True

@@ -1,0 +1,28 @@
+"""A tower for tests in which it does not matter what CLIP sees: small, quick, and always there."""
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.tower import PATCH, TOKENS, WIDTH, Tower, TowerFeatures
+
+
+class SmallTower(Tower):
+    """Says of each patch, and of the whole picture, what a fixed map makes of the mean colours."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        generator = torch.Generator().manual_seed(0)
+        self.patches = nn.Linear(3, WIDTH).requires_grad_(False)
+        self.tokens = nn.Linear(3, TOKENS).requires_grad_(False)
+        for layer in (self.patches, self.tokens):
+            layer.weight.normal_(generator=generator)
+            layer.bias.normal_(generator=generator)
+        self.clip = SimpleNamespace(visual_projection=self.patches)  # says where the weights are
+
+    def forward(self, levels: Tensor) -> TowerFeatures:
+        pixels = levels.to(self.patches.weight.dtype) / 255
+        patches = F.avg_pool2d(pixels, PATCH).permute(0, 2, 3, 1)
+        return TowerFeatures(self.tokens(patches.mean((1, 2))), self.patches(patches))
