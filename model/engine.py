@@ -92,7 +92,7 @@ class InferenceEngine:
         self.glances = model.glance is not None
         """Whether the network has a prior, which glances at the whole picture."""
         if model.glance is not None:
-            _ = model.glance.tower  # loaded now, so that what is wrong with it shows here
+            model.glance.load_tower(self.device, self.dtype)  # what is wrong with it shows here
 
     def _freeze(self, head: MergedHead) -> MergedHead:
         def to(tensor: Tensor) -> Tensor:

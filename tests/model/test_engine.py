@@ -183,7 +183,8 @@ def test_the_tower_computes_as_the_engine_does_and_is_loaded_at_the_start(
     engine = InferenceEngine(glancing, device="cpu", dtype=dtype)
     assert small_tower == [""]
     (sight,) = engine.look(glances[:1])
-    assert engine._model.glance.tower.clip.visual_projection.weight.dtype == engine.dtype
+    tower = engine._model.glance.load_tower(engine.device, engine.dtype)
+    assert tower.clip.visual_projection.weight.dtype == engine.dtype
     assert sight.patches.dtype == engine.dtype
     assert small_tower == [""]
 
