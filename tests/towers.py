@@ -2,11 +2,13 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.tower import PATCH, TOKENS, WIDTH, Tower, TowerFeatures
+from model import tower
+from model.tower import GRID, TOKENS, WIDTH, Tower, TowerFeatures
 
 
 class SmallTower(Tower):
@@ -24,5 +26,18 @@ class SmallTower(Tower):
 
     def forward(self, levels: Tensor) -> TowerFeatures:
         pixels = levels.to(self.patches.weight.dtype) / 255
-        patches = F.avg_pool2d(pixels, PATCH).permute(0, 2, 3, 1)
+        patches = F.adaptive_avg_pool2d(pixels, GRID).permute(0, 2, 3, 1)
         return TowerFeatures(self.tokens(patches.mean((1, 2))), self.patches(patches))
+
+
+@pytest.fixture
+def small_tower(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every network glance with a tower of a few numbers; gives what was asked for."""
+    asked: list[str] = []
+
+    def load(source: str) -> Tower:
+        asked.append(source)
+        return SmallTower()
+
+    monkeypatch.setattr(tower, "load", load)
+    return asked

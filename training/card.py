@@ -22,6 +22,12 @@ _STRONG = 0.9  # AUC below which a card says that its model is weak
 NVIDIA_LICENCE = "https://github.com/NVlabs/SegFormer/blob/master/LICENSE"
 
 
+_TOWER_LICENCE = (
+    "The frozen image tower beside the encoder is CLIP ViT-B/16 (OpenAI; MIT). It is not part of "
+    "these weights; the package that serves them brings it."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """What a card says beside the config; None or empty: not known, and said so."""
@@ -73,12 +79,6 @@ def licence_that_follows(facts: RunFacts) -> Licence:
             f"Training began from the checkpoint `{start.checkpoint}`; its licence goes on to "
             "these weights.",
         )
-    if facts.settings.model.prior != "none":
-        return Licence(
-            facts.licence or "unknown",
-            "The frozen classifier beside the encoder is EfficientNet-Lite0 (Google; Apache-2.0), "
-            "trained on ImageNet. All other weights were drawn at random before training.",
-        )
     return Licence(
         facts.licence or "unknown",
         "The weights were drawn at random before training: no other network's licence is on them.",
@@ -121,6 +121,7 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "## Licence",
         "",
         f"{licence.reason} The licences of the training pictures may ask for more.",
+        *([] if config.prior == "none" else ["", _TOWER_LICENCE]),
         "",
         "## Calibration",
         "",
@@ -191,10 +192,11 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
             " The encoder sees no colours but co-occurrences of differences between neighbouring "
             f"pixels, as {config.input_channels} learned channels, which the paper does not have."
         )
-    if config.prior == "efficientnet_lite0":
+    if config.prior == "clip_vit_b16":
         lines[0] += (
-            " Beside the encoder a frozen EfficientNet-Lite0, trained on ImageNet, looks at the "
-            "colours and lends each stage its maps, which the paper does not have either."
+            " Beside the encoder a frozen CLIP ViT-B/16 looks once at the whole picture: its class "
+            "tokens are added to the classification feature, its patch tokens to the last two "
+            "stages. The paper does not have that either."
         )
     if settings is not None:
         train, augment = settings.train, settings.augment
@@ -210,6 +212,8 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
         ]
         if settings.model.crop_size != config.crop_size:
             lines[-1] += f" Training crops had {settings.model.crop_size} pixels a side."
+        if settings.start.frozen:
+            lines[-1] += f" Not trained in this run: {', '.join(settings.start.frozen)}."
         if settings.start.cooccurrences:
             lines[-1] += " The table of co-occurrences was taken from an earlier run."
     return lines

@@ -80,11 +80,9 @@ def glance(
     with _reported():
         settings = _settings(config, data, sets)
 
-        import torch
         from rich.progress import Progress
 
         from model import checkpoint
-        from model.engine import preferred_dtype
         from training import glance as glances
         from training.network import build
         from training.trainer import MODEL_FOLDER
@@ -93,11 +91,7 @@ def glance(
         if model.glance is None:
             raise glances.ConfigError("model.prior: there is none to fit")
         rows = glances.read_rows(settings.data.manifests)
-        half = preferred_dtype(torch.device("cpu")) == "bfloat16"
-        with (
-            Progress(console=_console, transient=True) as progress,
-            torch.autocast("cpu", torch.bfloat16, enabled=half),
-        ):
+        with Progress(console=_console, transient=True) as progress:
             bar = progress.add_task("features", total=len(rows))
             features = glances.extract(
                 model.glance,

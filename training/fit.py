@@ -142,8 +142,7 @@ def _make_trainer(
     if fresh and not settings.start.checkpoint:
         cooccurrence.start(model, pictures, settings, console)
     sets = {"train": pictures, "validation": chosen_by}
-    with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
-        glances = _look_at_all(model, sets, settings, run, console)
+    glances = _look_at_all(model, sets, settings, run, console)
     if arguments.world_size > 1:
         network.synchronise_batch_norm(model, arguments.device)
     return GammaTrainer(

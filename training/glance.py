@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from model import pictures as decoding
 from model import views
-from model.engine import to_levels
 from model.glance import GlanceBranch
 from model.network import GammaModel
 from training.config import ConfigError, GlanceSettings
@@ -34,6 +33,7 @@ from training.data import manifest
 from training.data.labels import LABELS, Kind
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.pixels import encode_jpeg
+from training.glances import look
 
 _PART = 256  # pictures whose features share a file
 _BATCH = 8
@@ -150,10 +150,9 @@ def _compute(
     waiting: dict[tuple[int, ...], list[tuple[int, int, Pixels]]] = defaultdict(list)
     found: list[tuple[int, int, Tensor]] = []
 
-    def look(shape: tuple[int, ...]) -> None:
+    def compute(shape: tuple[int, ...]) -> None:
         looks = waiting.pop(shape)
-        levels = to_levels(torch.from_numpy(np.stack([pixels for *_, pixels in looks])))
-        tokens = branch.look(levels.to(branch.adapter.weight.device)).tokens.half().cpu()
+        tokens = look(branch, [pixels for *_, pixels in looks]).tokens.half().cpu()
         found.extend((n, c, row) for (n, c, _), row in zip(looks, tokens, strict=True))
 
     for number, (folder, row) in enumerate(rows, first):
@@ -161,10 +160,10 @@ def _compute(
             shrunk = views.glance(pixels)
             waiting[shrunk.shape].append((number, copy, shrunk))
             if len(waiting[shrunk.shape]) == _BATCH:
-                look(shrunk.shape)
+                compute(shrunk.shape)
         advance()
     for shape in list(waiting):
-        look(shape)
+        compute(shape)
     found.sort(key=lambda look: look[:2])
     return {
         "picture": torch.tensor([n for n, *_ in found], dtype=torch.int64),
@@ -328,8 +327,14 @@ def leave_sources_out(
     Returns:
         AUC over the pictures themselves, scored by the fold that leaves their source out, and a
         line for each source.
+
+    Raises:
+        ConfigError: There is one source only.
     """
     sources = sorted(set(features.sources[features.train]))
+    if len(sources) < 2:
+        raise ConfigError("data.manifests: one source cannot be left out; fit with --folds 0")
+    folds = min(folds, len(sources))
     fold_of = {source: i % folds for i, source in enumerate(sources)}
     folds_of_looks = np.array([fold_of.get(source, -1) for source in features.sources])
     logits = np.zeros(len(features.labels))

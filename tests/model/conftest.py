@@ -9,26 +9,15 @@ from numpy.typing import NDArray
 from model import tower
 from model.config import GammaConfig
 from model.network import GammaModel
-from tests.towers import SmallTower
+from tests.towers import small_tower
+
+__all__ = ["small_tower"]
 
 
 @pytest.fixture(scope="session")
 def real_tower() -> tower.Tower:
     """The tower that ships, loaded once."""
     return tower.load()
-
-
-@pytest.fixture
-def small_tower(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let every network glance with a tower of a few numbers; gives what was asked for."""
-    asked: list[str] = []
-
-    def load(source: str) -> tower.Tower:
-        asked.append(source)
-        return SmallTower()
-
-    monkeypatch.setattr(tower, "load", load)
-    return asked
 
 
 @pytest.fixture

@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 
 from tests.conftest import photo
+from tests.towers import small_tower
 from training.config import Settings, override, validate
 from training.data import manifest
 from training.data.labels import LABELS, Kind
 from training.data.manifest import describe
+
+__all__ = ["small_tower"]
 
 SIDE = 96
 KINDS = tuple(Kind)

@@ -18,7 +18,6 @@ from training.data.manifest import read
         (("start.encoder=nvidia/mit-b2", "model.backbone=mit_b2"), "other", "non-commercial"),
         (("start.encoder=timm/pvt_v2_b2", "model.backbone=pvt_v2_b2"), "apache-2.0", "Apache-2.0"),
         (("start.checkpoint=base",), "unknown", "its licence goes on"),
-        (("model.prior=efficientnet_lite0",), "unknown", "EfficientNet-Lite0 (Google; Apache-2.0)"),
         ((), "unknown", "drawn at random"),
     ],
 )
@@ -29,6 +28,12 @@ def test_the_licence_follows_from_the_start(
     found = licence_that_follows(RunFacts(settings=settings))
     assert found.identifier == identifier
     assert reason in found.reason
+
+
+def test_the_tower_keeps_its_licence() -> None:
+    card = write_card(GammaConfig(backbone="mit_b0", prior="clip_vit_b16"), RunFacts(), half=True)
+    assert "CLIP ViT-B/16 (OpenAI; MIT)" in card
+    assert "CLIP" not in write_card(GammaConfig(backbone="mit_b0"), RunFacts(), half=True)
 
 
 def test_a_stated_licence_does_not_lift_anothers(tree: Path) -> None:

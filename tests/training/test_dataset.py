@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from model.config import GammaConfig
 from model.detector import Detector
+from model.engine import to_levels
 from model.network import IGNORE, GammaModel
 from model.views import View
 from tests.conftest import encode, photo
@@ -32,7 +33,6 @@ from training.dataset import (
     load_pictures,
 )
 from training.sampling import EpochBatches
-from training.trainer import normalise
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_evaluation_sees_what_the_service_sees(tmp_path: Path, size: tuple[int, 
     crops = EvaluationCrops(
         load_pictures([row_file(tmp_path)], "validation", tuple(Kind)), settings
     )
-    ours = normalise(collate([crops[0]])["tiles"], model.config)
+    ours = to_levels(collate([crops[0]])["tiles"])
     assert torch.equal(ours, seen[0])
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model import checkpoint
+from model.engine import to_levels
 from model.network import GammaModel
 from tests.training.conftest import make_tree, small_settings
 from training import config
@@ -32,7 +33,6 @@ from training.trainer import (
     GammaTrainer,
     NonFiniteError,
     list_checkpoints,
-    normalise,
 )
 
 Configure = Callable[..., Settings]
@@ -91,7 +91,7 @@ def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     crops = EvaluationCrops(load_pictures([str(file)], "train", settings.data.kinds), settings)
     batch = collate([crops[i] for i in range(8)])
     with torch.no_grad():
-        output = model(normalise(batch["tiles"], model.config))
+        output = model(to_levels(batch["tiles"]))
     assert torch.equal(output.logits > 0, batch["labels"] > 0.5)
     for head in ("ai", "manipulation"):
         mask = F.interpolate(output[head][:, None], (64, 64), mode="bilinear")[:, 0] > 0
