@@ -24,10 +24,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from model import pictures as decoding
 from model import views
 from model.glance import GlanceBranch
 from model.network import GammaModel
+from pictures import decoding
 from training.config import ConfigError, GlanceSettings
 from training.data import manifest
 from training.data.labels import LABELS, Kind

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import pictures as decoding
 from model import tower, views
 from model.engine import preferred_dtype, to_levels
 from model.glance import GlanceBranch
 from model.tower import TowerFeatures
+from pictures import decoding
 from training.dataset import Pictures
 
 _BATCH = 8
