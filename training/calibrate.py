@@ -53,6 +53,8 @@ class Sample(Record):
 
     logits: tuple[float, ...] = ()
     """Image logits of its tiles (N,)."""
+    glance_logit: float | None = None
+    """Image logit of the glance alone; None without a prior."""
     histograms: dict[str, list[list[int]]] = Field(default_factory=dict)
     """Pixels by truth and level (2, 256), by head."""
     error: str | None = None
@@ -80,6 +82,21 @@ class PoolingReport(BaseModel):
     auc: float
 
 
+class GlanceCalibration(BaseModel):
+    """What was chosen for verdicts from the glance alone, on whole pictures only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float
+    nll: float
+    """Balanced negative log-likelihood in nats at that temperature."""
+    auc: float
+    at_rate: dict[str, float]
+    """Thresholds of `FALSE_POSITIVE_RATES`."""
+    true_positive_rates: dict[str, float]
+    """Share of the AI-generated pictures at or above each threshold."""
+
+
 class Calibration(BaseModel):
     """What was chosen, and on what grounds."""
 
@@ -103,6 +120,8 @@ class Calibration(BaseModel):
     mask_f1: float | None
     """Mean F1 at the mask threshold over masks that hold both classes; None: threshold kept."""
     thresholds: dict[str, float]
+    glance: GlanceCalibration | None
+    """None without a prior."""
     notes: tuple[str, ...]
     """What was left as it was, or rests on few pictures."""
 
@@ -199,6 +218,7 @@ def calibrate(
             "mask": mask,
             "manipulated_area": thresholds.manipulated_area if area is None else area,
         },
+        glance=_calibrate_glance(samples),
         notes=tuple(notes),
     )
 
@@ -222,6 +242,12 @@ def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
         "thresholds": calibration.thresholds,
         "crop_size": crop_size,
     }
+    if calibration.glance is not None:
+        at_rate = calibration.glance.at_rate
+        fields["glance_temperature"] = calibration.glance.temperature
+        fields["glance_thresholds"] = calibration.thresholds | {
+            name: at_rate[name] for name in ("uncertain", "ai_generated")
+        }
     write_text(calibration.model_dump_json(indent=2) + "\n", checkpoint / REPORT_FILE)
     write_text(json.dumps(fields, indent=2) + "\n", file)
 
@@ -256,10 +282,25 @@ def describe(calibration: Calibration) -> str:
         "",
         f"Pixels are marked from {found.thresholds['mask']:.3f} on{f1}; a picture is called "
         f"manipulated if more than {area:.4f} of it is.",
+        *([] if found.glance is None else _describe_glance(found.glance)),
         *(f"\nNote: {note}." for note in found.notes),
         *(f"\nLeft out, because unreadable: {line}" for line in found.unreadable),
     ]
     return "\n".join(lines)
+
+
+def _describe_glance(found: GlanceCalibration) -> list[str]:
+    rows = [
+        [name, f"{value:.4g}", f"{found.true_positive_rates[name]:.3f}"]
+        for name, value in found.at_rate.items()
+    ]
+    return [
+        "",
+        f"View glance, on the photographs and whole generated pictures: temperature "
+        f"{found.temperature:.4g}, NLL {found.nll:.4f}, AUC {found.auc:.4f}.",
+        "",
+        *table(("threshold", "probability", "true positive rate"), rows),
+    ]
 
 
 def pool(samples: Sequence[Sample], pooling: Pooling) -> Values:
@@ -306,6 +347,7 @@ def _to_sample(job: Job, found: Score | PictureError) -> Sample:
         {
             **identity(job),
             "logits": found.tile_logits.tolist(),
+            "glance_logit": found.glance_logit,
             "histograms": {head: counts.tolist() for head, counts in found.histograms.items()},
         }
     )
@@ -318,6 +360,33 @@ def _try_pooling(samples: Sequence[Sample], labels: Labels, pooling: Pooling) ->
         temperature=temperature,
         nll=_likelihood(labels, logits, temperature),
         auc=area_under_roc(labels, logits, np.ones(len(labels))),
+    )
+
+
+def _calibrate_glance(samples: Sequence[Sample]) -> GlanceCalibration | None:
+    """Choose temperature and thresholds of the glance; None without a prior or without a class."""
+    whole = [
+        (s.ai_generated, s.glance_logit)
+        for s in samples
+        if s.kind in (Kind.AUTHENTIC, Kind.SYNTHETIC) and s.glance_logit is not None
+    ]
+    labels = np.array([label for label, _ in whole], bool)
+    if not labels.any() or labels.all():
+        return None
+    logits = np.array([logit for _, logit in whole], np.float64)
+    temperature = fit_temperature(labels, logits)
+    probabilities = _sigmoid(logits / temperature)
+    negatives, positives = probabilities[~labels], probabilities[labels]
+    at_rate = {
+        name: threshold_at(negatives, positives, rate)
+        for name, rate in FALSE_POSITIVE_RATES.items()
+    }
+    return GlanceCalibration(
+        temperature=temperature,
+        nll=_likelihood(labels, logits, temperature),
+        auc=area_under_roc(labels, logits, np.ones(len(labels))),
+        at_rate=at_rate,
+        true_positive_rates={n: float(np.mean(positives >= t)) for n, t in at_rate.items()},
     )
 
 

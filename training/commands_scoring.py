@@ -28,8 +28,8 @@ Split = Annotated[
     typer.Option(help="Rows to take; a manifest without splits is taken whole."),
 ]
 Look = Annotated[
-    Literal["center", "tiled"],
-    typer.Option(help="center: the paper's protocol; tiled: the whole picture, as served."),
+    Literal["center", "tiled", "auto"],
+    typer.Option(help="center: the paper's protocol; auto: the whole picture, as served."),
 ]
 Crop = Annotated[
     int | None,
@@ -127,7 +127,7 @@ def robustness(
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="Run or checkpoint directory.", exists=True)],
     sets: Sets,
-    view: Look = "tiled",
+    view: Look = "auto",
     crop_size: Annotated[
         int | None,
         typer.Option(help="Serve with crops of another size than trained with.", min=32),

@@ -74,6 +74,8 @@ class Score:
     detection: Detection
     tile_logits: NDArray[np.float32]
     """Image logits of the tiles (N,), neither pooled nor calibrated."""
+    glance_logit: float | None
+    """Image logit of the glance alone, not calibrated; None without a prior."""
     histograms: dict[str, NDArray[np.int64]]
     """By head that has a truth: pixels looked at, counted by truth and level (2, 256)."""
 
@@ -286,7 +288,8 @@ def _compute(
         part, outputs = next(computed)
         detection = detector.conclude(crops.layout, outputs, part.sight)
         histograms = _compare(job, detection) if job.masks else {}
-        yield job, Score(detection, outputs.logits.numpy(), histograms)
+        glance = None if part.sight is None else part.sight.logit
+        yield job, Score(detection, outputs.logits.numpy(), glance, histograms)
 
 
 def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:

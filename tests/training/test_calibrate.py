@@ -56,6 +56,17 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
     assert after <= found.nll_before + 1e-9
 
 
+def test_the_glance_has_a_calibration_of_its_own() -> None:
+    tiled = overconfident(4_000, 1.0)
+    samples = [s.model_copy(update={"glance_logit": 3 * s.logits[0]}) for s in tiled]
+    forged = sample(Kind.BLENDED, [9.0]).model_copy(update={"glance_logit": -9.0})
+    found = choose([*samples, forged]).glance
+    assert found is not None
+    assert found.temperature == pytest.approx(3.0, rel=0.08)
+    assert found.at_rate["uncertain"] < found.at_rate["middle"] < found.at_rate["ai_generated"]
+    assert choose(tiled).glance is None
+
+
 def test_thresholds_hold_the_rates_they_promise() -> None:
     found = choose(overconfident(2_000, 2.0))
     assert found.false_positive_rates == {"uncertain": 0.1, "middle": 0.05, "ai_generated": 0.01}
