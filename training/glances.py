@@ -41,7 +41,7 @@ class Glances:
         count = len(pictures)
         grid = (tower.GRID, tower.GRID, tower.WIDTH)
         self._tokens = _open(folder / "tokens.npy", (count, tower.TOKENS), np.float16)
-        self._patches = _open(folder / "patches.npy", (count, *grid), np.float16)
+        self.patches = _open(folder / "patches.npy", (count, *grid), np.float16)
         self._done = _open(folder / _DONE, (count,), np.bool_)
 
     def fill(self, branch: GlanceBranch, max_pixels: int, advance: Callable[[], object]) -> None:
@@ -71,14 +71,14 @@ class Glances:
         rows = [row for row, _ in looks]
         features = look(branch, [pixels for _, pixels in looks])
         self._tokens[rows] = features.tokens.half().cpu().numpy()
-        self._patches[rows] = features.patches.half().cpu().numpy()
+        self.patches[rows] = features.patches.half().cpu().numpy()
         self._done[rows] = True
 
     def of(
         self, rows: Sequence[int], mirrored: Sequence[bool], device: torch.device
     ) -> TowerFeatures:
         """Return the features of rows, float32; those of mirrored pictures mirrored."""
-        patches = torch.from_numpy(self._patches[list(rows)]).to(device).float()
+        patches = torch.from_numpy(self.patches[list(rows)]).to(device).float()
         turned = torch.tensor(mirrored, device=device)[:, None, None, None]
         patches = torch.where(turned, patches.flip(2), patches)
         tokens: Tensor = torch.from_numpy(self._tokens[list(rows)]).to(device).float()

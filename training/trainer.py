@@ -76,6 +76,7 @@ class GammaTrainer(Trainer):
     ) -> None:
         """Prepare to train `model` in the run's folder."""
         self._glances = glances
+        self._split = "train"
         self.batches = batches
         self.stop_requested = False
         self.unreadable: Counter[str] = Counter()
@@ -161,9 +162,8 @@ class GammaTrainer(Trainer):
         prepared = super()._prepare_inputs(tensors)
         prepared["pixel_values"] = to_levels(prepared.pop("tiles"))
         if self._glances:
-            kept = self._glances["train" if self._network.training else "validation"]
-            features = kept.of(inputs["rows"], inputs["mirrored"], self.args.device)
-            prepared["features"] = features
+            kept = self._glances[self._split]
+            prepared["features"] = kept.of(inputs["rows"], inputs["mirrored"], self.args.device)
         else:
             del prepared["boxes"]
         return prepared
@@ -240,11 +240,13 @@ class GammaTrainer(Trainer):
         """Evaluate what would be kept; training's clock and random numbers do not notice."""
         start = time.perf_counter()
         trained, self.model = self.model, self.kept_model
+        self._split = "validation"
         try:
             with torch.random.fork_rng(devices=[]):
                 metrics: dict[str, float] = super().evaluate(*arguments, **options)
         finally:
             self.model = trained
+            self._split = "train"
         self._clock += time.perf_counter() - start
         return metrics
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from training.cli import app
 from training.config import ConfigError, GlanceSettings, Settings, save
 from training.data.labels import Kind
 from training.dataset import load_pictures
+from training.fit import fit
 from training.glance import Features
 from training.glances import Glances
 from training.network import build
@@ -166,6 +168,24 @@ def test_the_glance_is_fitted_and_the_rest_goes_on_from_it(
         stays = name.startswith(("glance.tokens", "classifier"))
         assert not stays or torch.equal(weight, after[name]), name
     assert not torch.equal(before["glance.adapter.weight"], after["glance.adapter.weight"])
+
+
+def test_each_split_has_glances_of_its_own(
+    configure: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are numbered within a split, and the average that is measured trains on."""
+    used: list[str] = []
+    original = Glances.of
+
+    def of(self: Glances, *arguments: Any) -> Any:
+        used.append(Path(self.patches.filename).parent.name)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Glances, "of", of)
+    settings = configure("model.prior=clip_vit_b16", "train.ema_decay=0.9", "data.padding=0")
+    fit(settings, tmp_path / "run")
+    # Three steps over the 12 training rows, then three batches of as many validation rows.
+    assert used == ["train"] * 3 + ["validation"] * 3
 
 
 def test_an_unknown_part_cannot_be_frozen(configure: Callable[..., Settings]) -> None:
