@@ -103,14 +103,16 @@ class GlanceBranch(nn.Module):
         Returns:
             Maps (B, h_i, w_i, C_i) to be added to the four stages; None for the first two.
         """
-        maps = patches.permute(0, 3, 1, 2).split(self._channels, 1)
+        # In float32: rounded places would be others, and of bfloat16 torch makes NaN on a CPU.
+        maps = torch.split(patches.float().permute(0, 3, 1, 2), self._channels, 1)
         lent: list[Tensor | None] = [None, None]
-        for part, (height, width) in zip(maps, sizes[2:], strict=True):
-            points = _points(boxes.to(part), height, width)  # (B, h, w, 2)
-            sampled = F.grid_sample(
-                part, points, mode="bilinear", padding_mode="border", align_corners=False
-            )
-            lent.append(sampled.permute(0, 2, 3, 1))
+        with torch.autocast(patches.device.type, enabled=False):
+            for part, (height, width) in zip(maps, sizes[2:], strict=True):
+                points = _points(boxes.float(), height, width)  # (B, h, w, 2)
+                sampled = F.grid_sample(
+                    part, points, mode="bilinear", padding_mode="border", align_corners=False
+                )
+                lent.append(sampled.to(patches.dtype).permute(0, 2, 3, 1))
         return lent
 
 

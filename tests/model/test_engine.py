@@ -110,6 +110,19 @@ def test_a_glance_is_the_textbook_network_too(glancing, tiles, glances):
         assert_agree(getattr(outputs, name), torch.cat([one[name] for one in expected]), 1e-4)
 
 
+def test_glances_in_bfloat16_stay_close(glancing, tiles, glances):
+    torch.nn.init.normal_(glancing.input.table)
+    outputs = []
+    for dtype in ("float32", "bfloat16"):
+        engine = InferenceEngine(copy.deepcopy(glancing), device="cpu", dtype=dtype)
+        sights = engine.look(glances[:2])
+        boxes = WHOLE, torch.tensor([0.1, 0.2, 0.8, 0.9])
+        places = [Place(sight, 0, box) for sight, box in zip(sights, boxes, strict=True)]
+        outputs.append(engine.forward(tiles[:2], places))
+    for expected, found in zip(*outputs, strict=True):
+        assert (found.sigmoid() - expected.sigmoid()).abs().mean() < 0.02
+
+
 def test_glances_of_one_shape_are_computed_together(glancing, glances, monkeypatch):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     engine.batch_limit = 8

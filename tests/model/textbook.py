@@ -96,18 +96,9 @@ def glance(
     the stage's map, and cut out.
     """
     branch = model.glance
-    features = branch.tower(levels)
-    parts = [*features.tokens[:, :2304].split(768, 1), features.tokens[:, 2304:]]
-    normed = [
-        (p - p.mean(1, keepdim=True)) / p.var(1, keepdim=True, correction=0).add(1e-5).sqrt()
-        for p in parts
-    ]
-    vector = branch.tokens(torch.cat(normed, 1))
-    patches = features.patches
-    centred = patches - patches.mean(3, keepdim=True)
-    patches = centred / patches.var(3, keepdim=True, correction=0).add(1e-5).sqrt()
-    maps = branch.adapter(patches).permute(0, 3, 1, 2)
-    maps = F.interpolate(maps, (14, 14), mode="bilinear")
+    features = branch.look(levels)
+    vector = branch.tokens(features.tokens)
+    maps = branch.adapter(features.patches).permute(0, 3, 1, 2)
     third, fourth = maps.split(model.encoder.config.hidden_sizes[2:], 1)
     return vector, _lay(third, boxes, size, 16), _lay(fourth, boxes, size, 32)
 
