@@ -22,8 +22,10 @@ CODES = LEVELS**3
 _PLANES, _ORDERS, _DIRECTIONS = 3, 2, 2
 ROWS = _PLANES * _ORDERS * len(STEPS) * _DIRECTIONS * CODES
 """Rows of the table of vectors."""
-LOOKUPS = 2 * ROWS // CODES
-"""Rows that one pixel looks up: differences across and down share theirs."""
+_FINEST = 7  # levels that tell both quantisers' apart: up to -5, -4 to -2, -1, 0, 1, 2 to 4, from 5
+_TRIPLES = _FINEST**3
+LOOKUPS = 2 * _PLANES * _ORDERS * _DIRECTIONS
+"""Codes of one pixel: differences across and down share theirs."""
 _TO_YCBCR = (  # ITU-R BT.601, full range, as in JPEG
     (0.299, 0.587, 0.114),
     (-0.168736, -0.331264, 0.5),
@@ -59,48 +61,73 @@ class CooccurrenceInput(nn.Module):
 
     def _sum(self, levels: Tensor) -> Tensor:
         """The same, channels last (B, H, W, C)."""
-        rows = look_up(levels)
-        summed = F.embedding_bag(rows.flatten(0, 2), self.table, mode="sum")
-        return summed.view(*rows.shape[:3], -1)
+        fine, coarse = (rows.to(self.table.device) for rows in CODE_ROWS)
+        table = self.table.float()
+        table = (table[fine] + table[coarse]).to(self.table.dtype)
+        codes = look_up(levels)
+        summed = F.embedding_bag(codes.flatten(0, 2), table, mode="sum")
+        return summed.view(*codes.shape[:3], -1)
+
+
+def _code_rows() -> tuple[Tensor, Tensor]:
+    """The rows of the table that each code stands for: by the first quantiser, and the second."""
+    levels = torch.cartesian_prod(*[torch.arange(_FINEST)] * 3)  # (_TRIPLES, 3)
+    weights = torch.tensor([LEVELS**2, LEVELS, 1])
+    tables = torch.arange(ROWS // CODES).view(-1, len(STEPS), _DIRECTIONS)
+    quantisers = torch.tensor([[0, 0, 1, 2, 3, 4, 4], [0, 1, 2, 2, 2, 3, 4]])
+    fine, coarse = (
+        (CODES * tables[:, step, :, None] + (quantiser[levels] * weights).sum(1)).flatten()
+        for step, quantiser in enumerate(quantisers)
+    )
+    return fine, coarse
+
+
+CODE_ROWS = _code_rows()
+"""Rows of the table (codes,) that each code of `look_up` stands for, one for each quantiser."""
 
 
 def look_up(levels: Tensor) -> Tensor:
-    """Say which rows of the table each pixel looks up.
+    """Say what each pixel looks up.
 
     For the planes Y, Cb and Cr, first and second differences along a line are quantised; three
     neighbours along the line make one code, three beside each other across it another. Pixels
-    beyond the edge repeat the last one.
+    beyond the edge repeat the last one. A code stands for one row for each of the quantisers,
+    which `CODE_ROWS` names: half the look-ups for the same sum.
 
     Args:
         levels: RGB (B, 3, H, W), whole numbers of 0 to 255.
 
     Returns:
-        Rows (B, H, W, LOOKUPS), int32.
+        Codes (B, H, W, LOOKUPS), int32.
     """
     matrix = torch.tensor(_TO_YCBCR, device=levels.device)
     planes = torch.einsum("pc,bchw->bphw", matrix, levels.float()).round_()
-    padded = F.pad(planes, (2, 2, 2, 2), mode="replicate")
+    padded = F.pad(planes, (2, 2, 2, 2), mode="replicate").to(torch.int16)
     across = _codes(padded)
     down = _codes(padded.transpose(2, 3))
-    return torch.cat([*across, *(code.transpose(2, 3) for code in down)], 1).permute(0, 2, 3, 1)
+    codes = torch.cat([*across, *(code.transpose(2, 3) for code in down)], 1)
+    # Laid out anew while they are small.
+    return codes.permute(0, 2, 3, 1).contiguous().int()
 
 
 def _codes(padded: Tensor) -> list[Tensor]:
-    """Rows for the differences along the lines of (B, 3, h + 4, w + 4); each (B, 3, h, w)."""
+    """Codes of the differences along the lines of (B, 3, h + 4, w + 4); each (B, 3, h, w)."""
     height, width = padded.shape[2] - 4, padded.shape[3] - 4
     first = padded.diff(dim=3)
     found = []
-    offset = torch.arange(_PLANES, dtype=torch.int32, device=padded.device) * (ROWS // _PLANES)
-    offset = offset[:, None, None]
+    offset = torch.arange(_PLANES, dtype=torch.int16, device=padded.device)[:, None, None]
+    offset = offset * (_ORDERS * _DIRECTIONS * _TRIPLES) + _TRIPLES // 2
     for differences in (first, first.diff(dim=3)):
-        for step in STEPS:
-            # Whole numbers halfway between two levels cannot occur for these steps.
-            q = (differences / step).round_().clamp_(-2, 2).add_(2).int()
-            along = q[..., :-2] * LEVELS**2 + q[..., 1:-1] * LEVELS + q[..., 2:]
-            beside = q[..., :-2, :] * LEVELS**2 + q[..., 1:-1, :] * LEVELS + q[..., 2:, :]
-            found.append(along[..., 2 : 2 + height, :width] + offset)
-            found.append(beside[..., 1 : 1 + height, 1 : 1 + width] + (offset + CODES))
-            offset = offset + _DIRECTIONS * CODES
+        q = differences.clamp(-2, 2)
+        q += differences.clamp(4, 5)
+        q += differences.clamp(-5, -4)  # -3 to 3: the levels of `_FINEST`
+        along = q[..., 2:].add(q[..., 1:-1], alpha=_FINEST)
+        along.add_(q[..., :-2], alpha=_FINEST**2)
+        beside = q[..., 2:, :].add(q[..., 1:-1, :], alpha=_FINEST)
+        beside.add_(q[..., :-2, :], alpha=_FINEST**2)
+        found.append(along[..., 2 : 2 + height, :width] + offset)
+        found.append(beside[..., 1 : 1 + height, 1 : 1 + width] + (offset + _TRIPLES))
+        offset = offset + _DIRECTIONS * _TRIPLES
     return found
 
 
@@ -113,7 +140,10 @@ def histogram(levels: Tensor) -> Tensor:
     Returns:
         (B, ROWS), float32; `histogram(x) @ table` is the mean of `CooccurrenceInput(x)`.
     """
+    fine, coarse = (rows.to(levels.device) for rows in CODE_ROWS)
     # One by one, as in `CooccurrenceInput`.
-    rows = (look_up(picture[None]).flatten() for picture in levels)  # (H * W * LOOKUPS,)
-    counts = torch.stack([row.bincount(minlength=ROWS) for row in rows])
-    return counts.float() / (levels.shape[2] * levels.shape[3])
+    codes = (look_up(picture[None]).flatten() for picture in levels)  # (H * W * LOOKUPS,)
+    counts = torch.stack([code.bincount(minlength=len(fine)) for code in codes])
+    by_row = counts.new_zeros(len(counts), ROWS).index_add_(1, fine, counts)
+    by_row.index_add_(1, coarse, counts)
+    return by_row.float() / (levels.shape[2] * levels.shape[3])

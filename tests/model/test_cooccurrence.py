@@ -4,8 +4,16 @@ import torch
 from torch.testing import assert_close
 
 from model.config import GammaConfig
-from model.cooccurrence import CODES, LOOKUPS, ROWS, CooccurrenceInput, histogram, look_up
-from model.engine import normalise, scaling
+from model.cooccurrence import (
+    CODE_ROWS,
+    CODES,
+    LOOKUPS,
+    ROWS,
+    CooccurrenceInput,
+    histogram,
+    look_up,
+)
+from model.engine import to_levels
 from model.network import GammaModel
 
 
@@ -45,7 +53,7 @@ def test_each_pixel_looks_up_its_triples(levels):
     found = look_up(levels)
     assert found.shape == (1, 40, 56, LOOKUPS)
     assert found.min() >= 0
-    assert found.max() < ROWS
+    assert found.max() < len(CODE_ROWS[0])
     r, g, b = levels[0].double().numpy()
     planes = np.rint(
         [
@@ -55,15 +63,30 @@ def test_each_pixel_looks_up_its_triples(levels):
         ]
     )
     for y, x in ((7, 9), (20, 31), (33, 45)):
-        assert sorted(found[0, y, x].tolist()) == sorted(rows_of(planes, y, x))
+        rows = torch.cat([rows[found[0, y, x]] for rows in CODE_ROWS])
+        assert sorted(rows.tolist()) == sorted(rows_of(planes, y, x))
 
 
 def test_the_mean_of_a_map_is_linear_in_the_histogram(levels):
     stem = CooccurrenceInput(6)
     torch.nn.init.normal_(stem.table)
     counts = histogram(levels)
-    assert counts.sum().item() == pytest.approx(LOOKUPS, rel=1e-5)
+    assert counts.sum().item() == pytest.approx(2 * LOOKUPS, rel=1e-5)
     assert_close(counts @ stem.table, stem(levels).mean((2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_every_difference_has_its_code():
+    """Edges of all heights, so that no level of either quantiser is left out."""
+    steps = torch.cat([torch.arange(-9, 10), torch.tensor([-200, 200, 50, -50])])
+    line = (128 + torch.stack([torch.zeros_like(steps), steps], 1).flatten()).clamp(0, 255)
+    levels = line.expand(3, 40, -1)[None].float()  # grey
+    rows = torch.cat([rows[look_up(levels).flatten()] for rows in CODE_ROWS])
+    planes = np.rint(levels[0].double().numpy())
+    planes[1:] = 0
+    for x in range(2, levels.shape[3] - 3):
+        found = torch.cat([rows[look_up(levels)[0, 20, x]] for rows in CODE_ROWS])
+        assert sorted(found.tolist()) == sorted(rows_of(planes, 20, x))
+    assert rows.max() < ROWS
 
 
 def test_a_flat_picture_has_one_code_everywhere():
@@ -82,8 +105,7 @@ def test_the_network_takes_levels_and_looks_them_up(photo):
     config = GammaConfig(backbone="mit_b0", input="cooccurrence", input_channels=8)
     model = GammaModel(config).eval()
     tiles = torch.from_numpy(photo(64, 64))[None]
-    pixels = normalise(tiles, scaling(config, torch.device("cpu")))
-    assert_close(pixels, tiles.permute(0, 3, 1, 2).float())
+    pixels = to_levels(tiles)
     before = model(pixels).logits
     torch.nn.init.normal_(model.input.table)
     assert model(pixels).logits != before
