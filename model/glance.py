@@ -79,7 +79,7 @@ class GlanceBranch(nn.Module):
             TowerError: Its weights cannot be loaded.
         """
         for loaded in self._tower:
-            own = loaded.clip.visual_projection.weight
+            own = next(loaded.parameters())
             if (own.device, own.dtype) == (device, dtype):
                 return loaded
         # Loaded anew for another precision: the weights at hand may be rounded already.

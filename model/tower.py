@@ -1,38 +1,36 @@
-"""The frozen image tower of the glance: CLIP ViT-B/16, and the packed file that ships its weights.
+"""The frozen image tower of the glance: CLIP ViT-B/16 up to its tenth block, and its weights.
 
-The weights are OpenAI's (MIT licence). A packed file stores every matrix in a few bits: symmetric
-integers with one scale for each group of inputs. Everything else is stored in float16.
+The weights are OpenAI's (MIT licence). What ships stores the blocks' matrices in whole numbers of 8
+bits, symmetric, with one scale a row; the network computes in floating point.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 BUILT_IN = Path(__file__).parent / "clip_vit_b16" / "tower.safetensors"
-"""The packed weights that come with the package."""
+"""The weights that come with the package."""
 PATCH = 16
 """Side of a patch, pixels."""
-WIDTH = 768
-"""Channels of a token."""
 GRID = 14
 """Patches along each side of a square glance."""
+WIDTH = 768
+"""Channels of a token."""
 BLOCKS = (8, 9, 10)
 """Blocks whose class tokens are used, counted from 1."""
-PATCH_BLOCK = 10
-"""Block whose patch tokens are used."""
-EMBEDDING = 512
-"""Length of the embedding."""
-TOKENS = len(BLOCKS) * WIDTH + EMBEDDING
-"""Numbers that describe a picture: the class tokens, and the embedding."""
+DEPTH = max(BLOCKS)
+"""Blocks that are computed; the patch tokens are those of the last."""
+TOKENS = len(BLOCKS) * WIDTH
+"""Numbers that describe a picture."""
 
-_BITS = 6
-_GROUP = 64  # inputs that share a scale
+_SCALE = ".scale"
+_LARGEST = 127  # of the whole numbers
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # as the tower was trained
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -45,7 +43,7 @@ class TowerFeatures(NamedTuple):
     """What the tower says of B pictures; of any shape, and yet alike enough to share a batch."""
 
     tokens: Tensor
-    """Class tokens of `BLOCKS` and the embedding, each with mean 0 and variance 1 (B, TOKENS)."""
+    """Class tokens of `BLOCKS`, each with mean 0 and variance 1 (B, TOKENS)."""
     patches: Tensor
     """Patch tokens, each likewise, resampled to a square grid (B, GRID, GRID, WIDTH)."""
 
@@ -53,7 +51,7 @@ class TowerFeatures(NamedTuple):
 class Tower(nn.Module):
     """CLIP's image tower, frozen."""
 
-    def __init__(self, clip: CLIPVisionModelWithProjection) -> None:
+    def __init__(self, clip: CLIPVisionModel) -> None:
         """Freeze `clip` (it is changed in place)."""
         super().__init__()
         self.clip = clip.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
@@ -69,7 +67,7 @@ class Tower(nn.Module):
         Returns:
             Features in the precision of the weights.
         """
-        weight = self.clip.visual_projection.weight
+        weight = self.clip.embeddings.patch_embedding.weight
         mean, std = (
             levels.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (_MEAN, _STD)
         )
@@ -81,12 +79,12 @@ class Tower(nn.Module):
             interpolate_pos_encoding=(height, width) != (GRID, GRID),
         )
         states = output.hidden_states  # the first is the input of the first block
-        tokens = [*(states[block][:, 0] for block in BLOCKS), output.image_embeds]
-        patches = _standardise(states[PATCH_BLOCK][:, 1:]).unflatten(1, (height, width))
+        tokens = [_standardise(states[block][:, 0]) for block in BLOCKS]
+        patches = _standardise(states[DEPTH][:, 1:]).unflatten(1, (height, width))
         if (height, width) != (GRID, GRID):
             maps = F.interpolate(patches.permute(0, 3, 1, 2), (GRID, GRID), mode="bilinear")
             patches = maps.permute(0, 2, 3, 1)
-        return TowerFeatures(torch.cat(list(map(_standardise, tokens)), 1), patches)
+        return TowerFeatures(torch.cat(tokens, 1), patches)
 
 
 def _standardise(x: Tensor) -> Tensor:
@@ -104,91 +102,61 @@ def load(source: str = "") -> Tower:
     """
     try:
         if source:
-            clip = CLIPVisionModelWithProjection.from_pretrained(source, use_safetensors=True)
+            clip, found = CLIPVisionModel.from_pretrained(
+                source, num_hidden_layers=DEPTH, use_safetensors=True, output_loading_info=True
+            )
+            if found["missing_keys"]:
+                raise TowerError(f"{source}: not a CLIP ViT-B/16")
         else:
-            clip = _build(unpack(BUILT_IN))
+            clip = _build(read(BUILT_IN))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TowerError(f"{source or BUILT_IN}: {error}") from error
     config = clip.config
-    shape = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.projection_dim)
-    if shape != (WIDTH, 12, PATCH, EMBEDDING):
+    if (config.hidden_size, config.num_hidden_layers, config.patch_size) != (WIDTH, DEPTH, PATCH):
         raise TowerError(f"{source}: not a CLIP ViT-B/16")
     return Tower(clip)
 
 
-def _build(weights: dict[str, Tensor]) -> CLIPVisionModelWithProjection:
-    with torch.device("meta"):  # drawing 86 million weights first would take seconds
-        clip = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(image_size=224, patch_size=PATCH, projection_dim=EMBEDDING)
+def _build(weights: dict[str, Tensor]) -> CLIPVisionModel:
+    with torch.device("meta"):  # drawing millions of weights first would take seconds
+        clip = CLIPVisionModel(
+            CLIPVisionConfig(image_size=224, patch_size=PATCH, num_hidden_layers=DEPTH)
         )
-    embeddings = clip.vision_model.embeddings
+    embeddings = clip.embeddings
     positions = torch.arange(embeddings.num_positions)[None]
     embeddings.register_buffer("position_ids", positions, persistent=False)
     clip.load_state_dict(weights, assign=True)
     return clip
 
 
-def pack(weights: dict[str, Tensor], file: Path, bits: int = _BITS, group: int = _GROUP) -> None:
-    """Write a packed file.
+def write(weights: dict[str, Tensor], file: Path) -> None:
+    """Write weights as they ship.
 
     Args:
-        weights: Tensors by name; those of two dimensions and more than 1 M numbers are packed.
+        weights: Tensors by name, floating point.
         file: Where to write.
-        bits: Bits of a packed number.
-        group: Inputs that share a scale; the length of the last dimension is a multiple of it.
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        matrix = tensor.flatten(1) if tensor.dim() > 1 else tensor
-        if matrix.dim() < 2 or matrix.numel() < 100_000 or matrix.shape[1] % group:
+        if tensor.dim() < 2 or name.startswith("embeddings."):
             stored[name] = tensor.half().contiguous()
             continue
-        groups = matrix.float().unflatten(1, (-1, group))  # (out, n, group)
-        largest = 2 ** (bits - 1) - 1
-        scale = (groups.abs().amax(2, keepdim=True) / largest).half().float()
-        whole = (groups / scale.clamp(min=1e-12)).round().clamp(-largest, largest)
-        stored[f"{name}.scale"] = scale.squeeze(2).half()
-        stored[f"{name}.packed"] = _to_bits(whole.int().flatten() + largest, bits)
+        rows = tensor.float().flatten(1)
+        scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / _LARGEST
+        stored[name] = (rows / scale).round().to(torch.int8).view(tensor.shape)
+        stored[f"{name}{_SCALE}"] = scale.squeeze(1)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(stored, file, {"bits": str(bits), "group": str(group)})
+    save_file(stored, file)
 
 
-def unpack(file: Path) -> dict[str, Tensor]:
-    """Read a packed file.
-
-    Returns:
-        Tensors by name, float32; packed matrices have two dimensions or the shape that the patch
-        embedding needs.
-    """
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    bits, group = int(metadata["bits"]), int(metadata["group"])
-    largest = 2 ** (bits - 1) - 1
-    weights: dict[str, Tensor] = {}
+def read(file: Path) -> dict[str, Tensor]:
+    """Read what `write` wrote: tensors by name, float32."""
     stored = load_file(file)
+    weights: dict[str, Tensor] = {}
     for name, tensor in stored.items():
-        if name.endswith(".packed"):
-            scale = stored[name.removesuffix("packed") + "scale"].float()[..., None]  # (out, n, 1)
-            whole = _from_bits(tensor, bits, scale.numel() * group)
-            matrix = (whole.view(*scale.shape[:2], group) - largest) * scale
-            weights[name.removesuffix(".packed")] = matrix.flatten(1)
-        elif not name.endswith(".scale"):
+        if tensor.dtype == torch.int8:
+            scale = stored[f"{name}{_SCALE}"]
+            weights[name] = (tensor.flatten(1) * scale[:, None]).view(tensor.shape)
+        elif not name.endswith(_SCALE):
             weights[name] = tensor.float()
-    patches = "vision_model.embeddings.patch_embedding.weight"
-    if patches in weights:
-        weights[patches] = weights[patches].reshape(-1, 3, PATCH, PATCH)
     return weights
-
-
-def _to_bits(values: Tensor, bits: int) -> Tensor:
-    """Pack numbers of `bits` bits, eight of them into `bits` bytes."""
-    eights = values.view(-1, 8).long()
-    word = (eights << (bits * torch.arange(8))).sum(1)  # at most 56 bits
-    return torch.stack([(word >> (8 * i)) & 255 for i in range(bits)], 1).to(torch.uint8).flatten()
-
-
-def _from_bits(packed: Tensor, bits: int, count: int) -> Tensor:
-    parts = packed.view(-1, bits).long()
-    word = (parts << (8 * torch.arange(bits))).sum(1)
-    numbers = [(word >> (bits * i)) & (2**bits - 1) for i in range(8)]
-    return torch.stack(numbers, 1).flatten()[:count].float()

@@ -1,7 +1,5 @@
 """A tower for tests in which it does not matter what CLIP sees: small, quick, and always there."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +20,6 @@ class SmallTower(Tower):
         for layer in (self.patches, self.tokens):
             layer.weight.normal_(generator=generator)
             layer.bias.normal_(generator=generator)
-        self.clip = SimpleNamespace(visual_projection=self.patches)  # says where the weights are
 
     def forward(self, levels: Tensor) -> TowerFeatures:
         pixels = levels.to(self.patches.weight.dtype) / 255

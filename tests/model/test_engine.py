@@ -197,7 +197,7 @@ def test_the_tower_computes_as_the_engine_does_and_is_loaded_at_the_start(
     assert small_tower == [""]
     (sight,) = engine.look(glances[:1])
     tower = engine._model.glance.load_tower(engine.device, engine.dtype)
-    assert tower.clip.visual_projection.weight.dtype == engine.dtype
+    assert next(tower.parameters()).dtype == engine.dtype
     assert sight.patches.dtype == engine.dtype
     assert small_tower == [""]
 
