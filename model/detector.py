@@ -350,11 +350,9 @@ class Detector:
         size = self.info.crop_size
         tiles = F.interpolate(logits[:, None], (size, size), mode="bilinear")  # equation 4
         probabilities = tiles[:, 0].sigmoid_().numpy()  # (N, S, S)
-        # In place: of a large picture each copy of the map takes 4 bytes a pixel.
-        merged = views.merge(layout, probabilities)
-        del tiles, probabilities
-        merged *= 255
-        return np.rint(merged, out=merged).astype(np.uint8)
+        blended = views.blend(layout, probabilities) * 255
+        # Rounded before it is enlarged: of 48 megapixels a fifth of the time, and at most 1 off.
+        return views.enlarge(layout, np.rint(blended, out=blended).astype(np.uint8))
 
 
 def pool(logits: torch.Tensor, pooling: Pooling) -> torch.Tensor:

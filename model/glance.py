@@ -104,7 +104,7 @@ class GlanceBranch(nn.Module):
             Maps (B, h_i, w_i, C_i) to be added to the four stages; None for the first two.
         """
         # In float32: rounded places would be others, and of bfloat16 torch makes NaN on a CPU.
-        maps = torch.split(patches.float().permute(0, 3, 1, 2), self._channels, 1)
+        maps = torch.split(patches.float().permute(0, 3, 1, 2), list(self._channels), 1)
         lent: list[Tensor | None] = [None, None]
         with torch.autocast(patches.device.type, enabled=False):
             for part, (height, width) in zip(maps, sizes[2:], strict=True):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,13 +13,14 @@ from PIL import Image
 from model.tower import PATCH
 
 _OVERLAPS_PER_CROP = 8  # neighbouring tiles share at least this part of a crop: 64 of 512 pixels
-_BAND = 512  # rows
 _TALL_GRIDS = ((16, 12), (18, 11), (19, 10))
 _GRIDS = ((14, 14), *_TALL_GRIDS, *((columns, rows) for rows, columns in _TALL_GRIDS))
 GLANCE_SIZES = tuple((rows * PATCH, columns * PATCH) for rows, columns in _GRIDS)
 """Heights and widths of glances."""
 _ELONGATED = 2.0  # times as long as it is short: a picture beyond is glanced at in parts
 _MAX_GLANCES = 8
+
+_Number = TypeVar("_Number", np.uint8, np.float32)
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in picture pixels."""
@@ -200,27 +201,20 @@ def _place(layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(looks), torch.from_numpy(boxes.clip(0, 1).astype(np.float32))
 
 
-def merge(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blend the masks of the tiles into one map of the picture.
+def blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lay the masks of the tiles over each other.
 
     Args:
         layout: As `cut` returned it.
         probabilities: Masks of the tiles (N, S, S), values in [0, 1].
 
     Returns:
-        Map (H, W) in [0, 1]; 0 where nothing was looked at. A single tile may be returned itself.
+        Map (scaled_height, scaled_width) of what was looked at, at the size that the tiles were
+        cut at. That of a single tile is its mask itself.
     """
-    blended = probabilities[0] if layout.tiles == 1 else _blend(layout, probabilities)
-    left, top, right, bottom = layout.box
-    whole = blended
-    if not blended.shape == (layout.height, layout.width) == (bottom - top, right - left):
-        whole = np.zeros((layout.height, layout.width), np.float32)
-        _resize(blended, whole[top:bottom, left:right])
-    return np.clip(whole, 0, 1, out=whole)  # rounding may leave [0, 1] by an ulp
-
-
-def _blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lay the tiles over each other, at the size they were cut at."""
+    if layout.tiles == 1:
+        single: NDArray[np.float32] = probabilities[0]
+        return single
     size = layout.crop_size
     row_weights = _blending_weights(layout.rows, layout.scaled_height, size)
     column_weights = _blending_weights(layout.columns, layout.scaled_width, size)
@@ -231,6 +225,29 @@ def _blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.flo
             window = blended[row : row + size, column : column + size]
             window += next(tiles) * vertical[:, None] * horizontal
     return blended
+
+
+def enlarge(layout: Layout, values: NDArray[_Number]) -> NDArray[_Number]:
+    """Lay a map of what was looked at over the picture.
+
+    Args:
+        layout: As `cut` returned it.
+        values: Map of the size that `blend` returns; of whole numbers, uint8, it takes a fraction
+            of the time that it takes of floats.
+
+    Returns:
+        Map (H, W), 0 where nothing was looked at.
+    """
+    left, top, right, bottom = layout.box
+    height, width = bottom - top, right - left
+    if values.shape != (height, width):
+        image = Image.fromarray(values)
+        values = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    if (height, width) == (layout.height, layout.width):
+        return values
+    whole = np.zeros((layout.height, layout.width), values.dtype)
+    whole[top:bottom, left:right] = values
+    return whole
 
 
 def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int) -> Layout:
@@ -308,17 +325,3 @@ def _blending_weights(positions: tuple[int, ...], length: int, size: int) -> NDA
     for position in positions:
         total[position : position + size] += tent
     return np.stack([tent / total[p : p + size] for p in positions]).astype(np.float32)
-
-
-def _resize(source: NDArray[np.float32], target: NDArray[np.float32]) -> None:
-    """Fill `target` with `source` resized, in bands: a large map is held once, not four times."""
-    if source.shape == target.shape:
-        target[:] = source
-        return
-    image = Image.fromarray(source)
-    height, width = target.shape
-    for top in range(0, height, _BAND):
-        bottom = min(top + _BAND, height)
-        box = (0, top * image.height / height, image.width, bottom * image.height / height)
-        band = image.resize((width, bottom - top), Image.Resampling.BILINEAR, box)
-        target[top:bottom] = np.asarray(band)
