@@ -1,0 +1,138 @@
+"""How long a whole answer takes: from the bytes of a picture to its masks, here and at a commit.
+
+    python -m benchmarks.answer                        # against the commit before the glance
+    python -m benchmarks.answer --commit HEAD~3 --megapixels 0.26 12
+
+Each version runs in a process of its own, one after the other, with what its checkout ships and on
+CPUs; the best of the turns counts. What takes longer than a minute is measured once.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BEFORE = "9771ba4"  # tiles of 256 pixels, and no more than a fixed number of them
+BARS = {
+    ("auto", "0.26"): 0.5,
+    ("auto", "12"): 3.0,
+    ("auto", "48"): 4.0,
+    ("glance", "0.26"): 0.25,
+}
+"""Seconds on two cores, by view and megapixels."""
+SIDES = {"0.26": (512, 512), "12": (4000, 3000), "48": (8000, 6000)}
+_LONG = 60.0  # s
+
+
+def picture(megapixels: str) -> bytes:
+    """A JPEG with shapes and grain."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    scene = np.asarray(coarse.resize((1024, 1024), Image.Resampling.BICUBIC))
+    grain = np.clip(scene + rng.normal(0, 6, scene.shape), 0, 255).astype(np.uint8)
+    stream = BytesIO()
+    Image.fromarray(grain).resize(SIDES[megapixels]).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def measure(
+    views: list[str], sizes: list[str], turns: int, checkpoint: str | None
+) -> dict[str, float | None]:
+    """Seconds of the best turn by view and size, of the version whose modules are imported."""
+    from model import png
+    from model.detector import Detector
+    from model.views import View
+
+    detector = Detector.from_pretrained(checkpoint, device="cpu", max_pixels=10**8, max_tiles=64)
+    detector.warm_up()
+
+    def answer(data: bytes, view: View) -> None:
+        found = detector.detect(data, view)
+        if hasattr(found, "ai_mask"):  # before the glance
+            masks = [found.ai_mask, found.manipulation_mask]
+        else:
+            masks = [mask.values for mask in found.masks or ()]
+        for mask in masks:
+            png.encode([mask])
+
+    best: dict[str, float | None] = {}
+    for size in sizes:
+        data = picture(size)
+        for name in views:
+            known = name in list(View)
+            if not known and name == "glance":
+                best[f"{name} {size}"] = None
+                continue
+            seconds: list[float] = []
+            while len(seconds) < turns and (not seconds or seconds[0] < _LONG):
+                start = time.perf_counter()
+                answer(data, View(name) if known else View("tiled"))
+                seconds.append(time.perf_counter() - start)
+            best[f"{name} {size}"] = min(seconds)
+    return best
+
+
+def run(checkout: Path, *asked: object) -> dict[str, float | None]:
+    """Measure a checkout in a process of its own."""
+    code = f"import json; from answer import measure; print(json.dumps(measure(*{asked!r})))"
+    search = os.pathsep.join([str(checkout), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": search},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--commit", default=BEFORE, help="what is compared")
+    parser.add_argument("--megapixels", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--views", nargs="+", default=["auto", "glance"])
+    parser.add_argument("--checkpoint", help="directory; default: what ships")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f} at the start, Python {platform.python_version()}"
+    )
+    asked = (options.views, options.megapixels, options.turns)
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(folder) / "other"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "-q", "--detach", str(other), options.commit], check=True)
+        try:
+            before = run(other, *asked, None)
+            now = run(ROOT, *asked, options.checkpoint)
+        finally:
+            subprocess.run([*git, "remove", "--force", str(other)], check=True)
+    for key, seconds in now.items():
+        view, size = key.split()
+        if seconds is None:
+            continue
+        bar = BARS.get((view, size))
+        verdict = "" if bar is None else f", bar {bar:g} s: {'met' if seconds <= bar else 'MISSED'}"
+        then = before[key]
+        ratio = (
+            "" if then is None else f", {then / seconds:.1f} times as fast as {options.commit}'s"
+        )
+        ratio += "" if then is None else f" {then:.2f} s"
+        print(f"{view:7} {size:>5} megapixels {seconds:7.2f} s{ratio}{verdict}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
