@@ -20,6 +20,7 @@ from model.checkpoint import BUILT_IN, CONFIG_FILE, RESULTS_FILE
 from tests.conftest import Serve, encode, photo, value
 
 SIZE = (640, 400)
+TILES = 2  # at a height of 512
 MODEL = json.loads((BUILT_IN / CONFIG_FILE).read_text())
 
 
@@ -54,8 +55,9 @@ def test_record_is_complete(record: dict, picture: bytes) -> None:
     assert (record["image"]["width"], record["image"]["height"]) == SIZE
     assert record["image"]["format"] == "JPEG"
     assert record["image"]["bytes"] == len(picture)
-    assert record["view"]["mode"] == "tiled"
-    assert record["view"]["tiles"] == 6
+    assert record["view"]["mode"] == "auto"
+    assert record["view"]["tiles"] == TILES
+    assert record["view"]["glances"] == 1
     assert set(record["timings"]) == {"queued", "decode", "forward", "encode", "total"}
     assert record["error"] is None
     assert record["created_at"] < record["finished_at"] < record["expires_at"]
@@ -117,7 +119,21 @@ def test_a_deleted_detection_is_gone(client: httpx2.Client) -> None:
 
 def test_center_view(client: httpx2.Client, picture: bytes) -> None:
     record = post(client, picture, view="center").json()
-    assert record["view"] == {"mode": "center", "tiles": 1, "scale": 1.0}
+    assert record["view"]["mode"] == "center"
+    assert record["view"]["tiles"] == 1
+
+
+def test_a_glance_has_a_verdict_and_no_masks(client: httpx2.Client, picture: bytes) -> None:
+    record = post(client, picture, view="glance").json()
+    assert record["status"] == "succeeded"
+    assert 0 <= record["ai_probability"] <= 1
+    assert record["verdict"]
+    assert record["masks"] is record["manipulated"] is None
+    assert (record["view"]["tiles"], record["view"]["glances"]) == (0, 1)
+    path = f"/v1/detections/{record['id']}"
+    for name in ("masks/ai.png", "overlays/manipulation.png"):
+        assert_problem(client.get(f"{path}/{name}"), 404, "no_masks")
+    assert client.get(f"{path}/image").content == picture
 
 
 def test_without_wait_the_answer_is_a_location(client: httpx2.Client) -> None:
@@ -147,10 +163,18 @@ def test_mask_of_an_unfinished_detection(client: httpx2.Client) -> None:
 
 
 def test_a_large_picture_is_tiled(client: httpx2.Client) -> None:
-    record = post(client, encode(photo(1500, 1100), quality=80)).json()
-    assert record["view"] == {"mode": "tiled", "tiles": 35, "scale": 1.0}
+    record = post(client, encode(photo(1500, 1100), quality=80), view="tiled").json()
+    assert record["view"] == {"mode": "tiled", "tiles": 12, "glances": 1, "scale": 1.0}
     mask = Image.open(io.BytesIO(client.get(record["masks"]["ai"]["mask_url"]).content))
     assert mask.size == (1500, 1100)
+
+
+def test_a_picture_beyond_the_budget_is_shrunk(client: httpx2.Client) -> None:
+    record = post(client, encode(photo(3600, 1800), quality=60)).json()
+    assert record["view"]["mode"] == "auto"
+    assert record["view"]["tiles"] <= 12
+    assert 0.4 < record["view"]["scale"] < 0.7
+    assert record["masks"]["ai"]["mask_url"]
 
 
 def test_exif_orientation_swaps_sides(client: httpx2.Client) -> None:

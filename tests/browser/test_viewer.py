@@ -391,6 +391,23 @@ def test_what_was_not_covered_is_said(page: Page) -> None:
     expect(fact(page, "Examined")).to_have_text("The centre of the picture only, in 1 tile")
     expect(fact(page, "Scale")).to_have_text("shrunk to 50 % of its size")
     expect(page.locator("#details")).to_contain_text("outside the centre was not examined")
+    expect(page.locator("#details")).to_contain_text("examined at 50 % of its resolution")
+
+
+def test_a_glance_has_no_layers(page: Page) -> None:
+    view = {"mode": "glance", "tiles": 0, "glances": 1, "scale": 0.25}
+    made = made_record(4, view=view, masks=None, manipulated=None)
+    MadeList(page, [made])
+    page.reload()
+    row(page, made["ref_id"]).click()
+    expect(fact(page, "Examined")).to_have_text("The whole picture, at a glance")
+    expect(page.locator("#details")).to_contain_text("examined at 25 % of its resolution")
+    expect(page.locator("#details")).to_contain_text("does not tell which parts")
+    expect(page.locator("#tools")).to_be_hidden()
+    expect(page.locator("#picture")).to_be_visible()
+    expect(summary(page)).not_to_contain_text("Manipulated")
+    expect(page.get_by_role("button", name="Mask", exact=True)).to_have_count(0)
+    expect(page.get_by_role("button", name="Record", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("late", ["**/overlays/ai.png*", "**/image?size=2048"])
