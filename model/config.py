@@ -99,6 +99,8 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             of all, `max`, or `top3`, the mean of the three largest (of all if there are fewer).
         temperature: Divides the pooled logit before the sigmoid (calibration).
         glance_temperature: The same for the logit of the glance alone.
+        mask_offsets: Added to the logits of a head's mask before the sigmoid, by head: one
+            threshold then suits both (calibration).
         thresholds: The fields of `Thresholds` by name.
         glance_thresholds: The same for verdicts from the glance alone.
         format_version: Version of the checkpoint format.
@@ -129,6 +131,7 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     pooling: Pooling = "mean"
     temperature: float = 1.0
     glance_temperature: float = 1.0
+    mask_offsets: dict[str, float] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
     glance_thresholds: dict[str, float] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -150,6 +153,8 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def _check_numbers(self) -> None:
+        if unknown := self.mask_offsets.keys() - _HEAD_NAMES["both"]:
+            raise ValueError(f"mask_offsets: there is no head {', '.join(sorted(unknown))}")
         for name in (
             "decoder_channels",
             "output_channels",

@@ -296,8 +296,11 @@ class Detector:
             return self._judge(sight.logit / self._config.glance_temperature, layout, None)
         pooled = pool(outputs.logits, self._config.pooling).item()
         # A caller may be waiting, with nothing else to do: the masks are made side by side.
-        other = self._beside.submit(self._read_mask, layout, outputs.manipulation)
-        masks = Masks(self._read_mask(layout, outputs.ai), other.result())
+        offsets = self._config.mask_offsets
+        shifted = outputs.manipulation + offsets.get("manipulation", 0.0)
+        other = self._beside.submit(self._read_mask, layout, shifted)
+        ai = self._read_mask(layout, outputs.ai + offsets.get("ai", 0.0))
+        masks = Masks(ai, other.result())
         return self._judge(pooled / self._config.temperature, layout, masks)
 
     def detect(self, data: bytes, view: View) -> Detection:

@@ -42,6 +42,8 @@ MANIPULATED_FALSE_POSITIVE_RATE = 0.05
 """Share of the untouched pictures that may be called manipulated."""
 
 _TEMPERATURES = (0.01, 100.0)
+_MARKED = 0.5
+"""Mask threshold once the heads are shifted."""
 
 
 class CalibrationError(ValueError):
@@ -117,8 +119,10 @@ class Calibration(BaseModel):
     """Share of the pictures that are not AI-generated at or above each threshold."""
     true_positive_rates: dict[str, float]
     """Share of the AI-generated pictures at or above each threshold."""
-    mask_f1: float | None
-    """Mean F1 at the mask threshold over masks that hold both classes; None: threshold kept."""
+    mask_levels: dict[str, float]
+    """Probability from which pixels of a head are marked, before its offset; by head."""
+    mask_f1: dict[str, float]
+    """Mean F1 there over masks that hold both classes, by head; empty: nothing was chosen."""
     thresholds: dict[str, float]
     glance: GlanceCalibration | None
     """None without a prior."""
@@ -194,10 +198,11 @@ def calibrate(
             f"the temperature {chosen:.3g} is at the end of its range: the classes are "
             "separated perfectly, or not at all"
         )
-    mask, mask_f1 = _choose_mask(samples, thresholds.mask)
-    if mask_f1 is None:
-        notes.append("no region masks: the mask threshold is kept")
-    area = _choose_area(samples, mask)
+    masks = {head: found for head in HEADS if (found := _choose_mask(samples, head)) is not None}
+    if len(masks) < len(HEADS):
+        notes.append("a head without region masks keeps its threshold")
+    manipulation = masks["manipulation"][0] if "manipulation" in masks else thresholds.mask
+    area = _choose_area(samples, manipulation)
     if area is None:
         notes.append("needs untouched and manipulated pictures: manipulated_area is kept")
     return Calibration(
@@ -211,11 +216,12 @@ def calibrate(
         at_rate=at_rate,
         false_positive_rates={n: float(np.mean(negatives >= t)) for n, t in at_rate.items()},
         true_positive_rates={n: float(np.mean(positives >= t)) for n, t in at_rate.items()},
-        mask_f1=mask_f1,
+        mask_levels={head: level for head, (level, _) in masks.items()},
+        mask_f1={head: f1 for head, (_, f1) in masks.items()},
         thresholds={
             "uncertain": at_rate["uncertain"],
             "ai_generated": at_rate["ai_generated"],
-            "mask": mask,
+            "mask": _MARKED if masks else thresholds.mask,
             "manipulated_area": thresholds.manipulated_area if area is None else area,
         },
         glance=_calibrate_glance(samples),
@@ -241,6 +247,9 @@ def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
         "temperature": calibration.temperature,
         "thresholds": calibration.thresholds,
         "crop_size": crop_size,
+        "mask_offsets": {
+            head: math.log((1 - level) / level) for head, level in calibration.mask_levels.items()
+        },
     }
     if calibration.glance is not None:
         at_rate = calibration.glance.at_rate
@@ -271,7 +280,10 @@ def describe(calibration: Calibration) -> str:
         for name, value in found.at_rate.items()
     ]
     area = found.thresholds["manipulated_area"]
-    f1 = "" if found.mask_f1 is None else f" (mean F1 of regions {found.mask_f1:.3f})"
+    masks = "; ".join(
+        f"{head} from {level:.3f} on before (mean F1 of regions {found.mask_f1[head]:.3f})"
+        for head, level in found.mask_levels.items()
+    )
     lines = [
         f"Validation pictures, view {found.view}: {counts}.",
         "",
@@ -280,8 +292,9 @@ def describe(calibration: Calibration) -> str:
         "",
         *table(("threshold", "probability", "false positive rate", "true positive rate"), rows),
         "",
-        f"Pixels are marked from {found.thresholds['mask']:.3f} on{f1}; a picture is called "
-        f"manipulated if more than {area:.4f} of it is.",
+        f"The masks are shifted so that pixels are marked from {found.thresholds['mask']:.2f} on: "
+        f"{masks or 'not chosen'}. A picture is called manipulated if more than {area:.4f} of it "
+        "is marked.",
         *([] if found.glance is None else _describe_glance(found.glance)),
         *(f"\nNote: {note}." for note in found.notes),
         *(f"\nLeft out, because unreadable: {line}" for line in found.unreadable),
@@ -402,16 +415,16 @@ def _sigmoid(logits: Values) -> Values:
     return scores.numpy().astype(np.float64)
 
 
-def _choose_mask(samples: Sequence[Sample], stored: float) -> tuple[float, float | None]:
-    """Mask threshold of the best mean F1 over masks with pixels of both classes, and that F1.
+def _choose_mask(samples: Sequence[Sample], head: str) -> tuple[float, float] | None:
+    """Threshold of the best mean F1 over a head's masks with pixels of both classes, and that F1.
 
     Only thresholds that mark few pixels of masks with nothing to mark are tried: F1 over regions
-    alone is best for a poor mask where everything is marked.
+    alone is best for a poor mask where everything is marked. None: there are no such masks.
     """
-    counts = [s.counts(head) for s in samples for head in HEADS]
+    counts = [s.counts(head) for s in samples]
     regions = [h for h in counts if h is not None and h.sum(1).all()]
     if not regions:
-        return stored, None
+        return None
     levels = np.arange(0.5, 255) / 255  # between the bytes, so that rounding does not decide
     empty = [h for h in counts if h is not None and not h[1].any()]
     clean = np.sum([h[0] for h in empty], axis=0) if empty else np.zeros(256)  # pixels by level

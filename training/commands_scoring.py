@@ -149,6 +149,7 @@ def calibrate(
         directory = checkpoint_of(checkpoint)
         model = _load(str(directory))
         config = model.config
+        config.mask_offsets = {}
         if crop_size is not None:
             if crop_size % 32:
                 raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")

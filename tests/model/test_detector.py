@@ -243,3 +243,18 @@ def test_a_checkpoint_whose_tower_is_missing_is_not_served(make_model, tmp_path)
     checkpoint.save(make_model(tower=nowhere, **PRIOR), tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"tower: .*nowhere"):
         Detector.from_pretrained(str(tmp_path / "model"), device="cpu", **LIMITS)
+
+
+def test_offsets_shift_the_masks_of_their_heads(make_detector, photo):
+    plain, shifted = (
+        make_detector(mask_offsets=offsets) for offsets in ({}, {"ai": 1e4, "manipulation": -1e4})
+    )
+    before, after = (d.detect(png(photo(96, 96)), View.CENTER).masks for d in (plain, shifted))
+    assert 0 < before.ai.values.mean() < 255
+    assert (after.ai.values == 255).all()
+    assert (after.manipulation.values == 0).all()
+
+
+def test_offsets_are_of_heads_that_exist(make_model):
+    with pytest.raises(ValueError, match="mask_offsets: there is no head sky"):
+        make_model(mask_offsets={"sky": 1.0})

@@ -114,8 +114,10 @@ def test_mask_threshold_and_area_come_from_the_masks() -> None:
     samples += [sample(Kind.AUTHENTIC, [-1.0], manipulation=h, ai=h) for h in clean]
     samples.append(sample(Kind.SYNTHETIC, [1.0], ai=histogram([9] * 100, [])))
     found = choose(samples)
-    assert 90 / 255 < found.thresholds["mask"] < 200 / 255
-    assert found.mask_f1 == 1
+    assert found.mask_levels.keys() == {"manipulation"}
+    assert 90 / 255 < found.mask_levels["manipulation"] < 200 / 255
+    assert found.mask_f1 == {"manipulation": 1}
+    assert found.thresholds["mask"] == 0.5
     assert found.thresholds["manipulated_area"] == 0.08  # one of twenty has more
     stored = Thresholds(**found.thresholds)
     assert stored.uncertain <= stored.ai_generated
@@ -126,7 +128,22 @@ def test_masks_that_say_nothing_do_not_mark_everything() -> None:
     samples = [sample(Kind.SPLICE, [-1.0], manipulation=histogram(noise, noise))] * 3
     samples += [sample(Kind.AUTHENTIC, [-1.0], manipulation=histogram([], noise))] * 3
     samples.append(sample(Kind.SYNTHETIC, [1.0]))
-    assert 94 / 255 < choose(samples).thresholds["mask"] < 1
+    assert 94 / 255 < choose(samples).mask_levels["manipulation"] < 1
+
+
+def test_each_head_has_a_level_of_its_own(tmp_path: Path) -> None:
+    bright, dark = histogram([200] * 30, [90] * 70), histogram([60] * 30, [20] * 70)
+    samples = [sample(Kind.BLENDED, [1.0], ai=bright, manipulation=dark)] * 3
+    samples += [sample(Kind.AUTHENTIC, [-1.0])] * 3
+    found = choose(samples)
+    assert 90 / 255 < found.mask_levels["ai"] < 200 / 255
+    assert 20 / 255 < found.mask_levels["manipulation"] < 60 / 255
+    (tmp_path / "config.json").write_text("{}")
+    calibrate.store(found, tmp_path, 96)
+    offsets = json.loads((tmp_path / "config.json").read_text())["mask_offsets"]
+    for head, level in found.mask_levels.items():
+        shifted = np.log(level / (1 - level)) + offsets[head]
+        assert 1 / (1 + np.exp(-shifted)) == pytest.approx(0.5)
 
 
 def test_without_masks_their_thresholds_are_kept() -> None:
@@ -134,8 +151,8 @@ def test_without_masks_their_thresholds_are_kept() -> None:
     kept = Thresholds()
     assert found.thresholds["mask"] == kept.mask
     assert found.thresholds["manipulated_area"] == kept.manipulated_area
-    assert found.mask_f1 is None
-    assert found.notes[-2].endswith("the mask threshold is kept")
+    assert found.mask_f1 == {}
+    assert found.notes[-2].endswith("keeps its threshold")
 
 
 def test_one_class_is_refused() -> None:
