@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import closing
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
