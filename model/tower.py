@@ -5,7 +5,7 @@ bits, symmetric, with one scale a row; the network computes in floating point.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -80,7 +80,7 @@ class Tower(nn.Module):
         )
         states = output.hidden_states  # the first is the input of the first block
         tokens = [_standardise(states[block][:, 0]) for block in BLOCKS]
-        patches = _standardise(states[DEPTH][:, 1:]).unflatten(1, (height, width))
+        patches = _standardise(states[DEPTH][:, 1:]).reshape(len(levels), height, width, WIDTH)
         if (height, width) != (GRID, GRID):
             maps = F.interpolate(patches.permute(0, 3, 1, 2), (GRID, GRID), mode="bilinear")
             patches = maps.permute(0, 2, 3, 1)
@@ -102,9 +102,10 @@ def load(source: str = "") -> Tower:
     """
     try:
         if source:
-            clip, found = CLIPVisionModel.from_pretrained(
+            loaded: Any = CLIPVisionModel.from_pretrained(
                 source, num_hidden_layers=DEPTH, use_safetensors=True, output_loading_info=True
             )
+            clip, found = loaded
             if found["missing_keys"]:
                 raise TowerError(f"{source}: not a CLIP ViT-B/16")
         else:

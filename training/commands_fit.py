@@ -84,12 +84,13 @@ def glance(
 
         from model import checkpoint
         from training import glance as glances
+        from training.config import ConfigError
         from training.network import build
         from training.trainer import MODEL_FOLDER
 
         model = build(settings)
         if model.glance is None:
-            raise glances.ConfigError("model.prior: there is none to fit")
+            raise ConfigError("model.prior: there is none to fit")
         rows = glances.read_rows(settings.data.manifests)
         with Progress(console=_console, transient=True) as progress:
             bar = progress.add_task("features", total=len(rows))

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -174,7 +175,7 @@ def _look_at_all(
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task(f"glances, {split}", total=len(pictures))
             found[split].fill(
-                model.glance, settings.data.max_pixels, lambda bar=bar: progress.advance(bar)
+                model.glance, settings.data.max_pixels, partial(progress.advance, bar)
             )
     return found
 

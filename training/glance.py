@@ -28,6 +28,7 @@ from model import views
 from model.glance import GlanceBranch
 from model.network import GammaModel
 from pictures import decoding
+from pictures.errors import PictureError
 from training.config import ConfigError, GlanceSettings
 from training.data import manifest
 from training.data.labels import LABELS, Kind
@@ -178,7 +179,7 @@ def _versions(
     """The picture and its copies; nothing of one that cannot be read."""
     try:
         picture = decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
-    except (decoding.PictureError, OSError):
+    except (PictureError, OSError):
         return
     yield 0, picture
     if row.split == "train":
@@ -293,7 +294,7 @@ def fit(model: GammaModel, features: Features, weights: Tensor, settings: Glance
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, steps)
     branch.train()
     for _ in range(settings.epochs):
-        for batch in rows[torch.randperm(len(rows))].split(settings.batch_size):
+        for batch in torch.split(rows[torch.randperm(len(rows))], settings.batch_size):
             logits = classifier(branch.tokens(features.tokens[batch].float())).squeeze(1)
             losses = F.binary_cross_entropy_with_logits(logits, labels[batch], reduction="none")
             loss = (losses * weights[batch]).mean()

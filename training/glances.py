@@ -19,7 +19,7 @@ from model import tower, views
 from model.engine import preferred_dtype, to_levels
 from model.glance import GlanceBranch
 from model.tower import TowerFeatures
-from pictures import decoding
+from pictures.errors import PictureError
 from training.dataset import Pictures
 
 _BATCH = 8
@@ -59,7 +59,7 @@ class Glances:
                 continue
             try:
                 shrunk = views.glance(self._pictures.read(row, max_pixels))
-            except (decoding.PictureError, OSError):
+            except (PictureError, OSError):
                 continue
             waiting[shrunk.shape].append((row, shrunk))
             if len(waiting[shrunk.shape]) == _BATCH:
@@ -101,4 +101,4 @@ def look(branch: GlanceBranch, glances: Sequence[NDArray[np.uint8]]) -> TowerFea
 
 def _open(file: Path, shape: tuple[int, ...], dtype: type) -> NDArray[np.generic]:
     mode = "r+" if file.exists() else "w+"
-    return np.lib.format.open_memmap(file, mode=mode, dtype=dtype, shape=shape)  # type: ignore[no-untyped-call, no-any-return]
+    return np.lib.format.open_memmap(file, mode=mode, dtype=dtype, shape=shape)
