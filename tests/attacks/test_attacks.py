@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-import resource
 import socket
 import statistics
 import subprocess
@@ -26,8 +24,8 @@ from app.embedded import private_redis
 from app.store import connect
 from tests.app.replica import Replica, replicas
 from tests.attacks import corpus
+from tests.attacks.memory import forget_peak, limit_memory, peak_memory
 from tests.conftest import encode, photo
-from tests.deploy.files import compose
 
 ROOT = Path(__file__).parents[2]
 KEY = "bob-who-is-no-attacker"
@@ -35,14 +33,7 @@ SECONDS = float(os.environ.get("ATTACK_SECONDS", "3"))
 MOST_GROWTH = 256 * 2**20  # bytes of the API process
 LONGEST = 1.0  # s
 SLOW = 60  # times as long as without the attack may be longer: then the machine is busy
-_UNITS = {"m": 2**20, "g": 2**30}
 _serials = itertools.count()
-
-
-def container_limit(service: str) -> int:
-    """Bytes of memory that the compose file gives a service."""
-    limit = compose()["services"][service]["mem_limit"]
-    return int(limit[:-1]) * _UNITS[limit[-1]]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +56,7 @@ def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
         "GAMMA_MAX_CONNECTIONS": "200",
     }
     with replicas(redis_url, tmp_path_factory.mktemp("attacks"), 1, **settings) as (one,):
-        limit = container_limit("api")
-        resource.prlimit(one.process.pid, resource.RLIMIT_DATA, (limit, limit))
+        limit_memory(psutil.Process(one.process.pid), "api")
         yield one
 
 
@@ -80,16 +70,6 @@ def upload(api: Replica) -> float:
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 202"), answer
     return time.perf_counter() - started
-
-
-def peak_memory(api: Replica) -> int:
-    """Most bytes that the process has held since the last call of `forget_peak`."""
-    status = Path(f"/proc/{api.process.pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024
-
-
-def forget_peak(api: Replica) -> None:
-    Path(f"/proc/{api.process.pid}/clear_refs").write_text("5")
 
 
 def attacked(api: Replica, name: str) -> list[float]:
@@ -114,15 +94,16 @@ def attacked(api: Replica, name: str) -> list[float]:
 def test_an_attack_costs_others_nothing(api: Replica, redis: Redis, name: str) -> None:
     redis.flushall()
     calm = [upload(api) for _ in range(5)]
-    before = psutil.Process(api.process.pid).memory_info().rss
-    forget_peak(api)
+    process = psutil.Process(api.process.pid)
+    before = process.memory_info().rss
+    forget_peak(process)
     took = attacked(api, name)
     calm += [upload(api) for _ in range(5)]
     longest = max(LONGEST, SLOW * statistics.median(calm))
     if max(took) > longest:  # something else may have kept the machine busy: once more
         took = attacked(api, name)
     assert api.process.poll() is None, "the API has ended"
-    growth = peak_memory(api) - before
+    growth = peak_memory(process) - before
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
     assert max(took) < longest, f"{max(took):.2f} s, limit {longest:.2f} s"
     assert httpx2.get(f"{api.url}/livez").status_code == 200

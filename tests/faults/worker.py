@@ -35,7 +35,7 @@ from worker.processing import Processor, describe
 
 CROP = 32  # pixels; small, so that only what is tested takes time
 POISON = (255, 0, 0)
-KILLER = (0, 0, 0)
+KILLER = (0, 0, 255)  # not black, which is what is left of many a bomb
 STAGES = ("decode", "forward", "conclude")
 
 

@@ -1,0 +1,91 @@
+"""A worker gets every bomb that the API accepts, with honest pictures between them.
+
+It runs at the memory limit of its container; its network computes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.embedded import private_redis
+from app.pictures import inspect
+from app.problems import ServiceError
+from app.schemas import ErrorCode, Status
+from app.settings import Settings
+from tests.attacks.corpus import PICTURES
+from tests.attacks.memory import forget_peak, limit_memory, peak_memory
+from tests.conftest import encode, photo
+from tests.faults.house import House, opened
+
+MOST_GROWTH = 512 * 2**20
+"""Bytes of the worker's own process: up to 192 MiB that it fetches ahead, and copies of those."""
+OUTCOMES = {  # of a bomb; None: it is decoded, to the picture that its header announces
+    None,
+    ErrorCode.IMAGE_TRUNCATED,
+    ErrorCode.IMAGE_UNDECODABLE,
+    ErrorCode.DECODING_ABORTED,
+}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with private_redis(tmp_path / "redis", 2**30) as (url, _), opened(url, tmp_path) as built:
+        yield built
+
+
+def accepted() -> dict[str, bytes]:
+    """The bombs that the API accepts, for their headers show nothing wrong."""
+    found = {}
+    for name, make in PICTURES.items():
+        data = make()
+        with contextlib.suppress(ServiceError):
+            inspect(data, Settings().max_pixels)
+            found[name] = data
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_bombs_cost_a_worker_no_other_picture(house: House) -> None:
+    bombs = accepted()
+    honest = [encode(photo(64, 64, number)) for number in range(len(bombs))]
+    orders = house.worker()
+    house.wait(house.store.live_workers)
+    worker = psutil.Process(house.process(orders).pid)
+    for process in (worker, *worker.children()):  # decoders that it starts later inherit the limit
+        limit_memory(process, "worker")
+    before = worker.memory_info().rss
+    forget_peak(worker)
+
+    pairs = zip(bombs.values(), honest, strict=True)
+    names = house.submit(*itertools.chain.from_iterable(pairs))
+    house.wait(
+        lambda: (
+            not house.process(orders).is_alive()
+            or all(house.record(name).status.finished for name in names)
+        )
+    )
+    assert house.process(orders).is_alive(), house.process(orders).exitcode
+    growth = peak_memory(worker) - before
+    assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
+    assert house.end(orders) == 0
+
+    records = [house.record(name) for name in names]
+    assert {record.status for record in records[1::2]} == {Status.SUCCEEDED}
+    codes = {
+        name: record.error and record.error.code
+        for name, record in zip(bombs, records[::2], strict=True)
+    }
+    assert set(codes.values()) <= OUTCOMES, codes
+    assert ErrorCode.DECODING_ABORTED in codes.values(), codes
+    assert house.count(orders) == len(names)  # all by this process, each at the first try
+    assert house.results(names) == {1: len(names)}
+    assert house.tries_left(names) == {2}
+    house.nothing_is_left()
+    print(f"\n{len(bombs)} bombs: {Counter(codes.values())}; grew by {growth / 2**20:.0f} MiB")
