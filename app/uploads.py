@@ -33,7 +33,7 @@ _LONGEST_NAME = 100  # characters of an unknown field's name that are repeated
 _SLICE = 16 * 1024  # bytes of a form that are read without a look at the clock
 _TURN = 0.0005  # s of reading a form, after which others have their turn
 _MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
-_LARGE = 96 * 2**20  # bytes of large pictures on their way from the disk to Redis
+_LARGE = 64 * 2**20  # bytes of large pictures on their way from the disk to Redis
 
 
 class Rooms:
