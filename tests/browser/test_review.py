@@ -327,6 +327,7 @@ def test_delete_that_is_refused(page: Page, console: Console) -> None:
 def test_save(page: Page, label: str, name: str, start: bytes) -> None:
     choose(page, file(SMALL_SIZE, "holiday.jpeg", "JPEG"))
     finished(page, SMALL_SIZE)
+    page.locator(".choice").get_by_text("AI", exact=True).click()
     with page.expect_download() as saved:
         page.get_by_role("button", name=label).click()
     assert saved.value.suggested_filename == name

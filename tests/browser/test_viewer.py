@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 
-from app import overlays
+from app.overlays import COLORMAPS, Colormap
+from pictures.blending import heat_map
 from tests.browser.pages import (
     OTHER_SIZE,
     REGION,
@@ -370,8 +371,9 @@ def test_legend_has_the_colours_of_the_overlays(page: Page) -> None:
         for colour in re.findall(r"rgba?\(([^)]*)\)", legend)
     ]
     mask = Image.fromarray(np.array([[0, 85, 170, 255]], np.uint8))
+    colours = COLORMAPS[Colormap.HEAT].tobytes()
     for shown, (*colour, alpha) in zip(
-        anchors, np.asarray(overlays.heat_map(mask))[0].tolist(), strict=True
+        anchors, np.asarray(heat_map(mask, colours))[0].tolist(), strict=True
     ):
         assert shown[:3] == colour
         assert [*shown, 1][3] == pytest.approx(alpha / 255, abs=0.01)

@@ -249,7 +249,7 @@ def test_offsets_shift_the_masks_of_their_heads(make_detector, photo):
     plain, shifted = (
         make_detector(mask_offsets=offsets) for offsets in ({}, {"ai": 1e4, "manipulation": -1e4})
     )
-    before, after = (d.detect(png(photo(96, 96)), View.CENTER).masks for d in (plain, shifted))
+    before, after = (d.detect(png(photo(64, 64)), View.CENTER).masks for d in (plain, shifted))
     assert 0 < before.ai.values.mean() < 255
     assert (after.ai.values == 255).all()
     assert (after.manipulation.values == 0).all()
