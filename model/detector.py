@@ -23,7 +23,7 @@ from model.views import Crops, Layout, View
 from pictures import decoding
 
 _FULL_CROP = 512  # pixels; the paper's
-_CPU_BUDGET = 12  # tiles of `View.AUTO`: about two seconds of two cores
+_CPU_BUDGET = 12  # tiles of `View.AUTO`: 1.1 s of two cores in bfloat16, 1.7 s in float32
 
 
 class Verdict(StrEnum):
