@@ -29,6 +29,8 @@ SMALL = 2**20
 _FORM_OVERHEAD = 64 * 1024  # bytes: boundaries and the small fields
 _FILE_OVERHEAD = 2 * 1024  # bytes a file: part headers, and its own small field
 _MAX_FIELDS = 16  # beside one for each file
+_MAX_HEADERS = 8  # of a part
+_LONGEST_HEADER = 4096  # bytes, name and value
 _LONGEST_NAME = 100  # characters of an unknown field's name that are repeated
 _SLICE = 16 * 1024  # bytes of a form that are read without a look at the clock
 _TURN = 0.0005  # s of reading a form, after which others have their turn
@@ -260,6 +262,7 @@ class _FormReader:
                 boundary,
                 {
                     "on_part_begin": self._begin_part,
+                    "on_header_begin": self._begin_header,
                     "on_header_field": self._header_field,
                     "on_header_value": self._header_value,
                     "on_header_end": self._end_header,
@@ -268,6 +271,9 @@ class _FormReader:
                     "on_part_end": self._end_part,
                     "on_end": self._end,
                 },
+                # Out of reach: ours come first, and the refusal names them.
+                max_header_count=_MAX_HEADERS + 1,
+                max_header_size=_LONGEST_HEADER + 2 * _SLICE,
             )
         except FormParserError as error:
             raise _malformed(f"{error}.") from None
@@ -314,14 +320,28 @@ class _FormReader:
     def _begin_part(self) -> None:
         self._name = ""
         self._header = self._value = self._disposition = b""
+        self._headers = 0
         self._content = bytearray()
         self._start = self._kept
 
+    def _begin_header(self) -> None:
+        self._headers += 1
+        if self._headers > _MAX_HEADERS:
+            raise _malformed(f"A part of the form may have {_MAX_HEADERS} header fields.")
+
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
+        self._check_header()
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._header) + len(self._value) > _LONGEST_HEADER:
+            raise _malformed(
+                f"The limit is {_LONGEST_HEADER} bytes for a header field of a part of the form."
+            )
 
     def _end_header(self) -> None:
         if self._header.lower() == b"content-disposition":

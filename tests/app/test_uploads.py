@@ -20,6 +20,7 @@ from tests.conftest import encode, photo
 
 ALICE, BOB = "alice-secret-0123456789", "bob-secret-9876543210"
 SPACE = 4 * 2**20
+MAX_UPLOAD = 9 * 2**20
 LARGE = SMALL + SMALL // 2
 PICTURE = encode(photo(16, 16), "PNG")
 LARGE_PICTURE = PICTURE + bytes(LARGE)
@@ -31,6 +32,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     settings = {
         "GAMMA_API_KEYS": f"alice={ALICE},bob={BOB}",
         "GAMMA_UPLOAD_SPACE": str(SPACE),
+        "GAMMA_MAX_UPLOAD": str(MAX_UPLOAD),
     }
     with (
         private_redis(folder / "redis", 2**28) as (url, _),
@@ -91,20 +93,36 @@ def test_a_text_field_is_no_file(alice: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "options"),
+    ("parts", "options", "told"),
     [
-        (['form-data; name="file"'], {"end": b""}),
-        (["form-data"], {}),
-        (['form-data; name="ref_id"', 'form-data; name="file"'], {"body": b"\xff"}),
-        (['form-data; name="view"'] * 30, {"body": b"center"}),
-        (['form-data; name="ref_id"'], {"body": bytes(2**18)}),
-        (['form-data; name="file"\r\nX: ' + "y" * 10_000], {}),
-        (['form-data; name="file"' + "\r\nX: y" * 100], {}),
+        (['form-data; name="file"'], {"end": b""}, "last boundary"),
+        (["form-data"], {}, "no name"),
+        (['form-data; name="ref_id"', 'form-data; name="file"'], {"body": b"\xff"}, "UTF-8"),
+        (['form-data; name="view"'] * 30, {"body": b"center"}, "17 text fields"),
+        (['form-data; name="ref_id"'], {"body": bytes(2**18)}, "67584 bytes"),
+        (['form-data; name="file"\r\nX: ' + "y" * 5_000], {}, "4096 bytes"),
+        (['form-data; name="file"\r\nX: ' + "y" * 100_000], {}, "4096 bytes"),
+        (['form-data; name="file"\r\n' + "x" * 5_000 + ": y"], {}, "4096 bytes"),
+        (['form-data; name="file"' + "\r\nX: y" * 100], {}, "8 header fields"),
     ],
-    ids=["no end", "no name", "no UTF-8", "many fields", "long", "long header", "many headers"],
+    ids=[
+        *("no end", "no name", "no UTF-8", "many fields", "long field", "long header"),
+        *("very long header", "long name of a header", "many headers"),
+    ],
 )
-def test_a_form_has_limits(alice: httpx2.Client, parts: list[str], options: dict) -> None:
-    assert_problem(post(alice, *parts, **options), 400, "malformed_request")
+def test_a_form_has_limits_and_names_them(
+    alice: httpx2.Client, parts: list[str], options: dict, told: str
+) -> None:
+    detail = assert_problem(post(alice, *parts, **options), 400, "malformed_request")["detail"]
+    assert told in detail
+
+
+@pytest.mark.parametrize("name", ["", '; filename="x"'])
+def test_a_file_that_is_too_large_is_told_the_limit_of_files(
+    alice: httpx2.Client, name: str
+) -> None:
+    answer = post(alice, f'form-data; name="file"{name}', body=PICTURE + bytes(MAX_UPLOAD))
+    assert f"{MAX_UPLOAD} bytes" in assert_problem(answer, 413, "upload_too_large")["detail"]
 
 
 # -- room -----------------------------------------------------------------------------------------
