@@ -77,6 +77,7 @@ def serve(
 ) -> None:
     """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), a worker, API and page."""
     from app.embedded import PrivateRedisError
+    from app.ports import PortError
     from app.server import OpenBindError, check_binding
     from app.supervisor import StartError
     from app.supervisor import serve as supervise
@@ -101,7 +102,7 @@ def serve(
             environment,
             lambda url: print(f"GAMMA is ready on {url} (Ctrl-C stops it)", flush=True),
         )
-    except (OpenBindError, PrivateRedisError, StartError) as error:
+    except (OpenBindError, PortError, PrivateRedisError, StartError) as error:
         raise _fail(error) from None
 
 

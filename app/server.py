@@ -7,6 +7,7 @@ import uvicorn
 from app import metrics
 from app.api import create_app
 from app.callers import is_loopback
+from app.ports import check_port
 from app.protocol import BoundedProtocol
 from app.settings import Settings
 
@@ -44,9 +45,11 @@ def run(settings: Settings) -> None:
         RedisUrlMissingError: no Redis is configured.
         CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
         StorageSetupError: what `GAMMA_STORE` needs is not installed.
-        OSError: the metrics port is taken.
+        PortError: a port is taken.
     """
     check_binding(settings)
+    check_port(settings.host, settings.port, "GAMMA_PORT")
+    check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     metrics.expose(settings)
     BoundedProtocol.patience = settings.request_timeout
     BoundedProtocol.max_connections = settings.max_connections

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
-import httpx2
 import structlog
 
 from app.embedded import private_redis
+from app.ports import ask, check_port
 from app.processes import start, stop
 from app.settings import Settings
 
@@ -79,6 +80,7 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
 
     Raises:
         PrivateRedisError: there is no Redis and none can be started.
+        PortError: a port is taken.
         StartError: a process ended before the service was ready.
     """
     stopping = threading.Event()
@@ -94,6 +96,7 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
         webhooks = _webhooks(settings, environment, settings.metrics_port + 1 + len(workers))
         api = Child("api", ["api"], environment, _API_DRAIN)
         children = [*workers, *webhooks, api]
+        _check_ports(settings, len(children))
         for child in children:
             child.start()
             stack.callback(_stop, child)  # unwound last in, first out: API first, Redis last
@@ -101,6 +104,13 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
             announce(_page_url(settings))
             _watch(children, redis, stopping)
         log.info("stopping", hint="a second signal ends it at once")
+
+
+def _check_ports(settings: Settings, processes: int) -> None:
+    """See, before anything is loaded, that each process can have its port."""
+    check_port(settings.host, settings.port, "GAMMA_PORT")
+    for above in range(processes):
+        check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT", above)
 
 
 def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
@@ -183,8 +193,9 @@ def _wait_until_ready(settings: Settings, children: list[Child], stopping: threa
                 raise StartError(
                     f"the {child.name} ended at start with exit code {child.process.returncode}"
                 )
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(f"{_page_url(settings)}/readyz", timeout=5).status_code == 200:
+        with contextlib.suppress(OSError):
+            status, _ = ask(settings.host, settings.port, "/readyz")
+            if status == HTTPStatus.OK:
                 return True
         if time.monotonic() > deadline:
             raise StartError(f"not ready after {_READY_TIMEOUT:.0f} s")

@@ -23,12 +23,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import psutil
 import uvloop
 from fastapi import FastAPI, Request
 
 from app.embedded import private_redis
+from app.ports import ask
 from app.store import connect
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, free_port, photo
@@ -105,16 +105,16 @@ def service(seconds: float | None = None, **environment: str) -> Iterator[tuple[
         if seconds is not None:
             code = f"from benchmarks.api import worker; worker({url!r}, {seconds})"
             stack.enter_context(python("-c", code))
-            until(lambda: httpx2.get(f"{api.url}/readyz").status_code == 200)
+            until(api.port, "/readyz")
         yield api, url
 
 
-def until(holds) -> None:
+def until(port: int, path: str) -> None:
     """Wait for a process that starts."""
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
-        with contextlib.suppress(httpx2.TransportError):
-            if holds():
+        with contextlib.suppress(OSError):
+            if ask("127.0.0.1", port, path)[0] == 200:
                 return
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -216,7 +216,7 @@ def submit(options: argparse.Namespace) -> None:
     port = free_port()
     uvicorn = ("-m", "uvicorn", "--factory", "benchmarks.api:plain", "--log-level", "error")
     with service() as (api, url), python(*uvicorn, "--port", str(port)):
-        until(lambda: httpx2.get(f"http://127.0.0.1:{port}/docs").status_code == 200)
+        until(port, "/docs")
         for each in (port, api.port):
             load(each, uploads(picture, options.uploads // 10))
         reads, ours = [], []
@@ -269,7 +269,7 @@ def against_litserve(options: argparse.Namespace) -> None:
     count = options.requests
     runs = defaultdict(list)
     with service(0) as (api, _), python("-m", "benchmarks.empty_litserve", str(port)):
-        until(lambda: httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 200)
+        until(port, "/health")
         for _ in range(options.turns):
             runs["number"].append(load(port, itertools.repeat(number, count)))
             runs["picture"].append(load(port, uploads(small, count, path="/predict")))

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import structlog
 
+from app.ports import check_port
 from app.settings import Settings
 from app.store import Store
 from model.detector import Detector
@@ -34,8 +35,9 @@ def run(settings: Settings, *, burst: bool) -> None:
         DeviceError: the device cannot be used, or failed at work; what was in hand is queued
             again, and a supervisor should start a new process.
         RedisError: Redis stayed away for minutes.
-        OSError: the metrics port is taken.
+        PortError: the metrics port is taken.
     """
+    check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect_patiently(settings.required_redis_url)
     store = Store.open(redis, settings, patience=_STORE_PATIENCE)
     detector = load_detector(settings)

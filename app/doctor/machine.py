@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import socket
 import tempfile
 from datetime import UTC, datetime, timedelta
 
-import httpx2
 from pydantic import ByteSize
 
 from app.directory import Callers, CallersFileError, Directory
 from app.doctor.findings import Finding, note, ok, wrong
+from app.ports import PortError, ask, check_port
 from app.server import OpenBindError, check_binding
 from app.settings import Settings
 from app.supervisor import has_nvidia_driver
@@ -153,36 +152,18 @@ def ports(settings: Settings) -> list[Finding]:
 
 def _port(host: str, port: int, path: str, mark: str, variable: str) -> Finding:
     try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, number) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            if _answers(host, port, path, mark):
-                return ok("port", f"{port} ({variable}): GAMMA runs there")
-            return wrong(
-                "port",
-                f"{port} ({variable}) is taken by another program",
-                f"end that (`ss -ltnp 'sport = :{port}'` names it), or set {variable}",
-            )
-        return wrong(
-            "port",
-            f"{host} port {port} ({variable}) cannot be used: {error.strerror}",
-            "name an address of this machine; ports below 1024 are for root",
-        )
+        check_port(host, port, variable)
+    except PortError as error:
+        if error.taken and _answers(host, port, path, mark):
+            return ok("port", f"{port} ({variable}): GAMMA runs there")
+        return wrong("port", error.found, error.advice)
     return ok("port", f"{port} ({variable}) is free")
 
 
 def _answers(host: str, port: int, path: str, mark: str) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
-    shown = f"[{host}]" if ":" in host else host
     try:
-        with httpx2.Client(timeout=5, trust_env=False) as client:
-            return mark in client.get(f"http://{shown}:{port}{path}").text
-    except httpx2.HTTPError:
+        return mark in ask(host, port, path)[1]
+    except OSError:
         return False
 
 

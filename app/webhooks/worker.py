@@ -24,6 +24,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import WorkerStatus
 
+from app.ports import check_port
 from app.settings import Settings
 from app.store import connect
 from app.webhooks import metrics
@@ -173,8 +174,9 @@ def run(settings: Settings) -> None:
         RedisUrlMissingError: no Redis is configured.
         WorkerStoppedError: the worker cannot go on; a supervisor should start another.
         RedisError: Redis is away.
-        OSError: the metrics port is taken.
+        PortError: the metrics port is taken.
     """
+    check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect(settings.required_redis_url, retries=_RETRIES)
     deliverer = Deliverer.of(settings, redis, settings.webhook_threads)
     queue = Deliveries(redis, settings).queue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ ALLOWED = {
         "worker",
         "model",
         "pictures",
+        "app.ports",
         "app.settings",
         "app.schemas",
         "app.store",
@@ -55,6 +57,18 @@ def test_arrows(package: str) -> None:
         for name in module_level_imports(file):
             allowed = any(name == a or name.startswith(f"{a}.") for a in ALLOWED[package])
             assert allowed, f"{file.relative_to(ROOT)} may not import {name}"
+
+
+def test_the_service_asks_itself_in_one_place() -> None:
+    """`app.ports` knows no proxies of the environment, as other clients do unless told."""
+    asking = re.compile(
+        r"httpx2\.(?:get|post|request|stream|Client|AsyncClient)\("
+        r"|^ *(?:import|from) (?:httpx|requests|urllib\.request|http\.client)\b",
+        re.MULTILINE,
+    )
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    found = {str(file.relative_to(ROOT)) for file in files if asking.search(file.read_text())}
+    assert found == {"app/ports.py"}
 
 
 def test_app_never_imports_torch() -> None:

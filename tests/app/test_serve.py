@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import Serve, encode, photo, wait_until_final
+from tests.app.test_cli import gamma
+from tests.conftest import Serve, encode, free_port, free_ports, photo, wait_until_final
 
 QUICK = {"GAMMA_MAX_BATCH": "2"}  # fewer batch sizes to warm up
 
@@ -71,17 +73,75 @@ def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
     assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_data_directory_and_port_in_use(service: Serve, tmp_path: Path) -> None:
+def test_proxies_of_the_environment_are_not_between_its_processes(tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    proxies = {
+        name: f"{scheme}://{nobody}"
+        for scheme, upper in (("http", "HTTP_PROXY"), ("socks5", "ALL_PROXY"))
+        for name in (upper, upper.lower())
+    }
+    service = Serve(tmp_path / "data", **QUICK, **proxies)
+    try:
+        service.wait_until_ready()
+        ports = {
+            "GAMMA_PORT": service.url.rpartition(":")[2],
+            "GAMMA_METRICS_PORT": str(service.metrics_port),
+        }
+        doctor = gamma("doctor", cwd=tmp_path, **ports, **proxies)
+        assert doctor.stdout.count("GAMMA runs there") == 2
+    finally:
+        assert service.stop() == 0
+
+
+def test_a_data_directory_in_use(service: Serve) -> None:
     second = Serve(service.data_dir)
     assert second.stop(0) == 1
     assert "in use by another" in second.log
 
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        third = Serve(tmp_path / "data", "--port", str(taken.getsockname()[1]))
-        assert third.stop(0) == 1
-    assert "api ended at start" in third.log
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another program listens on, and one below it that is free."""
+    first = free_ports(2)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first + 1))
+        other.listen()
+        yield first + 1
+
+
+@pytest.mark.parametrize(
+    ("option", "below", "setting"),
+    [
+        ("--port", 0, "GAMMA_PORT"),
+        ("--metrics-port", 0, "GAMMA_METRICS_PORT"),
+        ("--metrics-port", 1, "GAMMA_METRICS_PORT + 1"),
+    ],
+)
+def test_a_port_in_use(tmp_path: Path, taken: int, option: str, below: int, setting: str) -> None:
+    service = Serve(tmp_path / "data", option, str(taken - below))
+    assert service.stop(0) == 1
+    assert f"port {taken} ({setting}) is taken by another program" in service.log
+    assert f"set {setting.split()[0]}" in service.log
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        ("api", "GAMMA_PORT"),
+        ("api", "GAMMA_METRICS_PORT"),
+        ("worker", "GAMMA_METRICS_PORT"),
+        ("webhooks", "GAMMA_METRICS_PORT"),
+    ],
+)
+def test_a_port_in_use_by_a_process_alone(
+    tmp_path: Path, taken: int, command: str, setting: str
+) -> None:
+    free = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
+    own = {"GAMMA_REDIS_URL": f"redis://127.0.0.1:{free_port()}", setting: str(taken)}
+    ended = gamma(command, cwd=tmp_path, **{**free, **own})
+    assert ended.returncode == 1
+    assert f"port {taken} ({setting}) is taken by another program" in ended.stderr
 
 
 def test_a_deep_data_directory_needs_no_short_socket_path(tmp_path: Path) -> None:
