@@ -34,6 +34,7 @@ from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 
 KEYS = {"alice": "the-key-of-alice-1", "bob": "the-key-of-bob-2222"}
+MEMORY = 2**28  # bytes of a Redis
 MAX_UPLOAD, MAX_BATCH_UPLOAD = 100_000, 250_000  # bytes
 _SEEDS = itertools.count()
 _THRESHOLDS = Thresholds(uncertain=0.4, ai_generated=0.6, mask=0.5, manipulated_area=0.01)
@@ -126,9 +127,25 @@ def wait_for(condition) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis for the tests of one file."""
+    with private_redis(tmp_path_factory.mktemp("redis"), MEMORY) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """That Redis, empty; its memory limit may be changed."""
+    with connect(redis_url) as client:
+        client.flushall()
+        yield client
+        client.config_set("maxmemory", MEMORY)
+
+
 @pytest.fixture(scope="session")
 def pair_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with private_redis(tmp_path_factory.mktemp("redis"), 2**28) as (url, _):
+    with private_redis(tmp_path_factory.mktemp("redis"), MEMORY) as (url, _):
         yield url
 
 

@@ -11,10 +11,8 @@ from redis import Redis
 
 from app.admission import Gate
 from app.directory import Directory
-from app.embedded import private_redis
 from app.limits import Quota, RateLimit, rate_key
 from app.settings import Settings
-from app.store import connect
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo, value
 
@@ -63,19 +61,6 @@ def test_quota_tells_when_to_come_back() -> None:
 
 
 # -- in Redis -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, _):
-        yield url
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    with connect(redis_url) as client:
-        client.flushall()
-        yield client
 
 
 def gate(redis: Redis, rate_limit: str, **settings: object) -> Gate:

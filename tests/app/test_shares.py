@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,11 @@ from redis import Redis
 
 from app.admission import Admission, Gate
 from app.directory import Directory
-from app.embedded import private_redis
 from app.jobs import JobQueue
 from app.schemas import Detection, View
 from app.service import Order, Service
 from app.settings import Settings
-from app.store import Store, connect
+from app.store import Store
 from app.waiting import FinishedEvents
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, NEW, OLD, key, table
@@ -32,7 +30,7 @@ class House:
         self.redis = redis
         given = {"queue_limit": QUEUE_LIMIT, "callers_file": file, **settings}
         self.settings = Settings(redis_url=url, **given)
-        store, queue = Store(redis), JobQueue(redis, self.settings)
+        store, queue = Store.open(redis, self.settings), JobQueue(redis, self.settings)
         self.service = Service(self.settings, store, queue, FinishedEvents(url))
         self.gate = Gate(self.settings, redis, Directory(self.settings))
         self.worker = StandIn(redis)
@@ -53,20 +51,6 @@ class House:
                 return number, refusal.code
             self.submit(owner)
         return most, ""
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with private_redis(tmp_path_factory.mktemp("redis"), 2**28) as (url, _):
-        yield url
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    with connect(redis_url) as client:
-        client.flushall()
-        yield client
-        client.config_set("maxmemory", 2**28)
 
 
 def callers(**alices: str) -> str:

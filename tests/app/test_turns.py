@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,13 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
 
-from app.embedded import private_redis
 from app.schemas import View
 from app.service import Order
-from app.store import connect
 from tests.app.conftest import new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
 from tests.app.test_shares import House
 from tests.conftest import encode
 from worker.jobs import take
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with private_redis(tmp_path_factory.mktemp("redis"), 2**28) as (url, _):
-        yield url
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    with connect(redis_url) as client:
-        client.flushall()
-        yield client
 
 
 def house_of(redis: Redis, url: str, folder: Path, **alices: str) -> House:
