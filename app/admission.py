@@ -16,10 +16,11 @@ from app.callers import Caller
 from app.directory import Directory, Terms
 from app.jobs import Backlog, ask_detections, queue_key, read_detections
 from app.limits import Quota, rate_key
-from app.problems import ServiceError
+from app.problems import ServiceError, storage_full
 from app.records import index_key, waiting_key
+from app.reservation import ask_reserved
 from app.schemas import ErrorCode, Usage
-from app.scripts import HELD
+from app.scripts import HELD, RESERVE
 from app.settings import Settings
 from app.together import Together
 
@@ -35,12 +36,13 @@ _RECORD_BYTES = 4096  # of memory, about, whatever the picture
 #   that are free ('': any number), bytes of memory of each of its records, '1': pictures lie there
 #   too
 # Takes as many pictures as all limits allow. Returns their number, why not more, how many jobs
-# wait, how many of the caller's, for how long (s), bytes that are kept for it, and of the bucket
-# how many pictures are left and µs until it is full.
+# wait, how many of the caller's, for how long (s), bytes that are kept for it and that are reserved
+# for its results, and of the bucket how many pictures are left and µs until it is full.
 # A share is as much as stays free, times the weight: whoever fills the queue or the storage leaves
 # room for another, as large as its own part, and so does the next.
 _TAKE = (
     HELD
+    + RESERVE
     + f"""
 local caller, asked, now, ttl, age_limit, limit, count, spacing = unpack(ARGV, 1, 8)
 local weight, most_waiting, most_bytes, free, each, inside = unpack(ARGV, 9, 14)
@@ -52,19 +54,21 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ttl)
 local waiting, own = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local age = first[2] and now - first[2] or 0
-local bytes = held(caller)
+local bytes, coming = held(caller), reserved(caller)
 weight, most_waiting, most_bytes = tonumber(weight), tonumber(most_waiting), tonumber(most_bytes)
 allow(limit - waiting, '{ErrorCode.QUEUE_FULL}')
 if age > tonumber(age_limit) then allow(0, '{ErrorCode.QUEUE_SLOW}') end
 if weight > 0 then
   allow(math.ceil((weight * (limit - waiting) - own) / (1 + weight)),
     '{ErrorCode.QUEUE_SHARE_FULL}')
-  local memory = redis.call('ZCARD', KEYS[4]) * each
+  local memory = redis.call('ZCARD', KEYS[4]) * each + coming
   if inside == '1' then memory = memory + bytes end
   if free ~= '' and memory > weight * free then allow(0, '{ErrorCode.STORAGE_SHARE_FULL}') end
 end
 if most_waiting > 0 then allow(most_waiting - own, '{ErrorCode.QUEUE_SHARE_FULL}') end
-if most_bytes > 0 and bytes >= most_bytes then allow(0, '{ErrorCode.STORAGE_SHARE_FULL}') end
+if most_bytes > 0 and bytes + coming >= most_bytes then
+  allow(0, '{ErrorCode.STORAGE_SHARE_FULL}')
+end
 local left, full_in = 0, 0
 if tonumber(count) > 0 then
   local time = redis.call('TIME')
@@ -80,7 +84,8 @@ if tonumber(count) > 0 then
   end
   full_in = full - moment
 end
-return {{math.max(0, taken), reason, waiting, own, math.floor(age), bytes, left, full_in}}
+return {{math.max(0, taken), reason, waiting, own, math.floor(age), bytes, coming, left,
+  full_in}}
 """
 )
 
@@ -105,10 +110,9 @@ class _Pressure:
     """What is looked at once a second rather than for each upload."""
 
     backlog: Backlog
-    memory: float
-    """used share of Redis's memory; 0 if it has no limit"""
     free: int | None
-    """bytes of memory that uploads may still fill; None: it has no limit"""
+    """bytes of memory that uploads may still fill, negative if too much is in use or reserved;
+    None: it has no limit"""
 
 
 class Gate:
@@ -118,7 +122,7 @@ class Gate:
         self._settings = settings
         self._directory = directory
         self._redis = redis
-        self._pressure = _Pressure(Backlog(0, 0.0), 0.0, None)
+        self._pressure = _Pressure(Backlog(0, 0.0), None)
         self._next_look = 0.0
         self.ask = Together(self.admit_all)
 
@@ -136,8 +140,8 @@ class Gate:
             asked: callers, and how many pictures each brings; the first is served first.
         """
         pressure = self._look()
-        if self._overload(pressure) is not None:
-            return [Admission(0, self._overload(pressure), {}) for _ in asked]
+        if pressure.free is not None and pressure.free < 0:
+            return [Admission(0, storage_full(), {}) for _ in asked]
         callers = self._directory.now
         granted = [callers.terms_of(caller) for caller, _ in asked]
         with self._redis.pipeline(transaction=False) as pipeline:
@@ -154,12 +158,13 @@ class Gate:
         terms = self._directory.now.terms_of(caller)
         with self._redis.pipeline(transaction=False) as pipeline:
             self._take(pipeline, caller, 0, terms, self._look())
-            ((_, _, _, own, age, held, left, _),) = pipeline.execute()
+            ((_, _, _, own, age, held, coming, left, _),) = pipeline.execute()
         return Usage(
             caller=caller,
             waiting=own,
             oldest_wait=age,
             kept_bytes=held,
+            reserved_bytes=coming,
             uploads_left=left if terms.rate_limit else None,
             rate_limit=str(terms.rate_limit) if terms.rate_limit else None,
             queue_limit=terms.queue_limit,
@@ -198,7 +203,7 @@ class Gate:
 
     def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
         """Read what `_TAKE` answered."""
-        taken, reason, waiting, own, age, held, left, full_in = reply
+        taken, reason, waiting, own, age, held, coming, left, full_in = reply
         quota = Quota(terms.rate_limit, left, full_in) if terms.rate_limit else None
         headers = quota.headers() if quota else {}
         if not reason:
@@ -211,7 +216,7 @@ class Gate:
         elif code is ErrorCode.QUEUE_SLOW:
             refusal = _queue_slow(own, age, self._settings.queue_age_limit)
         elif code is ErrorCode.STORAGE_SHARE_FULL:
-            refusal = _storage_share_full(held)
+            refusal = _storage_share_full(held, coming)
         else:
             refusal = _queue_full(Backlog(waiting, pressure.backlog.oldest_age))
         return Admission(taken, refusal, headers)
@@ -222,20 +227,13 @@ class Gate:
             self._next_look = now + _LOOK_INTERVAL  # set first: the other threads need not wait
             with self._redis.pipeline(transaction=False) as pipeline:
                 ask_detections(pipeline, self._settings)
+                ask_reserved(pipeline)
                 pipeline.info("memory")
-                backlog, memory = pipeline.execute()
-            used, most = int(memory["used_memory"]), int(memory.get("maxmemory", 0))
-            free = max(0, int(most * self._settings.storage_limit) - used) if most else None
-            self._pressure = _Pressure(read_detections(backlog), used / most if most else 0.0, free)
+                backlog, reserved, memory = pipeline.execute()
+            most = int(memory.get("maxmemory", 0) * self._settings.storage_limit)
+            free = most - int(memory["used_memory"]) - reserved if most else None
+            self._pressure = _Pressure(read_detections(backlog), free)
         return self._pressure
-
-    def _overload(self, pressure: _Pressure) -> ServiceError | None:
-        if pressure.memory > self._settings.storage_limit:
-            return ServiceError(
-                ErrorCode.STORAGE_FULL,
-                f"{pressure.memory:.0%} of the memory of Redis is in use.",
-            )
-        return None
 
 
 def _queue_slow(own: int, age: int, limit: int) -> ServiceError:
@@ -254,11 +252,11 @@ def _queue_share_full(own: int, age: int) -> ServiceError:
     )
 
 
-def _storage_share_full(held: int) -> ServiceError:
+def _storage_share_full(held: int, coming: int) -> ServiceError:
     return ServiceError(
         ErrorCode.STORAGE_SHARE_FULL,
-        f"{held / 2**20:.0f} MiB are kept for you, and the records: that is your share. Delete "
-        "detections, or wait until some expire.",
+        f"{held / 2**20:.0f} MiB are kept for you, {coming / 2**20:.0f} MiB reserved for results, "
+        "and the records: that is your share. Delete detections, or wait until some end or expire.",
     )
 
 

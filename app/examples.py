@@ -85,10 +85,12 @@ _DETAILS = {
     ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited for 1834 s.",
     ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at present.",
     ErrorCode.STORAGE_SHARE_FULL: (
-        "912 MiB are kept for you, and the records: that is your share. Delete detections, or wait "
-        "until some expire."
+        "912 MiB are kept for you, 40 MiB reserved for results, and the records: that is your "
+        "share. Delete detections, or wait until some end or expire."
     ),
-    ErrorCode.STORAGE_FULL: "91% of the memory of Redis is in use.",
+    ErrorCode.STORAGE_FULL: (
+        "The memory of Redis is in use, or reserved for the results of pictures that wait."
+    ),
     ErrorCode.STORAGE_UNAVAILABLE: "Pictures can be neither stored nor read at present.",
     ErrorCode.NO_WORKER: "No warm worker has been heard of lately.",
     ErrorCode.INTERNAL_ERROR: "The service met an error of its own.",
@@ -217,6 +219,7 @@ USAGE = Usage(
     waiting=12,
     oldest_wait=3,
     kept_bytes=73_400_320,
+    reserved_bytes=18_972_672,
     uploads_left=588,
     rate_limit="600/minute",
     queue_limit=2000,

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from starlette.routing import BaseRoute
 
 from app.jobs import Backlog, ask_backlog, ask_detections, read_backlog, read_detections
+from app.reservation import ask_reserved
 from app.schemas import ErrorCode
 from app.settings import Settings
 from app.store import connect, count_workers
@@ -96,8 +97,9 @@ class _House(Collector):
                 ask_detections(pipeline, settings)
                 ask_backlog(pipeline, webhooks.queue_name(settings))
                 count_workers(pipeline)
+                ask_reserved(pipeline)
                 pipeline.info()
-                detections, deliveries, workers, info = pipeline.execute()
+                detections, deliveries, workers, reserved, info = pipeline.execute()
         except RedisError as error:
             log.error("redis_unreadable", error=str(error))
             yield _gauge("gamma_redis_up", "Whether Redis answers this process", 0)
@@ -110,6 +112,11 @@ class _House(Collector):
             "gamma_redis_memory_limit_bytes",
             "Memory above which uploads are refused; 0: there is no limit",
             info["maxmemory"] * settings.storage_limit,
+        )
+        yield _gauge(
+            "gamma_redis_reserved_bytes",
+            "Memory that is reserved for results of accepted uploads",
+            reserved,
         )
         yield from _queue("gamma_queue", read_detections(detections))
         yield from _queue("gamma_webhook_queue", read_backlog(deliveries))

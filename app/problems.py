@@ -67,7 +67,7 @@ _RETRY_AFTER = {  # s
     ErrorCode.DETECTION_UNFINISHED: 1,
     ErrorCode.REDIS_UNAVAILABLE: 5,
     ErrorCode.STORAGE_SHARE_FULL: 60,
-    ErrorCode.STORAGE_FULL: 60,
+    ErrorCode.STORAGE_FULL: 10,
     ErrorCode.STORAGE_UNAVAILABLE: 5,
     ErrorCode.NO_WORKER: 5,
 }
@@ -149,6 +149,14 @@ def problem(request: Request, error: ServiceError) -> Response:
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - registered for this class only
     return problem(request, error)
+
+
+def storage_full() -> ServiceError:
+    """There is no memory for another picture and its result."""
+    return ServiceError(
+        ErrorCode.STORAGE_FULL,
+        "The memory of Redis is in use, or reserved for the results of pictures that wait.",
+    )
 
 
 def of_outage(error: Exception) -> ServiceError:

@@ -41,6 +41,7 @@ class Reception(StrEnum):
     REPEATED = "repeated"  # this request was accepted before: that detection is the answer
     MISMATCH = "mismatch"  # its idempotency key belongs to another request
     KNOWN = "known"  # not accepted: that detection already has the result
+    FULL = "full"  # not accepted: with the results to come it does not fit into Redis
     GONE = "gone"  # not accepted: that detection is no longer there to copy from
 
 

@@ -278,10 +278,15 @@ class Usage(BaseModel):
     waiting: int = Field(description="detections that wait for a worker")
     oldest_wait: Seconds = Field(description="seconds that the oldest of them has waited")
     kept_bytes: int = Field(description="of pictures and masks; what is sent again counts once")
+    reserved_bytes: int = Field(
+        description="of memory, for the results of detections that are not finished"
+    )
     uploads_left: int | None = Field(description="that may come now; null: no rate limit")
     rate_limit: str | None = Field(description="most uploads, e.g. `600/minute`; null: any number")
     queue_limit: int | None = Field(description="most that may wait; null: as the share allows")
-    storage_limit: int | None = Field(description="most bytes kept; null: as the share allows")
+    storage_limit: int | None = Field(
+        description="most bytes kept and reserved; null: as the share allows"
+    )
     weight: float = Field(description="share of queue and storage, beside other callers'")
 
 

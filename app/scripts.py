@@ -7,6 +7,10 @@ kept in the record's hash under their full names, so that key names are made in
 A detection *holds* the bytes of its picture and of its masks. Detections of one owner may hold the
 same bytes, which are counted once and stay as long as one of them does. A holding is written
 `<bytes> <key>`.
+
+Until a detection ends, memory is *reserved* for its result (`app.reservation`). A reservation,
+`<bytes> <id> <owner>`, is made, counted and released in the same steps as the detection, so no
+crash leaves one behind; it lapses by itself when the detection can no longer have a result.
 """
 
 from __future__ import annotations
@@ -135,16 +139,46 @@ end
 """
 )
 
+# Reserved memory. `reserve` again moves the moment (ms since epoch) at which it lapses, no more.
+RESERVE = f"""
+local reservations, reserved_bytes = '{records.RESERVATIONS_KEY}', '{records.RESERVED_KEY}'
+local function count(reservation, sign)
+    local size, owner = string.match(reservation, '^(%d+) %S+ (.*)$')
+    redis.call('HINCRBY', reserved_bytes, '', sign .. size)
+    redis.call('HINCRBY', reserved_bytes, owner, sign .. size)
+end
+local function reserve(reservation, moment)
+    if redis.call('ZADD', reservations, moment, reservation) == 1 then count(reservation, '') end
+    live_until(reservations, moment)
+    live_until(reserved_bytes, moment)
+end
+local function unreserve(reservation)
+    if redis.call('ZREM', reservations, reservation) == 1 then count(reservation, '-') end
+end
+local function reserved(owner)
+    local lapsed = redis.call('ZRANGEBYSCORE', reservations, '-inf', now_ms(), 'LIMIT', 0, 1000)
+    for _, reservation in ipairs(lapsed) do unreserve(reservation) end
+    return tonumber(redis.call('HGET', reserved_bytes, owner) or '0')
+end
+"""
+
+# Returns the bytes that are reserved for all owners.
+RESERVED = _HOLDINGS + RESERVE + "return reserved('')"
+
 # KEYS: record, upload ('': none), index, cache entry, idempotency entry (either '': none), model,
 #   waiting, picture, masks, a record whose picture and masks serve ('': none)
 # ARGV: id, owner, record, deadline (s), tombstone (ms since epoch), index member, oldest index
 #   member, fingerprint, '1': look in the cache, expiry (ms since epoch), bytes of the picture,
-#   '1': what serves is copied, not shared, moment (s), length of its turn, commands that queue it…
+#   '1': what serves is copied, not shared, moment (s), length of its turn, bytes to reserve, part
+#   of Redis's memory that may be used, commands that queue it…
 # Returns {what happened, …}; but for `accepted` nothing is left of what came. Sent again because an
 # answer was lost, it changes nothing.
+# The upload is in the memory that is used already. What serves has its result: it is not reserved
+# for, and needs as much at once.
 ACCEPT = (
     _HOLDINGS
     + _HOLD
+    + RESERVE
     + _PLACE
     + """
 local record, upload, index, cache, idempotency = unpack(KEYS, 1, 5)
@@ -170,6 +204,10 @@ if ARGV[9] == '1' then
         if known[1] == 'succeeded' and known[3] == current then return leave('known', known[2]) end
     end
 end
+local memory = redis.call('INFO', 'memory')
+local used = string.match(memory, 'used_memory:(%d+)') + reserved('')
+local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
+if most > 0 and used + ARGV[15] > most * ARGV[16] then return leave('full') end
 local holdings = {image = ARGV[11] .. ' ' .. picture}
 if source ~= '' then
     local known = redis.call('HMGET', source, 'image', 'masks')
@@ -208,12 +246,15 @@ if source == '' then
         redis.call('ZADD', key, ARGV[13], id)
         redis.call('PEXPIREAT', key, ARGV[5])
     end
+    local reservation = ARGV[15] .. ' ' .. id .. ' ' .. owner
+    redis.call('HSET', record, 'reservation', reservation)
+    reserve(reservation, math.floor(math.min(ARGV[4] * 1000, expiry)))
 end
 local function run(command, key, value, ...)
     if command == 'RPUSH' then return place(key, value, owner, tonumber(ARGV[14]), ARGV[5]) end
     redis.call(command, key, value, ...)
 end
-local at = 15
+local at = 17
 """
     + _RUN
     + "return {'accepted'}"
@@ -221,16 +262,19 @@ local at = 15
 
 # KEYS: record, waiting
 # ARGV: now (s), id
-# Returns the record, or nothing if there is no work to do.
+# Returns the record, or nothing if there is no work to do. From now on the result may come as long
+# as the record lives.
 START = (
     _HOLDINGS
+    + RESERVE
     + """
-local found = redis.call('HMGET', KEYS[1], 'status', 'record', 'deadline', 'owner')
+local found = redis.call('HMGET', KEYS[1], 'status', 'record', 'deadline', 'owner', 'reservation')
 if found[1] ~= 'queued' and found[1] ~= 'processing' then return false end
 if found[1] == 'queued' and tonumber(found[3]) <= tonumber(ARGV[1]) then return false end
 redis.call('HSET', KEYS[1], 'status', 'processing')
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('ZREM', waiting_key(found[4]), ARGV[2])
+if found[5] then reserve(found[5], redis.call('PEXPIRETIME', KEYS[1])) end
 return found[2]
 """
 )
@@ -238,16 +282,19 @@ return found[2]
 # KEYS: record
 # ARGV: status, record, model, id, channel, expiry (ms since epoch), now as RQ writes it, name of
 #   the masks, their bytes; of each mask its head and entry…
+# The record is written before anything else: a full Redis refuses that, and so all of it.
 # A result may serve the same picture again: the cache entry then names its record. A webhook's job
 # waits on RQ's schedule (`app.webhooks.queue`): now it is due, if it is still there.
 FINISH = (
     _HOLDINGS
     + _HOLD
+    + RESERVE
     + _PLACE
     + """
-local found = redis.call('HMGET', KEYS[1], 'status', 'cache', 'webhook', 'owner')
+local found = redis.call('HMGET', KEYS[1], 'status', 'cache', 'webhook', 'owner', 'reservation')
 if found[1] ~= 'queued' and found[1] ~= 'processing' then return 0 end
 redis.call('HSET', KEYS[1], 'status', ARGV[1], 'record', ARGV[2], 'model', ARGV[3])
+if found[5] then unreserve(found[5]) end
 if #ARGV > 9 then
     local key = masks_key(found[4], ARGV[8])
     local holding = ARGV[9] .. ' ' .. key
@@ -276,14 +323,16 @@ return 1
 DELETE = (
     _HOLDINGS
     + _RELEASE
+    + RESERVE
     + """
 local found = redis.call('HMGET', KEYS[2], 'owner', 'status', 'member', 'cache', 'idempotency',
-    'image', 'masks')
+    'image', 'masks', 'reservation')
 if found[1] ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[2])
 for _, holding in ipairs({found[6], found[7]}) do
     if holding then release(ARGV[1], ARGV[2], holding) end
 end
+if found[8] then unreserve(found[8]) end
 redis.call('ZREM', KEYS[1], found[3])
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('ZREM', waiting_key(ARGV[1]), ARGV[2])

@@ -19,7 +19,7 @@ from app.directory import Directory
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
-from app.problems import ServiceError, of_surprise
+from app.problems import ServiceError, of_surprise, storage_full
 from app.reception import Application, Reception
 from app.schemas import (
     Detection,
@@ -179,7 +179,7 @@ class Service:
 
         Returns:
             In the order of `orders`: the detection as it is now, or why there is none (its header
-            shows that the picture cannot be accepted, or `idempotency_mismatch`).
+            shows that the picture cannot be accepted, `idempotency_mismatch` or `storage_full`).
         """
         applications = [self._application(order) for order in orders]
         accepted = [
@@ -294,6 +294,8 @@ class Service:
                 ErrorCode.IDEMPOTENCY_MISMATCH,
                 "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key.",
             )
+        if reception is Reception.FULL:
+            return storage_full()
         if reception is Reception.ACCEPTED:
             UPLOAD_BYTES.observe(detection.image.bytes)
             IMAGE_PIXELS.observe(detection.image.width * detection.image.height)

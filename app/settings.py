@@ -62,7 +62,11 @@ class Settings(BaseSettings):
         ByteSize(2 * 2**30), description="memory limit of the private Redis", ge=2**26
     )
     storage_limit: float = Field(
-        0.9, description="used share of Redis's memory above which uploads get 503", gt=0, le=1
+        0.9,
+        description="share of Redis's memory, used or reserved for results, above which uploads "
+        "get 503",
+        gt=0,
+        le=1,
     )
     store: str | None = Field(
         None,

@@ -25,6 +25,7 @@ from app.blobs import StorageUnavailableError as StorageUnavailableError
 from app.client import WritesRefusedError as WritesRefusedError
 from app.client import connect as connect
 from app.reception import Application, Reception, reception_of
+from app.reservation import reservation
 from app.schemas import (
     Detection,
     DetectionError,
@@ -63,9 +64,12 @@ class Store:
     `StorageUnavailableError`.
     """
 
-    def __init__(self, redis: Redis, blobs: Blobs | None = None) -> None:
+    def __init__(
+        self, redis: Redis, blobs: Blobs | None = None, *, storage_limit: float = 1.0
+    ) -> None:
         self.redis = redis
         self.blobs = RedisBlobs() if blobs is None else blobs
+        self._storage_limit = storage_limit
 
     @classmethod
     def open(cls, redis: Redis, settings: Settings, *, patience: float = 1.0) -> Store:
@@ -79,7 +83,7 @@ class Store:
         Raises:
             StorageSetupError: what the bucket needs is not installed.
         """
-        return cls(redis, blobs_of(settings, patience))
+        return cls(redis, blobs_of(settings, patience), storage_limit=settings.storage_limit)
 
     # -- the API's side ------------------------------------------------------------------------
 
@@ -210,6 +214,8 @@ class Store:
             int(self.blobs.apart),
             detection.created_at.timestamp(),
             application.turn,
+            reservation(detection, apart=self.blobs.apart),
+            self._storage_limit,
             *commands,
         ]
         pipeline.eval(scripts.ACCEPT, len(keys), *keys, *arguments)

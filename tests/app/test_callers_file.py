@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.directory import CallersFileError, Directory, Terms
-from app.embedded import private_redis
 from app.limits import RateLimit
+from app.reservation import RECORD_BYTES
 from app.settings import Settings
 from tests.app.conftest import new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem, replicas
@@ -125,12 +125,6 @@ def test_without_its_file_nothing_starts(tmp_path: Path) -> None:
 # -- changes --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, _):
-        yield url
-
-
 @pytest.fixture
 def api(redis_url: str, file: Path, tmp_path: Path) -> Iterator[Replica]:
     file.write_text(table("alice", key(OLD)))
@@ -196,6 +190,7 @@ def test_usage_is_told_to_each_caller(api: Replica, file: Path) -> None:
         "caller": "carol",
         "waiting": before["waiting"] + 2,
         "kept_bytes": before["kept_bytes"] + len(picture),
+        "reserved_bytes": before["reserved_bytes"] + 2 * (RECORD_BYTES + 2 * 16 * 16),
         "uploads_left": 7,
         "rate_limit": "9/day",
         "queue_limit": 7,

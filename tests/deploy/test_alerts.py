@@ -36,7 +36,8 @@ HEALTHY = {
     'gamma_queue_depth{instance="a"}': "3",
     'gamma_queue_oldest_age_seconds{instance="a"}': "2",
     'gamma_webhook_queue_oldest_age_seconds{instance="a"}': "0",
-    'gamma_redis_memory_bytes{instance="a"}': "700",
+    'gamma_redis_memory_bytes{instance="a"}': "650",
+    'gamma_redis_reserved_bytes{instance="a"}': "50",
     'gamma_redis_memory_limit_bytes{instance="a"}': "1000",
     'gamma_redis_evicted_keys_total{instance="a"}': "0",
     DURABLE: "1",
@@ -308,12 +309,18 @@ SCENES = [
     ),
     Scene(
         "Redis fills up",
-        {'gamma_redis_memory_bytes{instance="a"}': "700+10x27 970x600"},
+        {'gamma_redis_memory_bytes{instance="a"}': "650+10x27 920x600"},
         {
             "10m": set(),
             "26m": {"GammaRedisFilling"},
             "40m": {"GammaRedisFilling", "GammaRedisFull"},
         },
+        step=60,
+    ),
+    Scene(
+        "what waits has Redis's memory reserved",
+        {'gamma_redis_reserved_bytes{instance="a"}': "50x4 320x600"},
+        {"2m": set(), "25m": {"GammaRedisFilling", "GammaRedisFull"}},
         step=60,
     ),
     Scene(

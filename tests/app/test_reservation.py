@@ -1,0 +1,221 @@
+"""Memory is reserved for the results of what is accepted, and released when none is to come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from redis import Redis
+
+from app.problems import ServiceError
+from app.reservation import RECORD_BYTES, reservation
+from app.schemas import Detection, ImageInfo, View, ViewInfo
+from app.service import Order
+from pictures import png
+from tests.app.conftest import StandIn, new_picture
+from tests.app.test_callers_file import BOB, OLD, key, table
+from tests.app.test_shares import House
+from tests.conftest import encode, photo
+
+SIDE = 300  # pixels
+NEEDED = RECORD_BYTES + 2 * SIDE * SIDE
+MEGABYTE = 2**20
+MARGIN = 50_000  # bytes: the last record, buffers of connections
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "callers.toml"
+    path.write_text(table("alice", key(OLD)) + table("bob", key(BOB)))
+    return path
+
+
+@pytest.fixture
+def house(redis: Redis, redis_url: str, file: Path) -> House:
+    return House(redis, redis_url, file, queue_limit=10_000)
+
+
+def picture(seed: int) -> bytes:
+    return encode(photo(SIDE, SIDE, seed))
+
+
+def reserved(house: House, owner: str = "") -> int:
+    """What is reserved for an owner, or for all; the sum is that of the reservations."""
+    total = sum(int(name.split()[0]) for name in house.redis.zrange("gamma:reservations", 0, -1))
+    assert int(house.redis.hget("gamma:reserved", "") or 0) == total
+    return int(house.redis.hget("gamma:reserved", owner) or 0)
+
+
+def leave(house: House, space: int) -> None:
+    """Set the memory limit so that so many bytes are neither in use nor reserved."""
+    used = house.redis.info("memory")["used_memory"] + reserved(house)
+    house.redis.config_set("maxmemory", int((used + space) / house.settings.storage_limit))
+
+
+def free(house: House) -> float:
+    memory = house.redis.info("memory")
+    limit = memory["maxmemory"] * house.settings.storage_limit
+    return limit - memory["used_memory"] - reserved(house)
+
+
+# -- how much -------------------------------------------------------------------------------------
+
+
+def queued(width: int, height: int, view: View = View.AUTO) -> Detection:
+    now = datetime.now(UTC)
+    return Detection(
+        id="a" * 32,
+        image=ImageInfo(width=width, height=height, format="PNG", bytes=1, sha256="0" * 64),
+        view=ViewInfo(mode=view),
+        created_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (37, 1200), (640, 480), (2000, 1500)], ids=str)
+def test_masks_of_noise_need_no_more(size: tuple[int, int]) -> None:
+    """A network says one number for 4 x 4 pixels; what is smaller than its crop is enlarged."""
+    width, height = size
+    scale = max(1, 512 // min(size))
+    cells = np.random.default_rng(0).integers(0, 256, (height * scale // 4, width * scale // 4))
+    noise = Image.fromarray(cells.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    assert 2 * len(png.encode([np.asarray(noise)])) < reservation(queued(*size), apart=False)
+
+
+def test_where_no_masks_come_to_redis_only_the_record_needs_memory() -> None:
+    assert reservation(queued(4000, 3000, View.GLANCE), apart=False) == RECORD_BYTES
+    assert reservation(queued(4000, 3000), apart=True) == RECORD_BYTES
+
+
+# -- how long -------------------------------------------------------------------------------------
+
+
+def finish(house: House, name: str) -> None:
+    assert house.worker.finish(name)
+
+
+def fail(house: House, name: str) -> None:
+    house.worker.fail(name)
+
+
+def delete(house: House, name: str) -> None:
+    house.service.delete(name, "alice")
+
+
+def delete_in_a_full_redis(house: House, name: str) -> None:
+    house.redis.config_set("maxmemory", 1)
+    delete(house, name)
+
+
+@pytest.mark.parametrize("end", [finish, fail, delete, delete_in_a_full_redis])
+def test_it_is_reserved_until_the_detection_ends(
+    house: House, end: Callable[[House, str], None]
+) -> None:
+    names = [house.submit(owner, picture(1)).id for owner in ("alice", "bob")]
+    assert reserved(house) == 2 * NEEDED
+    end(house, names[0])
+    assert reserved(house) == reserved(house, "bob") == NEEDED
+    assert reserved(house, "alice") == 0
+    assert house.gate.usage("bob").reserved_bytes == NEEDED
+    assert not house.worker.store.start([names[0]])
+    assert reserved(house) == NEEDED
+
+
+def test_what_waited_too_long_gives_it_back_unless_it_was_begun(
+    redis: Redis, redis_url: str, file: Path
+) -> None:
+    house = House(redis, redis_url, file, queue_ttl=1)
+    begun, waiting = (house.submit("alice", picture(number)).id for number in range(2))
+    record = house.worker.take(begun)
+    time.sleep(1.1)
+    assert house.gate.usage("alice").reserved_bytes == reserved(house) == NEEDED
+    assert house.worker.take(begun) == record, "as another worker does, if that one is killed"
+    assert house.worker.deliver(record)
+    assert house.gate.usage("alice").reserved_bytes == reserved(house) == 0
+    assert not house.worker.store.start([waiting])
+
+
+def test_a_known_picture_needs_none(house: House) -> None:
+    finish(house, house.submit("alice", picture(1)).id)
+    assert house.submit("alice", picture(1)).cached
+    assert reserved(house) == 0
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+def test_replicas_together_accept_as_much_as_fits(redis: Redis, redis_url: str, file: Path) -> None:
+    houses = [House(redis, redis_url, file, queue_limit=10_000) for _ in range(2)]
+    pictures = [picture(number) for number in range(60)]
+    leave(houses[0], 5 * MEGABYTE)
+
+    def submit(number: int) -> str:
+        try:
+            houses[number % 2].submit("alice", pictures[number])
+        except ServiceError as error:
+            return error.code
+        return "accepted"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(submit, range(len(pictures))))
+    assert set(outcomes) == {"accepted", "storage_full"}
+    assert reserved(houses[0]) == NEEDED * outcomes.count("accepted")
+    assert -MARGIN < free(houses[0]) < 2 * NEEDED
+    stored = house_keys(houses[0], "gamma:image:*")
+    assert len(stored) == outcomes.count("accepted"), "nothing is left of what was refused"
+    assert house_keys(houses[0], "gamma:upload:*") == []
+
+
+def house_keys(house: House, pattern: str) -> list[bytes]:
+    return [name for name in house.redis.keys(pattern) if not name.endswith(b":holders")]
+
+
+def test_before_their_bodies_are_read_once_there_is_no_room_for_any(house: House) -> None:
+    for number in range(4):
+        house.submit("alice", picture(number))
+    leave(house, -1000)
+    refusal = house.ask("bob").refusal
+    assert refusal is not None
+    assert refusal.code == "storage_full"
+    assert refusal.retry_after == 10
+    finish(house, house.worker.queued()[0])
+    assert house.ask("bob").refusal is None
+
+
+def test_reserved_memory_is_of_a_callers_share(house: House) -> None:
+    leave(house, 4 * MEGABYTE)
+    for number in range(60):
+        if (refusal := house.ask("alice").refusal) is not None:
+            break
+        house.submit("alice", picture(number))
+    assert refusal is not None
+    assert refusal.code == "storage_share_full"
+    assert "MiB reserved" in str(refusal)
+    assert 1.4 * MEGABYTE < reserved(house) < 2.4 * MEGABYTE
+    assert house.ask("bob").refusal is None
+
+
+def test_reserved_memory_counts_against_a_callers_limit(
+    redis: Redis, redis_url: str, file: Path
+) -> None:
+    file.write_text(table("alice", key(OLD), storage_limit='"200KiB"'))
+    house = House(redis, redis_url, file)
+    house.submit("alice", picture(1))
+    house.submit("alice", picture(2))
+    refusal = house.ask("alice").refusal
+    assert refusal is not None
+    assert refusal.code == "storage_share_full"
+
+
+def test_it_is_reserved_once_though_an_answer_was_lost(house: House) -> None:
+    picture = new_picture()
+    order = Order("alice", picture, View.TILED, idempotency_key="a key")
+    assert house.service.submit(order).id == house.service.submit(order).id
+    assert reserved(house) == RECORD_BYTES + 2 * 16 * 16
+    assert sum(map(len, StandIn.MASKS.values())) < reserved(house)

@@ -1,0 +1,73 @@
+"""Redis has little memory: what is accepted has room for its results too."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from redis.exceptions import OutOfMemoryError
+
+from app.admission import Gate
+from app.embedded import private_redis
+from app.problems import ServiceError
+from app.schemas import Head
+from tests.conftest import encode
+from tests.faults.house import OWNER, House, opened
+
+pytestmark = pytest.mark.timeout(300)
+
+SIDE = 220  # pixels; 8 x 8 crops at their own size
+MEMORY = 10 * 2**20  # bytes, beyond what an empty Redis uses
+SENT = 80
+PATIENCE = 90  # s
+
+
+def noisy(seed: int) -> bytes:
+    """A picture of about 145 kB."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    return encode(Image.fromarray(pixels), "PNG")
+
+
+def send(house: House, count: int) -> list[str]:
+    """Upload until it is refused as the storage is full; the ids of what was accepted."""
+    gate = Gate(house.service.settings, house.redis, house.service.directory)
+    accepted: list[str] = []
+    for number in range(count):
+        refusal = gate.admit(OWNER).refusal
+        try:
+            if refusal is None:
+                accepted += house.submit(noisy(number))
+        except ServiceError as error:
+            refusal = error
+        except OutOfMemoryError:
+            return accepted
+        if refusal is not None:
+            assert refusal.code == "storage_full"
+            return accepted
+    return accepted
+
+
+def test_all_that_was_accepted_succeeds_though_a_worker_is_killed(tmp_path: Path) -> None:
+    with private_redis(tmp_path / "data", 2**28) as (url, _), opened(url, tmp_path) as house:
+        used = house.redis.info("memory")["used_memory"]
+        house.redis.config_set("maxmemory", used + MEMORY)
+        names = send(house, SENT)
+        assert 20 < len(names) < SENT
+        first = house.worker(noise=True)
+        house.wait(lambda: len(house.finished) > 8, PATIENCE)
+        house.process(first).kill()
+        house.process(first).join()
+        house.abandon_all()
+        house.worker(noise=True)
+        house.wait_until_final(names, PATIENCE)
+        house.account(f"{len(names)} of {SENT} accepted", names, succeeded=len(names))
+        for name in names:
+            for head in Head:
+                mask = house.store.get_mask(name, head)
+                assert mask is not None
+                assert Image.open(io.BytesIO(mask)).size == (SIDE, SIDE)
+        assert house.redis.zcard("gamma:reservations") == 0
+        assert len(send(house, 1)) == 1, "what was reserved and not needed is free again"
