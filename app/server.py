@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+
 import uvicorn
 
 from app import metrics
@@ -12,6 +15,7 @@ from app.protocol import BoundedProtocol
 from app.settings import Settings
 
 _DRAIN = 70  # s; longer than the longest `Prefer: wait`
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _KEEP_ALIVE = 75  # s; longer than the idle time of common load balancers
 
 
@@ -37,6 +41,16 @@ def check_binding(settings: Settings) -> None:
         raise OpenBindError(settings.host)
 
 
+def _return_freed_memory() -> None:
+    """Have glibc give large blocks back when they are freed, whatever was freed before.
+
+    By default it begins to keep blocks of up to 32 MiB after the first such block (mallopt(3),
+    M_MMAP_THRESHOLD), in an arena for each thread: hundreds of MiB after some large uploads.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
 def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests at hand.
 
@@ -50,6 +64,7 @@ def run(settings: Settings) -> None:
     check_binding(settings)
     check_port(settings.host, settings.port, "GAMMA_PORT")
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
+    _return_freed_memory()
     metrics.expose(settings)
     BoundedProtocol.patience = settings.request_timeout
     BoundedProtocol.max_connections = settings.max_connections
