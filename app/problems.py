@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +33,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
     ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload has too many bytes"),
     ErrorCode.TOO_MANY_UPLOADS: (503, "Too many uploads arrive at the same time"),
+    ErrorCode.TOO_MANY_DOWNLOADS: (503, "Too many downloads at the same time"),
     ErrorCode.TOO_MANY_PIXELS: (413, "The picture has too many pixels"),
     ErrorCode.TOO_ELONGATED: (422, "The picture is too long for its width"),
     ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
@@ -64,6 +67,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
 _RETRY_AFTER = {  # s
     ErrorCode.TOO_MANY_CONNECTIONS: 1,
     ErrorCode.TOO_MANY_UPLOADS: 5,
+    ErrorCode.TOO_MANY_DOWNLOADS: 5,
     ErrorCode.DETECTION_UNFINISHED: 1,
     ErrorCode.REDIS_UNAVAILABLE: 5,
     ErrorCode.STORAGE_SHARE_FULL: 60,
@@ -83,6 +87,8 @@ OUTAGES = (
 """What can go wrong with Redis and the bucket without a fault of ours."""
 
 log = structlog.get_logger()
+
+E = TypeVar("E", bound=Exception)
 
 
 class ServiceError(Exception):
@@ -146,9 +152,19 @@ def problem(request: Request, error: ServiceError) -> Response:
     )
 
 
+def without_traceback(error: E) -> E:
+    """The error without the frames that it came through.
+
+    Their variables hold the upload, and often the error itself: such a cycle would keep the upload
+    in memory until the garbage collector's next full pass.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - registered for this class only
-    return problem(request, error)
+    return problem(request, without_traceback(error))
 
 
 def storage_full() -> ServiceError:
@@ -176,7 +192,7 @@ def of_outage(error: Exception) -> ServiceError:
 
 
 async def _outage(request: Request, error: Exception) -> Response:
-    return problem(request, of_outage(error))
+    return problem(request, of_outage(without_traceback(error)))
 
 
 async def _disconnected(request: Request, _: Exception) -> Response:

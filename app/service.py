@@ -19,7 +19,7 @@ from app.directory import Directory
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
-from app.problems import ServiceError, of_surprise, storage_full
+from app.problems import ServiceError, of_surprise, storage_full, without_traceback
 from app.reception import Application, Reception
 from app.schemas import (
     Detection,
@@ -201,7 +201,7 @@ class Service:
             image = inspect(order.picture, settings.max_pixels)
             webhook_url = self.webhook_url(order.webhook_url, order.owner)
         except ServiceError as error:
-            return error
+            return without_traceback(error)
         except Exception as error:  # one order's surprise must not end the others
             return of_surprise(error)
         now = datetime.now(UTC)

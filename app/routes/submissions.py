@@ -15,7 +15,7 @@ from app.callers import TheCaller
 from app.metrics import REJECTIONS
 from app.openapi import headers
 from app.pictures import MEDIA_TYPES
-from app.problems import OUTAGES, ServiceError, document, of_outage
+from app.problems import OUTAGES, ServiceError, document, of_outage, without_traceback
 from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.routes.strict import StrictRoute
 from app.schemas import (
@@ -346,7 +346,7 @@ class _Batch:
         try:
             picture = await file.read(int(self.service.settings.max_upload))
         except ServiceError as error:
-            self.results[place] = error
+            self.results[place] = without_traceback(error)
             return
         key = options.idempotency_key
         self._places.append(place)
@@ -376,7 +376,7 @@ class _Batch:
         except OUTAGES as error:
             if not any(isinstance(result, Detection) for result in self.results):
                 raise
-            submitted = [of_outage(error)] * len(self._orders)
+            submitted = [of_outage(without_traceback(error))] * len(self._orders)
         for place, result in zip(self._places, submitted, strict=True):
             self.results[place] = result
         self._places, self._orders, self._size = [], [], 0
