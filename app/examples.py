@@ -58,6 +58,7 @@ _DETAILS = {
     ErrorCode.FILE_EMPTY: "The file part holds no bytes.",
     ErrorCode.UPLOAD_TOO_LARGE: "The limit is 52428800 bytes for an upload.",
     ErrorCode.TOO_MANY_UPLOADS: "There is no room for 50000000 bytes more of yours at present.",
+    ErrorCode.TOO_MANY_DOWNLOADS: "There is no room for 50000000 bytes more of yours at present.",
     ErrorCode.TOO_MANY_PIXELS: "12000 × 9000 = 108000000 pixels; the limit is 64000000.",
     ErrorCode.TOO_ELONGATED: "6000 × 100; one side may be at most 50 times as long as the other.",
     ErrorCode.NOT_AN_IMAGE: f"The file is none of {_FORMATS}.",

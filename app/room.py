@@ -1,4 +1,4 @@
-"""Room for uploads and their bytes, shared by callers that need some at the same time.
+"""Room for uploads, downloads and their bytes, shared by callers that need some at the same time.
 
 How much one caller may hold follows from what is left: no more than it leaves free for others (a
 dynamic threshold; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998). One alone has
@@ -25,13 +25,21 @@ class Room:
     Args:
         size: how much there is, for all callers together.
         unit: of what, in the plural.
-        patience: seconds that are waited for more of it.
+        patience: seconds to wait until enough of it is free.
+        code: of the refusal if it is not free in time.
     """
 
-    def __init__(self, size: int, unit: str, patience: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        unit: str,
+        patience: float,
+        code: ErrorCode = ErrorCode.TOO_MANY_UPLOADS,
+    ) -> None:
         self.size = size
         self._unit = unit
         self._patience = patience
+        self._code = code
         self._free = size
         self._held: Counter[str] = Counter()
         self._waiting = 0
@@ -42,7 +50,7 @@ class Room:
         """Hold some of it for a caller as long as the context lasts.
 
         Raises:
-            ServiceError: `too_many_uploads`.
+            ServiceError: there is too little, see `code`.
         """
         claim = Claim(self, caller)
         try:
@@ -60,7 +68,7 @@ class Room:
         """Count so much more as the caller's, as soon as that is possible; see `has`.
 
         Raises:
-            ServiceError: `too_many_uploads`.
+            ServiceError: there is too little, see `code`.
         """
         if not self.has(caller, more, own):
             await self._wait(caller, more, own)
@@ -78,7 +86,7 @@ class Room:
 
     async def _wait(self, caller: str, more: int, own: int) -> None:
         refusal = ServiceError(
-            ErrorCode.TOO_MANY_UPLOADS,
+            self._code,
             f"There is no room for {more} {self._unit} more of yours at present.",
         )
         if self._waiting >= _MOST_WAITING:
@@ -106,7 +114,7 @@ class Claim:
         """Hold so much in all; never more than the whole room.
 
         Raises:
-            ServiceError: `too_many_uploads`.
+            ServiceError: there is too little, see `code`.
         """
         more = min(size, self._room.size) - self._size
         if more > 0:

@@ -29,6 +29,7 @@ class ErrorCode(StrEnum):
     FILE_EMPTY = "file_empty"
     UPLOAD_TOO_LARGE = "upload_too_large"
     TOO_MANY_UPLOADS = "too_many_uploads"
+    TOO_MANY_DOWNLOADS = "too_many_downloads"
     NOT_AN_IMAGE = "not_an_image"
     FORMAT_UNSUPPORTED = "format_unsupported"
     TOO_MANY_PIXELS = "too_many_pixels"

@@ -36,16 +36,18 @@ _SLICE = 16 * 1024  # bytes of a form that are read without a look at the clock
 _TURN = 0.0005  # s of reading a form, after which others have their turn
 _MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
 _LARGE = 64 * 2**20  # bytes of large pictures on their way from the disk to Redis
+_DOWNLOADS = 96 * 2**20  # bytes of pictures and masks on their way to callers
 
 
 class Rooms:
-    """What uploads hold: a connection each, and their bytes as they arrive and are handed on."""
+    """What uploads and downloads hold: connections, and bytes in memory or on disk."""
 
     def __init__(self, settings: Settings) -> None:
         self.requests = Room(settings.max_connections, "uploads", patience=0)
         self.memory = Room(_MEMORY, "bytes", patience=0)
         self.disk = Room(int(settings.upload_space), "bytes", patience=5)
         self.large = Room(_LARGE, "bytes", patience=60)
+        self.downloads = Room(_DOWNLOADS, "bytes", 30, ErrorCode.TOO_MANY_DOWNLOADS)
 
 
 class _Spool(Protocol):

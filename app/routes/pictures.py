@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from app import overlays
 from app.callers import TheCaller
@@ -23,6 +25,7 @@ from app.openapi import headers
 from app.overlays import DEFAULT_OPACITY, Colormap
 from app.pictures import MEDIA_TYPES, refusal
 from app.problems import ServiceError
+from app.room import Claim
 from app.routes.responses import OF_V1, Answers, DetectionId, problems
 from app.routes.strict import StrictRoute
 from app.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
@@ -37,6 +40,7 @@ router = APIRouter(
 _DECODERS, _LARGE_DECODERS = CapacityLimiter(DECODERS), CapacityLimiter(1)
 _LARGE = 16_000_000  # pixels
 _PNG = "image/png"
+_PIECE = 256 * 1024  # bytes
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Vary": "Authorization",  # one browser may hold the answers to several keys
@@ -50,6 +54,7 @@ _MASK_PROBLEMS = (
     ErrorCode.DETECTION_EXPIRED,
     ErrorCode.NO_MASKS,
     ErrorCode.QUEUE_TIMEOUT,
+    ErrorCode.TOO_MANY_DOWNLOADS,
     ErrorCode.STORAGE_UNAVAILABLE,
 )
 _CONDITION = {
@@ -91,6 +96,7 @@ def _answers(*media_types: str) -> Answers:
             ErrorCode.MALFORMED_REQUEST,
             ErrorCode.NOT_FOUND,
             ErrorCode.DETECTION_EXPIRED,
+            ErrorCode.TOO_MANY_DOWNLOADS,
             ErrorCode.STORAGE_UNAVAILABLE,
             ErrorCode.IMAGE_TRUNCATED,
             ErrorCode.IMAGE_UNDECODABLE,
@@ -122,14 +128,16 @@ async def image(
         media_type = MEDIA_TYPES[info.format]
         suffix = media_type.rpartition("/")[2]
         answer.headers["Content-Disposition"] = f'inline; filename="{detection_id}.{suffix}"'
-        return await answer.give(media_type, lambda: _stored(service, detection_id))
+        claim = service.rooms.downloads.claim(caller.name, info.bytes)
+        return answer.give(media_type, claim, lambda: _stored(service, detection_id))
 
     def shown() -> bytes:
         picture = _stored(service, detection_id)
         with _refusing(picture):
             return service.decoders.preview(picture, size)
 
-    return await answer.give(MEDIA_TYPES["JPEG"], shown, _decoders(info))
+    claim = service.rooms.downloads.claim(caller.name, info.bytes)
+    return answer.give(MEDIA_TYPES["JPEG"], claim, shown, _decoders(info))
 
 
 @router.get(
@@ -148,7 +156,8 @@ async def mask(
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(request, detection, "mask", head)
-    return await answer.give(_PNG, lambda: _mask(service, detection_id, head))
+    claim = service.rooms.downloads.claim(caller.name, _mask_bytes(detection.image))
+    return answer.give(_PNG, claim, lambda: _mask(service, detection_id, head))
 
 
 @router.get(
@@ -184,9 +193,12 @@ async def overlay(
     answer = _Answer(
         request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite
     )
+    claim = service.rooms.downloads.claim(caller.name, _mask_bytes(detection.image))
     if not composite:
-        return await answer.give(
-            _PNG, lambda: overlays.render(_mask(service, detection_id, head), colormap, opacity)
+        return answer.give(
+            _PNG,
+            claim,
+            lambda: overlays.render(_mask(service, detection_id, head), colormap, opacity),
         )
 
     def blended() -> bytes:
@@ -194,7 +206,12 @@ async def overlay(
         with _refusing(picture):
             return overlays.composite(service.decoders, picture, heat, colormap, opacity)
 
-    return await answer.give(_PNG, blended, _decoders(detection.image))
+    return answer.give(_PNG, claim, blended, _decoders(detection.image))
+
+
+def _mask_bytes(image: ImageInfo) -> int:
+    """About the most that a mask of a picture takes, compressed."""
+    return image.width * image.height // 4
 
 
 def _decoders(image: ImageInfo) -> CapacityLimiter:
@@ -222,17 +239,62 @@ class _Answer:
             one.strip().removeprefix("W/") in (tag, "*") for one in given
         )
 
-    async def give(
+    def give(
         self,
         media_type: str,
+        claim: AbstractAsyncContextManager[Claim],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None = None,
     ) -> Response:
-        """The body, made in a thread; or 304 if the caller has it already."""
+        """The body, made in a thread; or 304 if the caller has it already.
+
+        Args:
+            media_type: of the body.
+            claim: on memory for the body, held until all of it is sent.
+            body: makes it.
+            limiter: of the bodies that are made at the same time.
+        """
         if self._known:
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=self.headers)
-        made = await run_sync(body, limiter=limiter)
-        return Response(made, media_type=media_type, headers=self.headers)
+        return _Download(media_type, self.headers, claim, body, limiter)
+
+
+class _Download(Response):
+    """A body that is sent piece by piece: what a slow reader has not read lies here once only."""
+
+    def __init__(
+        self,
+        media_type: str,
+        headers: dict[str, str],
+        claim: AbstractAsyncContextManager[Claim],
+        body: Callable[[], bytes],
+        limiter: CapacityLimiter | None,
+    ) -> None:
+        super().__init__(media_type=media_type, headers=headers)
+        self._claim = claim
+        self._make = body
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._claim as claim:
+            body = await run_sync(self._make, limiter=self._limiter)
+            await claim.grow(len(body))
+            self.headers["Content-Length"] = str(len(body))
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            for at in range(0, len(body), _PIECE):
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": body[at : at + _PIECE],
+                        "more_body": at + _PIECE < len(body),
+                    }
+                )
 
 
 def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:

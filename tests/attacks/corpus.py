@@ -51,6 +51,11 @@ def upload(data: bytes, query: bytes = b"") -> bytes:
     return _post(b"/v1/detections" + query, len(body)) + body
 
 
+def get(path: str) -> bytes:
+    """A request of the attacker's, the last on its connection."""
+    return b"GET " + path.encode() + _HOST + _KEY + b"Connection: close\r\n\r\n"
+
+
 def _post(path: bytes, length: int) -> bytes:
     return b"POST " + path + _HOST + _KEY + _FORM + b"Content-Length: %d\r\n\r\n" % length
 
