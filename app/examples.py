@@ -39,6 +39,7 @@ from app.schemas import (
     overlay_path,
 )
 from pictures.decoders import ABORTED
+from pictures.tiff import RAW
 
 _ID = "2ab9aef0810946318aef48d20bccd202"
 _REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"
@@ -63,6 +64,7 @@ _DETAILS = {
     ErrorCode.TOO_ELONGATED: "6000 × 100; one side may be at most 50 times as long as the other.",
     ErrorCode.NOT_AN_IMAGE: f"The file is none of {_FORMATS}.",
     ErrorCode.FORMAT_UNSUPPORTED: f"PDF is not one of {_FORMATS}.",
+    ErrorCode.CAMERA_RAW: f"{RAW[:1].upper()}{RAW[1:]}.",
     ErrorCode.IMAGE_TRUNCATED: "the file ends too early: image file is truncated",
     ErrorCode.IMAGE_UNDECODABLE: (
         "the picture cannot be decoded: broken data stream when reading image file"

@@ -7,6 +7,7 @@ import hashlib
 from app.problems import ServiceError
 from app.schemas import ErrorCode, ImageInfo
 from pictures.errors import (
+    CameraRawError,
     DecodingAbortedError,
     PictureError,
     TooElongatedError,
@@ -50,9 +51,9 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
         max_pixels: largest width × height.
 
     Raises:
-        ServiceError: `file_empty`, `not_an_image`, `format_unsupported`, `too_many_pixels`,
-            `too_elongated`, or `image_truncated` / `image_undecodable` where the header itself is
-            broken.
+        ServiceError: `file_empty`, `not_an_image`, `format_unsupported`, `camera_raw`,
+            `too_many_pixels`, `too_elongated`, or `image_truncated` / `image_undecodable` where
+            the header itself is broken.
     """
     if not data:
         raise ServiceError(ErrorCode.FILE_EMPTY, "The file part holds no bytes.")
@@ -77,6 +78,8 @@ def refusal(error: PictureError, data: bytes) -> ServiceError:
         data: the file as it came.
     """
     detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
+    if isinstance(error, CameraRawError):
+        return ServiceError(ErrorCode.CAMERA_RAW, detail)
     if isinstance(error, TooManyPixelsError):
         return ServiceError(ErrorCode.TOO_MANY_PIXELS, detail)
     if isinstance(error, TooElongatedError):

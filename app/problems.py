@@ -38,6 +38,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.TOO_ELONGATED: (422, "The picture is too long for its width"),
     ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
     ErrorCode.FORMAT_UNSUPPORTED: (415, "The image format is not supported"),
+    ErrorCode.CAMERA_RAW: (415, "The file is camera raw"),
     ErrorCode.IMAGE_TRUNCATED: (422, "The image file is truncated"),
     ErrorCode.IMAGE_UNDECODABLE: (422, "The image cannot be decoded"),
     ErrorCode.DECODING_ABORTED: (422, "The image takes too much to decode"),

@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
     TOO_MANY_DOWNLOADS = "too_many_downloads"
     NOT_AN_IMAGE = "not_an_image"
     FORMAT_UNSUPPORTED = "format_unsupported"
+    CAMERA_RAW = "camera_raw"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_ELONGATED = "too_elongated"
     IMAGE_TRUNCATED = "image_truncated"

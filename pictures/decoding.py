@@ -1,5 +1,6 @@
 """From the bytes of a picture file to pixels, and from nothing worse than `PictureError`."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -7,16 +8,15 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from pi_heif import register_heif_opener
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageFile
 
-from pictures import isomedia, tiff
+from pictures import codings, colour, isomedia, pngfile, tiff
 from pictures.errors import PictureError, TruncatedPictureError, UndecodablePictureError
 from pictures.header import Header, read_header
 
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 Image.MAX_IMAGE_PIXELS = None  # the caller's limit holds, checked on the header
 
-_ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,21 +26,28 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-_LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
 _EIGHT_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 # What decoders say of a file that ends too early; Pillow has no error class of its own for it.
 _ENDED_EARLY = ("truncated", "end of file", "eof", "incomplete", "failed to read next frame")
 _BAND = 2**20  # pixels that are converted at once
 _RIFF_HEADER = 8
+# Chromium takes the opacity of AVIF for samples of narrow range, 16 to 235.
+_AVIF_OPACITY = [
+    *(list(range(256)) * 3),
+    *(min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)),
+]
+_SIXTEEN = 16  # bits a sample
+# Places in a BMP: size of its second header, bits a pixel and kind of compression, masks.
+_BMP_SIZE_AT, _BMP_BITS_AT, _BMP_MASKS_AT = 14, 28, 54
+_BMP_WITH_MASKS = (108, 124)  # sizes of that header
+_BMP_MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 
 
 def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode the first frame of a picture file.
+    """Decode the picture that a browser shows of a file; docs/decoding.md has the policy.
 
-    The EXIF orientation is applied, transparency is laid over white, and colours are converted
-    to sRGB by the embedded profile, if it has a valid one. Grey samples of 16 bits, 32 bits or
-    floating point are scaled to 8 bits.
+    The orientation is applied, transparency is laid over white, and colours are converted to
+    sRGB. Grey samples of 16 bits, 32 bits or floating point are scaled to 8 bits.
 
     Args:
         data: The whole file.
@@ -71,10 +78,10 @@ def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterato
     Raises:
         PictureError: As in `decode`.
     """
-    with _opened(data, max_pixels) as (image, header, orientation):
+    with _opened(data, max_pixels) as (image, header, still):
         if side is not None and header.format == "JPEG":
             image.draft(None, (side, side))  # its decoder shrinks for less than nothing
-        loaded = _load(image, orientation)
+        loaded = _load(image, header, still)
         if loaded is image and header.format == "HEIF":
             loaded = image.copy()  # of a file with several, each use would load it again
         if side is not None:
@@ -83,24 +90,31 @@ def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterato
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Header, int]]:
-    """Open a picture that is what its header says; with how it has to be turned, by EXIF.
+def _opened(
+    data: bytes, max_pixels: int
+) -> Iterator[tuple[ImageFile.ImageFile, Header, pngfile.Still | None]]:
+    """Open a picture that is what its header says; of a PNG, nothing but what is shown.
 
     All that goes wrong with it inside is a `PictureError`, but that there is no memory left.
     """
     header = read_header(data, max_pixels=max_pixels)
     try:
-        with Image.open(BytesIO(data), formats=(header.format,)) as image:
-            orientation = header.orientation
-            if header.format == "AVIF":  # by its container, which Pillow translates
-                orientation = image.getexif().get(_ORIENTATION_TAG, tiff.UPRIGHT)
-            size = image.size[::-1] if orientation in tiff.SIDEWAYS else image.size
+        still = pngfile.still(data) if header.format == "PNG" else None
+        file = data if still is None else still.file
+        if header.format == "BMP":
+            file = _with_opacity(file)
+        with Image.open(BytesIO(file), formats=(header.format,)) as image:
+            if header.frame:
+                image.seek(header.frame)
+            image.info.pop("xmp", None)  # by which Pillow would turn a TIFF
+            size = image.size if still is None else still.canvas
+            size = size[::-1] if header.orientation in tiff.SIDEWAYS else size
             if size != (header.width, header.height):
                 raise UndecodablePictureError(
                     f"the header says {header.width} × {header.height}, the picture "
                     f"{size[0]} × {size[1]}"
                 )
-            yield image, header, orientation
+            yield image, header, still
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # decoders fail on hostile bytes in more ways than they document
@@ -108,6 +122,19 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Header,
         if _ended_early(data, header, error):
             raise TruncatedPictureError(f"the file ends too early: {reason}") from error
         raise UndecodablePictureError(f"the picture cannot be decoded: {reason}") from error
+
+
+def _with_opacity(bmp: bytes) -> bytes:
+    """A BMP that tells Pillow what browsers see: that a header with the usual masks has opacity.
+
+    Pillow looks at masks only where the header says that they count.
+    """
+    head = len(_BMP_MASKS) + _BMP_MASKS_AT <= len(bmp) and bmp[_BMP_SIZE_AT]
+    plain = bmp[_BMP_BITS_AT : _BMP_BITS_AT + 6] == b"\x20\0" + bytes(4)
+    if head in _BMP_WITH_MASKS and plain and bmp.startswith(_BMP_MASKS, _BMP_MASKS_AT):
+        at = _BMP_BITS_AT + 2
+        return bmp[:at] + b"\3" + bmp[at + 1 :]
+    return bmp
 
 
 def _ended_early(data: bytes, header: Header, error: Exception) -> bool:
@@ -119,15 +146,56 @@ def _ended_early(data: bytes, header: Header, error: Exception) -> bool:
     return isinstance(error, EOFError) or any(hint in str(error).lower() for hint in _ENDED_EARLY)
 
 
-def _load(image: Image.Image, orientation: int) -> Image.Image:
+def _load(image: ImageFile.ImageFile, header: Header, still: pngfile.Still | None) -> Image.Image:
     """Decode the pixels of an opened picture: upright, 8-bit sRGB, without transparency."""
-    size = image.size
+    size, frame = image.size, None
+    if header.format == "GIF":  # the first frame may leave some of the canvas empty
+        frame = image.tile[0][1]
     image.load()
     if image.size != size:
         raise UndecodablePictureError(f"the header says {size}, the picture {image.size}")
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return _to_srgb(image)
+    clear = None if still is None else _clear(image, still)
+    loaded = _to_srgb(image, image.info.get("icc_profile") or header.colour, still)
+    if clear is not None:
+        loaded.paste("white", mask=clear)
+    if frame not in (None, (0, 0, *size)):
+        loaded = _on_white(loaded.crop(frame), size, frame[:2])
+    elif still is not None and loaded.size != still.canvas:
+        loaded = _on_white(loaded, still.canvas, (still.left, still.top))
+    turn = _UPRIGHT.get(header.orientation)
+    return loaded if turn is None else loaded.transpose(turn)
+
+
+def _on_white(picture: Image.Image, size: tuple[int, int], at: tuple[int, int]) -> Image.Image:
+    canvas = Image.new("RGB", size, "white")
+    canvas.paste(picture, at)
+    return canvas
+
+
+def _clear(image: Image.Image, still: pngfile.Still) -> Image.Image | None:
+    """Where a PNG has the colour that is transparent, before any bit of its samples is lost.
+
+    Returns:
+        A mask (mode L) of 0 and 255; None where no colour is.
+    """
+    if still.key is None:
+        return None
+    if image.mode == "RGB" and still.bits == _SIXTEEN:
+        high = _equal(image, tuple(sample >> 8 for sample in still.key))
+        low = _equal(pngfile.low_bytes(still.file), tuple(sample & 255 for sample in still.key))
+        return ImageChops.multiply(high, low)
+    steps = 255 // (2**still.bits - 1) if still.bits < 8 else 1  # Pillow has them as 0 to 255
+    return _equal(image, tuple(sample * steps for sample in still.key))
+
+
+def _equal(image: Image.Image, key: tuple[int, ...]) -> Image.Image:
+    """Where all samples are these: a mask of 0 and 255."""
+    mask = Image.new("L", image.size)
+    for box in bands(image.size, _BAND):
+        samples = np.asarray(image.crop(box))
+        equal = samples == key if samples.ndim == 2 else (samples == key).all(-1)
+        mask.paste(Image.fromarray(equal.astype(np.uint8) * 255), box)
+    return mask
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
@@ -151,20 +219,18 @@ def bands(size: tuple[int, int], pixels: int) -> Iterator[tuple[int, int, int, i
         yield 0, top, width, min(top + rows, height)
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, told: codings.Colour, still: pngfile.Still | None) -> Image.Image:
     """Convert any mode to 8-bit sRGB without transparency."""
-    profile = image.info.get("icc_profile")
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image)
-    if image.has_transparency_data:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        return _over_white(_apply_profile(rgba, profile))
-    if image.mode == "P":  # a profile speaks of the palette's colours, not of its indices
-        image = image.convert("RGB")
-    if image.mode == "LAB":
-        return _converted(image, _LAB)
-    image = _apply_profile(image, profile)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    if still is not None:
+        told = still.colour
+        if still.grey and image.mode == "RGBA":  # as Pillow reads 16 bits of grey and opacity
+            image = image.convert("LA")
+    converted = colour.to_srgb(image, told)
+    if converted.mode == "RGBA" and image.format == "AVIF":
+        converted = converted.point(_AVIF_OPACITY)
+    return _over_white(converted) if converted.mode == "RGBA" else converted
 
 
 def _over_white(image: Image.Image) -> Image.Image:
@@ -187,23 +253,3 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.nan_to_num(np.asarray(image))
     full_scale = 1.0 if values.max() <= 1 else 255.0
     return Image.fromarray(np.rint(np.clip(values / full_scale, 0, 1) * 255).astype(np.uint8))
-
-
-def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB by an embedded ICC profile; one that is broken or does not fit is ignored."""
-    if not profile:
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image
-        return _converted(image, source)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-
-
-def _converted(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode=mode)
-    assert converted is not None  # noqa: S101 - only in place is there nothing to return
-    return converted

@@ -9,6 +9,10 @@ class UnsupportedFormatError(PictureError):
     """The bytes are not a picture of an allowed format."""
 
 
+class CameraRawError(UnsupportedFormatError):
+    """The file holds what a camera's sensor saw, which is no picture yet."""
+
+
 class TruncatedPictureError(PictureError):
     """The file ends before the picture does."""
 

@@ -6,10 +6,13 @@ can make it take long or hold much.
 
 from dataclasses import dataclass
 
-from pictures import isomedia, tiff
+from pictures import isomedia, pngchunks, tiff
+from pictures.codings import CodePoints
 from pictures.errors import (
+    CameraRawError,
     TooElongatedError,
     TooManyPixelsError,
+    TruncatedPictureError,
     UndecodablePictureError,
     UnsupportedFormatError,
 )
@@ -20,7 +23,20 @@ ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 MAX_ASPECT_RATIO = 50
 """Longer side over shorter side. Panoramas have up to 15, long screenshots up to 40."""
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_MAGIC = b"\x89PNG"
+# Camera raw that is no TIFF, or no plain one: (offset, magic bytes).
+_RAW_MAGIC = (
+    (0, b"IIRO"),  # Olympus
+    (0, b"IIRS"),
+    (0, b"MMOR"),
+    (0, b"IIU\0"),  # Panasonic, Leica
+    (0, b"FUJIFILMCCD-RAW"),
+    (0, b"FOVb"),  # Sigma
+    (0, b"\0MRM"),  # Minolta
+    (6, b"HEAPCCDR"),  # Canon
+    (4, b"ftypcrx "),
+)
+_EXIF_PREFIX = b"Exif\0\0"
 _GIF_MAGIC = (b"GIF87a", b"GIF89a")
 _BMP_CORE_HEADER, _BMP_HEADERS = 12, (40, 52, 56, 64, 108, 124)  # bytes
 _WEBP_KINDS = (b"VP8 ", b"VP8L", b"VP8X")
@@ -40,8 +56,12 @@ class Header:
     """Pixels, upright; that is what `decode` will give."""
     height: int
     orientation: int = tiff.UPRIGHT
-    """By EXIF, 1 to 8: how the pixels have to be turned that Pillow gives. It turns those of TIFF
-    and HEIF by itself, and knows better of AVIF."""
+    """1 to 8, as EXIF numbers them: how the pixels have to be turned that Pillow gives, which turns
+    those of TIFF and HEIF by itself."""
+    frame: int = 0
+    """Which of the pictures of a TIFF file is shown."""
+    colour: CodePoints | None = None
+    """What the container of AVIF and HEIF says of the colours."""
 
 
 def read_header(data: bytes, *, max_pixels: int) -> Header:
@@ -86,9 +106,14 @@ def _read(source: Source) -> Header:
     if data.startswith(b"BM"):
         return Header("BMP", *_bmp_size(source))
     if data.startswith(tiff.MAGIC):
-        return Header("TIFF", *tiff.size(source))
+        picture = tiff.read(source)
+        return Header("TIFF", picture.width, picture.height, frame=picture.frame)
     if isomedia.announces(source):
-        return Header(*isomedia.read(source))
+        shown = isomedia.read(source)
+        orientation = shown.orientation if shown.format == "AVIF" else tiff.UPRIGHT
+        return Header(shown.format, shown.width, shown.height, orientation, colour=shown.colour)
+    if any(data.startswith(magic, at) for at, magic in _RAW_MAGIC):
+        raise CameraRawError(tiff.RAW)
     raise UnsupportedFormatError(
         f"not a picture in one of the formats {', '.join(ALLOWED_FORMATS)}"
     )
@@ -115,8 +140,8 @@ def _jpeg(source: Source) -> Header:
             if size is not None:
                 raise UndecodablePictureError("a JPEG of two frames")
             size = source.number(at + 5, 2), source.number(at + 3, 2)
-        elif marker == _APP1 and exif is None and source.read(at + 2, 6) == b"Exif\0\0":
-            exif = at + 2
+        elif marker == _APP1 and exif is None and source.read(at + 2, 6) == _EXIF_PREFIX:
+            exif = at + 2 + len(_EXIF_PREFIX)
         at += source.number(at, 2)
     if size is None:
         raise UndecodablePictureError("a JPEG without a frame")
@@ -124,16 +149,18 @@ def _jpeg(source: Source) -> Header:
 
 
 def _png(source: Source) -> Header:
+    if not source.data.startswith(pngchunks.SIGNATURE[: len(source)]):
+        raise UndecodablePictureError("the signature of the PNG is damaged")
     if source.read(12, 4) != b"IHDR":
         raise UndecodablePictureError("a PNG that does not begin with its header")
     width, height = source.number(16, 4), source.number(20, 4)
-    orientation = tiff.UPRIGHT
-    at = len(_PNG_MAGIC)
-    while (kind := source.read(at + 4, 4)) != b"IDAT":  # of what follows the pixels, nothing counts
-        if kind == b"eXIf":
-            orientation = tiff.orientation(source, at + 8)
-        at += 12 + source.number(at, 4)
-    return _turned("PNG", width, height, orientation)
+    orientation = None
+    for chunk in pngchunks.chunks(source):
+        if chunk.kind == b"IDAT":  # of what follows the pixels, nothing counts
+            return _turned("PNG", width, height, orientation or tiff.UPRIGHT)
+        if chunk.kind == b"eXIf" and orientation is None and pngchunks.body(source, chunk):
+            orientation = tiff.orientation(source, chunk.body)
+    raise TruncatedPictureError("the file ends too early")
 
 
 def _webp(source: Source) -> Header:
@@ -145,13 +172,6 @@ def _webp(source: Source) -> Header:
         bits = source.number(21, 4, "little")
         return Header("WEBP", (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1)
     width, height = (source.number(at, 3, "little") + 1 for at in (24, 27))
-    at = 12
-    while at + 8 <= len(source):
-        head = source.read(at, 8)
-        if head[:4] == b"EXIF":
-            return _turned("WEBP", width, height, tiff.orientation(source, at + 8))
-        length = int.from_bytes(head[4:], "little")
-        at += 8 + length + length % 2
     return Header("WEBP", width, height)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pictures.codings import BT709, SRGB, CodePoints
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 from pictures.source import Source
 
@@ -40,8 +41,72 @@ def ends_early(data: bytes) -> bool:
         return False
 
 
-def read(source: Source) -> tuple[str, int, int]:
-    """Format, width and height, upright.
+@dataclass(slots=True)
+class Shown:
+    """What a file says of the picture that is shown: the main one, or the first of a sequence."""
+
+    format: str
+    width: int = 0
+    """Pixels, as turned."""
+    height: int = 0
+    quarter_turns: int = 0
+    """Anticlockwise; the mirror comes after them."""
+    mirror: int | None = None
+    """0: top and bottom change places, 1: left and right."""
+    colour: CodePoints | None = None
+
+    @property
+    def orientation(self) -> int:
+        """Turns and mirror as EXIF numbers them, 1 to 8."""
+        return _ORIENTATIONS[self.quarter_turns][0 if self.mirror is None else 1 + self.mirror]
+
+    def apply(self, source: Source, box: Box) -> None:
+        """Take over one of the properties, which are applied one after the other.
+
+        Raises:
+            PictureError: It cannot be read.
+        """
+        if box.kind == b"ispe":
+            body = source.read(box.start + _VERSION, 8)
+            self.width, self.height = (int.from_bytes(body[at : at + 4], "big") for at in (0, 4))
+        elif box.kind == b"irot":
+            self.quarter_turns = source.number(box.start, 1) % 4
+            if self.quarter_turns % 2:
+                self.width, self.height = self.height, self.width
+        elif box.kind == b"imir":
+            self.mirror = source.number(box.start, 1) % 2
+        elif (
+            box.kind == b"clap" and self.format == "HEIF" and self.width
+        ):  # browsers do not crop AVIF
+            self.width, self.height = _crop(source, box)
+        elif box.kind == b"colr" and self.colour is None and source.read(box.start, 4) == b"nclx":
+            body = source.read(box.start + 4, 4)
+            self.colour = _code_points(body)
+
+
+# By quarter turns: without a mirror, with one of top and bottom, of left and right.
+_ORIENTATIONS = ((1, 4, 2), (8, 5, 7), (3, 2, 4), (6, 7, 5))
+_VIDEO_TRANSFERS = (1, 6, 14, 15)
+
+
+def _code_points(body: bytes) -> CodePoints | None:
+    """Primaries and transfer as browsers take them: what is not known, and video, is sRGB."""
+    primaries, transfer = (int.from_bytes(body[at : at + 2], "big") for at in (0, 2))
+    if transfer in _VIDEO_TRANSFERS or not CodePoints.known(BT709, transfer):
+        transfer = SRGB
+    return CodePoints.known(primaries, transfer) or CodePoints.known(BT709, transfer)
+
+
+def _crop(source: Source, box: Box) -> tuple[int, int]:
+    body = source.read(box.start, 16)  # two fractions
+    numbers = [int.from_bytes(body[at : at + 4], "big") for at in range(0, 16, 4)]
+    if not numbers[1] or not numbers[3]:
+        raise UndecodablePictureError("a crop by a fraction of nothing")
+    return round(numbers[0] / numbers[1]), round(numbers[2] / numbers[3])
+
+
+def read(source: Source) -> Shown:
+    """Format, size, turns and colours of the picture that is shown.
 
     Raises:
         PictureError: They cannot be read.
@@ -50,7 +115,7 @@ def read(source: Source) -> tuple[str, int, int]:
     if brand in _SEQUENCES:
         track = _first(source, Box(b"", 0, len(source)), b"moov", b"trak")
         if track is not None:
-            return ("AVIF", *_track_size(source, track))
+            return _track(source, track)
     meta = _first(source, Box(b"", 0, len(source)), b"meta")
     if meta is None:
         raise UndecodablePictureError("no picture in the file")
@@ -64,14 +129,14 @@ def read(source: Source) -> tuple[str, int, int]:
     avif = brand in _AVIF_BRANDS or (
         brand in _ANY_BRANDS and any(box.kind == b"av1C" for box in known)
     )
-    size = None
+    shown = Shown("AVIF" if avif else "HEIF")
     for index in _uses(source, properties, _primary(source, properties)):
         if not 0 < index <= len(known):
             raise UndecodablePictureError("a property that is not there")
-        size = _changed(source, known[index - 1], size, crops=not avif)
-    if size is None:
+        shown.apply(source, known[index - 1])
+    if not shown.width or not shown.height:
         raise UndecodablePictureError("a picture without a size")
-    return ("AVIF" if avif else "HEIF", *size)
+    return shown
 
 
 def boxes(source: Source, start: int, end: int) -> Iterator[Box]:
@@ -140,35 +205,17 @@ def _uses(source: Source, meta: Box, item: int) -> Iterator[int]:
             at += used
 
 
-def _changed(
-    source: Source, box: Box, size: tuple[int, int] | None, *, crops: bool
-) -> tuple[int, int] | None:
-    """The size of a picture after one more of its properties."""
-    if box.kind == b"ispe":
-        body = source.read(box.start + _VERSION, 8)
-        return int.from_bytes(body[:4], "big"), int.from_bytes(body[4:], "big")
-    if size is not None and box.kind == b"irot" and source.number(box.start, 1) % 2:
-        return size[::-1]
-    if size is not None and box.kind == b"clap" and crops:
-        body = source.read(box.start, 16)  # two fractions
-        numbers = [int.from_bytes(body[at : at + 4], "big") for at in range(0, 16, 4)]
-        if not numbers[1] or not numbers[3]:
-            raise UndecodablePictureError("a crop by a fraction of nothing")
-        return round(numbers[0] / numbers[1]), round(numbers[2] / numbers[3])
-    return size
-
-
-def _track_size(source: Source, track: Box) -> tuple[int, int]:
-    """Width and height of the pictures of a sequence."""
+def _track(source: Source, track: Box) -> Shown:
+    """The pictures of a sequence."""
     head = _first(source, track, b"tkhd")
     if head is None:
         raise UndecodablePictureError("a track without a header")
     at = head.start + _TRACK_SIZE.get(source.number(head.start, 1), 0)
-    width, height = source.number(at, 4) >> 16, source.number(at + 4, 4) >> 16
+    shown = Shown("AVIF", source.number(at, 4) >> 16, source.number(at + 4, 4) >> 16)
     description = _first(source, track, b"mdia", b"minf", b"stbl", b"stsd")
     if description is not None:
         entry = _first(source, Box(b"", description.start + 8, description.end), b"av01")
-        turn = entry and _first(source, Box(b"", entry.start + _SAMPLE_ENTRY, entry.end), b"irot")
-        if turn and source.number(turn.start, 1) % 2:
-            return height, width
-    return width, height
+        for box in boxes(source, entry.start + _SAMPLE_ENTRY, entry.end) if entry else ():
+            if box.kind != b"ispe":
+                shown.apply(source, box)
+    return shown

@@ -11,7 +11,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from pictures.pngchunks import SIGNATURE
 
 _LEVEL = 1  # of 0 to 3: higher ones save next to nothing
 _UP = 2  # the filter: what a sample differs by from the one above it

@@ -15,9 +15,15 @@ class Source:
     that uses nothing else can take long, whatever loops a hostile file leads it through.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, most: int = MAX_READS) -> None:
+        """Take a file.
+
+        Args:
+            data: The whole file.
+            most: Parts that may be read.
+        """
         self.data = data
-        self._left = MAX_READS
+        self._left = most
 
     def __len__(self) -> int:
         return len(self.data)

@@ -38,6 +38,7 @@ from model.views import Crops, View
 from pictures import png
 from pictures.decoders import Decoders
 from pictures.errors import (
+    CameraRawError,
     DecodingAbortedError,
     PictureError,
     TooElongatedError,
@@ -48,6 +49,7 @@ from pictures.errors import (
 from worker import metrics
 
 _PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (
+    (CameraRawError, ErrorCode.CAMERA_RAW),
     (UnsupportedFormatError, ErrorCode.FORMAT_UNSUPPORTED),
     (TooManyPixelsError, ErrorCode.TOO_MANY_PIXELS),
     (TooElongatedError, ErrorCode.TOO_ELONGATED),

@@ -101,6 +101,7 @@ _FILE_PROBLEMS = (
     ErrorCode.TOO_ELONGATED,
     ErrorCode.NOT_AN_IMAGE,
     ErrorCode.FORMAT_UNSUPPORTED,
+    ErrorCode.CAMERA_RAW,
     ErrorCode.IMAGE_TRUNCATED,
     ErrorCode.IMAGE_UNDECODABLE,
     ErrorCode.DECODING_ABORTED,

@@ -317,6 +317,7 @@ def test_examples_say_what_the_service_says() -> None:
         ErrorCode.FILE_EMPTY: b"",
         ErrorCode.NOT_AN_IMAGE: b"no picture",
         ErrorCode.FORMAT_UNSUPPORTED: b"%PDF-1.7",
+        ErrorCode.CAMERA_RAW: b"FUJIFILMCCD-RAW 0201",
         ErrorCode.TOO_MANY_PIXELS: encode(Image.new("1", (12_000, 9_000)), "PNG"),
         ErrorCode.TOO_ELONGATED: encode(Image.new("1", (6000, 100)), "PNG"),
     }.items():

@@ -64,6 +64,25 @@ def _tiff_values(tag: int, kind: int, count: int, size: int) -> bytes:
     )
 
 
+def _thumbnails() -> bytes:
+    """A TIFF of as many thumbnails as fit, one after the other, and no picture."""
+    size = 2 + 3 * 12 + 4
+    entries = struct.pack("<HHIIHHIIHHII", 254, 4, 1, 1, 256, 4, 1, 64, 257, 4, 1, 64)
+    directories = (
+        b"\3\0" + entries + struct.pack("<I", 8 + size * number) for number in range(1, MIB)
+    )
+    return b"II*\0\x08\0\0\0" + b"".join(directories)
+
+
+def _apng(*behind: tuple[bytes, bytes]) -> bytes:
+    """A PNG whose animation, if there is one, does not show its default image."""
+    return png(64, 64, (b"acTL", b"\0\0\0\1" + bytes(4)), PIXELS, *behind)
+
+
+def _frame(side: int) -> tuple[bytes, bytes]:
+    return b"fcTL", struct.pack(">5I2H2B", 0, side, side, 0, 0, 1, 10, 0, 0)
+
+
 def _overlapping_tags() -> bytes:
     directory = b"".join(
         struct.pack("<HHII", number, 1, 5 * MIB, 8) for number in range(40_000, 42_000)
@@ -133,6 +152,13 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "png profile": lambda: png(64, 64, (b"iCCP", b"a\0\0" + ZEROS), PIXELS),
     "png pixels": lambda: png(64, 64, (b"IDAT", ZEROS)),
     "png chunks": lambda: png(64, 64, *[(b"tEXt", b"a\0b")] * 250_000, PIXELS),
+    "png exif": lambda: png(64, 64, *[(b"eXIf", EXIF[6:] + bytes(7 * MIB))] * 6, PIXELS),
+    "png international text": lambda: png(64, 64, (b"iTXt", b"a\0\1\0\0\0" + ZEROS), PIXELS),
+    "png text behind the pixels": lambda: png(64, 64, PIXELS, (b"zTXt", b"a\0\0" + ZEROS)),
+    "png chunks before a frame": lambda: _apng(*[(b"tEXt", b"a\0b")] * 2_000_000),
+    "png pieces of a frame": lambda: _apng(_frame(64), *[(b"fdAT", bytes(4))] * 2_000_000),
+    "png pixels of a frame": lambda: _apng(_frame(1), (b"fdAT", bytes(4) + ZEROS)),
+    "png pieces": lambda: png(64, 64, *[(b"IDAT", b"")] * 2_000_000),
     "png size": lambda: png(2**30, 2**30, PIXELS),
     "png line": lambda: png(1, 60_000_000, (b"IDAT", ZEROS)),
     "jpeg comments": lambda: _jpeg(comments=500_000),
@@ -144,6 +170,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "gif comment": lambda: _gif(64, 64, blocks=2_000_000),
     "tiff strip": lambda: _tiff((278, 4, 2**31 - 1)),
     "tiff tile": lambda: _tiff((322, 4, 40_000), (323, 4, 40_000)),
+    "tiff thumbnails": _thumbnails,
     "tiff tags": _overlapping_tags,
     "tiff offsets": lambda: _tiff_values(273, 4, 12_000_000, 4),
     "tiff resolution": lambda: _tiff_values(282, 5, 6_000_000, 8),

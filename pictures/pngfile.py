@@ -1,0 +1,207 @@
+"""PNG files, read chunk by chunk: what is shown of them, and in which colours.
+
+Metadata never decides whether pixels are read: a chunk that is damaged, too large or of no use
+here is skipped. The first chunk of a kind counts, as in browsers.
+"""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from pictures.codings import CodePoints, Colour, Gamma
+from pictures.colour import MAX_PROFILE
+from pictures.errors import TruncatedPictureError, UndecodablePictureError
+from pictures.png import chunk
+from pictures.pngchunks import SIGNATURE, Chunk, body, chunks
+from pictures.source import Source
+
+_FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: number, width, height, left, top, times, ways
+_GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """The picture that is shown of a PNG, as a PNG of its own with nothing but pixels."""
+
+    file: bytes
+    canvas: tuple[int, int]
+    """Width and height of what is shown, in pixels; larger than the picture in some animations."""
+    left: int
+    """Where the picture lies on the canvas."""
+    top: int
+    grey: bool
+    colour: Colour
+    key: tuple[int, ...] | None
+    """Samples of the colour that is transparent, one or three, in the depth of the file."""
+    bits: int
+    """Bits a sample."""
+
+
+def still(data: bytes) -> Still:
+    """The picture that is shown first: the one still picture, or an animation's first frame.
+
+    Raises:
+        PictureError: It cannot be read.
+    """
+    source = Source(data, most=len(data))
+    found: dict[bytes, bytes] = {}
+    first = None
+    for one in chunks(source):
+        if one.kind == b"IDAT":
+            first = one
+            break
+        if one.kind in _WANTED and one.kind not in found:
+            content = body(source, one)
+            if content is not None:
+                found[one.kind] = content
+            elif one.critical:
+                raise UndecodablePictureError(f"the {one.kind.decode()} chunk is damaged")
+    if first is None:
+        raise TruncatedPictureError("the file ends too early")
+    header = found[b"IHDR"]
+    width, height = struct.unpack(">II", header[:8])
+    canvas = width, height
+    left = top = 0
+    pixels: bytes | memoryview
+    if _animated(found) and b"fcTL" not in found:  # the default image is no frame
+        width, height, left, top, pixels = _first_frame(source, first, header)
+        header = struct.pack(">II", width, height) + header[8:]
+    else:
+        pixels = _run(source, first)
+    bits, kind = header[8], header[9]
+    parts = [SIGNATURE, chunk(b"IHDR", header)]
+    if b"PLTE" in found:
+        parts.append(chunk(b"PLTE", found[b"PLTE"]))
+    if kind == _PALETTE and b"tRNS" in found:
+        parts.append(chunk(b"tRNS", found[b"tRNS"]))
+    end = chunk(b"IEND", b"")
+    return Still(
+        file=b"".join((*parts, pixels, end)),
+        canvas=canvas,
+        left=left,
+        top=top,
+        grey=not kind & 2,
+        colour=_colour(found),
+        key=_key(found.get(b"tRNS", b""), bits, kind),
+        bits=bits,
+    )
+
+
+_WANTED = frozenset(
+    (
+        b"IHDR",
+        b"PLTE",
+        b"tRNS",
+        b"acTL",
+        b"fcTL",
+        b"cICP",
+        b"iCCP",
+        b"sRGB",
+        b"gAMA",
+        b"cHRM",
+        b"cLLI",
+        b"mDCV",
+    )
+)
+
+
+def low_bytes(file: bytes) -> Image.Image:
+    """The less significant bytes of the samples of a PNG of 3 × 16 bits, as an RGB picture.
+
+    Pillow has no mode for such samples, but can be asked for either half of them.
+    """
+    image = Image.open(BytesIO(file), formats=("PNG",))
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+    image.load()
+    return image
+
+
+def _animated(found: Mapping[bytes, bytes]) -> bool:
+    control = found.get(b"acTL", b"")
+    return len(control) == 8 and int.from_bytes(control[:4], "big") > 0
+
+
+def _run(source: Source, first: Chunk) -> memoryview:
+    """The chunks with pixels, which follow one another; as they stand in the file."""
+    end = first.start
+    for one in chunks(source, first.start):
+        if one.kind != b"IDAT":
+            break
+        end = one.end
+    return memoryview(source.data)[first.start : end]
+
+
+def _first_frame(source: Source, default: Chunk, header: bytes) -> tuple[int, int, int, int, bytes]:
+    """Width, height, left, top of the first frame behind the default image, and its pixels."""
+    canvas = struct.unpack(">II", header[:8])
+    frame, pixels = None, []
+    for one in chunks(source, default.start):
+        if one.kind == b"fcTL":
+            if frame is not None:
+                break
+            content = body(source, one)
+            if content is None or len(content) != _FRAME.size:
+                raise UndecodablePictureError("the fcTL chunk is damaged")
+            frame = _FRAME.unpack(content)
+        elif one.kind == b"fdAT" and frame is not None:
+            pixels.append(source.data[one.body + 4 : one.end - 4])
+        elif one.kind == b"IEND":
+            break
+    if frame is None or not pixels:
+        raise UndecodablePictureError("an animation without a frame")
+    number, width, height, left, top = frame[:5]
+    inside = left + width <= canvas[0] and top + height <= canvas[1]
+    if number != 0 or not width or not height or not inside:
+        raise UndecodablePictureError("the first frame of the animation is none")
+    return width, height, left, top, chunk(b"IDAT", b"".join(pixels))
+
+
+def _key(content: bytes, bits: int, kind: int) -> tuple[int, ...] | None:
+    samples = {_GREY: 1, _RGB: 3}.get(kind)
+    if samples is None or len(content) < 2 * samples:
+        return None
+    key = struct.unpack(f">{samples}H", content[: 2 * samples])
+    return tuple(sample & ((1 << bits) - 1) for sample in key)
+
+
+def _colour(found: Mapping[bytes, bytes]) -> Colour:
+    """The first that can be used of cICP, iCCP, sRGB, and gAMA with cHRM."""
+    code_points = found.get(b"cICP", b"")
+    if len(code_points) == 4 and code_points[2:] == b"\0\1":  # RGB, full range
+        known = CodePoints.known(code_points[0], code_points[1], _peak(found))
+        if known is not None:
+            return known
+    profile = _profile(found.get(b"iCCP", b""))
+    if profile is not None:
+        return profile
+    gamma = found.get(b"gAMA", b"")
+    if b"sRGB" in found or len(gamma) != 4:
+        return None
+    points = found.get(b"cHRM", b"")
+    chromaticities = struct.unpack(">8I", points) if len(points) == 32 else ()
+    return Gamma.known(
+        int.from_bytes(gamma, "big") / 100_000, tuple(point / 100_000 for point in chromaticities)
+    )
+
+
+def _peak(found: Mapping[bytes, bytes]) -> float:
+    """cd/m², of the brightest part of the picture, or of the display it was made on; or 0."""
+    for kind, size, at in ((b"cLLI", 8, 0), (b"mDCV", 24, 16)):
+        content = found.get(kind, b"")
+        if len(content) == size and any(content[at : at + 4]):
+            return int.from_bytes(content[at : at + 4], "big") / 10_000
+    return 0
+
+
+def _profile(content: bytes) -> bytes | None:
+    _, _, compressed = content.partition(b"\0")
+    try:
+        decompressor = zlib.decompressobj()
+        profile = decompressor.decompress(compressed[1:], MAX_PROFILE)
+    except zlib.error:
+        return None
+    return profile if decompressor.eof else None
