@@ -1,9 +1,12 @@
-/** The service's HTTP API, as far as this page uses it. Every call brings the key, if there is one. */
+/**
+ * The service's HTTP API, as far as this page uses it. Every call brings the key, if there is one.
+ * Addresses are relative to the page: a proxy may serve both below any path.
+ */
 
 import { askForKey, currentKey } from "./key.js";
 import { problemOf, unreachable, unreadable } from "./problem.js";
 
-const DETECTIONS = "/v1/detections";
+const DETECTIONS = "v1/detections";
 const LONGEST_REFERENCE = 200; // characters
 
 /** Most ids that one request may name, and most records that one answer holds. */
@@ -73,12 +76,13 @@ function send(file, key, { once, signal, onProgress }) {
 
 /**
  * A page of the caller's own detections, newest first.
- * @param {string?} next address that the page before gave; null for the first page
+ * @param {string?} next link that the page before gave; null for the first page
  * @returns {Promise<{detections: object[], next: string?}>}
  * @throws {import("./problem.js").Problem}
  */
 export async function listDetections(next) {
-  return json(await ask(next ?? `${DETECTIONS}?limit=${PAGE}`));
+  const query = next === null ? `?limit=${PAGE}` : new URL(next, location).search;
+  return json(await ask(`${DETECTIONS}${query}`));
 }
 
 /**
@@ -112,7 +116,7 @@ export async function deleteDetection(id) {
  * @throws {import("./problem.js").Problem}
  */
 export async function getModel() {
-  return json(await ask("/v1/model"));
+  return json(await ask("v1/model"));
 }
 
 /**
@@ -133,7 +137,7 @@ export async function getPicture(path) {
 /** Whether the service answers at all. */
 export async function isAlive() {
   try {
-    return (await fetch("/livez", { cache: "no-store" })).ok;
+    return (await fetch("livez", { cache: "no-store" })).ok;
   } catch {
     return false;
   }
@@ -154,6 +158,25 @@ export function detectionPath(id) {
  */
 export function renditionPath(id, size) {
   return `${detectionPath(id)}/image?size=${size}`;
+}
+
+/**
+ * Path of a layer's heat map.
+ * @param {string} id
+ * @param {string} layer `ai` or `manipulation`
+ * @param {string} query how it is drawn
+ */
+export function overlayPath(id, layer, query) {
+  return `${detectionPath(id)}/overlays/${layer}.png?${query}`;
+}
+
+/**
+ * Path of a layer's probabilities.
+ * @param {string} id
+ * @param {string} layer `ai` or `manipulation`
+ */
+export function maskPath(id, layer) {
+  return `${detectionPath(id)}/masks/${layer}.png`;
 }
 
 /**

@@ -10,7 +10,8 @@ function followScheme() {
 dark.addEventListener("change", followScheme);
 followScheme();
 
-const openapi = await (await fetch("/openapi.json")).json();
+const openapi = await (await fetch("openapi.json")).json();
+openapi.servers = [{ url: new URL(".", location).pathname }]; // where this page is, there is the API
 const problems = new Map();
 for (const operations of Object.values(openapi.paths)) {
   for (const { responses } of Object.values(operations)) {

@@ -22,14 +22,22 @@ export function listen(shortcuts) {
   document.getElementById("help-keys").append(...shortcuts.map(helpRow));
   document.getElementById("open-help").addEventListener("click", () => dialog.showModal());
   document.addEventListener("keydown", (event) => {
-    const { key, target, altKey, ctrlKey, metaKey, defaultPrevented } = event;
+    const { target, altKey, ctrlKey, metaKey, defaultPrevented } = event;
     if (!toggle.checked || altKey || ctrlKey || metaKey || defaultPrevented) return;
     if (target.matches(TYPED_INTO) || document.querySelector("dialog[open]") !== null) return;
-    const act = byKey.get(key.length === 1 ? key.toLowerCase() : key);
+    const act = byKey.get(name(event));
     if (act === undefined) return;
     event.preventDefault();
     act();
   });
+}
+
+/** The key as shortcuts name it: where another script is typed, the Latin letter of its place. */
+function name({ key, code }) {
+  if (key.length > 1) return key;
+  const isLatin = /[\p{ASCII}\p{Script=Latin}]/u.test(key);
+  const place = isLatin ? null : /^Key([A-Z])$/.exec(code);
+  return (place === null ? key : place[1]).toLowerCase();
 }
 
 function helpRow({ keys, label }) {

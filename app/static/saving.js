@@ -1,6 +1,6 @@
 /** Files that the user can save of a detection. */
 
-import { getPicture, originalPath } from "./api.js";
+import { getPicture, maskPath, originalPath, overlayPath } from "./api.js";
 import { element } from "./dom.js";
 
 const SUFFIXES = { JPEG: "jpg", TIFF: "tif", HEIF: "heic" };
@@ -17,20 +17,20 @@ const SAVABLES = [
     ofMask: true,
     name: ({ stem, layer }) => `${stem}-with-${layer}.png`,
     get: ({ record, layer, opacity }) =>
-      getPicture(`${record.masks[layer].overlay_url}?composite=true&opacity=${opacity}`),
+      getPicture(overlayPath(record.id, layer, `composite=true&opacity=${opacity}`)),
   },
   {
     label: "Layer alone",
     ofMask: true,
     name: ({ stem, layer }) => `${stem}-${layer}-layer.png`,
     get: ({ record, layer, opacity }) =>
-      getPicture(`${record.masks[layer].overlay_url}?opacity=${opacity}`),
+      getPicture(overlayPath(record.id, layer, `opacity=${opacity}`)),
   },
   {
     label: "Mask",
     ofMask: true,
     name: ({ stem, layer }) => `${stem}-${layer}-mask.png`,
-    get: ({ record, layer }) => getPicture(record.masks[layer].mask_url),
+    get: ({ record, layer }) => getPicture(maskPath(record.id, layer)),
   },
   {
     label: "Record",

@@ -1,6 +1,6 @@
 /** The picture with its heat maps, one layer at a time, and the original beside it. */
 
-import { renditionPath } from "./api.js";
+import { overlayPath, renditionPath } from "./api.js";
 import { element, say } from "./dom.js";
 import { load } from "./pictures.js";
 import { Problem } from "./problem.js";
@@ -92,7 +92,7 @@ export class Viewer {
   prepare(entry) {
     if (entry?.phase !== "succeeded") return;
     const { record } = entry;
-    const paths = record.masks === null ? [] : LAYERS.map((layer) => overlayPath(record, layer));
+    const paths = record.masks === null ? [] : LAYERS.map((layer) => heatMapPath(record, layer));
     for (const path of [...paths, renditionPath(entry.id, SCREEN)]) {
       load(path).catch((problem) => {
         if (!(problem instanceof Problem)) throw problem; // it is told when the entry is opened
@@ -253,7 +253,7 @@ export class Viewer {
 
   async #loadOverlay(overlay, record) {
     const { layer } = overlay.dataset;
-    const url = await this.#load(overlayPath(record, layer), `the ${words.layer(layer)} layer`);
+    const url = await this.#load(heatMapPath(record, layer), `the ${words.layer(layer)} layer`);
     if (url !== null) overlay.src = url;
   }
 
@@ -306,8 +306,8 @@ export class Viewer {
  * @param {object} record
  * @param {string} layer
  */
-export function overlayPath(record, layer) {
-  return `${record.masks[layer].overlay_url}?opacity=1`;
+function heatMapPath({ id }, layer) {
+  return overlayPath(id, layer, "opacity=1");
 }
 
 function marksOf({ image, masks }, layer) {

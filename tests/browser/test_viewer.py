@@ -198,6 +198,29 @@ def test_keys_choose_what_is_shown(page: Page) -> None:
     expect(page.locator("#zoom-value")).to_have_text("Fit")
 
 
+def test_keys_by_their_place_where_another_script_is_typed(page: Page) -> None:
+    open_made(page, 4)
+    manipulation = overlay(page, "manipulation")
+    keyboard = page.context.new_cdp_session(page)
+
+    def press(key: str, code: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            keyboard.send("Input.dispatchKeyEvent", {"type": kind, "key": key, "code": code})
+
+    expect(manipulation).to_be_hidden()
+    for key in ("ь", "μ", "\N{CYRILLIC CAPITAL LETTER SOFT SIGN}", "צ"):  # the last one: Hebrew
+        press(key, "KeyM")
+        expect(manipulation).to_be_visible()
+        press("o", "KeyL")  # what a Latin layout has there counts
+        expect(manipulation).to_be_hidden()
+        press("ü", "KeyM")
+        press("м", "KeyV")
+        press("o", "KeyL")
+        expect(manipulation).to_be_visible()
+        press("m", "Semicolon")
+        expect(manipulation).to_be_hidden()
+
+
 def test_overlay_lies_exactly_on_the_picture(page: Page) -> None:
     sideways = photo(*SIZE)
     exif = sideways.getexif()
