@@ -58,7 +58,9 @@ def create_app(settings: Settings) -> ASGIApp:
             yield
         redis.close()
 
-    api = documented(lifespan)
+    root_path = settings.root_path or ""
+    api = documented(lifespan, root_path)
+    api.state.root_path = root_path
     api.state.service = service
     api.state.directory = service.directory
     api.state.gate = Gate(settings, redis, service.directory)
@@ -66,10 +68,10 @@ def create_app(settings: Settings) -> ASGIApp:
     for router in _ROUTERS:
         metrics.start_at_zero(router.routes)
     page.mount_static(api)
-    return Observed(api)
+    return Observed(api, root_path)
 
 
-def documented(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -> FastAPI:
     """The routes and their OpenAPI document; without a service it can only be read."""
     api = Documented(
         title="GAMMA",
@@ -77,6 +79,7 @@ def documented(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         version=version("gamma-detect"),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

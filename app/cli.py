@@ -36,6 +36,7 @@ def _option(setting: str, *names: str) -> Any:
 
 Host = Annotated[str | None, _option("host")]
 Port = Annotated[int | None, _option("port")]
+RootPath = Annotated[str | None, _option("root_path")]
 DataDir = Annotated[Path | None, _option("data_dir")]
 MetricsPort = Annotated[int | None, _option("metrics_port")]
 AllowAnonymous = Annotated[bool | None, _option("allow_anonymous", "--allow-anonymous")]
@@ -69,6 +70,7 @@ def _fail(error: Exception) -> typer.Exit:
 def serve(
     host: Host = None,
     port: Port = None,
+    root_path: RootPath = None,
     data_dir: DataDir = None,
     metrics_port: MetricsPort = None,
     checkpoint: Checkpoint = None,
@@ -85,6 +87,7 @@ def serve(
     given = {
         "host": host,
         "port": port,
+        "root_path": root_path,
         "data_dir": data_dir,
         "metrics_port": metrics_port,
         "checkpoint": checkpoint,
@@ -110,6 +113,7 @@ def serve(
 def api(
     host: Host = None,
     port: Port = None,
+    root_path: RootPath = None,
     metrics_port: MetricsPort = None,
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
@@ -120,7 +124,11 @@ def api(
     from app.settings import RedisUrlMissingError
 
     settings = _settings(
-        host=host, port=port, metrics_port=metrics_port, allow_anonymous=allow_anonymous
+        host=host,
+        port=port,
+        root_path=root_path,
+        metrics_port=metrics_port,
+        allow_anonymous=allow_anonymous,
     )
     try:
         run(settings)

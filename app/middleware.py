@@ -36,8 +36,15 @@ log = structlog.get_logger()
 class Observed:
     """ASGI middleware; outermost, so that it sees every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+        """Wrap an application.
+
+        Args:
+            app: knows the paths of the API alone.
+            root_path: what may stand before them, if the proxy does not take it away.
+        """
         self._app = app
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -47,6 +54,8 @@ class Observed:
         method = scope["method"]
         if method == "HEAD":  # as GET, without the body, which the server leaves out (RFC 9110)
             scope = {**scope, "method": "GET"}
+        if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(self._root_path)}
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(scope)
         trace = _trace(scope)

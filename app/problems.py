@@ -17,7 +17,7 @@ from starlette.status import HTTP_401_UNAUTHORIZED
 
 from app.blobs import StorageUnavailableError
 from app.client import WritesRefusedError
-from app.schemas import ErrorCode, Problem
+from app.schemas import ROOT_PATH, ErrorCode, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -147,10 +147,19 @@ def problem(request: Request, error: ServiceError) -> Response:
     if described.status == HTTP_401_UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.detection is not None:
-        headers["Location"] = error.detection
-    return JSONResponse(
-        described.model_dump(mode="json", exclude_none=True), described.status, headers, MEDIA_TYPE
-    )
+        headers["Location"] = link(request, error.detection)
+    content = described.model_dump(mode="json", exclude_none=True, context=link_context(request))
+    return JSONResponse(content, described.status, headers, MEDIA_TYPE)
+
+
+def link_context(request: Request) -> dict[str, str]:
+    """What `Link`s of an answer to this request are written with."""
+    return {ROOT_PATH: request.app.state.root_path}
+
+
+def link(request: Request, path: str) -> str:
+    """A path of the API as the caller reaches it."""
+    return f"{request.app.state.root_path}{path}"
 
 
 def without_traceback(error: E) -> E:

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.metrics import REJECTIONS
 from app.middleware import REQUEST_ID_HEADER
 from app.problems import MEDIA_TYPE, ServiceError, describe
-from app.schemas import ErrorCode
+from app.schemas import ROOT_PATH, ErrorCode
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line and its header fields; also of what stands between two pieces of a body,
@@ -57,6 +57,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Seconds for the whole head of a request; see `MIN_RATE` for its body."""
     max_connections: ClassVar[int]
     """Open connections; beyond, the one that has been idle for longest is closed."""
+    link_root: ClassVar[str] = ""  # uvicorn has a `root_path` of its own
+    """What links in refusals begin with."""
 
     _kept = 0  # bytes since the request began, or since its last piece of body
     _arrived = 0  # bytes in this period of `patience` seconds
@@ -245,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if ours:
-            self.transport.write(_refusal(code, detail))
+            self.transport.write(_refusal(code, detail, self.link_root))
         self.leave()
 
     def _make_room(self) -> bool:
@@ -300,10 +302,10 @@ class _LastWord:
         self._protocol.leave()
 
 
-def _refusal(code: ErrorCode, detail: str) -> bytes:
+def _refusal(code: ErrorCode, detail: str, root_path: str) -> bytes:
     request_id = uuid.uuid4().hex
     problem = describe(ServiceError(code, detail), request_id)
-    body = problem.model_dump_json(exclude_none=True)
+    body = problem.model_dump_json(exclude_none=True, context={ROOT_PATH: root_path})
     lines = [
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
         f"content-type: {MEDIA_TYPE}",

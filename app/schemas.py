@@ -6,12 +6,25 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
 JOB_FUNCTION = "gamma.detect"
 """The only RQ function name that a worker accepts; it is compared, never imported."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _below_root(path: str, info: SerializationInfo) -> str:
+    context = info.context or {}
+    return f"{context.get(ROOT_PATH, '')}{path}"
+
+
+ROOT_PATH = "root_path"
+"""Key of the serialization context: path below which a proxy serves the API."""
+
+Link = Annotated[str, PlainSerializer(_below_root)]
+"""A path of the API: kept as the API itself has it, sent as callers reach it."""
+
 Seconds = Annotated[float, Field(ge=0, description="seconds")]
 
 
@@ -141,8 +154,8 @@ class MaskInfo(BaseModel):
     area_fraction: Probability = Field(description="fraction of pixels at or above the threshold")
     max: Probability
     regions: list[Region] = Field(description="largest first")
-    mask_url: str = Field(description="8-bit grey PNG, picture size")
-    overlay_url: str = Field(description="RGBA PNG heat map, picture size")
+    mask_url: Link = Field(description="8-bit grey PNG, picture size")
+    overlay_url: Link = Field(description="RGBA PNG heat map, picture size")
 
 
 class Masks(BaseModel):
@@ -215,7 +228,7 @@ class DetectionList(BaseModel):
     """Answer of `GET /v1/detections`: a page of the caller's detections, or the ones asked for."""
 
     detections: list[Detection] = Field(description="newest first; with `ids`: in their order")
-    next: str | None = Field(default=None, description="path of the next page, if there is one")
+    next: Link | None = Field(default=None, description="path of the next page, if there is one")
     missing: list[str] = Field(
         default=[], description="those of `ids` that are not there, or not the caller's"
     )
@@ -302,13 +315,13 @@ class ServiceStatus(BaseModel):
 class Problem(BaseModel):
     """RFC 9457 problem document (`application/problem+json`)."""
 
-    type: str = Field(description="URI reference that names the kind of problem")
+    type: Link = Field(description="URI reference that names the kind of problem")
     title: str
     status: int
     detail: str
     code: ErrorCode = Field(description="stable, for programs")
     request_id: str
-    detection: str | None = Field(
+    detection: Link | None = Field(
         default=None, description="path of the record, where there is one"
     )
     retry_after: int | None = Field(

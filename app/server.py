@@ -68,6 +68,7 @@ def run(settings: Settings) -> None:
     metrics.expose(settings)
     BoundedProtocol.patience = settings.request_timeout
     BoundedProtocol.max_connections = settings.max_connections
+    BoundedProtocol.link_root = settings.root_path or ""
     uvicorn.run(
         create_app(settings),
         http=BoundedProtocol,

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address the API binds")
     port: int = Field(8000, description="port of the API", ge=0, le=65535)
+    root_path: str | None = Field(
+        None,
+        description="path below which a proxy serves API and page, e.g. `/gamma`: links in answers "
+        "begin with it; unset: none",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+    )
     api_keys: Annotated[_Keys | None, NoDecode] = Field(
         None,
         description="callers and their secrets, `name=secret` or `name=sha256:…`, by commas or "

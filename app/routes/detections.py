@@ -47,10 +47,10 @@ def read_list(
     """
     service = service_of(request)
     if ids is not None:
-        return json_answer(_named(service, caller.name, ids))
+        return json_answer(request, _named(service, caller.name, ids))
     page = service.store.newest(caller.name, limit, cursor)
     following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}"
-    return json_answer(DetectionList(detections=page.detections, next=following))
+    return json_answer(request, DetectionList(detections=page.detections, next=following))
 
 
 def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
@@ -82,7 +82,7 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
 )
 def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Response:
     """The record."""
-    return json_answer(service_of(request).record(detection_id, caller.name))
+    return json_answer(request, service_of(request).record(detection_id, caller.name))
 
 
 @router.delete(

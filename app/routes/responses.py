@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Path, Response
+from fastapi import Path, Request, Response
 from pydantic import BaseModel
 
 from app import examples
 from app.openapi import PROBLEM, headers
-from app.problems import MEDIA_TYPE, STATUS
+from app.problems import MEDIA_TYPE, STATUS, link_context
 from app.schemas import Detection, ErrorCode
 
 Answers = dict[int | str, dict[str, Any]]
@@ -72,12 +72,18 @@ def answer(description: str, *header_names: str, **bodies: BaseModel) -> dict[st
 
 
 def json_answer(
-    body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+    request: Request,
+    body: BaseModel,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A record or several, with a status and header fields beside those of every record."""
     fields = NO_STORE | (_server_timing(body) if isinstance(body, Detection) else {})
     return Response(
-        body.model_dump_json(), status, {**fields, **(headers or {})}, "application/json"
+        body.model_dump_json(context=link_context(request)),
+        status,
+        {**fields, **(headers or {})},
+        "application/json",
     )
 
 

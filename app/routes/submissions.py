@@ -15,7 +15,7 @@ from app.callers import TheCaller
 from app.metrics import REJECTIONS
 from app.openapi import headers
 from app.pictures import MEDIA_TYPES
-from app.problems import OUTAGES, ServiceError, document, of_outage, without_traceback
+from app.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
 from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.routes.strict import StrictRoute
 from app.schemas import (
@@ -188,7 +188,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
                 del order
         del form, file  # the wait must not hold the picture
         request.state.detection_id = detection.id
-        headers = {"Location": detection_path(detection.id)}
+        headers = {"Location": link(request, detection_path(detection.id))}
         if options.wait is not None:
             headers["Preference-Applied"] = f"wait={options.wait}"
             waited = await service.wait(
@@ -204,7 +204,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
         code = _status(detection)
         if code == status.HTTP_202_ACCEPTED:
             headers["Retry-After"] = _RETRY_AFTER
-        return json_answer(detection, code, headers)
+        return json_answer(request, detection, code, headers)
 
 
 @router.post(
@@ -280,7 +280,9 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
         pauses = [entry.problem.retry_after or 0 for entry in entries if entry.problem]
         if any(pauses):
             headers["Retry-After"] = str(max(pauses))
-        return json_answer(BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers)
+        return json_answer(
+            request, BatchResults(results=entries), status.HTTP_207_MULTI_STATUS, headers
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rq.job import Job
 from app import tracing
 from app.directory import Directory
 from app.records import Webhook
-from app.schemas import Detection
+from app.schemas import ROOT_PATH, Detection
 from app.settings import Settings
 from app.store import Store
 from app.webhooks import metrics
@@ -69,12 +69,14 @@ class Deliverer:
         directory: Directory,
         pauses: Sequence[int],
         threads: int,
+        root_path: str,
     ) -> None:
         self._store = store
         self._sender = sender
         self._directory = directory
         self._pauses = pauses
         self._threads = Threads(threads)
+        self._links = {ROOT_PATH: root_path}
         self._breaker = Breaker()
 
     @classmethod
@@ -93,6 +95,7 @@ class Deliverer:
             Directory(settings),
             settings.webhook_pauses,
             threads,
+            settings.root_path or "",
         )
 
     def run(self, job: Job) -> str | Retry:
@@ -166,7 +169,7 @@ class Deliverer:
             created_at=detection.finished_at or datetime.now(UTC),
             detection=detection,
         )
-        body = event.model_dump_json().encode()
+        body = event.model_dump_json(context=self._links).encode()
         secrets = self._directory.now.terms_of(webhook.owner).webhook_secrets
         if secrets is None:
             return Outcome.REFUSED, "the caller has no secret to sign with any more"
