@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
 
 from app import logs
+from app.console import complain, console
 from app.settings import Settings, SettingsFileError
 
 app = typer.Typer(
     help="GAMMA: was this picture, or a part of it, made by a neural network?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take the [default: …] of a setting for markup
 )
-_errors = Console(stderr=True, highlight=False)
+_INTERRUPTED = 130  # what a process ended by Ctrl-C returns
 
 
 def _variable(setting: str) -> str:
@@ -52,17 +52,17 @@ def _settings(**command_line: Any) -> Settings:
         for found in error.errors():
             name = ".".join(str(part) for part in found["loc"])
             reason = found["msg"].removeprefix("Value error, ")
-            _errors.print(f"[red]setting {name}:[/red] {escape(reason)}", soft_wrap=True)
+            complain(f"setting {name}", reason)
         raise typer.Exit(2) from None
     except SettingsFileError as error:
-        _errors.print(f"[red]settings:[/red] {escape(str(error))}", soft_wrap=True)
+        complain("settings", error)
         raise typer.Exit(2) from None
     logs.configure(settings)
     return settings
 
 
 def _fail(error: Exception) -> typer.Exit:
-    _errors.print(f"[red]gamma:[/red] {escape(str(error))}", soft_wrap=True)
+    complain("gamma", error)
     return typer.Exit(1)
 
 
@@ -198,29 +198,56 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
 
 @app.command()
 def detect(
-    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", exists=True)],
+    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
     overlays: Annotated[
-        Path | None, typer.Option(help="Write both heat maps of each picture to this folder.")
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Write both heat maps of each picture to this folder, in subfolders like the "
+            "pictures'; no file is replaced.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Write the results to this file, as --json prints them. The same command again "
+            "goes on where it stopped, and tries again what had no score.",
+        ),
     ] = None,
     view: Annotated[str | None, _option("default_view", "--view")] = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
 ) -> None:
-    """Score pictures here and now, without service or Redis."""
+    """Score pictures here and now, without service or Redis.
+
+    The exit code is 1 if a picture got no score, or a folder has none in it.
+    """
     from app.detect import Format, detect_files
+    from app.scores import ScoresError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
+    if as_csv and output is not None:
+        raise typer.BadParameter("--output writes JSON lines, not --csv")
+    if overlays is not None and overlays.resolve() in {file.resolve() for file in files}:
+        raise typer.BadParameter("--overlays must not be a folder that is searched for pictures")
     settings = _settings(checkpoint=checkpoint, device=device, default_view=view)
-    output = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+    printed = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
     try:
-        fine = detect_files(files, settings, output, overlays)
-    except (CheckpointError, DeviceError) as error:
+        fine = detect_files(
+            files, settings, printed if output is None else Format.NOTHING, overlays, output
+        )
+    except (CheckpointError, DeviceError, ScoresError, OSError) as error:
         raise _fail(error) from None
+    except KeyboardInterrupt:
+        if output is not None:
+            console(stderr=True).print("stopped; run the same command to go on")
+        raise typer.Exit(_INTERRUPTED) from None
     if not fine:
         raise typer.Exit(1)
 

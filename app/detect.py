@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
+import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -12,22 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Column, Table
 
+from app.console import console
 from app.overlays import COLORMAPS, Colormap
-from app.pictures import MEDIA_TYPES
 from app.schemas import Head
+from app.scores import Scores, to_line
 from app.settings import Settings
+from pictures import finding
 from pictures.blending import heat_map
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
+from pictures.finding import LeftOut, name_of, reason_of
 
-_SUFFIXES = frozenset(
-    suffix for suffix, name in Image.registered_extensions().items() if name in MEDIA_TYPES
-)
 _COLUMNS = ("file", "ai_probability", "verdict", "manipulated", "model_version", "error")
+
+Row = dict[str, Any]
+"""What is said of one picture: `file`, and its findings or an `error`."""
 
 
 class Format(Enum):
@@ -36,99 +40,238 @@ class Format(Enum):
     TABLE = auto()
     JSON = auto()
     CSV = auto()
+    NOTHING = auto()
 
 
 def detect_files(
-    paths: Iterable[Path], settings: Settings, output: Format, overlays: Path | None
+    paths: Iterable[Path],
+    settings: Settings,
+    output: Format,
+    overlays: Path | None = None,
+    scores: Path | None = None,
 ) -> bool:
     """Print one result a picture, in the order given.
 
     Args:
         paths: files, or folders that are searched for pictures.
         settings: those of this process.
-        output: JSON lines and CSV go to standard output, progress to standard error.
-        overlays: folder for `<name>.ai.png` and `<name>.manipulation.png`.
+        output: results go to standard output, all else to standard error.
+        overlays: folder for the heat maps, which mirrors the folders of the pictures.
+        scores: file that the results are added to; pictures that have a score in it are
+            passed over.
 
     Returns:
-        Whether every picture could be read.
+        Whether each folder held pictures, each picture got a score, and all heat maps were
+        written.
 
     Raises:
         CheckpointError: the model cannot be loaded.
+        ScoresError: `scores` is not such a file, or of another model or view.
+        OSError: `scores` cannot be read or written.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # no name may be beyond its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+    search = _Search(paths, overlays)
+    _tell(finding.summarise(search.passed_over))
+    _tell((f"{name_of(folder)}: no picture in it" for folder in search.empty), "red")
+    if not search.entries:
+        return False
+
     from model.views import View
     from worker.main import load_detector
 
     detector = load_detector(settings)
     if not detector.info.trained:
-        Console(stderr=True).print("[yellow]The model is untrained: its scores mean nothing.")
-    files = list(_pictures(paths))
+        _tell(["The model is untrained: its scores mean nothing."], "yellow")
     view = View(settings.default_view)
+    kept = None if scores is None else Scores(scores, detector.info.version, str(view))
+    done = set() if kept is None else kept.done
+    todo = [entry for entry in search.entries if _name(entry) not in done]
+    maps = None if overlays is None else _HeatMaps(overlays, search.root)
+    failed = 0
     with closing(Decoders(1, max_pixels=settings.max_pixels)) as decoders:
-        rows = (
-            _detect(file, decoders, detector, view, overlays)
-            for file in track(files, "detecting", console=Console(stderr=True), transient=True)
-        )
-        return _PRINTERS[output](rows)
+
+        def rows() -> Iterator[Row]:
+            nonlocal failed
+            for entry in _tracked(todo, output):
+                row = _detect(entry, decoders, detector, view, maps)
+                failed += "error" in row
+                if kept is not None:
+                    kept.add(row)
+                yield row
+
+        _PRINTERS[output](rows())
+    if failed or kept is not None:
+        before = f", {len(search.entries) - len(todo)} had one before" if done else ""
+        _tell([f"{len(todo) - failed} pictures got a score, {failed} did not{before}"])
+    lost = [] if maps is None else maps.lost
+    _tell((f"heat map not written: {line}" for line in lost), "red")
+    return not (failed or lost or search.empty)
 
 
-def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        else:
-            yield path
+def _tell(lines: Iterable[str], style: str | None = None) -> None:
+    errors = console(stderr=True)
+    for line in lines:
+        errors.print(line, style=style, soft_wrap=True)
+
+
+class _Search:
+    """The pictures that are meant by paths; each is in it once."""
+
+    def __init__(self, paths: Iterable[Path], overlays: Path | None) -> None:
+        self.passed_over: list[LeftOut] = []
+        self.empty: list[Path] = []
+        entries: list[Path | LeftOut] = []
+        roots = []
+        for path in paths:
+            if not os.path.isdir(path):
+                entries.append(path)
+                roots.append(os.path.dirname(os.path.abspath(path)))
+                continue
+            found = finding.find(path, skip=() if overlays is None else (overlays,))
+            together: list[Path | LeftOut] = [*found.pictures, *found.failures]
+            entries += sorted(together, key=_path)
+            roots.append(os.path.abspath(path))
+            self.passed_over += found.passed_over
+            if not together:
+                self.empty.append(path)
+        self.entries = list({os.path.abspath(_path(one)): one for one in entries}.values())
+        self.root = os.path.commonpath(roots)
+        """The folder that all of them lie in."""
+
+
+class _HeatMaps:
+    """A folder of heat maps: `<picture>.ai.png` and `<picture>.manipulation.png`.
+
+    It has the subfolders that the pictures lie in below `root`, so that pictures of one name do
+    not meet. What is there already is never replaced.
+    """
+
+    def __init__(self, folder: Path, root: str) -> None:
+        self._folder = folder
+        self._root = root
+        self.lost: list[str] = []
+        """Those that could not be written, and why."""
+
+    def write(self, picture: Path, masks: Any) -> None:
+        colours = COLORMAPS[Colormap.HEAT].tobytes()
+        place = self._folder / os.path.relpath(os.path.abspath(picture), self._root)
+        for head, mask in zip((Head.AI, Head.MANIPULATION), masks, strict=True):
+            stream = io.BytesIO()
+            heat_map(Image.fromarray(mask.values), colours).save(stream, "PNG")
+            file = place.with_name(f"{place.name}.{head}.png")
+            try:
+                _write_new(file, stream.getvalue())
+            except OSError as error:
+                self.lost.append(f"{name_of(file)}: {reason_of(error)}")
+
+
+def _write_new(file: Path, data: bytes) -> None:
+    """Write a file whole or not at all, unless it is there with the same bytes.
+
+    Raises:
+        FileExistsError: it is there with others.
+        OSError: it cannot be written.
+    """
+    if os.path.lexists(file):
+        if file.read_bytes() != data:
+            raise FileExistsError("there is another file of this name, which is kept")
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _path(entry: Path | LeftOut) -> Path:
+    return entry.path if isinstance(entry, LeftOut) else entry
+
+
+def _name(entry: Path | LeftOut) -> str:
+    return name_of(_path(entry))
+
+
+def _tracked(entries: list[Path | LeftOut], output: Format) -> Iterator[Path | LeftOut]:
+    """The entries, while standard error shows how many are done.
+
+    The bar leaves standard output alone: it would send there what is meant for a file or a pipe.
+    """
+    errors = console(stderr=True)
+    streams = output in (Format.JSON, Format.CSV)
+    with Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not errors.is_terminal or (streams and sys.stdout.isatty()),
+    ) as bar:
+        yield from bar.track(entries)
 
 
 def _detect(
-    file: Path, decoders: Decoders, detector: Any, view: Any, overlays: Path | None
-) -> dict[str, Any]:
+    entry: Path | LeftOut, decoders: Decoders, detector: Any, view: Any, maps: _HeatMaps | None
+) -> Row:
     from model.detector import GlanceError
 
+    name = _name(entry)
+    if isinstance(entry, LeftOut):
+        return {"file": name, "error": entry.detail}
     try:
-        found = detector.examine(decoders.decode(file.read_bytes()), view)
+        found = detector.examine(decoders.decode(entry.read_bytes()), view)
+    except OSError as error:
+        return {"file": name, "error": reason_of(error)}
     except (PictureError, GlanceError) as error:
-        return {"file": str(file), "error": str(error)}
-    if overlays is not None and found.masks is not None:
-        colours = COLORMAPS[Colormap.HEAT].tobytes()
-        overlays.mkdir(parents=True, exist_ok=True)
-        for head, mask in zip((Head.AI, Head.MANIPULATION), found.masks, strict=True):
-            image = heat_map(Image.fromarray(mask.values), colours)
-            image.save(overlays / f"{file.name}.{head}.png")
+        return {"file": name, "error": str(error)}
+    if not math.isfinite(found.ai_probability):
+        return {"file": name, "error": "the model gives no number for it"}
+    if maps is not None and found.masks is not None:
+        maps.write(entry, found.masks)
     return {
-        "file": str(file),
+        "file": name,
         "ai_probability": round(found.ai_probability, 6),
         "verdict": str(found.verdict),
         "manipulated": found.manipulated,
         "model_version": detector.info.version,
+        "view": str(view),
     }
 
 
-def _print_table(rows: Iterable[dict[str, Any]]) -> bool:
-    table = Table(*_COLUMNS)
-    fine = True
+def _print_table(rows: Iterable[Row]) -> None:
+    table = Table(*(Column(name, overflow="fold") for name in _COLUMNS))
+    try:
+        for row in rows:
+            table.add_row(*(str(row.get(column, "")) for column in _COLUMNS))
+    finally:  # an interrupted run shows what it has
+        console().print(table)
+
+
+def _print_json(rows: Iterable[Row]) -> None:
     for row in rows:
-        fine &= "error" not in row
-        table.add_row(*(str(row.get(column, "")) for column in _COLUMNS))
-    Console().print(table)
-    return fine
+        print(to_line(row), flush=True)
 
 
-def _print_json(rows: Iterable[dict[str, Any]]) -> bool:
-    fine = True
-    for row in rows:
-        fine &= "error" not in row
-        print(json.dumps(row), flush=True)
-    return fine
-
-
-def _print_csv(rows: Iterable[dict[str, Any]]) -> bool:
-    writer = csv.DictWriter(sys.stdout, _COLUMNS)
+def _print_csv(rows: Iterable[Row]) -> None:
+    writer = csv.DictWriter(sys.stdout, _COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    fine = True
     for row in rows:
-        fine &= "error" not in row
         writer.writerow(row)
-    return fine
+        sys.stdout.flush()
 
 
-_PRINTERS = {Format.TABLE: _print_table, Format.JSON: _print_json, Format.CSV: _print_csv}
+def _print_nothing(rows: Iterable[Row]) -> None:
+    for _ in rows:
+        pass
+
+
+_PRINTERS = {
+    Format.TABLE: _print_table,
+    Format.JSON: _print_json,
+    Format.CSV: _print_csv,
+    Format.NOTHING: _print_nothing,
+}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from rich.console import Console
-
+from app.console import console
 from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State, wrong
 from app.settings import Settings
@@ -29,12 +28,12 @@ def examine(settings: Settings, *, as_json: bool = False) -> bool:
     if as_json:
         print(json.dumps({"fine": fine, "findings": [asdict(one) for one in findings]}))
         return fine
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    output = console()
     for finding in findings:
-        console.print(f"{finding.state:6}", style=_STYLES[finding.state], end="")
-        console.print(f"{finding.subject:9}", finding.found)
+        output.print(f"{finding.state:6}", style=_STYLES[finding.state], end="")
+        output.print(f"{finding.subject:9}", finding.found, soft_wrap=True)
         if finding.advice is not None:
-            console.print(f"{'':16}→ {finding.advice}")
+            output.print(f"{'':16}→ {finding.advice}", soft_wrap=True)
     return fine
 
 

@@ -106,6 +106,7 @@ def test_api_and_worker_need_a_redis_url(tmp_path: Path) -> None:
 
 
 def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encode(photo(64, 64)))
     answer = gamma("detect", ".", "--checkpoint", "/no/such/model", cwd=tmp_path)
     assert answer.returncode == 1
     assert "/no/such/model" in answer.stderr
