@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction
 
@@ -23,7 +22,7 @@ from training.config import ConfigError, LabelSettings, Settings, validate
 from training.data.labels import Kind
 from training.dataset import EvaluationCrops, Pictures, collate, load_pictures
 from training.fit import fit, read_result
-from training.output import write_text
+from training.output import progress_bar, write_text
 from training.trainer import MODEL_FOLDER, measure
 
 MARKDOWN_FILE = "ablation.md"
@@ -259,8 +258,8 @@ def _assess(run: Run, pictures: Pictures, split: str, console: Console) -> None:
         collate_fn=collate,
     )
     logits, labels = [], []
-    with torch.inference_mode():
-        for batch in track(loader, "measuring", console=console):
+    with torch.inference_mode(), progress_bar(console) as bar:
+        for batch in bar.track(loader, description="measuring"):
             output = model(to_levels(batch["tiles"].to(device)))
             logits.append(output.logits.float().cpu().numpy())  # (B,)
             labels.append(batch["labels"].numpy())  # (B,)

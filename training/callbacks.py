@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from training.config import Settings
-from training.output import write_text
+from training.output import progress_bar, write_text
 from training.trainer import GammaTrainer
 
 LOG_FILE = "log.jsonl"
@@ -136,14 +135,7 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self, console: Console) -> None:
         """Show on `console`."""
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps, at most"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._bar = progress_bar(console, unit="steps, at most")
         self._task = self._bar.add_task("training")
 
     def on_train_begin(

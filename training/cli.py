@@ -16,8 +16,11 @@ app = typer.Typer(
     help="From folders of pictures to a GAMMA checkpoint.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take [default: …] for markup
 )
-data = typer.Typer(help="Data sets: import, forge, inspect.", no_args_is_help=True)
+data = typer.Typer(
+    help="Data sets: import, forge, inspect.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data, name="data")
 
 

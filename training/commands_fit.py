@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from training.output import complain, console, progress_bar
 
 if TYPE_CHECKING:
     from training.config import Settings
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
+_console = console(stderr=True, soft_wrap=True)
 _SIGNALLED = 143  # what a process ended by SIGTERM returns
 
 Config = Annotated[
@@ -80,8 +81,6 @@ def glance(
     with _reported():
         settings = _settings(config, data, sets)
 
-        from rich.progress import Progress
-
         from model import checkpoint
         from training import glance as glances
         from training.config import ConfigError
@@ -92,7 +91,7 @@ def glance(
         if model.glance is None:
             raise ConfigError("model.prior: there is none to fit")
         rows = glances.read_rows(settings.data.manifests)
-        with Progress(console=_console, transient=True) as progress:
+        with progress_bar(_console, transient=True) as progress:
             bar = progress.add_task("features", total=len(rows))
             features = glances.extract(
                 model.glance,
@@ -106,7 +105,7 @@ def glance(
                 lambda: build(settings), features, settings.glance, folds
             )
             for line in glances.describe(auc, results):
-                _console.print(line, markup=False)
+                _console.print(line)
         glances.fit(model, features, glances.weigh(features, features.train), settings.glance)
         checkpoint.save(model, out / MODEL_FOLDER)
         typer.echo(out / MODEL_FOLDER)
@@ -162,7 +161,7 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        _console.print(f"gamma-train: {error}", style="red", markup=False)
+        complain(error)
         raise typer.Exit(1) from None
     except Exception as error:
         from training.dataset import UnreadablePictureError
@@ -170,5 +169,5 @@ def _reported() -> Iterator[None]:
 
         if not isinstance(error, UnreadablePictureError | DiskError | NonFiniteError):
             raise
-        _console.print(f"gamma-train: {error}", style="red", markup=False)
+        complain(error)
         raise typer.Exit(1) from None

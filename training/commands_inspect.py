@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from training.data import manifest
 from training.data import preview as sheets
@@ -17,12 +17,11 @@ from training.data.audit import Audit, audit, inspect
 from training.data.labels import LABELS, Kind
 from training.data.manifest import ManifestError, PictureUnreadableError, Row
 from training.data.separation import describe
-from training.output import progress_bar, writing
+from training.output import complain, console, progress_bar, writing
 
 _SHOWN = 5  # places of a problem that are printed
 _CORES = os.cpu_count() or 1
-_output = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
+_output = console()
 
 
 def audit_manifests(
@@ -51,27 +50,27 @@ def audit_manifests(
     """
     try:
         rows = [(file.parent, row) for file in files for row in manifest.read(file)]
-        with progress_bar(_errors) as bar:
+        with progress_bar() as bar:
             pictures = inspect(rows, open_files=not quick, workers=workers)
             found = list(bar.track(pictures, total=len(rows), description="reading pictures"))
     except (ManifestError, OSError) as error:
-        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from None
     result = audit(found, limit)
     _output.print(_kinds_table([row for _, row in rows]))
     _output.print(_separation_table(result))
     for colour, notes in (("yellow", result.remarks), ("red", result.problems)):
         for name, places in notes.items():
-            _output.print(f"[{colour}]{name}: {len(places)}[/{colour}]")
+            _output.print(f"{name}: {len(places)}", style=colour)
             for place in places[:_SHOWN]:
-                _output.print(f"  {place}", soft_wrap=True, markup=False)
+                _output.print(f"  {place}", soft_wrap=True)
     if not result.passed:
         reasons = [s.attribute for s in result.leaks] + list(result.problems)
-        _output.print(f"[red]FAILED[/red]: {', '.join(reasons)}", soft_wrap=True)
+        _output.print(f"FAILED: {', '.join(reasons)}", style="red", soft_wrap=True)
         for line in _advice(result):
             _output.print(line, soft_wrap=True)
         raise typer.Exit(1)
-    _output.print("[green]passed[/green]")
+    _output.print("passed", style="green")
 
 
 def preview(
@@ -90,7 +89,7 @@ def preview(
         with writing(out) as partial:
             sheet.save(partial, "PNG")
     except (ManifestError, PictureUnreadableError, OSError) as error:
-        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from None
     _output.print(f"{len(rows)} pictures, {out}", soft_wrap=True)
 
@@ -123,7 +122,7 @@ def _separation_table(result: Audit) -> Table:
         caption=None if result.separations else "only one class: nothing to tell apart",
     )
     for found in result.separations:
-        verdict = "[red]LEAK[/red]" if found in result.leaks else "ok"
+        verdict = Text("LEAK", "red") if found in result.leaks else "ok"
         table.add_row(
             found.attribute,
             f"{found.balanced_accuracy:.2f} ± {found.standard_error:.2f}",

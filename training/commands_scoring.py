@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from training.data import manifest
-from training.output import progress_bar, write_text
+from training.output import complain, progress_bar, write_text
 from training.suites import SuiteError, check_sizes, load_sets
 
 if TYPE_CHECKING:
     from model.network import GammaModel
     from training.card import RunFacts
-
-_errors = Console(stderr=True, highlight=False)
 
 Source = Annotated[str, typer.Argument(help="Run, checkpoint directory or hub id.")]
 Sets = Annotated[list[Path], typer.Argument(help="Manifests, or suites (TOML) that name several.")]
@@ -62,7 +59,7 @@ def evaluate(
         check_sizes(chosen, crop)
         model = _load(checkpoint)
         kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
-        with progress_bar(_errors) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("scoring", total=2 * sum(len(s.rows) for s in chosen))
             summary = run(
                 make_detector(model, device=device),
@@ -105,7 +102,7 @@ def robustness(
         model = _load(checkpoint)
         kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
         changes = 1 + sum(len(levels) for levels in DEGRADATIONS.values())
-        with progress_bar(_errors) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("scoring", total=changes * sum(len(s.rows) for s in chosen))
             report = measure_robustness(
                 make_detector(model, device=device),
@@ -156,7 +153,7 @@ def calibrate(
             config.crop_size = crop_size
         kept = directory / f"scores-{fingerprint(model, view, device)}.jsonl"
         jobs = [Job(s.name, row, s.folder, RAW) for s in chosen for row in s.rows]
-        with progress_bar(_errors) as bar:
+        with progress_bar() as bar:
             task = bar.add_task("scoring", total=len(jobs))
             samples = gather(
                 make_detector(model, device=device),
@@ -256,7 +253,7 @@ def _reported() -> Iterator[None]:
         OSError,
         SuiteError,
     ) as error:
-        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from None
 
 

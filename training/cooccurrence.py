@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -23,6 +22,7 @@ from model.cooccurrence import ROWS, histogram
 from model.network import IGNORE, GammaModel
 from training.config import ConfigError, Settings
 from training.dataset import Batch, Pictures, TrainingCrops, collate
+from training.output import progress_bar
 from training.sampling import EpochBatches
 
 _HIDDEN = 64
@@ -94,7 +94,7 @@ def learn(pictures: Pictures, settings: Settings, console: Console) -> Tensor:
     """
     wanted = settings.start.cooccurrence_crops
     values, labels = [], []
-    with Progress(console=console, transient=True) as progress:
+    with progress_bar(console, transient=True) as progress:
         bar = progress.add_task("co-occurrences", total=wanted)
         for batch in _draw(pictures, settings):
             ai = batch["ai_labels"].flatten(1)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
@@ -29,7 +28,8 @@ from training.config import ConfigError, Settings, differences, load, save
 from training.data.labels import Kind
 from training.dataset import EvaluationCrops, Pictures, TrainingCrops, load_pictures
 from training.glances import Glances
-from training.output import write_text
+from training.output import console as make_console
+from training.output import progress_bar, write_text
 from training.sampling import EpochBatches
 from training.trainer import UNFINISHED_FOLDER, GammaTrainer, list_checkpoints
 
@@ -82,7 +82,7 @@ def fit(
         UnreadablePictureError: A picture cannot be read, and the settings forbid to replace it.
         DiskError: There is no room to write; the last checkpoint is whole.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or make_console(stderr=True, soft_wrap=True)
     if (run / CONFIG_FILE).exists() and not resume:
         raise ConfigError(f"{run}: holds a run already; go on with --resume or choose another")
     arguments = _arguments(settings, run)
@@ -172,7 +172,7 @@ def _look_at_all(
     found = {}
     for split, pictures in sets.items():
         found[split] = Glances(run / GLANCES_FOLDER / split, pictures)
-        with Progress(console=console, transient=True) as progress:
+        with progress_bar(console, transient=True) as progress:
             bar = progress.add_task(f"glances, {split}", total=len(pictures))
             found[split].fill(
                 model.glance, settings.data.max_pixels, partial(progress.advance, bar)

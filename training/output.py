@@ -1,4 +1,4 @@
-"""Output files that are whole or not there, and progress with an estimate of the time left."""
+"""Output files that are whole or not there, what is said on a terminal, and progress."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_WIDE = 10_000  # columns
 
 
 @contextmanager
@@ -25,15 +27,39 @@ def writing(file: Path) -> Iterator[Path]:
 def write_text(text: str, file: Path) -> None:
     """Write a text file whole or not at all."""
     with writing(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files
 
 
-def progress_bar(console: Console) -> Progress:
-    """Return a bar that says how many are done and when the rest will be."""
+def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that prints names and error texts as they are; colours are given as styles.
+
+    What goes to no terminal is neither wrapped nor cut.
+    """
+    made = Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+    if not made.is_terminal:
+        made.width = _WIDE
+    return made
+
+
+def complain(error: Exception) -> None:
+    """Print what went wrong to standard error, in one line."""
+    console(stderr=True, soft_wrap=True).print(f"gamma-train: {error}", style="red")
+
+
+def progress_bar(on: Console | None = None, *, unit: str = "", transient: bool = False) -> Progress:
+    """Return a bar that says how many are done and when the rest will be.
+
+    Args:
+        on: where it is shown; standard error if not given.
+        unit: what is counted, shown after the numbers.
+        transient: it leaves nothing when it ends.
+    """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        *([TextColumn(unit, markup=False)] if unit else []),
         TimeRemainingColumn(),
-        console=console,
+        console=on or console(stderr=True),
+        transient=transient,
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
-from rich.console import Console
 
 from training.data import manifest
 from training.data.manifest import Row
@@ -16,7 +15,6 @@ from training.data.workers import in_order
 from training.output import progress_bar
 
 _NAME = "journal.jsonl"
-_console = Console(stderr=True, highlight=False)
 
 
 class RunMismatchError(ValueError):
@@ -112,7 +110,7 @@ def carry_out(
             return Entry(item=item, skipped=str(error))
 
     todo = [item for item in range(count) if item not in entries]
-    with file.open("a", encoding="utf-8") as lines, progress_bar(_console) as bar:
+    with file.open("a", encoding="utf-8") as lines, progress_bar() as bar:
         results = in_order(attempt, todo, workers)
         for entry in bar.track(results, total=len(todo), description=title):
             lines.write(entry.model_dump_json(exclude_none=True) + "\n")
