@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from pictures.finding import summarise
 from training.data import journal, objects, originals
 from training.data.align import Aligner
 from training.data.blend import Blender
@@ -25,6 +25,7 @@ from training.data.masks import MaskType
 from training.data.objects import ObjectsError
 from training.data.originals import NoOriginalsError, Originals
 from training.data.tamper import Forger, Tampering
+from training.output import complain, console
 
 _SHOWN = 20  # reasons that are printed; all are in the journal
 _FAILURES = (
@@ -37,8 +38,8 @@ _FAILURES = (
     RunMismatchError,
     SkippedError,
 )
-_output = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
+_output = console()
+_errors = console(stderr=True)
 
 _Originals = Annotated[
     Path,
@@ -283,8 +284,9 @@ def _engine(name: EngineName, model: str, fill: FillName, steps: int, device: st
 
 def _load(path: Path) -> Originals:
     found = originals.load(path)
-    for reason in found.unreadable:
-        _errors.print(f"left out: {reason}", soft_wrap=True)
+    _tell_left_out(found.unreadable)
+    for line in summarise(found.passed_over):
+        _errors.print(line, soft_wrap=True)
     return found
 
 
@@ -300,11 +302,15 @@ def _plan_table(plan: Plan, out: Path) -> Table:
     return table
 
 
-def _tell(report: Report) -> None:
-    for reason in report.skipped[:_SHOWN]:
+def _tell_left_out(reasons: Sequence[str]) -> None:
+    for reason in reasons[:_SHOWN]:
         _errors.print(f"left out: {reason}", soft_wrap=True)
-    if len(report.skipped) > _SHOWN:
-        _errors.print(f"left out for {len(report.skipped) - _SHOWN} reasons more")
+    if len(reasons) > _SHOWN:
+        _errors.print(f"left out for {len(reasons) - _SHOWN} reasons more")
+
+
+def _tell(report: Report) -> None:
+    _tell_left_out(report.skipped)
     _output.print(f"{report.rows} pictures, {report.manifest}", soft_wrap=True)
 
 
@@ -314,5 +320,5 @@ def _told() -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
-        _errors.print(f"[red]gamma-train:[/red] {error}", soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from None

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from pictures.finding import name_of
 from training.data import manifest, splits
 from training.data.importers import LAYOUTS
 from training.data.importers.layout import Choices, Layout, LayoutError, Problem
-from training.data.importers.reading import Import, Report
+from training.data.importers.reading import Import, Report, listing
 from training.data.importers.table import FIELDS
 from training.data.labels import Kind
-from training.output import progress_bar, write_text
+from training.output import complain, console, progress_bar, write_text
 
 _SHOWN = 20  # problems of a kind that are printed; all are in the file
 
-_output = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
+_output = console()
+_errors = console(stderr=True)
 
 
 def import_data_set(
@@ -55,8 +55,8 @@ def import_data_set(
 ) -> None:
     """Read a data set's own layout into a manifest.
 
-    What is missing, doubled, unreadable or has an odd mask is left out and listed in
-    MANIFEST.problems.
+    What is left out, and what the data set does not say and was guessed, is counted by reason and
+    listed in MANIFEST.problems.
     """
     file = out or root / "manifest.jsonl"
     if name not in LAYOUTS:
@@ -65,7 +65,7 @@ def import_data_set(
         raise typer.BadParameter(f"{file} is the table that is read; name another file")
     layout = LAYOUTS[name]
     try:
-        with progress_bar(_errors) as progress:
+        with progress_bar() as progress:
             task = progress.add_task(f"listing {root}", total=None)
             reading = Import(
                 layout,
@@ -79,7 +79,8 @@ def import_data_set(
             count = manifest.write(reading.rows(lambda: progress.advance(task)), file)
     except (ValueError, OSError) as error:
         raise _failure(error) from None
-    _output.print(_counts(layout, reading.report, f"{count} rows in {file}"))
+    _output.print(f"{count} rows in {file}", soft_wrap=True)
+    _output.print(_counts(layout, reading.report))
     _list_problems(reading.report, file)
 
 
@@ -145,30 +146,36 @@ def _columns(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-def _counts(layout: Layout, report: Report, title: str) -> Table:
-    table = Table("what", "found", "published", title=title)
+def _counts(layout: Layout, report: Report) -> Table:
+    table = Table("what", "found", "published")
     for name in sorted(report.found.keys() | layout.published.keys()):
         published = layout.published.get(name)
         table.add_row(name, str(report.found[name]), "" if published is None else str(published))
     for problem in Problem:
         if found := report.problems.get(problem):
             table.add_row(problem, str(len(found)), style="yellow")
+    for reason, count in Counter(one.reason for one in report.left_out).items():
+        table.add_row(reason, str(count), style="yellow")
     return table
 
 
 def _list_problems(report: Report, file: Path) -> None:
-    listing = file.with_name(f"{file.name}.problems")
-    lines = [f"{problem}: {text}" for problem, texts in report.problems.items() for text in texts]
+    all_of_them = listing(file)
+    texts: dict[str, list[str]] = {str(kind): found for kind, found in report.problems.items()}
+    for one in report.left_out:
+        detail = f": {one.detail}" if one.detail else ""
+        texts.setdefault(str(one.reason), []).append(f"{name_of(one.path)}{detail}")
+    lines = [f"{reason}: {text}" for reason, found in texts.items() for text in found]
     if not lines:
-        listing.unlink(missing_ok=True)
+        all_of_them.unlink(missing_ok=True)
         return
-    write_text("\n".join(lines) + "\n", listing)
-    for problem, texts in report.problems.items():
-        for text in texts[:_SHOWN]:
-            _errors.print(f"{problem}: {text}", soft_wrap=True, markup=False)
-    _errors.print(f"all {len(lines)} problems: {listing}", soft_wrap=True, markup=False)
+    write_text("\n".join(lines) + "\n", all_of_them)
+    for reason, found in texts.items():
+        for text in found[:_SHOWN]:
+            _errors.print(f"{reason}: {text}", soft_wrap=True)
+    _errors.print(f"all {len(lines)} left out or guessed: {all_of_them}", soft_wrap=True)
 
 
 def _failure(error: Exception) -> typer.Exit:
-    _errors.print(f"gamma-train: {error}", style="red", soft_wrap=True, markup=False)
+    complain(error)
     return typer.Exit(1)

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from pictures.decoding import decode
 from pictures.errors import PictureError
+from pictures.finding import name_of
 from training.data.labels import LABELS, Kind
 from training.output import writing
 
@@ -51,18 +52,30 @@ class ManifestError(ValueError):
     """A file that is not a manifest; the message names it and the row."""
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds bytes that are no UTF-8") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+"""Text that a manifest can hold; names of files may be none."""
+
+
 class Row(BaseModel):
     """One picture. Paths are relative to the manifest's folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str
+    path: Text
     kind: Kind
-    mask: str | None = None
-    generator: str | None = None
-    mask_type: str | None = None
-    guidance: str | None = None
-    source_id: str
+    mask: Text | None = None
+    generator: Text | None = None
+    mask_type: Text | None = None
+    guidance: Text | None = None
+    source_id: Text
     split: Split | None = None
     width: int
     height: int
@@ -108,32 +121,38 @@ def describe(
         The row; width and height are those of the decoded, upright picture.
 
     Raises:
-        PictureUnreadableError: it cannot be decoded.
+        PictureUnreadableError: it cannot be decoded, or its row cannot be written: a name is no
+            UTF-8.
     """
     if data is None:
         data = file.read_bytes()
     try:
         height, width, _ = decode(data, max_pixels=MAX_PIXELS).shape
     except PictureError as error:
-        raise PictureUnreadableError(f"{file}: {error}") from error
+        raise PictureUnreadableError(f"{name_of(file)}: {error}") from error
     with Image.open(io.BytesIO(data)) as picture:
         image_format = str(picture.format)
         quality = jpeg_quality(picture)
-    return Row(
-        path=_relative(file, root),
-        kind=kind,
-        mask=None if mask is None else _relative(mask, root),
-        generator=generator,
-        mask_type=mask_type,
-        guidance=guidance,
-        source_id=source_id,
-        split=split,
-        width=width,
-        height=height,
-        format=image_format,
-        jpeg_quality=quality,
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
+    try:
+        return Row(
+            path=_relative(file, root),
+            kind=kind,
+            mask=None if mask is None else _relative(mask, root),
+            generator=generator,
+            mask_type=mask_type,
+            guidance=guidance,
+            source_id=source_id,
+            split=split,
+            width=width,
+            height=height,
+            format=image_format,
+            jpeg_quality=quality,
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "row"
+        raise PictureUnreadableError(f"{name_of(file)}: {place}: {first['msg']}") from error
 
 
 def jpeg_quality(picture: Image.Image) -> int | None:
@@ -233,7 +252,7 @@ def _records(file: Path) -> Iterator[Mapping[str, object]]:
         except pa.ArrowInvalid as error:
             raise ManifestError(f"{file}: {error}") from error
         return
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield json.loads(line)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pictures.finding import find
 from training.data.manifest import Row
 from training.data.pixels import read_picture
 
@@ -56,11 +57,11 @@ class CocoObjects:
             self._sizes: dict[str, tuple[int, int]] = {}
             for annotation in content["annotations"]:
                 image = images[annotation["image_id"]]
-                name = Path(image["file_name"]).name
+                name = Path(image["file_name"].replace("\\", "/")).name
                 self._sizes[name] = (image["height"], image["width"])
                 if not annotation.get("iscrowd"):
                     self._annotations[name].append(annotation)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ObjectsError(f"{file}: not COCO instance annotations: {error!r}") from error
 
     def knows(self, row: Row) -> bool:
@@ -90,7 +91,9 @@ class MapObjects:
             ObjectsError: there are none, or two for one stem.
         """
         self._files: dict[str, Path] = {}
-        for file in sorted(folder.rglob("*.png")):
+        for file in find(folder).pictures:
+            if file.suffix.lower() != ".png":
+                continue
             if file.stem in self._files:
                 raise ObjectsError(
                     f"two object maps for one stem: {self._files[file.stem]}, {file}"

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pictures.header import ALLOWED_FORMATS
+from pictures.finding import LeftOut, find, name_of, reason_of
 from training.data import manifest
 from training.data.labels import Kind
 from training.data.manifest import PictureUnreadableError, Row
 from training.data.pixels import read_picture
-
-_SUFFIXES = {f".{name.lower()}" for name in ALLOWED_FORMATS} | {".jpg", ".tif"}
 
 
 class NoOriginalsError(ValueError):
@@ -31,6 +29,8 @@ class Originals:
     rows: tuple[Row, ...]
     unreadable: tuple[str, ...] = ()
     """What is wrong with the files of a folder that were left out."""
+    passed_over: tuple[LeftOut, ...] = ()
+    """What is in the folder beside pictures."""
 
     @property
     def digest(self) -> str:
@@ -66,11 +66,15 @@ def _manifest(file: Path) -> Originals:
 
 
 def _folder(folder: Path) -> Originals:
-    rows, unreadable = [], []
-    for file in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
+    found = find(folder)
+    rows = []
+    unreadable = [f"{name_of(one.path)}: {one.detail}" for one in found.failures]
+    for file in found.pictures:
         source_id = file.relative_to(folder).with_suffix("").as_posix()
         try:
             rows.append(manifest.describe(file, folder, Kind.AUTHENTIC, source_id=source_id))
         except PictureUnreadableError as error:
             unreadable.append(str(error))
-    return Originals(folder, tuple(rows), tuple(unreadable))
+        except OSError as error:
+            unreadable.append(f"{name_of(file)}: {reason_of(error)}")
+    return Originals(folder, tuple(rows), tuple(unreadable), tuple(found.passed_over))

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from pictures import decoding
+from pictures import decoding, tiff
 from pictures.errors import PictureError
+from pictures.finding import name_of
+from pictures.header import read_header
 from training.data.manifest import MAX_PIXELS, PictureUnreadableError
 from training.output import writing
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+
+_ORIENTATION_TAG = 0x0112
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda values: np.rot90(values, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda values: np.rot90(values, -1),
+    7: lambda values: np.rot90(values, 2).T,
+    8: np.rot90,
+}
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
@@ -28,7 +43,35 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
     try:
         return decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
     except PictureError as error:
-        raise PictureUnreadableError(f"{file}: {error}") from error
+        raise PictureUnreadableError(f"{name_of(file)}: {error}") from error
+
+
+def pillow_orientation(data: bytes) -> int:
+    """How the pixels that Pillow gives have to be turned to be upright, 1 to 8 as in EXIF.
+
+    1 for files in formats that the service does not read.
+    """
+    try:
+        return read_header(data, max_pixels=MAX_PIXELS).orientation
+    except PictureError:
+        return tiff.UPRIGHT
+
+
+def orientation_of(data: bytes) -> int:
+    """How the stored pixels of a picture that can be decoded are turned, 1 to 8 as in EXIF."""
+    header = read_header(data, max_pixels=MAX_PIXELS)
+    if header.format != "TIFF":
+        return header.orientation
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
+        assert isinstance(picture, TiffImageFile)  # noqa: S101 - tells mypy
+        picture.seek(header.frame)
+        return int(picture.tag_v2.get(_ORIENTATION_TAG, tiff.UPRIGHT))
+
+
+def turn(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored values (H, W) as they are shown by an orientation of EXIF, 1 to 8."""
+    turned: NDArray[Any] = _TURNS.get(orientation, np.asarray)(values)
+    return turned
 
 
 def read_region(file: Path) -> NDArray[np.bool_]:

@@ -87,7 +87,7 @@ def test_coverage_resizes_masks(root: Path) -> None:
     assert done.by_name["1"].source_id == done.by_name["1t"].source_id
     assert np.array_equal(done.region("1t"), REGION)
     assert np.array_equal(done.region("2t"), small.repeat(2, 0).repeat(2, 1))
-    assert done.problems() == {Problem.MASK_SIZE: 1}
+    assert done.problems() == {Problem.MASK_SIZE: 1, Problem.UNUSED: 1}
 
 
 def test_nist16_black_is_tampered(root: Path) -> None:
@@ -200,7 +200,7 @@ def test_mvss_list(root: Path) -> None:
     done = Imported("mvss-list", root)
     assert [row.kind for row in done.rows] == [Kind.SPLICE, Kind.AUTHENTIC]
     assert np.array_equal(done.region("1"), REGION)
-    assert done.problems() == {Problem.NAME: 1}
+    assert done.problems() == {Problem.NAME: 1, Problem.KIND: 1}
 
 
 def test_folder_pairs(root: Path) -> None:
@@ -218,4 +218,4 @@ def test_folder_pairs(root: Path) -> None:
     done = Imported("pairs", root)
     assert done.kinds == {Kind.SPLICE: 2, Kind.AUTHENTIC: 1}
     assert np.array_equal(done.region("2"), REGION)
-    assert done.problems() == {Problem.MISSING: 1}
+    assert done.problems() == {Problem.MISSING: 1, Problem.KIND: 2}

@@ -137,7 +137,7 @@ def test_openai_preference_takes_the_4o_side_once(root: Path) -> None:
     done = Imported("openai-4o-preference", root)
     assert [(row.kind, row.generator) for row in done.rows] == [(Kind.SYNTHETIC, "gpt-4o")] * 2
     assert (done.folder / done.rows[0].path).read_bytes() == ours
-    assert done.problems() == {Problem.DUPLICATE: 1}
+    assert done.problems() == {Problem.DUPLICATE: 1, Problem.UNUSED: 3}
 
 
 def test_sharegpt_takes_the_text_to_image_part(root: Path) -> None:
@@ -154,7 +154,7 @@ def test_sharegpt_takes_the_text_to_image_part(root: Path) -> None:
     )
     done = Imported("sharegpt-4o-image", root)
     assert [row.source_id for row in done.rows] == ["sharegpt-4o/text_to_image/1"]
-    assert done.problems() == {Problem.MISSING: 1}
+    assert done.problems() == {Problem.MISSING: 1, Problem.UNUSED: 1}
 
 
 def test_gpt_imgeval(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +16,12 @@ from training.data.importers.layout import (
     Note,
     Problem,
     by_stem,
+    cells,
     coco_id,
+    listed,
+    read_table,
+    read_text,
+    slashed,
     subfolder,
 )
 from training.data.labels import Kind
@@ -36,7 +40,7 @@ _BFREE = {
 _GLIDE_NAME = re.compile(r"glide_inpainting_\w+?_(\d+)_up")
 
 
-def _coco(root: Path, _: Choices) -> Iterator[Item]:
+def _coco(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`annotations/instances_<set>.json` and `<set>/<image>.jpg`; images with instances only.
 
     Of train2017 those are 117,266 of 118,287. No split: the recipe makes its own. No masks.
@@ -47,15 +51,16 @@ def _coco(root: Path, _: Choices) -> Iterator[Item]:
     for file in files:
         folder = root / file.stem.removeprefix("instances_")
         if not folder.is_dir():  # the annotations of all sets come in one archive
+            yield Note(Problem.UNUSED, f"{file}: no folder {folder.name}")
             continue
         try:
-            content = json.loads(file.read_bytes())
+            content = json.loads(read_text(file))
             annotated = {annotation["image_id"] for annotation in content["annotations"]}
-            names = {image["id"]: image["file_name"] for image in content["images"]}
+            names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         except (ValueError, KeyError, TypeError) as error:
             raise LayoutError(f"{file}: not annotations of COCO: {error!r}") from error
         for number in sorted(annotated & names.keys()):
-            yield Item(folder / names[number], Kind.AUTHENTIC, coco_id(number))
+            yield Item(listed(folder, names[number]), Kind.AUTHENTIC, coco_id(number))
 
 
 def _bfree(root: Path, _: Choices) -> Iterator[Item | Note]:
@@ -104,12 +109,11 @@ def _bfree(root: Path, _: Choices) -> Iterator[Item | Note]:
 
 def _ids(file: Path) -> Iterator[str]:
     """The picture names of a list of B-Free, without suffix."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        table = csv.DictReader(lines)
-        columns = table.fieldnames or [""]
-        column = "id" if "id" in columns else columns[0]
-        for record in table:
-            yield Path(record[column]).stem
+    table = read_table(file)
+    columns = table.fieldnames or [""]
+    column = "id" if "id" in columns else columns[0]
+    for record in table:
+        yield Path(slashed(record[column] or "")).stem
 
 
 def _cocoglide(root: Path, _: Choices) -> Iterator[Item | Note]:
@@ -122,26 +126,29 @@ def _cocoglide(root: Path, _: Choices) -> Iterator[Item | Note]:
     if not file.is_file():
         raise LayoutError(f"{root}: no table.csv")
     subfolder(root, "fake")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        for record in csv.DictReader(lines):
-            real, fake, mask = (
-                root / folder / Path(record[folder]).name for folder in ("real", "fake", "mask")
-            )
-            named = _GLIDE_NAME.fullmatch(fake.stem)
-            if named is None:
-                yield Note(Problem.NAME, str(fake))
-                continue
-            source = coco_id(named[1])
-            yield Item(real, Kind.AUTHENTIC, source, split="test")
-            yield Item(
-                fake,
-                Kind.BLENDED,
-                source,
-                mask=mask,
-                generator="glide",
-                guidance="text",
-                split="test",
-            )
+    folders = ("real", "fake", "mask")
+    table = read_table(file)
+    for record in table:
+        names = cells(record, *folders)
+        named = _GLIDE_NAME.fullmatch(Path(slashed(names[1])).stem) if names else None
+        if names is None or named is None:
+            yield Note(Problem.NAME, f"{file}: line {table.line_num}: {record.get('fake')}")
+            continue
+        real, fake, mask = (
+            root / folder / Path(slashed(name)).name
+            for folder, name in zip(folders, names, strict=True)
+        )
+        source = coco_id(named[1])
+        yield Item(real, Kind.AUTHENTIC, source, split="test")
+        yield Item(
+            fake,
+            Kind.BLENDED,
+            source,
+            mask=mask,
+            generator="glide",
+            guidance="text",
+            split="test",
+        )
 
 
 COCO = Layout(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from training.data.importers.layout import Choices, Item, Layout, LayoutError, pictures
+from training.data.importers.layout import (
+    SPLITS,
+    Choices,
+    Item,
+    Layout,
+    LayoutError,
+    Problem,
+    pictures,
+)
 from training.data.labels import Kind
+from training.data.manifest import Split
 
 # Folder names in use for the two sides (GenImage, CNNDetection, UniversalFakeDetect, our own).
 SIDES = {
@@ -18,42 +28,111 @@ SIDES = {
     "ai": Kind.SYNTHETIC,
 }
 
+Parts = tuple[str, ...]
+"""Folders and name of a file below the data set's folder."""
 
-def side_of(parts: tuple[str, ...]) -> int | None:
-    """Index of the folder of a path that names the side; None: there is none."""
-    return next((i for i, part in enumerate(parts[:-1]) if part.lower() in SIDES), None)
+
+def side_of(parts: Parts) -> int | None:
+    """Index of the innermost folder of a path that names the side; None: there is none."""
+    found = [i for i, part in enumerate(parts[:-1]) if part.lower() in SIDES]
+    return found[-1] if found else None
+
+
+class Splits:
+    """The folders of a data set that are its published parts.
+
+    `train` may also be a class, as among the objects of CNNDetection. So a folder is a part where
+    all folders beside it are called like parts.
+    """
+
+    def __init__(self, files: Iterable[Parts]) -> None:
+        """Look at the folders of the data set's pictures."""
+        self._beside: dict[Parts, set[str]] = defaultdict(set)
+        for parts in files:
+            for depth in range(len(parts) - 1):
+                self._beside[parts[:depth]].add(parts[depth].lower())
+
+    def of(self, parts: Parts) -> int | None:
+        """Index of the outermost folder of a path that is a published part."""
+        return next(
+            (i for i in self._like(parts) if self._beside[parts[:i]] <= SPLITS.keys()), None
+        )
+
+    def doubtful(self, parts: Parts) -> str | None:
+        """A folder that is called like a part in a path that has none."""
+        like = next(self._like(parts), None)
+        return None if like is None or self.of(parts) is not None else parts[like]
+
+    def _like(self, parts: Parts) -> Iterator[int]:
+        return (i for i, part in enumerate(parts[:-1]) if part.lower() in SPLITS)
 
 
 def _folders(root: Path, _: Choices) -> Iterator[Item]:
-    """`…/real/…` and `…/fake/<generator>/…` or `<generator>/1_fake/…`, at any depth.
+    """`…/real/…` and `…/fake/<generator>/…` or `<generator>/[<class>/]1_fake/…`, at any depth.
 
-    A generator is the folder below the generated side, or the one above it. No masks.
+    Where folders are named like sides within others, the innermost says it. The published parts
+    (`train`, `val`, `test` …) are kept. A generator is the folder below the generated side, else
+    the first one above it, after that of the part if it has one. No masks.
     """
-    found = False
-    for file in pictures(root, deep=True):
-        path = file.relative_to(root)
-        side = side_of(path.parts)
-        if side is None:
-            continue
-        found = True
-        kind = SIDES[path.parts[side].lower()]
-        generator = _generator(path.parts, side) if kind is Kind.SYNTHETIC else None
-        yield Item(file, kind, path.with_suffix("").as_posix(), generator=generator)
-    if not found:
+    files = {file: file.relative_to(root).parts for file in pictures(root, deep=True)}
+    sided = {file: parts for file, parts in files.items() if side_of(parts) is not None}
+    if not sided:
         raise LayoutError(f"{root}: no pictures in folders named {', '.join(SIDES)}")
+    splits = Splits(sided.values())
+    for file, parts in sided.items():
+        side = side_of(parts)
+        assert side is not None  # noqa: S101 - the others are left out above
+        kind = SIDES[parts[side].lower()]
+        place = splits.of(parts)
+        guesses: list[tuple[Problem, str]] = []
+        if like := splits.doubtful(parts):
+            guesses.append((Problem.SPLIT, f"folder {like} may be a class"))
+        generator = None
+        if kind is Kind.SYNTHETIC:
+            generator, sure = _generator(parts, side, place)
+            if not sure:
+                guesses.append((Problem.GENERATOR, f"{generator}"))
+        yield Item(
+            file,
+            kind,
+            Path(*parts).with_suffix("").as_posix(),
+            generator=generator,
+            split=_split(parts, place),
+            guesses=tuple(guesses),
+        )
 
 
-def _generator(parts: tuple[str, ...], side: int) -> str | None:
-    if len(parts) > side + 2:
-        return parts[side + 1]
-    return parts[side - 1] if side > 0 else None
+def _split(parts: Parts, place: int | None) -> Split | None:
+    return None if place is None else SPLITS[parts[place].lower()]
+
+
+def _generator(parts: Parts, side: int, split: int | None) -> tuple[str | None, bool]:
+    """The folder that names the generator, if any, and whether no other one could."""
+    below = [part for i, part in enumerate(parts[:-1]) if i > side and i != split]
+    if below:
+        return below[0], True
+    above = [i for i in range(side) if i != split and parts[i].lower() not in SIDES]
+    if not above:
+        return None, True
+    inside = [i for i in above if split is not None and i > split]
+    if inside:  # <split>/<generator>/<class>
+        return parts[inside[0]], len(inside) <= 2
+    place = above[0] if split is None else above[-1]  # <generator>/<class>, <generator>/<split>
+    return parts[place], len(above) == 1
 
 
 def _imagenet(root: Path, _: Choices) -> Iterator[Item]:
     """ImageNet, `<split>/<class>/<name>.JPEG` or flat: every picture below the folder is real."""
-    for file in pictures(root, deep=True):
-        yield Item(file, Kind.AUTHENTIC, f"imagenet/{file.stem}")
+    files = {file: file.relative_to(root).parts for file in pictures(root, deep=True)}
+    splits = Splits(files.values())
+    for file, parts in files.items():
+        split = _split(parts, splits.of(parts))
+        yield Item(file, Kind.AUTHENTIC, f"imagenet/{file.stem}", split=split)
 
 
-FOLDERS = Layout("real/ and fake/<generator>/ (also 0_real 1_fake, nature ai); no masks", _folders)
+FOLDERS = Layout(
+    "real/ and fake/<generator>/, or <generator>/[<class>/]1_fake (also 0_real, nature, ai), with "
+    "or without train/ val/ test/ around them; no masks",
+    _folders,
+)
 IMAGENET = Layout("ImageNet, real pictures at any depth; no masks", _imagenet)

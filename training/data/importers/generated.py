@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +15,12 @@ from training.data.importers.layout import (
     LayoutError,
     Note,
     Problem,
+    cells,
+    listed,
     pictures,
+    read_table,
+    read_text,
+    slashed,
 )
 from training.data.importers.parquet import records
 from training.data.labels import Kind
@@ -59,7 +63,7 @@ def _genimage(root: Path, _: Choices) -> Iterator[Item | Note]:
         part = next((folder.lower() for folder in above if folder.lower() in _PARTS), "")
         generator = next(filter(None, map(genimage_generator, above)), None)
         if generator is None:
-            yield Note(Problem.NAME, f"{file}: none of GenImage's generators")
+            yield Note(Problem.NAME, f"{file}: none of GenImage's generators", file)
             continue
         kind = SIDES[path.parts[side].lower()]
         authentic = kind is Kind.AUTHENTIC
@@ -73,7 +77,7 @@ def _genimage(root: Path, _: Choices) -> Iterator[Item | Note]:
         )
 
 
-def _synthwildx(root: Path, _: Choices) -> Iterator[Item]:
+def _synthwildx(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`list.csv` (`url,filename,typ`) and `<typ>/<id>.jpg`; links rot, so many are missing.
 
     `filename` may hold the folder or not. No masks.
@@ -81,23 +85,27 @@ def _synthwildx(root: Path, _: Choices) -> Iterator[Item]:
     file = root / "list.csv"
     if not file.is_file():
         raise LayoutError(f"{root}: no list.csv")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        table = csv.DictReader(lines)
-        if not {"filename", "typ"} <= set(table.fieldnames or ()):
-            raise LayoutError(f"{file}: no columns filename and typ")
-        for record in table:
-            kind = Kind.AUTHENTIC if record["typ"] == "real" else Kind.SYNTHETIC
-            picture = root / record["typ"] / Path(record["filename"]).name
-            yield Item(
-                picture,
-                kind,
-                f"synthwildx/{record['typ']}/{picture.stem}",
-                generator=None if kind is Kind.AUTHENTIC else record["typ"],
-                split="test",
-            )
+    table = read_table(file)
+    if not {"filename", "typ"} <= set(table.fieldnames or ()):
+        raise LayoutError(f"{file}: no columns filename and typ")
+    for record in table:
+        values = cells(record, "filename", "typ")
+        if values is None:
+            yield Note(Problem.NAME, f"{file}: line {table.line_num}: no filename or no typ")
+            continue
+        name, maker = values
+        kind = Kind.AUTHENTIC if maker == "real" else Kind.SYNTHETIC
+        picture = root / maker / Path(slashed(name)).name
+        yield Item(
+            picture,
+            kind,
+            f"synthwildx/{maker}/{picture.stem}",
+            generator=None if kind is Kind.AUTHENTIC else maker,
+            split="test",
+        )
 
 
-def _openai_preference(root: Path, _: Choices) -> Iterator[Item]:
+def _openai_preference(root: Path, _: Choices) -> Iterator[Item | Note]:
     """Parquet files of pairs (`prompt,image1,image2,model1,model2,…`); the 4o side of each.
 
     A picture stands in one pair for each rival, so most of what the report calls duplicates is
@@ -105,8 +113,10 @@ def _openai_preference(root: Path, _: Choices) -> Iterator[Item]:
     """
     for record in records(root, ("model1", "model2"), ("image1", "image2")):
         for side in ("1", "2"):
-            if "4o" in str(record.values[f"model{side}"]).lower():
-                key = f"{record.key}-{side}"
+            key, model = f"{record.key}-{side}", str(record.values[f"model{side}"])
+            if "4o" not in model.lower():
+                yield Note(Problem.UNUSED, f"{record.file}: {key}: by {model}")
+            else:
                 yield Item(
                     record.cell(f"image{side}"),
                     Kind.SYNTHETIC,
@@ -124,12 +134,12 @@ def _sharegpt(root: Path, _: Choices) -> Iterator[Item]:
     """
     file = root / "text_to_image.json"
     try:
-        names = [record["output_image"] for record in json.loads(file.read_bytes())]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        names = [str(record["output_image"]) for record in json.loads(read_text(file))]
+    except (ValueError, KeyError, TypeError) as error:
         raise LayoutError(f"{file}: not the list of the text-to-image part: {error!r}") from error
     for name in names:
-        source = f"sharegpt-4o/{Path(name).with_suffix('').as_posix()}"
-        yield Item(root / name, Kind.SYNTHETIC, source, generator=_GPT, split="test")
+        source = f"sharegpt-4o/{Path(slashed(name)).with_suffix('').as_posix()}"
+        yield Item(listed(root, name), Kind.SYNTHETIC, source, generator=_GPT, split="test")
 
 
 def _gpt_imgeval(root: Path, _: Choices) -> Iterator[Item]:

@@ -6,6 +6,9 @@ their masks fit is found out in one place (`training.data.importers.reading`).
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,11 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pictures.finding import find, name_of
 from training.data.labels import Kind
 from training.data.manifest import PictureUnreadableError, Split
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
-"""Suffixes of picture files, lower case."""
+SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What data sets call their parts, lower case."""
 
 MASKED = "with a mask"
 """Name, beside those of kinds and generators, under which pictures with a mask are counted."""
@@ -33,7 +45,10 @@ class LayoutError(ValueError):
 
 
 class Problem(StrEnum):
-    """What can be wrong with a picture; it is left out unless stated otherwise."""
+    """What can be wrong with a picture or a row of a table.
+
+    It is left out unless stated otherwise.
+    """
 
     MISSING = "missing"
     DUPLICATE = "duplicate"
@@ -43,6 +58,18 @@ class Problem(StrEnum):
     """Kept, with the mask resized, where the data set is known for it."""
     MASK_POLARITY = "mask of odd polarity"
     """Left out if nothing or everything is marked; kept if more than half is."""
+    MASK_TURN = "mask turned with its picture"
+    """Kept. By its size alone the mask may lie as the picture is shown or as it is stored."""
+    UNUSED = "not taken by the layout"
+    """A row that the import does not want, or a picture that nothing of the layout names."""
+    KIND = "kind guessed"
+    """Kept."""
+    SOURCE = "original guessed"
+    """Kept."""
+    GENERATOR = "generator guessed"
+    """Kept."""
+    SPLIT = "split not known"
+    """Kept, without a split: a folder is called like one and may be a class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +78,8 @@ class Note:
 
     problem: Problem
     text: str
+    file: Path | None = None
+    """The picture that it is about, if it is about one that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +175,15 @@ class Item:
     split: Split | None = None
     group: str | None = None
     """What a sample is drawn from; None: the pictures of the same kind and generator."""
+    guesses: tuple[tuple[Problem, str], ...] = ()
+    """What the data set does not say for sure, and what was taken."""
 
     @property
     def name(self) -> str:
         """What the picture is called in reports."""
         if isinstance(self.picture, Path):
-            return str(self.picture)
-        return f"{self.picture.file}: {self.key}"
+            return name_of(self.picture)
+        return f"{name_of(self.picture.file)}: {self.key}"
 
 
 @dataclass(frozen=True)
@@ -182,8 +213,7 @@ class Layout:
 
 def pictures(folder: Path, *, deep: bool = False) -> list[Path]:
     """The picture files of a folder (and of all below it), in order of their paths."""
-    found = folder.rglob("*") if deep else folder.glob("*")
-    return sorted(file for file in found if file.suffix.lower() in SUFFIXES)
+    return find(folder, deep=deep).pictures
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
@@ -201,6 +231,49 @@ def subfolder(root: Path, *names: str) -> Path:
         if (root / name).is_dir():
             return root / name
     raise LayoutError(f"{root}: no folder {' or '.join(names)}")
+
+
+def read_text(file: Path) -> str:
+    """The text of a list, with or without a byte order mark.
+
+    Bytes that are no UTF-8 stay what they are in names of files: they spoil their own row alone.
+
+    Raises:
+        LayoutError: it cannot be read.
+    """
+    try:
+        data = file.read_bytes()
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LayoutError(f"{file}: {error}") from error
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def read_table(file: Path, delimiter: str = ",") -> csv.DictReader[str]:
+    """The rows of a table whose first line names its columns.
+
+    Raises:
+        LayoutError: it cannot be read.
+    """
+    return csv.DictReader(io.StringIO(read_text(file), newline=""), delimiter=delimiter)
+
+
+def cells(row: Mapping[str, str | None], *columns: str) -> list[str] | None:
+    """The values of a row in some columns; None: one of them is empty or not there."""
+    values = [(row.get(column) or "").strip() for column in columns]
+    return values if all(values) else None
+
+
+def listed(root: Path, name: str) -> Path:
+    """A file that a list names, below `root` or absolute; backslashes may divide its folders."""
+    file = root / name
+    return root / slashed(name) if "\\" in name and not file.exists() else file
+
+
+def slashed(name: str) -> str:
+    """A name of a list with slashes between its folders."""
+    return name.replace("\\", "/")
 
 
 def coco_id(number: int | str) -> str:

@@ -6,7 +6,6 @@ labels of `copy_move` and `splice`; where a data set does not say which, `splice
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,11 @@ from training.data.importers.layout import (
     Note,
     Problem,
     by_stem,
+    cells,
+    listed,
     pictures,
+    read_table,
+    slashed,
     subfolder,
 )
 from training.data.labels import Kind
@@ -51,7 +54,7 @@ def _casia(root: Path, _: Choices) -> Iterator[Item | Note]:
     for file in pictures(subfolder(root, "Tp"), deep=True):
         named = _CASIA_NAME.fullmatch(file.stem)
         if named is None:
-            yield Note(Problem.NAME, str(file))
+            yield Note(Problem.NAME, str(file), file)
             continue
         copied = named["origin"] == "S" or file.parent.name == "CM"
         yield Item(
@@ -90,7 +93,7 @@ def _coverage(root: Path, _: Choices) -> Iterator[Item | Note]:
     for file in pictures(subfolder(root, "image", "images")):
         named = re.fullmatch(r"(\d+)(t?)", file.stem)
         if named is None:
-            yield Note(Problem.NAME, str(file))
+            yield Note(Problem.NAME, str(file), file)
             continue
         source = f"coverage/{named[1]}"
         if named[2]:
@@ -100,7 +103,7 @@ def _coverage(root: Path, _: Choices) -> Iterator[Item | Note]:
             yield Item(file, Kind.AUTHENTIC, source, split="test")
 
 
-def _nist16(root: Path, _: Choices) -> Iterator[Item]:
+def _nist16(root: Path, _: Choices) -> Iterator[Item | Note]:
     """NC2016: `reference/manipulation/NC2016-manipulation-ref.csv`, fields separated by `|`.
 
     `ProbeFileName` and `ProbeMaskFileName` are paths below the root, `BaseFileName` the original;
@@ -110,25 +113,34 @@ def _nist16(root: Path, _: Choices) -> Iterator[Item]:
     file = root / "reference" / "manipulation" / "NC2016-manipulation-ref.csv"
     if not file.is_file():
         raise LayoutError(f"{root}: no {file.relative_to(root)}")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        table = csv.DictReader(lines, delimiter="|")
-        if "ProbeFileName" not in (table.fieldnames or ()):
-            raise LayoutError(f"{file}: no column ProbeFileName")
-        for record in table:
-            picture = root / record["ProbeFileName"]
-            source = f"nist16/{Path(record.get('BaseFileName') or picture).stem}"
-            mask = record.get("ProbeMaskFileName")
-            if record.get("IsTarget", "Y") != "Y":
-                yield Item(picture, Kind.AUTHENTIC, source, split="test")
-                continue
-            spliced = record.get("IsManipulationTypeSplice") == "Y"
-            yield Item(
-                picture,
-                Kind.SPLICE if spliced else Kind.COPY_MOVE,
-                source,
-                mask=root / mask if mask else None,
-                split="test",
-            )
+    table = read_table(file, "|")
+    if "ProbeFileName" not in (table.fieldnames or ()):
+        raise LayoutError(f"{file}: no column ProbeFileName")
+    for record in table:
+        probe = cells(record, "ProbeFileName")
+        if probe is None:
+            yield Note(Problem.NAME, f"{file}: line {table.line_num}: no ProbeFileName")
+            continue
+        picture = listed(root, probe[0])
+        base = cells(record, "BaseFileName")
+        source = f"nist16/{Path(slashed((base or probe)[0])).stem}"
+        guesses = [] if base else [(Problem.SOURCE, source)]
+        mask = cells(record, "ProbeMaskFileName")
+        target = cells(record, "IsTarget")
+        if target and target != ["Y"]:
+            yield Item(picture, Kind.AUTHENTIC, source, split="test")
+            continue
+        kind = Kind.SPLICE if cells(record, "IsManipulationTypeSplice") == ["Y"] else Kind.COPY_MOVE
+        if target is None:
+            guesses.append((Problem.KIND, f"{kind}, without IsTarget"))
+        yield Item(
+            picture,
+            kind,
+            source,
+            mask=listed(root, mask[0]) if mask else None,
+            split="test",
+            guesses=tuple(guesses),
+        )
 
 
 def _imd2020(root: Path, _: Choices) -> Iterator[Item]:
@@ -162,7 +174,7 @@ def _dso1(root: Path, _: Choices) -> Iterator[Item | Note]:
         elif file.stem.startswith("splicing-"):
             yield Item(file, Kind.SPLICE, source, mask=masks.get(file.stem), split="test")
         else:
-            yield Note(Problem.NAME, str(file))
+            yield Note(Problem.NAME, str(file), file)
 
 
 CASIA = Layout(

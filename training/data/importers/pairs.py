@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from training.data.importers.layout import (
     WHITE,
@@ -18,13 +19,16 @@ from training.data.importers.layout import (
     Note,
     Problem,
     by_stem,
+    listed,
     pictures,
+    read_text,
+    slashed,
     subfolder,
 )
 from training.data.labels import Kind
 
 
-def _imdl(root: Path, choices: Choices) -> Iterator[Item]:
+def _imdl(root: Path, choices: Choices) -> Iterator[Item | Note]:
     """JSON files in the folder: lists of `[image, mask | "Negative"]`; white is tampered.
 
     Paths may be absolute or relative to the folder. `--table` names one of several files.
@@ -32,11 +36,17 @@ def _imdl(root: Path, choices: Choices) -> Iterator[Item]:
     files = [choices.table] if choices.table else sorted(root.glob("*.json"))
     for file in files:
         try:
-            pairs = [(str(image), str(mask)) for image, mask in json.loads(file.read_bytes())]
-        except (OSError, ValueError, TypeError) as error:
+            rows: Any = json.loads(read_text(file))
+        except ValueError as error:
             raise LayoutError(f"{file}: not a list of [image, mask] pairs: {error}") from error
-        for image, mask in pairs:
-            yield _pair(root, image, None if mask == "Negative" else mask, choices)
+        if not isinstance(rows, list):
+            raise LayoutError(f"{file}: not a list of [image, mask] pairs")
+        for number, row in enumerate(rows, start=1):
+            match row:
+                case [str(image), str(mask)] if image and mask:
+                    yield _pair(root, image, None if mask == "Negative" else mask, choices)
+                case _:
+                    yield Note(Problem.NAME, f"{file}: row {number}: no [image, mask] pair")
 
 
 def _mvss(root: Path, choices: Choices) -> Iterator[Item | Note]:
@@ -47,11 +57,7 @@ def _mvss(root: Path, choices: Choices) -> Iterator[Item | Note]:
     """
     files = [choices.table] if choices.table else sorted(root.glob("*.txt"))
     for file in files:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LayoutError(f"{file}: {error}") from error
-        for line in filter(None, map(str.strip, lines)):
+        for line in filter(None, map(str.strip, read_text(file).split("\n"))):
             fields = line.split()
             if len(fields) != 3 or fields[2] not in ("0", "1"):
                 yield Note(Problem.NAME, f"{file}: {line}")
@@ -60,9 +66,16 @@ def _mvss(root: Path, choices: Choices) -> Iterator[Item | Note]:
 
 
 def _pair(root: Path, image: str, mask: str | None, choices: Choices) -> Item:
-    kind = Kind.AUTHENTIC if mask is None else choices.kind or Kind.SPLICE
-    source = Path(image).with_suffix("").as_posix()
-    return Item(root / image, kind, source, mask=root / mask if mask else None)
+    source = Path(slashed(image)).with_suffix("").as_posix()
+    picture = listed(root, image)
+    if mask is None:
+        return Item(picture, Kind.AUTHENTIC, source)
+    return _forged(picture, source, listed(root, mask), choices)
+
+
+def _forged(picture: Path, source: str, mask: Path | None, choices: Choices) -> Item:
+    guesses = () if choices.kind else ((Problem.KIND, f"{Kind.SPLICE}, without --kind"),)
+    return Item(picture, choices.kind or Kind.SPLICE, source, mask=mask, guesses=guesses)
 
 
 def _folders(root: Path, choices: Choices) -> Iterator[Item]:
@@ -76,8 +89,7 @@ def _folders(root: Path, choices: Choices) -> Iterator[Item]:
     for file in pictures(root / "Au"):
         yield Item(file, Kind.AUTHENTIC, file.stem)
     for file in pictures(subfolder(root, "Tp", "tp")):
-        kind = choices.kind or Kind.SPLICE
-        yield Item(file, kind, file.stem, mask=masks.get(file.stem))
+        yield _forged(file, file.stem, masks.get(file.stem), choices)
 
 
 IMDL_JSON = Layout('IMDL-BenCo JSON, image and mask or "Negative"; white = tampered', _imdl, WHITE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -9,12 +10,15 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pictures import tiff
+from pictures.finding import LeftOut, find, name_of
 from training.data.importers.layout import (
     MASKED,
     Cell,
@@ -27,6 +31,7 @@ from training.data.importers.layout import (
 )
 from training.data.labels import LABELS, Kind
 from training.data.manifest import PictureUnreadableError, Row, describe
+from training.data.pixels import orientation_of, pillow_orientation, turn
 from training.output import writing
 
 _WINDOW = 64  # pictures read ahead
@@ -40,6 +45,8 @@ class Report:
     found: Counter[str] = field(default_factory=Counter)
     """Rows by kind, by generator, and `MASKED`."""
     problems: dict[Problem, list[str]] = field(default_factory=lambda: defaultdict(list))
+    left_out: list[LeftOut] = field(default_factory=list)
+    """Files of the data set's folder that are no pictures by their names, or cannot be read."""
 
 
 @dataclass
@@ -48,6 +55,8 @@ class _Reading:
 
     row: Row | None = None
     notes: list[Note] = field(default_factory=list)
+    guesses: list[Note] = field(default_factory=list)
+    """What was taken for sure and is not, if the row is good."""
     files: dict[Path, bytes] = field(default_factory=dict)
     """What has to be written beside the manifest."""
 
@@ -87,9 +96,11 @@ class Import:
         self._seed = seed
         self._items: list[Item] = []
         seen: set[Path | Cell] = set()
+        noted: list[Path] = []
         for entry in layout.items(self._root, choices or Choices()):
             if isinstance(entry, Note):
                 self._note(entry)
+                noted += [] if entry.file is None else [entry.file]
             elif entry.picture in seen:
                 self._note(Note(Problem.DUPLICATE, f"{entry.name}: named twice"))
             else:
@@ -97,6 +108,7 @@ class Import:
                 self._items.append(entry)
         if not self._items:
             raise LayoutError(f"{root}: no pictures in this layout: {layout.about}")
+        self._note_unused(noted, manifest)
         self._hashes: dict[str, tuple[str, Kind]] = {}
 
     @property
@@ -137,6 +149,30 @@ class Import:
     def _note(self, note: Note) -> None:
         self.report.problems[note.problem].append(note.text)
 
+    def _note_unused(self, noted: Iterable[Path], manifest: Path) -> None:
+        """Report the pictures of the data set's folder that nothing in its layout names."""
+
+        @cache
+        def real(folder: Path) -> str:
+            return os.path.realpath(folder)
+
+        def place(file: Path) -> tuple[str, str]:
+            return real(file.parent), file.name
+
+        named = {
+            place(file)
+            for item in self._items
+            for file in (item.picture, item.mask)
+            if isinstance(file, Path)
+        }
+        named.update(map(place, noted))
+        found = find(self._root, skip=(self._files,))
+        for file in found.pictures:
+            if place(file) not in named:
+                self._note(Note(Problem.UNUSED, name_of(file)))
+        ours = {place(manifest), place(listing(manifest))}
+        self.report.left_out = [one for one in found.left_out if place(one.path) not in ours]
+
     def _read(self, items: Sequence[Item], advance: Callable[[], object]) -> Iterator[Row]:
         with ThreadPoolExecutor() as threads:
             for start in range(0, len(items), _WINDOW):
@@ -155,10 +191,18 @@ class Import:
             same = "" if kind is row.kind else f", but {kind} there, {row.kind} here"
             self._note(Note(Problem.DUPLICATE, f"{row.path} = {path}{same}"))
             return
+        try:
+            for file, data in reading.files.items():
+                with writing(file) as partial:
+                    partial.write_bytes(data)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            self._note(Note(Problem.NAME, f"{row.path}: too long for a file of its mask"))
+            return
         self._hashes[row.sha256] = (row.path, row.kind)
-        for file, data in reading.files.items():
-            with writing(file) as partial:
-                partial.write_bytes(data)
+        for note in reading.guesses:
+            self._note(note)
         self.report.found[row.kind] += 1
         if row.mask is not None:
             self.report.found[MASKED] += 1
@@ -171,7 +215,7 @@ class Import:
         needs_mask = LABELS[item.kind].needs_region
         for file in (item.picture, item.mask if needs_mask else None):
             if isinstance(file, Path) and not file.is_file():
-                reading.notes.append(Note(Problem.MISSING, str(file)))
+                reading.notes.append(Note(Problem.MISSING, name_of(file)))
         if reading.notes:
             return reading
         try:
@@ -191,9 +235,10 @@ class Import:
         except (PictureUnreadableError, OSError) as error:
             reading.notes.append(Note(Problem.UNREADABLE, str(error)))
             return reading
+        reading.guesses += [Note(kind, f"{item.name}: {text}") for kind, text in item.guesses]
         changes: dict[str, object] = {"kind": item.kind}
         if needs_mask:
-            mask = self._mask(item, (row.height, row.width), reading)
+            mask = self._mask(item, (row.height, row.width), orientation_of(data), reading)
             if mask is None:
                 return reading
             changes["mask"] = Path(os.path.relpath(mask, self._folder)).as_posix()
@@ -210,8 +255,17 @@ class Import:
         reading.files[file] = data
         return file, data
 
-    def _mask(self, item: Item, size: tuple[int, int], reading: _Reading) -> Path | None:
-        """A mask that fits a picture of so many rows and columns; None: it has none."""
+    def _mask(
+        self, item: Item, size: tuple[int, int], orientation: int, reading: _Reading
+    ) -> Path | None:
+        """A mask that fits a picture, or None if there is none.
+
+        Args:
+            item: the picture.
+            size: its rows and columns, upright.
+            orientation: how it was turned to be upright, 1 to 8 as in EXIF.
+            reading: takes what is found.
+        """
         if item.mask is None:
             reading.notes.append(Note(Problem.MISSING, f"{item.name}: no mask"))
             return None
@@ -225,6 +279,12 @@ class Import:
         except Exception as error:  # decoders fail on broken files in more ways than they document
             reading.notes.append(Note(Problem.UNREADABLE, f"mask of {item.name}: {error}"))
             return None
+        own = pillow_orientation(data)
+        needed = _turn_of(region, own, size, orientation)
+        if own == tiff.UPRIGHT != needed and region.shape == size:
+            text = f"{item.name}: orientation {orientation}"
+            reading.guesses.append(Note(Problem.MASK_TURN, text))
+        region, plain = turn(region, needed), plain and needed == tiff.UPRIGHT
         if region.shape != size:
             sizes = "{1} x {0}, its mask {3} x {2}".format(*size, *region.shape)
             reading.notes.append(Note(Problem.MASK_SIZE, f"{item.name}: {sizes}"))
@@ -237,7 +297,7 @@ class Import:
             reading.notes.append(Note(Problem.MASK_POLARITY, text))
             if share in (0, 1):
                 return None
-        if plain and isinstance(item.mask, Path):
+        if plain and isinstance(item.mask, Path) and _is_text(item.mask):
             return item.mask
         file = self._beside("masks", f"{self._key(item)}.png")
         reading.files[file] = _encoded(region)
@@ -253,6 +313,33 @@ class Import:
         """A file of ours; keys come from the data set and must not lead out of its folder."""
         parts = (part for part in Path(key).parts if part != ".." and part != Path(key).anchor)
         return self._files.joinpath(folder, *parts)
+
+
+def listing(manifest: Path) -> Path:
+    """The file beside a manifest that lists what its import left out or guessed."""
+    return manifest.with_name(f"{manifest.name}.problems")
+
+
+def _turn_of(mask: NDArray[np.bool_], own: int, size: tuple[int, int], orientation: int) -> int:
+    """How a mask has to be turned to lie on its picture, 1 to 8 as in EXIF.
+
+    Args:
+        mask: as it is stored (H, W).
+        own: its own orientation.
+        size: rows and columns of the picture, upright.
+        orientation: of the picture.
+    """
+    stored = size[::-1] if orientation in tiff.SIDEWAYS else size
+    return orientation if own == tiff.UPRIGHT and mask.shape == stored else own
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path can be written in a manifest."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _group(item: Item) -> str:

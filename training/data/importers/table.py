@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from training.data.importers.layout import (
     NON_ZERO,
+    SPLITS,
     Choices,
     Item,
     Layout,
@@ -18,9 +18,12 @@ from training.data.importers.layout import (
     Note,
     Problem,
     coco_id,
+    listed,
+    read_table,
+    read_text,
+    slashed,
 )
-from training.data.labels import Kind
-from training.data.manifest import Split
+from training.data.labels import LABELS, Kind
 
 FIELDS = ("path", "mask", "kind", "generator", "mask_type", "guidance", "source_id", "split")
 """Our names of the columns that are read."""
@@ -30,14 +33,6 @@ _WORDS = {
     **{word: Kind.AUTHENTIC for word in ("0", "real", "original")},
     **{word: Kind.INPAINT for word in ("1", "fake", "inpainted", "inpainting")},
     **{kind.value: kind for kind in Kind},
-}
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
 }
 _COCO_NAME = re.compile(r"(?<!\d)\d{12}(?!\d)")
 
@@ -75,25 +70,38 @@ def _item(root: Path, values: Mapping[str, str | None], default: Kind) -> Item |
         return "no path"
     if kind is not None and kind.lower() not in _WORDS:
         return f"kind {kind!r} is none of {', '.join(_WORDS)}"
-    if split is not None and split.lower() not in _SPLITS:
-        return f"split {split!r} is none of {', '.join(_SPLITS)}"
+    if split is not None and split.lower() not in SPLITS:
+        return f"split {split!r} is none of {', '.join(SPLITS)}"
+    guesses = []
+    taken = default if mask else Kind.AUTHENTIC
+    if kind is not None:
+        taken = _WORDS[kind.lower()]
+    else:
+        guesses.append((Problem.KIND, f"{taken}, {'with' if mask else 'without'} a mask"))
+    source, known = _source(values["source_id"], slashed(path))
+    if not known and LABELS[taken].needs_region:
+        guesses.append((Problem.SOURCE, source))
     return Item(
-        root / path,
-        _WORDS[kind.lower()] if kind else default if mask else Kind.AUTHENTIC,
-        _source(values["source_id"], path),
-        mask=root / mask if mask else None,
+        listed(root, path),
+        taken,
+        source,
+        mask=listed(root, mask) if mask else None,
         generator=values["generator"],
         mask_type=values["mask_type"],
         guidance=values["guidance"],
-        split=_SPLITS[split.lower()] if split else None,
+        split=SPLITS[split.lower()] if split else None,
+        guesses=tuple(guesses),
     )
 
 
-def _source(source_id: str | None, path: str) -> str:
+def _source(source_id: str | None, path: str) -> tuple[str, bool]:
+    """The original of a picture, and whether that is sure."""
     if source_id is not None:
-        return coco_id(source_id) if source_id.isdigit() else source_id
+        return coco_id(source_id) if source_id.isdigit() else source_id, True
     named = _COCO_NAME.search(Path(path).stem)
-    return coco_id(named[0]) if named else Path(path).with_suffix("").as_posix()
+    if named is not None:
+        return coco_id(named[0]), True
+    return Path(path).with_suffix("").as_posix(), False
 
 
 def _text(value: object) -> str | None:
@@ -107,13 +115,12 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
     try:
         match file.suffix.lower():
             case ".csv" | ".tsv" as suffix:
-                with file.open(encoding="utf-8-sig", newline="") as lines:
-                    yield from csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
+                yield from read_table(file, "\t" if suffix == ".tsv" else ",")
             case ".jsonl":
-                with file.open(encoding="utf-8") as lines:
-                    yield from _objects(file, (json.loads(line) for line in lines))
+                lines = filter(str.strip, read_text(file).split("\n"))
+                yield from _objects(file, map(json.loads, lines))
             case ".json":
-                yield from _objects(file, json.loads(file.read_bytes()))
+                yield from _objects(file, json.loads(read_text(file)))
             case ".parquet":
                 import pyarrow.parquet as pq
 

@@ -16,6 +16,9 @@ from training.data.importers.layout import (
     Note,
     Problem,
     coco_id,
+    listed,
+    read_text,
+    slashed,
 )
 from training.data.labels import Kind
 from training.data.manifest import Split
@@ -72,14 +75,16 @@ def _tampcoco(root: Path, _: Choices) -> Iterator[Item | Note]:
             if not file.is_file():
                 continue
             found = True
-            for line in filter(None, file.read_text(encoding="utf-8").splitlines()):
+            for line in filter(None, map(str.strip, read_text(file).split("\n"))):
                 picture, comma, mask = (field.strip() for field in line.partition(","))
-                forgery = parse(Path(picture).name)
+                forgery = parse(Path(slashed(picture)).name)
                 if not comma or forgery is None:
                     yield Note(Problem.NAME, f"{file}: {line}")
                     continue
                 source = coco_id(forgery.target)
-                yield Item(root / picture, kind, source, mask=root / mask, split=split)
+                yield Item(
+                    listed(root, picture), kind, source, mask=listed(root, mask), split=split
+                )
     if not found:
         raise LayoutError(f"{root}: no {{cm,sp}}_COCO_{{train,valid,test}}_list.txt")
 
