@@ -16,7 +16,7 @@ from typing import Any, cast
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue, SimpleWorker
+from rq import Queue
 from rq.executions import Execution
 from rq.job import Job
 from rq.scheduler import RQScheduler
@@ -25,6 +25,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.worker import WorkerStatus
 
 from app.ports import check_port
+from app.registration import RegisteredWorker
 from app.settings import Settings
 from app.store import connect
 from app.webhooks import metrics
@@ -70,7 +71,7 @@ class DeliveryJob(Job):
         """RQ's own webhooks are never sent: they know no rules."""
 
 
-class DeliveryWorker(SimpleWorker):
+class DeliveryWorker(RegisteredWorker):
     """RQ's worker, but several jobs at once, in threads: they mostly wait for receivers."""
 
     job_class = DeliveryJob

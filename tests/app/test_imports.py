@@ -24,6 +24,7 @@ ALLOWED = {
         "model",
         "pictures",
         "app.ports",
+        "app.registration",
         "app.settings",
         "app.schemas",
         "app.store",
