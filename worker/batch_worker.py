@@ -1,7 +1,8 @@
 """An RQ worker that works on many jobs at once and shares forward passes among them.
 
 It keeps RQ's whole life cycle (registries, results, retries, suspension, warm shutdown), takes
-and finishes a batch in one round trip each, and runs nothing that a payload names.
+and finishes a batch in one round trip each, and runs nothing that a payload names. Told to stop,
+it gives back what is not begun, finishes the rest if it can, and ends in the time it is given.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from redis import Redis
 from redis.client import Pipeline as Commands
-from rq import Queue, worker_registration
-from rq.exceptions import AbandonedJobError, StopRequested
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
-from rq.worker import SimpleWorker, WorkerStatus
+from rq.worker import WorkerStatus
 
-from app.schemas import Detection, DetectionError, ErrorCode, Status, WorkerInfo
+from app.schemas import WorkerInfo
 from app.store import StorageUnavailableError
-from app.tracing import Origin, origin_of
 from worker import jobs, metrics
+from worker.endings import EndingWorker
 from worker.heart import Heart
 from worker.jobs import Held
-from worker.metrics import JobOutcome
 from worker.pipeline import Budget, Pipeline, Result
-from worker.processing import Outcome, Processor
+from worker.processing import Processor
 
 ANNOUNCE_TTL = 35  # s; three beats missed
 SICK_AFTER = 120.0  # s without a forward pass while crops wait: not ready
@@ -44,11 +45,12 @@ HOPELESS_AFTER = 600.0  # s, likewise: this process ends, others do its work
 _WORKER_TTL = jobs.MAINTENANCE_INTERVAL + 15  # s; RQ waits 15 s less for a job
 _GROUPS_IN_HAND = 2  # one on the device, one being decoded
 _CHECK_INTERVAL = 1.0  # s; a full worker looks this often for signals and dead workers
+_ENDING = 5.0  # s of `stop_timeout` that are left to put back what is not finished, and to end
 
 log = structlog.get_logger()
 
 
-class BatchWorker(SimpleWorker):
+class BatchWorker(EndingWorker):
     """Takes up to `max_batch` jobs at once and works on several such groups at the same time.
 
     One queue only: jobs leave it and are registered as this worker's in one step, so that neither
@@ -57,9 +59,6 @@ class BatchWorker(SimpleWorker):
     Attributes:
         failure: why the worker ended by itself, if it did.
     """
-
-    job_class = jobs.DetectionJob
-    queue_class = jobs.DetectionQueue
 
     def __init__(
         self,
@@ -71,13 +70,14 @@ class BatchWorker(SimpleWorker):
         max_batch: int,
         window: float = 0.0,
         threads: int = 2,
+        stop_timeout: float = 60.0,
     ) -> None:
         super().__init__(
             [queue],
             name=info.name,
             connection=connection,
             serializer=JSONSerializer,
-            exception_handlers=[self._record_abandoned],
+            exception_handlers=[self._note_abandoned],
             maintenance_interval=jobs.MAINTENANCE_INTERVAL,
             worker_ttl=_WORKER_TTL,
             job_monitoring_interval=int(jobs.BEAT_INTERVAL),
@@ -87,6 +87,7 @@ class BatchWorker(SimpleWorker):
         self._store = processor.store
         self._info = info
         self._max_batch = max_batch
+        self._stop_timeout = stop_timeout
         self._jobs_left: float = math.inf
         self._taken: list[Held] = []
         self._ready = True
@@ -118,18 +119,33 @@ class BatchWorker(SimpleWorker):
         self._heart.start()
 
     def teardown(self) -> None:
-        """Take no more work, finish what is in hand; put back what cannot be finished."""
+        """Take no more work; finish what is in hand, or put it back in time."""
         self._state = WorkerStatus.BUSY  # a signal from now on is one to finish
         self._withdraw()
         self._store.blobs.hurry()
-        self._pipeline.close()
-        with self._holding:
-            left = dict(self._hands)
-            self._hands.clear()
-        error = self.failure or RuntimeError("not finished")
-        self._fail(list(left.values()), dict.fromkeys(left, error))
+        told = self._shutdown_requested_date is not None or self.failure is not None
+        ended = self._drain() if told else self._pipeline.close()
         self._heart.stop()
         super().teardown()  # type: ignore[no-untyped-call]
+        if not ended:
+            log.warning("stopped_at_work", seconds=self._stop_timeout)
+            os._exit(0 if self.failure is None else 1)  # a thread that computes ends no sooner
+
+    def _drain(self) -> bool:
+        """Put back what is not begun, then what is not finished in time; False if some is not."""
+        begun = self._pipeline.drain()
+        self._put_back(self._let_go(begun), "stopping")
+        since = self._shutdown_requested_date or now()
+        left = self._stop_timeout - _ENDING - (now() - since).total_seconds()
+        ended = self._pipeline.close(max(0.0, left))
+        dying = self.failure is not None and not isinstance(self.failure, RedisError)
+        self._put_back(self._let_go(), repr(self.failure) if dying else "stopping", dying=dying)
+        return ended
+
+    def _let_go(self, kept: Collection[str] = ()) -> list[Held]:
+        """What is in hand but for these; it is so no more."""
+        with self._holding:
+            return [self._hands.pop(name) for name in list(self._hands) if name not in kept]
 
     def check_for_suspension(self, burst: bool) -> None:
         """Nothing: it is looked for in the step in which jobs are taken."""
@@ -141,12 +157,9 @@ class BatchWorker(SimpleWorker):
 
     def heartbeat(self, timeout: int | None = None, pipeline: Commands | None = None) -> None:
         """As RQ's; one that follows another within a second is left out."""
-        if pipeline is not None:
+        due = self.last_heartbeat is None or now() - self.last_heartbeat > timedelta(seconds=1)
+        if pipeline is not None or due:
             super().heartbeat(timeout, pipeline)
-        elif self.last_heartbeat is None or now() - self.last_heartbeat > timedelta(seconds=1):
-            with self.connection.pipeline(transaction=False) as own:
-                super().heartbeat(timeout, own)
-                own.execute()
 
     def set_state(self, state: str, pipeline: Commands | None = None) -> None:
         """As RQ's, but shown as busy while anything is in hand.
@@ -198,7 +211,7 @@ class BatchWorker(SimpleWorker):
             if self._jobs_left <= 0:
                 self._stop_requested = True
             self._accept(taken)
-            alone = any(job.last_try for job in taken)
+            alone = any(job.suspect for job in taken)
             self._wait(self._room.wait_until_empty if alone else self._room.wait)
 
     def _take(self, idle: bool) -> bool:
@@ -228,18 +241,16 @@ class BatchWorker(SimpleWorker):
         for job in new:
             try:
                 job.check()
-            except jobs.PayloadError as error:
+            except (jobs.PayloadError, jobs.DeadlyJobError) as error:
                 refused[job.id] = error
         self._pipeline.feed([job.id for job in new if job.id not in refused])
         if refused:
             self._deliver(refused)
 
-    # -- finishing -----------------------------------------------------------------------------
-
     def _deliver(self, results: dict[str, Result]) -> None:
         """Finish the jobs of these results, as far as they are still ours."""
         with self._holding:
-            held = [self._hands.pop(name) for name in results]
+            held = [self._hands.pop(name) for name in results if name in self._hands]
         errors = {name: end for name, end in results.items() if isinstance(end, Exception)}
         good = [job for job in held if job.id not in errors]
         try:
@@ -248,98 +259,6 @@ class BatchWorker(SimpleWorker):
             errors |= {job.id: error for job in good}
         self._fail([job for job in held if job.id in errors], errors)
         self._room.release(len(held))
-
-    def _finish(self, held: Sequence[Held], results: dict[str, Result]) -> None:
-        """Write the records and finish the RQ jobs in one transaction."""
-        if not held:
-            return
-        origins = {job.id: job.origin for job in held}
-        outcomes = [outcome for job in held if isinstance(outcome := results[job.id], Outcome)]
-        with metrics.stage("store"), self.connection.pipeline() as pipeline:
-            masks = self._store.keep_masks({one.detection.id: one.masks for one in outcomes})
-            for outcome in outcomes:
-                self._store.finish(pipeline, outcome.detection, masks[outcome.detection.id])
-            jobs.finish(
-                pipeline, self.queues[0], self, held, [_status(results[job.id]) for job in held]
-            )
-            if not self._hands:
-                pipeline.hset(self.key, "state", self._state)
-            replies = pipeline.execute()
-        metrics.JOBS.labels(JobOutcome.SKIPPED).inc(len(held) - len(outcomes))
-        for outcome, changed in zip(outcomes, replies, strict=False):
-            if changed:
-                del masks[outcome.detection.id]
-                good = outcome.detection.status is Status.SUCCEEDED
-                metrics.JOBS.labels(JobOutcome.SUCCEEDED if good else JobOutcome.UNREADABLE).inc()
-                _log(outcome.detection, origins[outcome.detection.id])
-        self._store.drop_masks(masks)
-        for job, ours in zip(held, replies[len(outcomes)], strict=True):
-            if not ours:
-                log.warning("job_lost", detection_id=job.id, **job.origin)
-
-    def _fail(self, held: Sequence[Held], errors: dict[str, Exception]) -> None:
-        """RQ's failure path: again while retries are left, else the failed registry."""
-        if not held:
-            return
-        queue = self.queues[0]
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for job in held:
-                pipeline.zscore(queue.started_job_registry.key, job.name)
-            scores = pipeline.execute()
-        found = self.job_class.fetch_many(
-            [job.id for job in held], self.connection, self.serializer
-        )
-        for job, score, known in zip(held, scores, found, strict=True):
-            if score is None or known is None:
-                log.warning("job_lost", detection_id=job.id, **job.origin)
-                continue
-            error = errors[job.id]
-            if isinstance(error, StorageUnavailableError):
-                self._put_back(known, job)
-                log.warning("job_put_back", detection_id=job.id, error=str(error), **job.origin)
-                continue
-            metrics.JOB_ERRORS.inc()
-            log.warning("job_error", detection_id=job.id, error=repr(error), **job.origin)
-            self._finalize_failure(
-                known,
-                queue,
-                jobs.execution_of(job, self),
-                (type(error), error, error.__traceback__),
-            )
-
-    def _put_back(self, known: Job, job: Held) -> None:
-        """To the head of the queue, with as many tries left as before: an outage costs none."""
-        queue = self.queues[0]
-        with self.connection.pipeline() as pipeline:
-            self.cleanup_execution(known, pipeline=pipeline, execution=jobs.execution_of(job, self))
-            queue._enqueue_job(known, pipeline=pipeline, at_front=True)
-            pipeline.execute()
-
-    def handle_job_failure(self, job: Job, *args: Any, **kwargs: Any) -> None:
-        """As RQ does; when no retry is left, our record ends too."""
-        if not job.should_retry:
-            self._record_failure(job)
-        super().handle_job_failure(job, *args, **kwargs)
-
-    def _record_abandoned(self, job: Job, kind: type[BaseException], *_: Any) -> None:
-        """Called by RQ's clean-up for the job of a dead worker, before it decides on a retry."""
-        if kind is AbandonedJobError and not job.should_retry:
-            self._record_failure(job)
-
-    def _record_failure(self, job: Job) -> None:
-        error = DetectionError(
-            code=ErrorCode.PROCESSING_FAILED,
-            detail="The worker could not finish it, and no further try is left.",
-        )
-        if self._store.fail(job.id, error):
-            metrics.JOBS.labels(JobOutcome.FAILED).inc()
-            log.error(
-                "detection",
-                detection_id=job.id,
-                status=Status.FAILED,
-                code=error.code,
-                **origin_of(job.meta),
-            )
 
     # -- living and dying ----------------------------------------------------------------------
 
@@ -354,11 +273,7 @@ class BatchWorker(SimpleWorker):
         with self.connection.pipeline(transaction=False) as pipeline:
             jobs.keep(pipeline, self.queues[0], self, held)
             self.heartbeat(pipeline=pipeline)
-            if pipeline.execute()[1]:  # Redis had forgotten this worker
-                pipeline.hset(self.key, mapping=self.serialize())
-                self.heartbeat(pipeline=pipeline)
-                worker_registration.register(self, pipeline)
-                pipeline.execute()
+            pipeline.execute()
         self._announce(stalled)
 
     def _announce(self, stalled: float) -> None:
@@ -400,19 +315,3 @@ class BatchWorker(SimpleWorker):
 def worker_name() -> str:
     """Unique: after a kill -9, RQ would refuse the same name for minutes."""
     return f"{socket.gethostname()}-{secrets.token_hex(4)}"
-
-
-def _status(outcome: Result) -> str:
-    """What RQ keeps as the job's result."""
-    return outcome.detection.status.value if isinstance(outcome, Outcome) else "skipped"
-
-
-def _log(detection: Detection, origin: Origin) -> None:
-    log.info(
-        "detection",
-        detection_id=detection.id,
-        status=detection.status,
-        code=detection.error and detection.error.code,
-        **origin,
-        **(detection.timings.model_dump() if detection.timings else {}),
-    )

@@ -1,8 +1,9 @@
-"""RQ's jobs as this worker needs them: taken, kept and finished a batch at a time.
+"""RQ's jobs as this worker needs them: taken, kept, finished and put back a batch at a time.
 
-Each of the three is one script that makes in Redis the changes that RQ's own classes would make
-job by job, and makes them only if the job is still this worker's. So a process that was stopped
-for long, or a client that sends a command again because its answer was lost, does nothing twice.
+A try is a failure of a job, not of its worker. When a worker dies, nobody knows whether a job that
+it had in hand was the cause: each keeps its tries, but is a *suspect* from then on, and done alone.
+So a job that kills its workers is soon the only one that workers die with, and is given up after
+`MOST_DEATHS`; being killed from outside again and again does not make an innocent one fail.
 """
 
 from __future__ import annotations
@@ -18,19 +19,18 @@ from typing import Any, cast
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue
-from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import DequeueTimeout
-from rq.executions import Execution, ExecutionRegistry
-from rq.job import Job, JobStatus
+from rq.executions import Execution
+from rq.job import Job
 from rq.registry import FinishedJobRegistry
-from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now, utcformat
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import BaseWorker
 
 from app.schemas import JOB_FUNCTION
 from app.tracing import Origin, origin_of
+from worker import scripts
 
 BEAT_INTERVAL = 10.0  # s
 EXECUTION_TTL = 35  # s without a beat until a job counts as abandoned: three beats missed
@@ -43,137 +43,7 @@ at most: 55 s. It goes to the head of the queue.
 """
 
 _LONGEST_PAYLOAD = 4096  # bytes, decompressed; ours have about 80
-_TAKE_REMEMBERED = 600  # s
 _ANY_TTL = 600  # s; for jobs that say nothing of how long their result is to be kept
-
-_RESULTS = cast(str, Result.get_key(""))  # type: ignore[no-untyped-call]
-
-_NAMES = f"""
-local function job_key(id) return '{Job.key_for("")}' .. id end
-local function results_key(id) return '{_RESULTS}' .. id end
-local function executions_key(id) return '{ExecutionRegistry.key_template.format("")}' .. id end
-local function execution_key(id, execution)
-    return '{RQ_KEY_PREFIX}:execution:' .. id .. ':' .. execution
-end
-"""
-
-# As RQ's Execution.create and Job.prepare_for_execution, or their heartbeats.
-_HOLD = f"""
-local function hold(started, index, worker, id, execution, created_at, moment, time, ttl)
-    local name, key = id .. ':' .. execution, execution_key(id, execution)
-    local due = math.floor(moment) + ttl
-    -- First, for a full Redis allows it, and then whatever else the script writes.
-    redis.call('EXPIRE', key, ttl)
-    redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', created_at,
-        'last_heartbeat', moment, 'worker_name', worker)
-    redis.call('EXPIRE', key, ttl)
-    redis.call('ZADD', executions_key(id), due + 60, execution)
-    redis.call('EXPIRE', executions_key(id), ttl + 60)
-    redis.call('ZADD', started, due, name)
-    redis.call('SADD', index, name)
-    redis.call('HSET', job_key(id), 'last_heartbeat', time, 'status', '{JobStatus.STARTED.value}',
-        'worker_name', worker)
-end
-"""
-
-# KEYS: queue, started registry, worker, its executions, what it took last, whether to take nothing
-# ARGV: token, most, whether nothing is in hand (1 or 0), worker, moment (s), time, ttl
-# The token names this take: sent again because no answer came, it tells what was taken.
-# The worker's state is written before anything else: a full Redis refuses that, and so all of it.
-_TAKE = (
-    _NAMES
-    + _HOLD
-    + f"""
-local token, most, idle, worker, moment, time, ttl = unpack(ARGV)
-local alone = 0
-local names = redis.call('LRANGE', KEYS[5], 0, -1)
-if table.remove(names, 1) ~= token then
-    if redis.call('EXISTS', KEYS[6]) == 1 then return false end
-    names = {{}}
-    while #names < tonumber(most) do
-        local id = redis.call('LINDEX', KEYS[1], 0)
-        if not id then break end
-        local left = redis.call('HGET', job_key(id), 'retries_left')
-        if left == '0' and (idle == '0' or #names > 0) then
-            alone = 1
-            break
-        end
-        redis.call('HSET', KEYS[3], 'state', '{WorkerStatus.BUSY.value}')
-        redis.call('LPOP', KEYS[1])
-        if redis.call('EXISTS', job_key(id)) == 1 then
-            names[#names + 1] = id
-            hold(KEYS[2], KEYS[4], worker, id, token .. '-' .. #names, moment, moment, time, ttl)
-            redis.call('HSET', job_key(id), 'started_at', time)
-            redis.call('PERSIST', job_key(id))
-            if left == '0' then break end
-        end
-    end
-    if #names > 0 then
-        redis.call('DEL', KEYS[5])
-        redis.call('RPUSH', KEYS[5], token, unpack(names))
-        redis.call('EXPIRE', KEYS[5], {_TAKE_REMEMBERED})
-        redis.call('EXPIRE', KEYS[4], ttl + 60)
-    end
-end
-local taken = {{}}
-for number, id in ipairs(names) do
-    local found = redis.call('HMGET', job_key(id), 'data', 'result_ttl', 'retries_left',
-        'meta')
-    taken[number] = {{id, found[1], found[2], found[3], found[4]}}
-end
-return {{alone, taken}}
-"""
-)
-
-# KEYS: started registry, executions of the worker
-# ARGV: worker, moment (s), time, ttl; of each job its id, execution and start (s)
-_KEEP = (
-    _NAMES
-    + _HOLD
-    + """
-local worker, moment, time, ttl = unpack(ARGV, 1, 4)
-for at = 5, #ARGV, 3 do
-    local id, execution, created_at = unpack(ARGV, at, at + 2)
-    if redis.call('ZSCORE', KEYS[1], id .. ':' .. execution) then
-        hold(KEYS[1], KEYS[2], worker, id, execution, created_at, moment, time, ttl)
-    end
-end
-"""
-)
-
-# KEYS: started registry, finished registry, worker, its executions
-# ARGV: worker, moment (s), time; of each job its id, execution, start (s), ttl (s) and result
-_FINISH = (
-    _NAMES
-    + f"""
-local worker, moment, time = unpack(ARGV, 1, 3)
-local finished = {{}}
-for at = 4, #ARGV, 5 do
-    local id, execution, started_at, ttl, result = unpack(ARGV, at, at + 4)
-    local name = id .. ':' .. execution
-    if not redis.call('ZSCORE', KEYS[1], name) then
-        finished[#finished + 1] = 0
-    else
-        redis.call('HINCRBY', KEYS[3], 'successful_job_count', 1)
-        redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', moment - started_at)
-        redis.call('HSET', job_key(id), 'status', '{JobStatus.FINISHED.value}', 'ended_at', time)
-        redis.call('EXPIRE', job_key(id), ttl)
-        redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*',
-            'type', {Result.Type.SUCCESSFUL.value}, 'worker_name', worker, 'return_value', result,
-            'execution_id', execution, 'execution_started_at', started_at,
-            'execution_ended_at', moment)
-        redis.call('EXPIRE', results_key(id), ttl)
-        redis.call('ZADD', KEYS[2], math.floor(moment) + ttl, id)
-        redis.call('DEL', execution_key(id, execution))
-        redis.call('ZREM', KEYS[1], name)
-        redis.call('ZREM', executions_key(id), execution)
-        redis.call('SREM', KEYS[4], name)
-        finished[#finished + 1] = 1
-    end
-end
-return finished
-"""
-)
 
 
 class SuspendedError(Exception):
@@ -182,6 +52,10 @@ class SuspendedError(Exception):
 
 class PayloadError(ValueError):
     """A job that is not one of ours."""
+
+
+class DeadlyJobError(Exception):
+    """A job that workers die with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +69,8 @@ class Held:
     payload: bytes
     result_ttl: int
     """Seconds that RQ's result is kept."""
-    last_try: bool
-    """Whether it fails for good if it is abandoned once more."""
+    deaths: int
+    """How many workers have died with it in hand."""
     origin: Origin
     """The request behind it."""
 
@@ -205,12 +79,20 @@ class Held:
         """What the started registry calls it."""
         return f"{self.id}:{self.execution}"
 
+    @property
+    def suspect(self) -> bool:
+        """Whether it is done alone."""
+        return self.deaths > 0
+
     def check(self) -> None:
-        """See that this is a detection's job.
+        """See that this is a detection's job, and that it may be tried.
 
         Raises:
+            DeadlyJobError: too many workers have died with it in hand.
             PayloadError: another function, other arguments, or data that is not JSON.
         """
+        if self.deaths > scripts.MOST_DEATHS:
+            raise DeadlyJobError(f"{self.deaths} workers have died with it in hand")
         try:
             text = zlib.decompressobj().decompress(self.payload, _LONGEST_PAYLOAD)
         except zlib.error:  # RQ reads what is not compressed too
@@ -225,6 +107,13 @@ class Held:
 
 class DetectionJob(Job):
     """A job of which only the id is used: names in its payload are never imported."""
+
+    _abandoned = False
+
+    def abandon(self) -> None:
+        """Its worker has died: `retry`, which RQ calls next, is to cost no try."""
+        self._abandoned = True
+        self.retries_left = (self.retries_left or 0) + 1
 
     @property
     def func(self) -> Any:
@@ -247,9 +136,9 @@ class DetectionJob(Job):
         """RQ's own webhooks are never sent: a payload could name any address."""
 
     def retry(self, queue: Queue, pipeline: Pipeline) -> None:
-        """As RQ's, but at the head of the queue: it has waited already."""
-        self.enqueue_at_front_on_retry = True
+        """As RQ's, but near the head of the queue: it has waited already."""
         super().retry(queue, pipeline)
+        pipeline.eval(scripts.RETURN, 1, queue.key, self.id, int(self._abandoned))
 
 
 class DetectionQueue(Queue):
@@ -284,7 +173,7 @@ def take(
 ) -> tuple[list[Held], bool]:
     """Take jobs from the head of the queue and register them as this worker's, at once.
 
-    A job on its last try is taken alone: should it end the process, it takes no other with it.
+    A suspect is taken alone: should it end the process, it takes no other with it.
 
     Args:
         worker: whose they become.
@@ -303,7 +192,7 @@ def take(
     reply = cast(
         tuple[int, list[list[bytes | None]]] | None,
         worker.connection.eval(
-            _TAKE,
+            scripts.TAKE,
             6,
             queue.key,
             queue.started_job_registry.key,
@@ -329,11 +218,11 @@ def take(
             execution=f"{token}-{number}",
             started_at=started.timestamp(),
             payload=payload or b"",
-            result_ttl=_seconds(ttl),
-            last_try=left == b"0",
+            result_ttl=_number(ttl) or _ANY_TTL,
+            deaths=_number(deaths),
             origin=_origin(meta),
         )
-        for number, (name, payload, ttl, left, meta) in enumerate(rows, start=1)
+        for number, (name, payload, ttl, deaths, meta) in enumerate(rows, start=1)
     ]
     return taken, bool(alone)
 
@@ -342,7 +231,7 @@ def keep(pipeline: Pipeline, queue: Queue, worker: BaseWorker, held: Sequence[He
     """Say that jobs are not abandoned, except those that have been taken for it already."""
     moment = now()
     pipeline.eval(
-        _KEEP,
+        scripts.KEEP,
         2,
         queue.started_job_registry.key,
         worker.executions_key,
@@ -359,12 +248,12 @@ def finish(
 ) -> None:
     """What of RQ's success path concerns us: no dependents, callbacks, repeats or webhooks.
 
-    The command added to `pipeline` answers with a list: 1 for each job that it finished; 0 for
-    one that has been taken for abandoned, of which nothing is changed.
+    The command added to `pipeline` answers with a list: 1 for each job that is finished; 0 for one
+    that is no longer this worker's, of which nothing is changed.
     """
     moment = now()
     pipeline.eval(
-        _FINISH,
+        scripts.FINISH,
         4,
         queue.started_job_registry.key,
         FinishedJobRegistry(queue=queue).key,
@@ -387,6 +276,26 @@ def finish(
     )
 
 
+def put_back(
+    worker: BaseWorker, queue: Queue, held: Sequence[Held], *, dying: bool = False
+) -> list[bool]:
+    """Give jobs back to the head of the queue, with the tries that they had.
+
+    Args:
+        worker: whose they are.
+        queue: where they came from.
+        held: which.
+        dying: whether one of them may be why this worker ends.
+
+    Returns:
+        For each, whether it was still this worker's; of others nothing is changed.
+    """
+    keys = queue.key, queue.started_job_registry.key, worker.executions_key
+    words = [word for job in held for word in (job.id, job.execution)]
+    reply = worker.connection.eval(scripts.PUT_BACK, len(keys), *keys, int(dying), *words)
+    return [bool(ours) for ours in cast(list[int], reply)]
+
+
 def execution_of(job: Held, worker: BaseWorker) -> Execution:
     """RQ's own object for it."""
     execution = Execution(job.execution, job.id, worker.connection, worker.name)
@@ -401,5 +310,5 @@ def _origin(meta: bytes | None) -> Origin:
         return Origin()
 
 
-def _seconds(ttl: bytes | None) -> int:
-    return int(ttl) if ttl is not None and ttl.isdigit() and int(ttl) > 0 else _ANY_TTL
+def _number(word: bytes | None) -> int:
+    return int(word) if word is not None and word.isdigit() else 0

@@ -33,6 +33,7 @@ _PIXELS = 32_000_000
 """Pixels that are being decoded or concluded: further pictures of these steps pause beyond."""
 _TOGETHER = 1_000_000
 """Pixels that one thread decodes or concludes in one go: handing on costs more than a thumbnail."""
+_LAST_DELIVERY = 3.0  # s; for what is being delivered when the time to close is over
 _WAITING_BATCHES = 4
 """Full batches of crops that may wait for the device: decoding pauses beyond."""
 
@@ -134,8 +135,10 @@ class Pipeline:
         self._give_up = give_up
         self._policy: BatchPolicy[str] = BatchPolicy(max_batch, window)
         self._in_hand: dict[str, _InHand] = {}
+        self._begun: set[str] = set()  # a crop is computed or being so, and nothing delivered yet
         self._progress = Progress()
-        self._arrival = threading.Condition()  # guards the three above and _closing
+        self._arrival = threading.Condition()  # guards the four above and the two below
+        self._draining = False
         self._closing = False
         self._bytes = Budget(_FETCHED_BYTES)
         self._pixels = Budget(_PIXELS)
@@ -157,8 +160,39 @@ class Pipeline:
         with self._arrival:
             return self._progress.stalled(time.monotonic())
 
-    def close(self) -> None:
-        """Wait until everything that was fed is delivered, then end all threads."""
+    def drain(self) -> set[str]:
+        """Drop the pictures of which no crop is computed or being computed; the others go on.
+
+        Returns:
+            Those others. Results may still be delivered of what was dropped.
+        """
+        with self._arrival:
+            self._draining = True
+            self._policy.drain()
+            for name in self._in_hand.keys() - self._begun:
+                self._policy.discard(name)
+                del self._in_hand[name]
+            self._arrival.notify()
+            begun = set(self._begun)
+        self._lift()
+        return begun
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Wait until everything that was fed, and not dropped, is delivered; then end all threads.
+
+        Returns:
+            False if `timeout` seconds were too short: threads are still at work, but nothing is
+            delivered any more.
+        """
+        closing = _start("close", self._close)
+        closing.join(timeout)
+        if not closing.is_alive():
+            return True
+        self._results.put(None)
+        self._delivering.join(_LAST_DELIVERY)
+        return False
+
+    def _close(self) -> None:
         self._names.put(None)
         self._fetching.join()
         self._decoders.shutdown()
@@ -174,7 +208,8 @@ class Pipeline:
 
     def _fetch_all(self) -> None:
         for names in iter(self._names.get, None):
-            self._fetch(names)
+            if not self._draining:
+                self._fetch(names)
 
     def _fetch(self, names: Sequence[str]) -> None:
         store = self._processor.store
@@ -213,6 +248,8 @@ class Pipeline:
         ended: dict[str, Result] = {}
         with self._pixels.holding(sum(_pixels(record) for record, _ in fetched)):
             for record, picture in fetched:
+                if self._draining:
+                    return
                 with metrics.stage("decode"):
                     result = self._processor.decode(record, picture)
                 if isinstance(result, Ready):
@@ -226,6 +263,8 @@ class Pipeline:
             return
         self._crops.acquire(sum(decoded.units for decoded in ready.values()))
         with self._arrival:
+            if self._draining:
+                return
             now = time.monotonic()
             for name, decoded in ready.items():
                 self._in_hand[name] = _InHand(decoded, decoded.units)
@@ -246,6 +285,7 @@ class Pipeline:
                         break
                     self._arrival.wait(due)
                 shares, reason = self._policy.take()
+                self._begun.update(share.key for share in shares)
             metrics.BATCHES.labels(reason).inc()
             try:
                 self._compute(shares)
@@ -327,11 +367,16 @@ class Pipeline:
                 except Exception as error:  # Redis stayed away: others will do these again
                     self._abort(error)
                     return
+                with self._arrival:
+                    self._begun.difference_update(results)
 
     def _abort(self, error: Exception) -> None:
+        self._lift()
+        self._give_up(error)
+
+    def _lift(self) -> None:
         self._crops.lift()
         self._bytes.lift()
-        self._give_up(error)
 
 
 def _parts(items: Sequence[T], sizes: Sequence[int], limit: int) -> Iterator[list[T]]:

@@ -40,6 +40,10 @@ class _Waiting:
     start: int
     stop: int
 
+    @property
+    def crops(self) -> int:
+        return self.stop - self.start
+
 
 class BatchPolicy(Generic[Key]):
     """The crops that wait; a picture that is only glanced at counts as one.
@@ -55,6 +59,7 @@ class BatchPolicy(Generic[Key]):
         self._window = window
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._crops = 0
+        self._draining = False
 
     def __len__(self) -> int:
         """Number of crops that wait."""
@@ -69,13 +74,17 @@ class BatchPolicy(Generic[Key]):
         """Forget what still waits of a picture."""
         dropped = self._waiting.pop(key, None)
         if dropped is not None:
-            self._crops -= dropped.stop - dropped.start
+            self._crops -= dropped.crops
+
+    def drain(self) -> None:
+        """Let batches leave at once from now on, and finish picture after picture."""
+        self._draining = True
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the next batch should leave; None while nothing waits."""
         if not self._waiting:
             return None
-        if self._crops >= self._max_batch:
+        if self._draining or self._crops >= self._max_batch:
             return 0.0
         first = min(waiting.since for waiting in self._waiting.values())
         return max(0.0, first + self._window - now)
@@ -84,12 +93,17 @@ class BatchPolicy(Generic[Key]):
         """The next batch: pictures take turns, one crop each, the longest waiting first.
 
         A picture that still has crops left goes to the end of the line, so that a large one
-        never holds up the small ones behind it, nor they it.
+        never holds up the small ones behind it, nor they it. Draining, those with the fewest
+        crops left come first, all of them: so most pictures are finished in the time there is.
         """
         room = self._max_batch
         counts = dict.fromkeys(self._waiting, 0)
+        if self._draining:
+            for key, waiting in sorted(self._waiting.items(), key=lambda item: item[1].crops):
+                counts[key] = min(room, waiting.crops)
+                room -= counts[key]
         while room:
-            hungry = [k for k, w in self._waiting.items() if counts[k] < w.stop - w.start][:room]
+            hungry = [k for k, w in self._waiting.items() if counts[k] < w.crops][:room]
             if not hungry:
                 break
             for key in hungry:

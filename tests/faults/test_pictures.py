@@ -8,6 +8,7 @@ import pytest
 
 from app.schemas import ErrorCode, Status, View
 from tests.faults.house import BAD, DEADLY, GOOD, LARGE, House
+from worker.scripts import MOST_DEATHS
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -50,8 +51,10 @@ def test_a_picture_that_kills_the_process_takes_no_other_with_it(house: House) -
     while code := house.end(house.worker(max_batch=8, burst=True), terminate=False):
         assert code == -signal.SIGKILL, house.end_of_log()
         deaths += 1
-        assert deaths <= 3
         house.abandon_all()
+    assert deaths == MOST_DEATHS + 1
+    innocent = [name for at, name in enumerate(names) if at != 3]
+    assert house.tries_left(innocent) == {2}
     house.account(f"{deaths} processes killed by one picture", names, succeeded=7, failed=1)
     error = house.record(names[3]).error
     assert error is not None

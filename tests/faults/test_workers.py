@@ -64,7 +64,7 @@ def test_a_worker_that_is_paused_past_its_heartbeat_finishes_nothing_twice(
     seconds = time.monotonic() - start
     (tmp_path / "paused" / "go").touch()
     os.kill(house.process(paused).pid, signal.SIGCONT)
-    house.wait(lambda: house.log().count("job_lost") == 4)
+    house.wait(lambda: house.log().count("job_taken_over") == 4)
     house.wait(lambda: house.started() == 0)
     assert house.count(rescuer) == 8
     assert house.count(paused) == house.count(paused, "failed") == 0
@@ -72,6 +72,19 @@ def test_a_worker_that_is_paused_past_its_heartbeat_finishes_nothing_twice(
     assert house.end(paused) == house.end(rescuer) == 0
     title = f"one worker paused, one killed, their work done again after {seconds:.0f} s"
     house.account(title, names, succeeded=8)
+
+
+def test_work_that_redis_has_lost_is_logged_and_the_worker_registers_again(
+    house: House, tmp_path: Path
+) -> None:
+    orders, _ = stalled(house, tmp_path / "stalled", "forward")
+    house.redis.flushall()
+    (tmp_path / "stalled" / "go").touch()
+    house.wait(lambda: house.log().count("job_lost") == 4)
+    assert "job_taken_over" not in house.log()
+    house.wait(lambda: [worker.name for worker in Worker.all(queue=house.queue)] == [orders.name])
+    assert house.end(orders) == 0
+    house.nothing_is_left()
 
 
 def test_what_is_deleted_is_not_computed_and_does_not_come_back(

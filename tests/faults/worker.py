@@ -70,6 +70,8 @@ class Orders:
     """Bucket of pictures and masks."""
     patience: float = 120.0
     """Seconds that an outage of the bucket is waited out."""
+    stop_timeout: float = 60.0
+    """Seconds in which it ends after a SIGTERM."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -171,7 +173,14 @@ def run(orders: Orders) -> None:
     store = Store.open(redis, settings, patience=orders.patience)
     with closing(Decoders(2, max_pixels=10**8)) as decoders:
         processor = Processor(detector, info, store, decoders)
-        worker = BatchWorker("gamma", redis, processor, info, max_batch=orders.max_batch)
+        worker = BatchWorker(
+            "gamma",
+            redis,
+            processor,
+            info,
+            max_batch=orders.max_batch,
+            stop_timeout=orders.stop_timeout,
+        )
         worker.work(burst=orders.burst, max_jobs=orders.max_jobs, logging_level="WARNING")
     if worker.failure is not None:
         raise worker.failure

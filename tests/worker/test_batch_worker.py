@@ -29,6 +29,7 @@ from app.settings import Settings
 from app.store import Store, connect
 from app.waiting import FinishedEvents
 from tests.conftest import encode, free_port, photo
+from worker.scripts import MOST_DEATHS
 
 _LIMIT = 240  # s; for a worker that loads torch and does a little, on a slow machine too
 
@@ -166,9 +167,9 @@ def test_the_job_of_a_dead_worker_is_done_by_the_next(house: House) -> None:
     assert house.record(name).status is Status.SUCCEEDED
 
 
-def test_when_no_try_is_left_the_record_says_so(house: House) -> None:
+def test_a_job_that_too_many_workers_died_with_fails(house: House) -> None:
     name = house.submit(encode(photo(128, 128)))
-    house.redis.hset(f"rq:job:{name}", "retries_left", 0)
+    house.redis.hset(f"rq:job:{name}", "deaths", MOST_DEATHS)
     abandon(house, name)
     house.work()
     record = house.record(name)

@@ -23,7 +23,18 @@ from app.embedded import private_redis
 from app.jobs import JobQueue
 from app.settings import Settings
 from app.store import connect
-from worker.jobs import Held, PayloadError, SuspendedError, finish, keep, take
+from worker.jobs import (
+    DeadlyJobError,
+    DetectionJob,
+    Held,
+    PayloadError,
+    SuspendedError,
+    finish,
+    keep,
+    put_back,
+    take,
+)
+from worker.scripts import MOST_DEATHS
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}\.\d+|0\.\d+")
 _TTLS = 5  # s; what two runs may differ by
@@ -193,19 +204,65 @@ def test_what_was_taken_is_known_although_the_answer_was_lost(house: House) -> N
     assert house.waiting() == ["c"]
 
 
-def test_a_job_on_its_last_try_is_taken_alone(house: House) -> None:
+def test_a_suspect_is_taken_alone(house: House) -> None:
     house.enqueue("a", "b")
-    house.enqueue("last", retries_left=0)
+    house.enqueue("suspect", deaths=1)
     house.enqueue("c")
     held, alone = house.take()
     assert [job.id for job in held] == ["a", "b"]
     assert alone
     assert house.take(idle=False) == ([], True)
-    ((last,), alone) = house.take(idle=True)
-    assert last.id == "last"
-    assert last.last_try
+    ((suspect,), alone) = house.take(idle=True)
+    assert suspect.id == "suspect"
+    assert suspect.suspect
     assert not alone
     assert house.waiting() == ["c"]
+
+
+def test_what_is_put_back_has_its_old_place_and_its_tries(house: House) -> None:
+    house.enqueue("a", "b", "c", "d", "e")
+    (a, b, c, d), _ = house.take(4)
+    house.redis.zrem("rq:wip:gamma", b.name)  # another worker has it
+    house.enqueue("f")
+    assert put_back(house.worker, house.queue, [d]) == [True]
+    assert put_back(house.worker, house.queue, [c, b, a]) == [True, False, True]
+    assert put_back(house.worker, house.queue, [a]) == [False]
+    assert house.waiting() == ["a", "c", "d", "e", "f"]
+    assert house.redis.keys("rq:execution:[^b]*") == house.redis.keys("rq:wip:*") == []
+    for name in "acd":
+        job = house.queue.fetch_job(name)
+        assert (job.get_status(), job.retries_left) == ("queued", 2)
+        assert house.redis.ttl(job.key) == -1  # it has begun, so it is not to expire in the queue
+    assert [job.id for job in house.take()[0]] == ["a", "c", "d", "e", "f"]
+
+
+def test_suspects_stand_behind_those_that_fewer_workers_died_with(house: House) -> None:
+    house.enqueue("a", "b", "c", "d")
+    (a, b, c), _ = house.take(3)
+    assert put_back(house.worker, house.queue, [a, b, c], dying=True) == [True] * 3
+    assert house.waiting() == ["a", "b", "c", "d"]
+    ((alone,), _) = house.take()
+    assert alone.id == "a"
+    job = DetectionJob.fetch("a", house.redis, JSONSerializer)
+    house.redis.zrem("rq:wip:gamma", alone.name)
+    with house.redis.pipeline() as pipeline:
+        job.abandon()
+        job.retry(house.queue, pipeline)
+        pipeline.execute()
+    assert house.waiting() == ["b", "c", "a", "d"]
+    assert house.redis.hmget("rq:job:a", "retries_left", "deaths") == [b"2", b"2"]
+    assert [house.take()[0][0].id for _ in "bca"] == ["b", "c", "a"]
+
+
+def test_a_job_that_too_many_workers_died_with_is_not_tried_again(house: House) -> None:
+    house.enqueue("a")
+    for _ in range(MOST_DEATHS + 1):
+        held = house.take_one()
+        held.check()
+        put_back(house.worker, house.queue, [held], dying=True)
+    with pytest.raises(DeadlyJobError):
+        house.take_one().check()
+    assert house.redis.hget("rq:job:a", "retries_left") == b"0"
 
 
 def test_only_an_execution_that_is_ours_is_kept_and_finished_once(house: House) -> None:
@@ -216,7 +273,7 @@ def test_only_an_execution_that_is_ours_is_kept_and_finished_once(house: House) 
     house.do(keep, [ours, lost])
     assert house.redis.keys("rq:execution:*") == [f"rq:execution:{ours.name}".encode()]
     assert house.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]
-    assert house.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [0, 0]
+    assert house.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]  # sent again
     assert house.redis.xlen("rq:results:a") == 1
     assert not house.redis.exists("rq:results:b")
     assert house.redis.hget("rq:worker:tester", "successful_job_count") == b"1"
@@ -233,11 +290,12 @@ def test_a_full_redis_refuses_a_take_whole_and_still_keeps_what_is_held(house: H
         with pytest.raises(OutOfMemoryError):
             house.do(finish, [held], ["succeeded"])
         house.do(keep, [held])
+        assert house.redis.ttl(f"rq:execution:{held.name}") > 1
+        assert house.waiting() == ["b"]
+        assert put_back(house.worker, house.queue, [held]) == [True]
     finally:
         house.redis.config_set("maxmemory", 2**28)
-    assert house.waiting() == ["b"]
-    assert house.redis.ttl(f"rq:execution:{held.name}") > 1
-    assert house.do(finish, [held], ["succeeded"]) == [1]
+    assert house.waiting() == ["a", "b"]
 
 
 @pytest.mark.parametrize(

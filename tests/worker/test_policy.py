@@ -97,3 +97,17 @@ def test_every_crop_leaves_once_and_in_order() -> None:
                 assert share.start == taken[share.key]
                 taken[share.key] = share.stop
     assert taken == expected
+
+
+def test_draining_finishes_picture_after_picture() -> None:
+    policy = BatchPolicy[str](4, window=1.0)
+    for name, crops in {"a": 5, "b": 2, "c": 3}.items():
+        policy.add(name, crops, 0.0)
+    policy.drain()
+    assert policy.due_in(0.0) == 0
+    batches = []
+    while len(policy):
+        shares, _ = policy.take()
+        batches.append({share.key: share.stop - share.start for share in shares})
+    assert batches == [{"b": 2, "c": 2}, {"a": 3, "c": 1}, {"a": 2}]
+    assert policy.due_in(0.0) is None

@@ -1,0 +1,155 @@
+"""How jobs end in a worker: finished, failed, or put back into the queue."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from rq.exceptions import AbandonedJobError
+from rq.job import Job
+
+from app.registration import RegisteredWorker
+from app.schemas import Detection, DetectionError, ErrorCode, Status
+from app.store import StorageUnavailableError, Store
+from app.tracing import Origin, origin_of
+from worker import jobs, metrics
+from worker.jobs import Held
+from worker.metrics import JobOutcome
+from worker.pipeline import Result
+from worker.processing import Outcome
+
+log = structlog.get_logger()
+
+
+class EndingWorker(RegisteredWorker):
+    """The part of a batch worker that ends jobs, in Redis and in their records."""
+
+    job_class = jobs.DetectionJob
+    queue_class = jobs.DetectionQueue
+    _store: Store
+    _hands: dict[str, Held]
+
+    def _finish(self, held: Sequence[Held], results: dict[str, Result]) -> None:
+        """Write the records and finish the RQ jobs in one transaction."""
+        if not held:
+            return
+        origins = {job.id: job.origin for job in held}
+        outcomes = [outcome for job in held if isinstance(outcome := results[job.id], Outcome)]
+        with metrics.stage("store"), self.connection.pipeline() as pipeline:
+            masks = self._store.keep_masks({one.detection.id: one.masks for one in outcomes})
+            for outcome in outcomes:
+                self._store.finish(pipeline, outcome.detection, masks[outcome.detection.id])
+            jobs.finish(
+                pipeline, self.queues[0], self, held, [_status(results[job.id]) for job in held]
+            )
+            if not self._hands:
+                pipeline.hset(self.key, "state", self._state)
+            replies = pipeline.execute()
+        metrics.JOBS.labels(JobOutcome.SKIPPED).inc(len(held) - len(outcomes))
+        for outcome, changed in zip(outcomes, replies, strict=False):
+            if changed:
+                del masks[outcome.detection.id]
+                good = outcome.detection.status is Status.SUCCEEDED
+                metrics.JOBS.labels(JobOutcome.SUCCEEDED if good else JobOutcome.UNREADABLE).inc()
+                _log(outcome.detection, origins[outcome.detection.id])
+        self._store.drop_masks(masks)
+        ours = replies[len(outcomes)]
+        self._note_lost([job for job, done in zip(held, ours, strict=True) if not done])
+
+    def _fail(self, held: Sequence[Held], errors: dict[str, Exception]) -> None:
+        """RQ's failure path: again while retries are left, else the failed registry.
+
+        An outage of the bucket is not theirs: they go back with all their tries.
+        """
+        away = [job for job in held if isinstance(errors[job.id], StorageUnavailableError)]
+        if away:
+            self._put_back(away, str(errors[away[0].id]))
+        held = [job for job in held if job not in away]
+        if not held:
+            return
+        queue = self.queues[0]
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job in held:
+                pipeline.zscore(queue.started_job_registry.key, job.name)
+            scores = pipeline.execute()
+        found = self.job_class.fetch_many(
+            [job.id for job in held], self.connection, self.serializer
+        )
+        lost = []
+        for job, score, known in zip(held, scores, found, strict=True):
+            if score is None or known is None:
+                lost.append(job)
+                continue
+            error = errors[job.id]
+            metrics.JOB_ERRORS.inc()
+            log.warning("job_error", detection_id=job.id, error=repr(error), **job.origin)
+            self._finalize_failure(
+                known,
+                queue,
+                jobs.execution_of(job, self),
+                (type(error), error, error.__traceback__),
+            )
+        self._note_lost(lost)
+
+    def _put_back(self, held: Sequence[Held], reason: str, *, dying: bool = False) -> None:
+        """To the head of the queue, at no try: it was not theirs that they are not done."""
+        if not held:
+            return
+        ours = jobs.put_back(self, self.queues[0], held, dying=dying)
+        for job in itertools.compress(held, ours):
+            log.info("job_put_back", detection_id=job.id, reason=reason, **job.origin)
+        self._note_lost([job for job, done in zip(held, ours, strict=True) if not done])
+
+    def _note_lost(self, held: Sequence[Held]) -> None:
+        """Say of jobs that are no longer this worker's which of them are nobody's."""
+        for job in held:
+            record = self._store.get(job.id)
+            known = self.job_class.exists(job.id, self.connection)
+            if known or (record is not None and record.status.finished):
+                log.info("job_taken_over", detection_id=job.id, **job.origin)
+            else:
+                log.warning("job_lost", detection_id=job.id, **job.origin)
+
+    def handle_job_failure(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        """As RQ does; when no retry is left, our record ends too."""
+        if not job.should_retry:
+            self._record_failure(job)
+        super().handle_job_failure(job, *args, **kwargs)
+
+    def _note_abandoned(self, job: jobs.DetectionJob, kind: type[BaseException], *_: Any) -> None:
+        """Called by RQ's clean-up for the job of a dead worker, before it decides on a retry."""
+        if kind is AbandonedJobError:
+            job.abandon()
+
+    def _record_failure(self, job: Job) -> None:
+        error = DetectionError(
+            code=ErrorCode.PROCESSING_FAILED,
+            detail="The worker could not finish it, and no further try is left.",
+        )
+        if self._store.fail(job.id, error):
+            metrics.JOBS.labels(JobOutcome.FAILED).inc()
+            log.error(
+                "detection",
+                detection_id=job.id,
+                status=Status.FAILED,
+                code=error.code,
+                **origin_of(job.meta),
+            )
+
+
+def _status(outcome: Result) -> str:
+    """What RQ keeps as the job's result."""
+    return outcome.detection.status.value if isinstance(outcome, Outcome) else "skipped"
+
+
+def _log(detection: Detection, origin: Origin) -> None:
+    log.info(
+        "detection",
+        detection_id=detection.id,
+        status=detection.status,
+        code=detection.error and detection.error.code,
+        **origin,
+        **(detection.timings.model_dump() if detection.timings else {}),
+    )
