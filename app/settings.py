@@ -186,6 +186,12 @@ class Settings(BaseSettings):
         "time",
         ge=1,
     )
+    stop_timeout: int = Field(
+        60,
+        description="time a worker has to end when it is told to stop, s; it goes on with pictures "
+        "it has begun, and puts back into the queue what is not done 5 s before",
+        ge=10,
+    )
     webhook_secrets: Annotated[SecretsSetting | None, NoDecode] = Field(
         None,
         description="what signs webhooks of callers that `GAMMA_CALLERS_FILE` does not name, "

@@ -25,7 +25,6 @@ _CHECK_INTERVAL = 0.2  # s
 _NVIDIA_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux; Linux inside Windows
 _COUNT_DEVICES = "import torch; print(torch.cuda.device_count())"
 _API_DRAIN = 75.0  # s; the longest `Prefer: wait`, and a little
-_WORKER_DRAIN = 180.0  # s; the batch at hand
 _WEBHOOKS_DRAIN = 90.0  # s; the longest delivery, and a little
 _RESTART_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # s; the last one repeats
 _STABLE_AFTER = 60.0  # s; a child that ran so long starts with the first delay again
@@ -122,7 +121,7 @@ def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
             "GAMMA_METRICS_PORT": str(settings.metrics_port + 1 + number),
         }
         name = f"worker-{number}" if number else "worker"
-        children.append(Child(name, ["worker"], {**environment, **own}, _WORKER_DRAIN))
+        children.append(Child(name, ["worker"], {**environment, **own}, settings.stop_timeout))
     return children
 
 

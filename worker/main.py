@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 def run(settings: Settings, *, burst: bool) -> None:
-    """Work until SIGINT or SIGTERM, then finish the batch at hand.
+    """Work until SIGINT or SIGTERM; then end within `GAMMA_STOP_TIMEOUT`.
 
     Args:
         settings: those of this process.
@@ -54,6 +54,7 @@ def run(settings: Settings, *, burst: bool) -> None:
         max_batch=settings.max_batch,
         window=settings.batch_window,
         threads=settings.decode_threads,
+        stop_timeout=settings.stop_timeout,
     )
     with closing(decoders):
         # RQ's own lines repeat ours at `info`.

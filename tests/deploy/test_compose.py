@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from app import server, supervisor
+from app import server
 from app.embedded import server_binary
 from app.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from tests.conftest import free_port, require_program
@@ -143,10 +143,15 @@ def test_who_reaches_whom() -> None:
 
 
 def test_stopping_waits_for_the_work_at_hand() -> None:
-    grace = {name: seconds(service["stop_grace_period"]) for name, service in SERVICES.items()}
+    grace = {
+        name: seconds(with_defaults(service["stop_grace_period"]))
+        for name, service in SERVICES.items()
+    }
     assert grace["api"] >= max(80, server._DRAIN + 5)
     for worker in ("worker", "worker-gpu"):
-        assert grace[worker] > supervisor._WORKER_DRAIN
+        given = SERVICES[worker]["environment"]["GAMMA_STOP_TIMEOUT"]
+        assert SERVICES[worker]["stop_grace_period"] == f"{given}s"  # whatever it is set to
+        assert grace[worker] == Settings().stop_timeout
     assert grace["webhooks"] > 2 * Settings().webhook_timeout
     assert grace["redis"] >= 30
 

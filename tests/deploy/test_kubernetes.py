@@ -15,7 +15,7 @@ from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 from pydantic import BaseModel, ValidationError
 
-from app import server, supervisor
+from app import server
 from app.settings import Settings
 from tests.conftest import require_program
 from tests.deploy.files import (
@@ -262,7 +262,8 @@ def test_stopping_waits_for_the_work_at_hand(overlay: str) -> None:
     grace = {n: pod(overlay, n)["spec"]["terminationGracePeriodSeconds"] for n in PODS}
     pause = container(overlay, "api")["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert grace["api"] >= pause + server._DRAIN + 10
-    assert grace["worker"] > supervisor._WORKER_DRAIN
+    assert grace["worker"] == int(environment(overlay, "worker")["GAMMA_STOP_TIMEOUT"])
+    assert grace["worker"] == Settings().stop_timeout
     assert grace["webhooks"] > 2 * Settings().webhook_timeout
     assert grace["redis"] >= 30
 

@@ -58,7 +58,10 @@ def test_a_device_that_is_named_is_taken_at_its_word() -> None:
 @pytest.mark.usefixtures("driver")
 def test_a_worker_a_device_each_with_its_own_metrics_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    children = supervisor._workers(Settings(metrics_port=9400), {"GAMMA_QUEUE": "gamma"})
+    children = supervisor._workers(
+        Settings(metrics_port=9400, stop_timeout=77), {"GAMMA_QUEUE": "gamma"}
+    )
+    assert {child.drain for child in children} == {77}
     told = [(child.name, child.arguments, child.environment) for child in children]
     for number, (name, arguments, environment) in enumerate(told):
         assert name == ("worker", "worker-1")[number]
