@@ -16,36 +16,32 @@ from app.callers import Caller
 from app.directory import Directory, Terms
 from app.jobs import Backlog, ask_detections, queue_key, read_detections
 from app.limits import Quota, rate_key
-from app.problems import ServiceError, storage_full
+from app.problems import ServiceError, storage_full, storage_share_full
 from app.records import index_key, waiting_key
 from app.reservation import ask_reserved
 from app.schemas import ErrorCode, Usage
-from app.scripts import HELD, RESERVE
+from app.scripts import SHARE
 from app.settings import Settings
 from app.together import Together
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
 _LONGEST_RETRY = 300  # s
-_RECORD_BYTES = 4096  # of memory, about, whatever the picture
 
 # KEYS: queue, what waits of the caller, its rate limit's bucket, its index
 # ARGV: caller, pictures, now (s), longest wait (s), limit of that wait (s), limit of the queue, of
 #   the rate limit (count 0: there is none) count and spacing (µs), weight (0: nobody else is to be
 #   protected), the caller's limits of waiting detections and of bytes (0: none), bytes of memory
-#   that are free ('': any number), bytes of memory of each of its records, '1': pictures lie there
-#   too
+#   that are free ('': any number), '1': pictures lie there too
 # Takes as many pictures as all limits allow. Returns their number, why not more, how many jobs
 # wait, how many of the caller's, for how long (s), bytes that are kept for it and that are reserved
 # for its results, and of the bucket how many pictures are left and µs until it is full.
-# A share is as much as stays free, times the weight: whoever fills the queue or the storage leaves
-# room for another, as large as its own part, and so does the next.
+# The share of the queue is as that of the memory, see there.
 _TAKE = (
-    HELD
-    + RESERVE
+    SHARE
     + f"""
 local caller, asked, now, ttl, age_limit, limit, count, spacing = unpack(ARGV, 1, 8)
-local weight, most_waiting, most_bytes, free, each, inside = unpack(ARGV, 9, 14)
+local weight, most_waiting, most_bytes, free, inside = unpack(ARGV, 9, 13)
 local taken, reason = tonumber(asked), ''
 local function allow(most, otherwise)
   if most < taken then taken, reason = most, otherwise end
@@ -61,9 +57,9 @@ if age > tonumber(age_limit) then allow(0, '{ErrorCode.QUEUE_SLOW}') end
 if weight > 0 then
   allow(math.ceil((weight * (limit - waiting) - own) / (1 + weight)),
     '{ErrorCode.QUEUE_SHARE_FULL}')
-  local memory = redis.call('ZCARD', KEYS[4]) * each + coming
-  if inside == '1' then memory = memory + bytes end
-  if free ~= '' and memory > weight * free then allow(0, '{ErrorCode.STORAGE_SHARE_FULL}') end
+  if free ~= '' and beyond_share(caller, KEYS[4], weight, free, inside == '1') then
+    allow(0, '{ErrorCode.STORAGE_SHARE_FULL}')
+  end
 end
 if most_waiting > 0 then allow(most_waiting - own, '{ErrorCode.QUEUE_SHARE_FULL}') end
 if most_bytes > 0 and bytes + coming >= most_bytes then
@@ -196,14 +192,13 @@ class Gate:
             terms.queue_limit or 0,
             int(terms.storage_limit or 0),
             "" if pressure.free is None else pressure.free,
-            _RECORD_BYTES,
             int(self._settings.store is None),
         ]
         pipeline.eval(_TAKE, len(keys), *keys, *arguments)
 
     def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
         """Read what `_TAKE` answered."""
-        taken, reason, waiting, own, age, held, coming, left, full_in = reply
+        taken, reason, waiting, own, age, _, _, left, full_in = reply
         quota = Quota(terms.rate_limit, left, full_in) if terms.rate_limit else None
         headers = quota.headers() if quota else {}
         if not reason:
@@ -216,7 +211,7 @@ class Gate:
         elif code is ErrorCode.QUEUE_SLOW:
             refusal = _queue_slow(own, age, self._settings.queue_age_limit)
         elif code is ErrorCode.STORAGE_SHARE_FULL:
-            refusal = _storage_share_full(held, coming)
+            refusal = storage_share_full()
         else:
             refusal = _queue_full(Backlog(waiting, pressure.backlog.oldest_age))
         return Admission(taken, refusal, headers)
@@ -249,14 +244,6 @@ def _queue_share_full(own: int, age: int) -> ServiceError:
         ErrorCode.QUEUE_SHARE_FULL,
         f"{own} of your detections wait, which is your share of the queue.",
         retry_after=_clamped(age * _DRAINED),
-    )
-
-
-def _storage_share_full(held: int, coming: int) -> ServiceError:
-    return ServiceError(
-        ErrorCode.STORAGE_SHARE_FULL,
-        f"{held / 2**20:.0f} MiB are kept for you, {coming / 2**20:.0f} MiB reserved for results, "
-        "and the records: that is your share. Delete detections, or wait until some end or expire.",
     )
 
 

@@ -88,8 +88,8 @@ _DETAILS = {
     ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited for 1834 s.",
     ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at present.",
     ErrorCode.STORAGE_SHARE_FULL: (
-        "912 MiB are kept for you, 40 MiB reserved for results, and the records: that is your "
-        "share. Delete detections, or wait until some end or expire."
+        "Your pictures, results to come and records take your share of the storage (/v1/usage). "
+        "Delete detections, or wait until some end or expire."
     ),
     ErrorCode.STORAGE_FULL: (
         "The memory of Redis is in use, or reserved for the results of pictures that wait."

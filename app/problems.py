@@ -185,6 +185,15 @@ def storage_full() -> ServiceError:
     )
 
 
+def storage_share_full() -> ServiceError:
+    """The caller has its share of the storage."""
+    return ServiceError(
+        ErrorCode.STORAGE_SHARE_FULL,
+        "Your pictures, results to come and records take your share of the storage (/v1/usage). "
+        "Delete detections, or wait until some end or expire.",
+    )
+
+
 def of_outage(error: Exception) -> ServiceError:
     """What one of `OUTAGES` means to the caller; it is logged here."""
     if isinstance(error, StorageUnavailableError):

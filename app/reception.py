@@ -22,6 +22,7 @@ class Application:
         idempotency_key: the caller's name for this request, if it gave one.
         webhook_url: where the result is announced, if anywhere.
         turn: how long its turn in the queue is, beside other owners': its work by their weight.
+        weight: share of the storage, beside other owners'; 0: nobody else is to be protected.
         cache: whether a result that the same picture already has may serve, and serve others.
     """
 
@@ -32,6 +33,7 @@ class Application:
     webhook_url: str | None = None
     cache: bool = True
     turn: float = 1.0
+    weight: float = 0.0
 
 
 class Reception(StrEnum):
@@ -42,6 +44,7 @@ class Reception(StrEnum):
     MISMATCH = "mismatch"  # its idempotency key belongs to another request
     KNOWN = "known"  # not accepted: that detection already has the result
     FULL = "full"  # not accepted: with the results to come it does not fit into Redis
+    SHARE_FULL = "share_full"  # not accepted: its owner has its share of Redis
     GONE = "gone"  # not accepted: that detection is no longer there to copy from
 
 

@@ -23,6 +23,8 @@ from rq.job import Job
 
 from app import records
 
+_RECORD_BYTES = 4096  # of memory, about, whatever the picture
+
 # The commands in ARGV, each preceded by its number of words, from `at` on.
 _RUN = """
 while at <= #ARGV do
@@ -124,9 +126,7 @@ end
 """
 
 # What an owner holds: number of bytes, once what has expired is left out.
-HELD = (
-    _HOLDINGS
-    + """
+_HELD = """
 local function held(owner)
     local expired = redis.call('ZRANGEBYSCORE', holdings_key(owner), '-inf', now_ms(), 'LIMIT', 0,
         1000)
@@ -137,10 +137,9 @@ local function held(owner)
     return tonumber(redis.call('GET', held_bytes_key(owner)) or '0')
 end
 """
-)
 
 # Reserved memory. `reserve` again moves the moment (ms since epoch) at which it lapses, no more.
-RESERVE = f"""
+_RESERVE = f"""
 local reservations, reserved_bytes = '{records.RESERVATIONS_KEY}', '{records.RESERVED_KEY}'
 local function count(reservation, sign)
     local size, owner = string.match(reservation, '^(%d+) %S+ (.*)$')
@@ -163,22 +162,38 @@ end
 """
 
 # Returns the bytes that are reserved for all owners.
-RESERVED = _HOLDINGS + RESERVE + "return reserved('')"
+RESERVED = _HOLDINGS + _RESERVE + "return reserved('')"
+
+# Whether an owner takes more of Redis's memory than its share: as much as stays free, times its
+# weight. Whoever fills it leaves room for another, as large as its own part, and so does the next.
+# `inside`: pictures and masks lie there too.
+SHARE = (
+    _HOLDINGS
+    + _RESERVE
+    + _HELD
+    + f"""
+local function beyond_share(owner, index, weight, free, inside)
+    local memory = redis.call('ZCARD', index) * {_RECORD_BYTES} + reserved(owner)
+    if inside then memory = memory + held(owner) end
+    return memory > weight * free
+end
+"""
+)
 
 # KEYS: record, upload ('': none), index, cache entry, idempotency entry (either '': none), model,
 #   waiting, picture, masks, a record whose picture and masks serve ('': none)
 # ARGV: id, owner, record, deadline (s), tombstone (ms since epoch), index member, oldest index
 #   member, fingerprint, '1': look in the cache, expiry (ms since epoch), bytes of the picture,
 #   '1': what serves is copied, not shared, moment (s), length of its turn, bytes to reserve, part
-#   of Redis's memory that may be used, commands that queue it…
+#   of Redis's memory that may be used, weight of the owner (0: nobody else is to be protected),
+#   commands that queue it…
 # Returns {what happened, …}; but for `accepted` nothing is left of what came. Sent again because an
 # answer was lost, it changes nothing.
-# The upload is in the memory that is used already. What serves has its result: it is not reserved
-# for, and needs as much at once.
+# The upload is in the memory that is used already; a share is that of before it came. What serves
+# has its result: nothing is reserved for it, but as much must be free.
 ACCEPT = (
-    _HOLDINGS
+    SHARE
     + _HOLD
-    + RESERVE
     + _PLACE
     + """
 local record, upload, index, cache, idempotency = unpack(KEYS, 1, 5)
@@ -205,9 +220,16 @@ if ARGV[9] == '1' then
     end
 end
 local memory = redis.call('INFO', 'memory')
-local used = string.match(memory, 'used_memory:(%d+)') + reserved('')
 local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
-if most > 0 and used + ARGV[15] > most * ARGV[16] then return leave('full') end
+if most > 0 then
+    local used = string.match(memory, 'used_memory:(%d+)') + reserved('')
+    local free, weight, inside = most * ARGV[16] - used, tonumber(ARGV[17]), ARGV[12] ~= '1'
+    if free < tonumber(ARGV[15]) then return leave('full') end
+    if inside and upload ~= '' then free = free + ARGV[11] end
+    if weight > 0 and beyond_share(owner, index, weight, free, inside) then
+        return leave('share_full')
+    end
+end
 local holdings = {image = ARGV[11] .. ' ' .. picture}
 if source ~= '' then
     local known = redis.call('HMGET', source, 'image', 'masks')
@@ -254,7 +276,7 @@ local function run(command, key, value, ...)
     if command == 'RPUSH' then return place(key, value, owner, tonumber(ARGV[14]), ARGV[5]) end
     redis.call(command, key, value, ...)
 end
-local at = 17
+local at = 18
 """
     + _RUN
     + "return {'accepted'}"
@@ -266,7 +288,7 @@ local at = 17
 # as the record lives.
 START = (
     _HOLDINGS
-    + RESERVE
+    + _RESERVE
     + """
 local found = redis.call('HMGET', KEYS[1], 'status', 'record', 'deadline', 'owner', 'reservation')
 if found[1] ~= 'queued' and found[1] ~= 'processing' then return false end
@@ -288,7 +310,7 @@ return found[2]
 FINISH = (
     _HOLDINGS
     + _HOLD
-    + RESERVE
+    + _RESERVE
     + _PLACE
     + """
 local found = redis.call('HMGET', KEYS[1], 'status', 'cache', 'webhook', 'owner', 'reservation')
@@ -323,7 +345,7 @@ return 1
 DELETE = (
     _HOLDINGS
     + _RELEASE
-    + RESERVE
+    + _RESERVE
     + """
 local found = redis.call('HMGET', KEYS[2], 'owner', 'status', 'member', 'cache', 'idempotency',
     'image', 'masks', 'reservation')

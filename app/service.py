@@ -19,7 +19,13 @@ from app.directory import Directory
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
-from app.problems import ServiceError, of_surprise, storage_full, without_traceback
+from app.problems import (
+    ServiceError,
+    of_surprise,
+    storage_full,
+    storage_share_full,
+    without_traceback,
+)
 from app.reception import Application, Reception
 from app.schemas import (
     Detection,
@@ -179,7 +185,8 @@ class Service:
 
         Returns:
             In the order of `orders`: the detection as it is now, or why there is none (its header
-            shows that the picture cannot be accepted, `idempotency_mismatch` or `storage_full`).
+            shows that the picture cannot be accepted, `idempotency_mismatch`, `storage_full` or
+            `storage_share_full`).
         """
         applications = [self._application(order) for order in orders]
         accepted = [
@@ -205,6 +212,8 @@ class Service:
         except Exception as error:  # one order's surprise must not end the others
             return of_surprise(error)
         now = datetime.now(UTC)
+        callers = self.directory.now
+        weight = callers.terms_of(order.owner).weight
         return Application(
             Detection(
                 id=uuid.uuid4().hex,
@@ -219,7 +228,8 @@ class Service:
             idempotency_key=order.idempotency_key,
             webhook_url=webhook_url,
             cache=settings.cache,
-            turn=self._crops(image, order.view) / self.directory.now.terms_of(order.owner).weight,
+            turn=self._crops(image, order.view) / weight,
+            weight=0.0 if callers.alone else weight,
         )
 
     def _crops(self, image: ImageInfo, view: View) -> float:
@@ -296,6 +306,8 @@ class Service:
             )
         if reception is Reception.FULL:
             return storage_full()
+        if reception is Reception.SHARE_FULL:
+            return storage_share_full()
         if reception is Reception.ACCEPTED:
             UPLOAD_BYTES.observe(detection.image.bytes)
             IMAGE_PIXELS.observe(detection.image.width * detection.image.height)

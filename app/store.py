@@ -216,6 +216,7 @@ class Store:
             application.turn,
             reservation(detection, apart=self.blobs.apart),
             self._storage_limit,
+            application.weight,
             *commands,
         ]
         pipeline.eval(scripts.ACCEPT, len(keys), *keys, *arguments)

@@ -96,11 +96,14 @@ def python(*arguments: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def service(seconds: float | None = None, **environment: str) -> Iterator[tuple[Replica, str]]:
-    """Redis and an API, with a worker if its model's time is given."""
+    """Redis and an API, with a worker if its model's time is given.
+
+    Redis may use far more than it does: memory is reserved for the results of all that waits.
+    """
     settings = {"GAMMA_CACHE": "false", "GAMMA_QUEUE_LIMIT": "1000000", **environment}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        url, _ = stack.enter_context(private_redis(folder / "redis", 6 * 2**30))
+        url, _ = stack.enter_context(private_redis(folder / "redis", 2**36))
         (api,) = stack.enter_context(replicas(url, folder, 1, **settings))
         if seconds is not None:
             code = f"from benchmarks.api import worker; worker({url!r}, {seconds})"

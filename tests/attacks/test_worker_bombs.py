@@ -36,7 +36,7 @@ OUTCOMES = {  # of a bomb; None: it is decoded, to the picture that its header a
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    with private_redis(tmp_path / "redis", 2**30) as (url, _), opened(url, tmp_path) as built:
+    with private_redis(tmp_path / "redis", 2**34) as (url, _), opened(url, tmp_path) as built:
         yield built
 
 
