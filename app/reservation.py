@@ -29,10 +29,13 @@ def reservation(detection: Detection, *, apart: bool) -> int:
         detection: its record; `view=glance` makes no masks.
         apart: whether masks lie elsewhere than in Redis.
     """
-    if apart or detection.view.mode is View.GLANCE:
-        return RECORD_BYTES
     pixels = detection.image.width * detection.image.height
-    return RECORD_BYTES + len(Head) * MASK_BYTES * pixels
+    return reserved(pixels, masks=not apart and detection.view.mode is not View.GLANCE)
+
+
+def reserved(pixels: int, *, masks: bool) -> int:
+    """Bytes for the result of a picture of so many pixels, with masks in Redis or without."""
+    return RECORD_BYTES + (len(Head) * MASK_BYTES * pixels if masks else 0)
 
 
 def ask_reserved(pipeline: Pipeline) -> None:

@@ -14,13 +14,17 @@ import threading
 import time
 from dataclasses import dataclass
 
+from redis import Redis
+
 from app.records import holding_key, key
+from app.reservation import reserved
 from app.schemas import View
 from app.settings import Settings
 from tests.conftest import encode, photo
 
 LOAD = 0.7  # share of their capacity that workers are planned for
 FILL = 0.9  # GAMMA_STORAGE_LIMIT: beyond it uploads are refused
+QUEUE = 60.0  # s of uploads that memory is planned for while they wait
 
 
 RECORD = 3_990  # bytes, of `measure`
@@ -46,11 +50,29 @@ class Device:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as `measure` found it: crops, and bytes that Redis grew by, record included."""
+    """A picture as `measure` found it.
 
-    name: str
+    Attributes:
+        crops: `view=tiled`.
+        upload: bytes in Redis of the file.
+        size: bytes that Redis grew by: file, masks, record and what RQ keeps.
+    """
+
+    width: int
+    height: int
     crops: int
+    upload: int
     size: int
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that are reserved for its result while it waits."""
+        return reserved(self.width * self.height, masks=True)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that it takes of the limit while it waits."""
+        return self.upload + RECORD + self.reserved
 
 
 CPU = Device(batch=1, seconds=0.515)
@@ -58,10 +80,10 @@ CPU = Device(batch=1, seconds=0.515)
 GPU = Device(batch=32, seconds=0.064)
 """Assumed, not measured: 500 crops/s."""
 PICTURES = (
-    Picture("512 × 512", 1, 68_366),
-    Picture("1024 × 768", 6, 133_478),
-    Picture("1600 × 1200", 12, 270_450),
-    Picture("4000 × 3000", 63, 1_460_668),
+    Picture(512, 512, 1, 28_676, 169_508),
+    Picture(1024, 768, 6, 76_920, 421_240),
+    Picture(1600, 1200, 12, 176_632, 1_059_894),
+    Picture(4000, 3000, 63, 1_011_816, 6_059_688),
 )
 TYPICAL = PICTURES[1]
 
@@ -105,11 +127,12 @@ def memory(pictures: float, retention: float, picture: Picture) -> float:
     """Bytes of `maxmemory` for `pictures`/s that are kept for `retention` seconds.
 
     Args:
-        pictures: a second.
+        pictures: a second; those of `QUEUE` seconds may wait.
         retention: s.
         picture: what each is like; its record stays twice as long.
     """
-    return pictures * retention * (picture.size + RECORD) / FILL
+    kept = pictures * retention * (picture.size + RECORD)
+    return (kept + pictures * QUEUE * picture.waiting) / FILL
 
 
 def simulate(pictures: float, device: Device, count: int, arrivals: int, seed: int) -> float:
@@ -143,15 +166,18 @@ def _leave(free: list[float], waiting: list[float], waits: list[float], device: 
 def tables() -> str:
     """Those of docs/capacity.md, in Markdown."""
     rows = [
-        "| picture | crops | one detection | 1 picture/s, 1 h | 1 picture/s, 24 h | 2 GB hold |",
-        "|---|---|---|---|---|---|",
+        "| picture | crops | one detection | while it waits | 1 picture/s, 1 h | 1 picture/s, 24 h "
+        "| 2 GB hold | 2 GB let wait |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for picture in PICTURES:
         hour, day = memory(1, 3600, picture), memory(1, 86_400, picture)
-        held = 2e9 / memory(1, 1, picture)
+        held = 2e9 * FILL / (picture.size + RECORD)
+        waiting = 2e9 * FILL / picture.waiting
         rows.append(
-            f"| {picture.name} | {picture.crops} | {picture.size / 1e3:.0f} kB "
-            f"| {_bytes(hour)} | {_bytes(day)} | {held:,.0f} |"
+            f"| {picture.width} × {picture.height} | {picture.crops} | {picture.size / 1e3:.0f} kB "
+            f"| {picture.waiting / 1e3:.0f} kB | {_bytes(hour)} | {_bytes(day)} "
+            f"| {held:,.0f} | {waiting:,.0f} |"
         )
     rows += [
         "",
@@ -197,13 +223,13 @@ def measure_bytes(sizes: list[tuple[int, int]]) -> None:
         for width, height in [(64, 64), *sizes]:  # the first: what Redis needs once and for all
             pictures = [encode(photo(width, height, seed)) for seed in range(4)]
             worker = batch_worker(url, Processor, detector)
-            before = front.redis.info("memory")["used_memory"]
+            before = _kept(front.redis)
             names = [front.submit(picture, View.TILED) for picture in pictures]
             worker.work(burst=True, logging_level="ERROR")
-            grown = front.redis.info("memory")["used_memory"] - before
+            grown = _kept(front.redis) - before
 
             def usage(name: str) -> int:
-                return front.redis.memory_usage(name) or 0
+                return front.redis.memory_usage(name, samples=0) or 0
 
             def held(name: str, part: str) -> int:
                 return usage(holding_key(front.redis.hget(key(name), part)))
@@ -224,6 +250,12 @@ def measure_bytes(sizes: list[tuple[int, int]]) -> None:
                 f"   {grown / len(names):22.0f}   {decoding:9.0f}   {encoding:9.0f}",
                 flush=True,
             )
+
+
+def _kept(redis: Redis) -> int:
+    """Bytes of Redis's memory, less buffers that come and go."""
+    memory = redis.info("memory")
+    return memory["used_memory"] - memory["mem_clients_normal"] - memory["mem_aof_buffer"]
 
 
 def measure_wait(shares: list[float], seconds: float) -> None:
