@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pi_heif import register_heif_opener
 from PIL import Image, ImageChops, ImageFile
 
-from pictures import codings, colour, isomedia, pngfile, tiff
+from pictures import codings, colour, giffile, isomedia, jpegfile, pngfile, tiff
 from pictures.errors import PictureError, TruncatedPictureError, UndecodablePictureError
 from pictures.header import Header, read_header
 
@@ -100,13 +100,10 @@ def _opened(
     header = read_header(data, max_pixels=max_pixels)
     try:
         still = pngfile.still(data) if header.format == "PNG" else None
-        file = data if still is None else still.file
-        if header.format == "BMP":
-            file = _with_opacity(file)
+        file, profile = (still.file, None) if still is not None else _pixels_only(data, header)
         with Image.open(BytesIO(file), formats=(header.format,)) as image:
-            if header.frame:
-                image.seek(header.frame)
-            image.info.pop("xmp", None)  # by which Pillow would turn a TIFF
+            if profile is not None:
+                image.info["icc_profile"] = profile
             size = image.size if still is None else still.canvas
             size = size[::-1] if header.orientation in tiff.SIDEWAYS else size
             if size != (header.width, header.height):
@@ -122,6 +119,20 @@ def _opened(
         if _ended_early(data, header, error):
             raise TruncatedPictureError(f"the file ends too early: {reason}") from error
         raise UndecodablePictureError(f"the picture cannot be decoded: {reason}") from error
+
+
+def _pixels_only(data: bytes, header: Header) -> tuple[bytes, bytes | None]:
+    """What Pillow is given of a file that is no PNG, and a profile that is left out of it.
+
+    No metadata that Pillow would read is in it, or it could decide whether pixels are read.
+    """
+    if header.format == "JPEG":
+        return jpegfile.pixels_only(data)
+    if header.format == "GIF":
+        return giffile.pixels_only(data), None
+    if header.format == "TIFF":
+        return tiff.pixels_only(data), None
+    return _with_opacity(data) if header.format == "BMP" else data, None
 
 
 def _with_opacity(bmp: bytes) -> bytes:

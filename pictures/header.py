@@ -6,7 +6,7 @@ can make it take long or hold much.
 
 from dataclasses import dataclass
 
-from pictures import isomedia, pngchunks, tiff
+from pictures import giffile, isomedia, jpegfile, pngchunks, tiff
 from pictures.codings import CodePoints
 from pictures.errors import (
     CameraRawError,
@@ -40,10 +40,6 @@ _EXIF_PREFIX = b"Exif\0\0"
 _GIF_MAGIC = (b"GIF87a", b"GIF89a")
 _BMP_CORE_HEADER, _BMP_HEADERS = 12, (40, 52, 56, 64, 108, 124)  # bytes
 _WEBP_KINDS = (b"VP8 ", b"VP8L", b"VP8X")
-# Markers of a JPEG: those of a frame, and those without a segment.
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
-_END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +54,6 @@ class Header:
     orientation: int = tiff.UPRIGHT
     """1 to 8, as EXIF numbers them: how the pixels have to be turned that Pillow gives, which turns
     those of TIFF and HEIF by itself."""
-    frame: int = 0
-    """Which of the pictures of a TIFF file is shown."""
     colour: CodePoints | None = None
     """What the container of AVIF and HEIF says of the colours."""
 
@@ -102,12 +96,12 @@ def _read(source: Source) -> Header:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and data[12:16] in _WEBP_KINDS:
         return _webp(source)
     if data.startswith(_GIF_MAGIC):
-        return Header("GIF", *_gif_size(source))
+        frame = giffile.first(source)
+        return Header("GIF", frame.width, frame.height)
     if data.startswith(b"BM"):
         return Header("BMP", *_bmp_size(source))
     if data.startswith(tiff.MAGIC):
-        picture = tiff.read(source)
-        return Header("TIFF", picture.width, picture.height, frame=picture.frame)
+        return Header("TIFF", *tiff.size(source))
     if isomedia.announces(source):
         shown = isomedia.read(source)
         orientation = shown.orientation if shown.format == "AVIF" else tiff.UPRIGHT
@@ -126,26 +120,20 @@ def _turned(name: str, width: int, height: int, orientation: int) -> Header:
 
 
 def _jpeg(source: Source) -> Header:
-    at, size, exif = 2, None, None
-    while True:
-        at = source.find(b"\xff", at)
-        while (marker := source.number(at + 1, 1)) == 0xFF:  # filling
-            at += 1
-        at += 2
-        if marker in _BARE:
-            continue
-        if marker in (_END_OF_IMAGE, _START_OF_SCAN):
-            break
-        if marker in _FRAMES:
+    size = orientation = None
+    for segment in jpegfile.segments(source):
+        if segment.marker in jpegfile.FRAMES:
             if size is not None:
                 raise UndecodablePictureError("a JPEG of two frames")
-            size = source.number(at + 5, 2), source.number(at + 3, 2)
-        elif marker == _APP1 and exif is None and source.read(at + 2, 6) == _EXIF_PREFIX:
-            exif = at + 2 + len(_EXIF_PREFIX)
-        at += source.number(at, 2)
+            size = source.number(segment.body + 3, 2), source.number(segment.body + 1, 2)
+        exif = segment.marker == jpegfile.APP1 and source.data.startswith(
+            _EXIF_PREFIX, segment.body
+        )
+        if exif and orientation is None:
+            orientation = tiff.orientation(source, segment.body + len(_EXIF_PREFIX))
     if size is None:
         raise UndecodablePictureError("a JPEG without a frame")
-    return _turned("JPEG", *size, tiff.UPRIGHT if exif is None else tiff.orientation(source, exif))
+    return _turned("JPEG", *size, orientation or tiff.UPRIGHT)
 
 
 def _png(source: Source) -> Header:
@@ -173,24 +161,6 @@ def _webp(source: Source) -> Header:
         return Header("WEBP", (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1)
     width, height = (source.number(at, 3, "little") + 1 for at in (24, 27))
     return Header("WEBP", width, height)
-
-
-def _gif_size(source: Source) -> tuple[int, int]:
-    width, height, flags = (source.number(at, n, "little") for at, n in ((6, 2), (8, 2), (10, 1)))
-    at = 13 + _palette_bytes(flags)
-    while (kind := source.read(at, 1)) == b"!":  # an extension: a label, then blocks
-        at += 2
-        while length := source.number(at, 1):
-            at += 1 + length
-        at += 1
-    if kind != b",":
-        raise UndecodablePictureError("a GIF without a frame")
-    left, top, columns, rows = (source.number(at + n, 2, "little") for n in (1, 3, 5, 7))
-    return max(width, left + columns), max(height, top + rows)  # a frame may be larger
-
-
-def _palette_bytes(flags: int) -> int:
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _bmp_size(source: Source) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from pictures.errors import CameraRawError, PictureError, UndecodablePictureError
@@ -17,9 +18,17 @@ SIDEWAYS = range(5, 9)
 
 _SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 262, 274  # tags
 _SUB_DIRECTORIES, _DNG_VERSION = 330, 50706
+_PROFILE = 34675
 _WANTED = frozenset(
-    (_SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION, _SUB_DIRECTORIES, _DNG_VERSION)
+    (
+        *(_SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION, _SUB_DIRECTORIES, _DNG_VERSION),
+        *(258, 259, 266, 273, 277, 278, 279, 284),  # bits, compression, strips, planes
+        *(292, 293, 317, 320, 322, 323, 324, 325),  # fax, predictor, palette, tiles
+        *(332, 338, 339, 347, *range(512, 522)),  # inks, opacity, kind of samples, JPEG
+        *(529, 530, 531, 532, _PROFILE),  # YCbCr
+    )
 )
+_BYTES = (1, 7)  # types that a profile may have
 _REDUCED = 1  # a bit of the first: a smaller copy of another picture of the file
 _SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
 _MOST_SUB_DIRECTORIES = 8  # that are looked at; cameras write up to 4
@@ -51,6 +60,8 @@ class _Field:
     """An entry of a directory."""
 
     order: Order
+    entry: bytes
+    """All of it, as it stands in the file."""
     kind: int
     count: int
     value: bytes
@@ -82,57 +93,89 @@ class _Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """The picture that counts of a TIFF file: the first that is no thumbnail."""
+class _Directory:
+    """A directory of a file, of which only what decides pixels is read."""
 
-    width: int
-    """Pixels, upright."""
-    height: int
-    frame: int
-    """How many directories come before its own."""
+    at: int
+    fields: Mapping[int, _Field]
+    following: int
+    """Where the file says where the next one is."""
+
+    def number(self, tag: int) -> int | None:
+        """The value of a tag; None where it is not one unsigned number."""
+        return self.fields[tag].number if tag in self.fields else None
 
 
-def read(source: Source) -> Shown:
-    """Find the picture that counts.
+def size(source: Source) -> tuple[int, int]:
+    """Width and height of the picture that counts, upright.
 
     Raises:
         CameraRawError: The file is camera raw.
         PictureError: It cannot be read.
     """
-    directories = _directories(source)
-    fields = first = next(directories, {})
-    if _is_raw(source, first):
-        raise CameraRawError(RAW)
-    frame = 0
-    while _number(fields, _SUBFILE) & _REDUCED:
-        following = next(directories, None)
-        if following is None:  # there is nothing but thumbnails
-            frame, fields = 0, first
-            break
-        frame, fields = frame + 1, following
-    width, height = (fields[tag].number if tag in fields else None for tag in (_WIDTH, _LENGTH))
+    shown = _shown(source)
+    width, height = shown.number(_WIDTH), shown.number(_LENGTH)
     if width is None or height is None:
         raise UndecodablePictureError("a TIFF without width or height")
-    if _number(fields, _ORIENTATION) in SIDEWAYS:
+    if shown.number(_ORIENTATION) in SIDEWAYS:
         width, height = height, width
-    return Shown(width, height, frame)
+    return width, height
 
 
-def _is_raw(source: Source, first: Mapping[int, _Field]) -> bool:
+def pixels_only(data: bytes) -> bytes:
+    """The file with one directory, that of the picture that counts, without its metadata.
+
+    Raises:
+        PictureError: As `size`.
+    """
+    source = Source(data)
+    shown = _shown(source)
+    order, layout = _form(source, 0)
+    entries = [field.entry for tag, field in shown.fields.items() if _decides(tag, field)]
+    directory = len(entries).to_bytes(layout.count, order) + b"".join(entries)
+    directory += bytes(layout.offset)  # there is no other one
+    file = bytearray(data)
+    file[shown.at : shown.at + len(directory)] = directory  # it was at least as long
+    file[layout.first : layout.first + layout.offset] = shown.at.to_bytes(layout.offset, order)
+    return bytes(file)
+
+
+def _decides(tag: int, field: _Field) -> bool:
+    if tag == _PROFILE:
+        return field.kind in _BYTES
+    return tag not in (_SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION)
+
+
+def _shown(source: Source) -> _Directory:
+    """The directory of the first picture that is no thumbnail."""
+    directories = _directories(source)
+    first = next(directories, None)
+    if first is None:
+        raise UndecodablePictureError("a TIFF without a picture")
+    if _is_raw(source, first):
+        raise CameraRawError(RAW)
+    main = (one for one in chain((first,), directories) if not _reduced(one))
+    return next(main, first)
+
+
+def _reduced(directory: _Directory) -> bool:
+    return bool((directory.number(_SUBFILE) or 0) & _REDUCED)
+
+
+def _is_raw(source: Source, first: _Directory) -> bool:
     """Whether a file is camera raw, by its first directory and those below that.
 
     Somewhere in it is a picture as a sensor gives it, or a tag of DNG, or there is a thumbnail
     first, with the picture below it.
     """
-    if source.read(8, 2) == b"CR" or _DNG_VERSION in first:
+    if source.read(8, 2) == b"CR" or _DNG_VERSION in first.fields:
         return True
-    below = first.get(_SUB_DIRECTORIES)
-    if below is not None and _number(first, _SUBFILE) & _REDUCED:
-        return True
-    directories = [first]
-    for at in below.values(source, _MOST_SUB_DIRECTORIES) if below is not None else ():
-        directories.append(_fields(source, 0, at)[0])
-    return any(_number(fields, _PHOTOMETRIC) in _SENSOR for fields in directories)
+    below = first.fields.get(_SUB_DIRECTORIES)
+    if below is None:
+        return first.number(_PHOTOMETRIC) in _SENSOR
+    places = below.values(source, _MOST_SUB_DIRECTORIES)
+    directories = chain((first,), (_directory(source, 0, at) for at in places))
+    return _reduced(first) or any(one.number(_PHOTOMETRIC) in _SENSOR for one in directories)
 
 
 def orientation(source: Source, start: int) -> int:
@@ -146,27 +189,22 @@ def orientation(source: Source, start: int) -> int:
             return UPRIGHT
         order, layout = _form(source, start)
         at = start + source.number(start + layout.first, layout.offset, order)
-        field = _fields(source, start, at)[0].get(_ORIENTATION)
+        field = _directory(source, start, at).fields.get(_ORIENTATION)
     except PictureError:
         return UPRIGHT
     number = field.number if field is not None and field.kind == _SHORT else None
     return number if number is not None and 1 <= number <= 8 else UPRIGHT
 
 
-def _number(fields: Mapping[int, _Field], tag: int) -> int:
-    return fields[tag].number or 0 if tag in fields else 0
-
-
-def _directories(source: Source) -> Iterator[Mapping[int, _Field]]:
-    """The fields of each directory of a file, of those that are wanted here."""
+def _directories(source: Source) -> Iterator[_Directory]:
     order, layout = _form(source, 0)
     at = source.number(layout.first, layout.offset, order)
     seen: set[int] = set()
     while at and at not in seen:
         seen.add(at)
-        fields, following = _fields(source, 0, at)
-        yield fields
-        at = source.number(following, layout.offset, order)
+        directory = _directory(source, 0, at)
+        yield directory
+        at = source.number(directory.following, layout.offset, order)
 
 
 def _form(source: Source, start: int) -> tuple[Order, _Layout]:
@@ -174,21 +212,21 @@ def _form(source: Source, start: int) -> tuple[Order, _Layout]:
     return "big" if magic[:2] == b"MM" else "little", _BIG if b"+" in magic else _CLASSIC
 
 
-def _fields(source: Source, start: int, at: int) -> tuple[Mapping[int, _Field], int]:
-    """The first of each wanted tag of a directory, and where the next directory is told."""
+def _directory(source: Source, start: int, at: int) -> _Directory:
+    """Read the directory at a place; the first of each tag counts."""
     order, layout = _form(source, start)
-    found: dict[int, _Field] = {}
+    fields: dict[int, _Field] = {}
+    entries = at + layout.count
     count = source.number(at, layout.count, order)
-    at += layout.count
-    for _ in range(count):
-        entry = source.read(at, layout.entry)
+    for place in range(entries, entries + layout.entry * count, layout.entry):
+        entry = source.read(place, layout.entry)
         tag = int.from_bytes(entry[:2], order)
-        if tag in _WANTED and tag not in found:
-            found[tag] = _Field(
+        if tag in _WANTED and tag not in fields:
+            fields[tag] = _Field(
                 order=order,
+                entry=entry,
                 kind=int.from_bytes(entry[2:4], order),
                 count=int.from_bytes(entry[4 : layout.value], order),
                 value=entry[layout.value :],
             )
-        at += layout.entry
-    return found, at
+    return _Directory(at, fields, entries + layout.entry * count)

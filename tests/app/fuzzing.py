@@ -27,6 +27,7 @@ from app.pictures import inspect
 from app.problems import ServiceError
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
+from tests.browser import files as made
 from tests.samples import (
     encoded,
     every_format,
@@ -41,6 +42,7 @@ MAX_MEMORY = 2 * 2**30  # bytes of address space beyond what the imports took
 MAX_SECONDS = 20  # for one case, on a busy machine
 _SIGNATURE = 12  # bytes that are mostly spared, or nothing would be read of the file
 _HEADER = 600  # bytes that are damaged more often than the others
+_MADE = ("apng small frame", "png 16 bits rgb, transparent", "gif small frame", "avif nclx 12 13")
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
@@ -82,6 +84,8 @@ def originals() -> list[bytes]:
         heic("ten"),
         heic("two"),
         heif_grid(2, 2, 128, 96),
+        *(made.FILES[name]() for name in _MADE),
+        made.HDR["png 9 16"](),
     ]
 
 

@@ -463,6 +463,22 @@ FILES: dict[str, Make] = {
         (b"gAMA", b""), (b"cHRM", b"\0"), (b"pHYs", b""), (b"sBIT", b""), (b"bKGD", b"")
     ),
     "png broken text": lambda: still((b"zTXt", b"a\0\7"), (b"iTXt", b"a"), (b"tEXt", b"\xff" * 90)),
+    **{
+        f"jpeg short {name}": partial(
+            lambda m, c: jpeg()[:2] + struct.pack(">BBH", 255, m, len(c) + 2) + c + jpeg()[2:],
+            marker,
+            content,
+        )
+        for name, marker, content in (
+            ("jfif", 0xE0, b"JFIF\0\1"),
+            ("adobe", 0xEE, b"Adobe\0"),
+            ("profile", 0xE2, b"ICC_PROFILE\0"),
+            ("photoshop", 0xED, b"Photoshop 3.0\0"),
+        )
+    },
+    "gif odd extensions": lambda: (
+        lambda data: data[: 13 + 48] + b"!\xff\0!\x33\1a\0!\xfe\0" + data[13 + 48 :]
+    )(encoded(indexed(), "GIF")),
     "jpeg broken exif": lambda: jpeg_exif(b"MM\0*\xff\xff\xff\xff"),
     "jpeg broken mpf": lambda: (
         lambda d: d[:2] + b"\xff\xe2\0\x10MPF\0II*\0\xff\xff\xff\xff\0\0" + d[2:]

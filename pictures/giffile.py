@@ -1,0 +1,61 @@
+"""GIF files, read block by block up to the first frame."""
+
+from dataclasses import dataclass
+
+from pictures.errors import UndecodablePictureError
+from pictures.source import Source
+
+_SCREEN = 13  # bytes before the palette
+_EXTENSION, _FRAME = b"!", b","
+_CONTROL, _CONTROL_SIZE = 0xF9, 4  # the extension that tells what is transparent, and its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first frame: its block, and the extension that says how it is drawn."""
+
+    at: int
+    width: int
+    """Of the canvas, with all of the frame on it, in pixels."""
+    height: int
+    palette_end: int
+    control: bytes
+
+
+def first(source: Source) -> First:
+    """Find the first frame.
+
+    Raises:
+        PictureError: There is none.
+    """
+    width, height, flags = (source.number(at, n, "little") for at, n in ((6, 2), (8, 2), (10, 1)))
+    at = palette_end = _SCREEN + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    control = b""
+    while (kind := source.read(at, 1)) == _EXTENSION:
+        start, label = at, source.number(at + 1, 1)
+        at += 2
+        if label == _CONTROL and source.number(at, 1) == _CONTROL_SIZE:
+            control = source.read(start, 3 + _CONTROL_SIZE) + b"\0"
+        while length := source.number(at, 1):
+            at += 1 + length
+        at += 1
+    if kind != _FRAME:
+        raise UndecodablePictureError("a GIF without a frame")
+    left, top, columns, rows = (source.number(at + n, 2, "little") for n in (1, 3, 5, 7))
+    return First(
+        at=at,
+        width=max(width, left + columns),
+        height=max(height, top + rows),
+        palette_end=palette_end,
+        control=control,
+    )
+
+
+def pixels_only(data: bytes) -> bytes:
+    """The file without what is said before its first frame, but how that is drawn.
+
+    Raises:
+        PictureError: There is no frame.
+    """
+    frame = first(Source(data))
+    return b"".join((data[: frame.palette_end], frame.control, memoryview(data)[frame.at :]))
