@@ -20,7 +20,7 @@ SUFFIXES = frozenset(
 
 _APPLE_DOUBLE = "._"  # how macOS names what its files have beside their bytes, on foreign disks
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NAMED = 3  # files of a reason that a summary names
+_NAMED = 10  # files of a reason that a summary names
 
 
 class Reason(StrEnum):

@@ -22,7 +22,7 @@ from training.data.inpaint import Inpainter, InpaintError, Plan
 from training.data.journal import Report, RunMismatchError, SkippedError
 from training.data.manifest import ManifestError
 from training.data.masks import MaskType
-from training.data.objects import ObjectsError
+from training.data.objects import Objects, ObjectsError
 from training.data.originals import NoOriginalsError, Originals
 from training.data.tamper import Forger, Tampering
 from training.output import complain, console
@@ -95,7 +95,7 @@ def tamper(
     Split the pictures first: both sides of a splice are then of one split.
     """
     with _told():
-        forger = Forger(how, _load(pictures), objects.load(objects_from), out, seed)
+        forger = Forger(how, _load(pictures), _load_objects(objects_from), out, seed)
         report = journal.carry_out(
             out,
             forger.settings,
@@ -153,7 +153,7 @@ def inpaint(
         source = _load(pictures)
         inpainter = Inpainter(
             source,
-            None if objects_from is None else objects.load(objects_from),
+            None if objects_from is None else _load_objects(objects_from),
             _engine(engine, model or "", fill, steps, device),
             out,
             mask_types=mask or list(MaskType),
@@ -280,6 +280,13 @@ def _engine(name: EngineName, model: str, fill: FillName, steps: int, device: st
     from training.data.autoencoder import AutoencoderEngine, Fill
 
     return AutoencoderEngine(model, fill=Fill(fill), device=device)
+
+
+def _load_objects(path: Path) -> Objects:
+    found = objects.load(path)
+    for line in summarise(found.left_out):
+        _errors.print(line, soft_wrap=True)
+    return found
 
 
 def _load(path: Path) -> Originals:

@@ -102,25 +102,35 @@ def split_manifests(
         Literal["validation", "test"], typer.Option(help="Where what is held out goes.")
     ] = "test",
 ) -> None:
-    """Split manifests into train, validation and test, no original on two sides."""
+    """Split manifests into train, validation and test, no original on two sides.
+
+    Splits that the rows have already, such as published ones, are forgotten.
+    """
     folder = out.resolve().parent
     try:
         plan = splits.Plan(
             validation, test, seed, hold_out_generator or (), hold_out_source or (), held_out_to
         )
-        rows = splits.assign(
-            (
-                manifest.rebase(row, file.resolve().parent, folder)
-                for file in manifests
-                for row in manifest.read(file)
-            ),
-            plan,
-        )
+        before = [
+            manifest.rebase(row, file.resolve().parent, folder)
+            for file in manifests
+            for row in manifest.read(file)
+        ]
+        rows = splits.assign(before, plan)
         count = manifest.write(rows, out)
     except (ValueError, OSError) as error:
         raise _failure(error) from None
+    pairs = zip(before, rows, strict=True)
+    moved = sum(old.split not in (None, new.split) for old, new in pairs)
+    if moved:
+        _errors.print(f"{moved} pictures were in another split before", style="yellow")
     present = [kind for kind in Kind if any(row.kind is kind for row in rows)]
-    table = Table("split", "pictures", "originals", *present, title=f"{count} rows in {out}")
+    table = Table(
+        "split",
+        "pictures",
+        "originals",
+        *present,
+    )
     for split in (*manifest.SPLITS, None):
         part = [row for row in rows if row.split == split]
         kinds = Counter(row.kind for row in part)
@@ -128,6 +138,7 @@ def split_manifests(
         if part:
             numbers = (len(part), originals, *(kinds[kind] for kind in present))
             table.add_row(split or "none (held out)", *map(str, numbers))
+    _output.print(f"{count} rows in {out}", soft_wrap=True)
     _output.print(table)
 
 

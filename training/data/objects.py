@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pictures.finding import find
+from pictures.finding import LeftOut, find
 from training.data.manifest import Row
 from training.data.pixels import read_picture
 
@@ -33,6 +33,9 @@ class Shape:
 class Objects(Protocol):
     """Knows the objects of pictures."""
 
+    left_out: list[LeftOut]
+    """What could not be used of the files they are read from."""
+
     def knows(self, row: Row) -> bool:
         """Whether there may be objects in a picture."""
 
@@ -49,6 +52,7 @@ class CocoObjects:
         Raises:
             ObjectsError: the file is not in COCO's format.
         """
+        self.left_out: list[LeftOut] = []
         try:
             content = json.loads(file.read_bytes())
             self._names = {c["id"]: str(c["name"]) for c in content["categories"]}
@@ -91,7 +95,9 @@ class MapObjects:
             ObjectsError: there are none, or two for one stem.
         """
         self._files: dict[str, Path] = {}
-        for file in find(folder).pictures:
+        found = find(folder)
+        self.left_out = found.left_out
+        for file in found.pictures:
             if file.suffix.lower() != ".png":
                 continue
             if file.stem in self._files:

@@ -408,3 +408,16 @@ def test_errors_are_printed_as_they_are(
     answer = CliRunner().invoke(app, [name if part == "{}" else part for part in command])
     assert answer.exit_code == 1, answer.output
     assert name in answer.stderr
+
+
+def test_splitting_anew_says_that_splits_are_forgotten(root: Path) -> None:
+    plant(root, {f"test/REAL/{n}.jpg": picture(n) for n in range(3)})
+    runner, out = CliRunner(), str(root / "all [/b].jsonl")
+    assert runner.invoke(app, ["data", "import", "folders", str(root)]).exit_code == 0
+    split = ["data", "split", str(root / "manifest.jsonl"), "--out", out, "--validation", "0"]
+    answer = runner.invoke(app, split)
+    assert answer.exit_code == 0, answer.output
+    assert "3 pictures were in another split before" in answer.stderr
+    assert f"3 rows in {out}" in answer.stdout
+    split[2] = out
+    assert "another split" not in runner.invoke(app, [*split[:4], out, *split[5:]]).stderr

@@ -44,6 +44,8 @@ def test_casia(root: Path) -> None:
     assert done.by_name[splice].source_id == done.by_name["Au_art_0084"].source_id
     assert np.array_equal(done.region(splice), REGION)
     assert done.problems() == {Problem.MISSING: 1}
+    plant(root, {"Au/holiday.jpg": picture(5)})
+    assert Imported("casia-v1+", root).problems() == {Problem.SOURCE: 1, Problem.MISSING: 1}
     published = LAYOUTS["casia-v1+"].published
     assert published["copy_move"] + published["splice"] == 920
 

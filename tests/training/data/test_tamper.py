@@ -231,3 +231,28 @@ def test_objects_of_another_size_are_refused(tmp_path: Path) -> None:
     assert answer.exit_code == 0
     assert "objects are of another size" in " ".join(answer.stderr.split())
     assert list(manifest.read(tmp_path / "out" / "manifest.jsonl")) == []
+
+
+def test_folders_as_users_have_them(tmp_path: Path) -> None:
+    make_pictures(tmp_path)
+    maps = make_maps(tmp_path)
+    (maps / "000000000000.png").rename(maps / "000000000000.PNG")
+    (maps / "gone [b].png").symlink_to("nowhere")
+    real = tmp_path / "real"
+    (real / "000000000001.jpg").rename(real / "000000000001.JFIF")
+    (real / "gone [b].jpg").symlink_to("nowhere")
+    (real / "notes.txt").touch()
+    answer = command("tamper", "copy-move", real, tmp_path / "out", "--objects", maps)
+    assert answer.exit_code == 0, answer.output
+    assert "4 pictures," in answer.stdout
+    lost = "No such file or directory"
+    assert f"left out: {real}/gone [b].jpg: {lost}" in answer.stderr
+    assert f"1 left out, not a picture by its name: {real}/notes.txt" in answer.stderr
+    assert f"1 left out, cannot be read: {maps}/gone [b].png ({lost})" in answer.stderr
+
+
+def test_annotations_with_backslashes(tmp_path: Path) -> None:
+    file = make_coco(tmp_path)
+    file.write_text(file.read_text().replace('"file_name": "', '"file_name": "images\\\\'))
+    (row, *_) = originals.load(make_pictures(tmp_path)).rows
+    assert len(objects.load(file).of(row)) == 2

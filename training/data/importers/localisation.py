@@ -49,8 +49,9 @@ def _casia(root: Path, _: Choices) -> Iterator[Item | Note]:
     masks = {file.stem.removesuffix("_gt"): file for file in pictures(folder, deep=True)}
     for file in pictures(root / "Au", deep=True):
         named = _CASIA_AUTHENTIC.fullmatch(file.stem)
-        source = f"{named[1]}{named[2]}" if named else file.stem
-        yield Item(file, Kind.AUTHENTIC, f"casia/{source}", split="test")
+        source = f"casia/{named[1]}{named[2]}" if named else f"casia/{file.stem}"
+        guesses = () if named else ((Problem.SOURCE, source),)
+        yield Item(file, Kind.AUTHENTIC, source, split="test", guesses=guesses)
     for file in pictures(subfolder(root, "Tp"), deep=True):
         named = _CASIA_NAME.fullmatch(file.stem)
         if named is None:
