@@ -21,6 +21,7 @@ from app.processes import start, stop
 _LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 (macOS) or 108 (Linux)
 _START_TIMEOUT = 60.0  # s; a large append-only file takes its time to load
 _STOP_TIMEOUT = 30.0  # s
+_SHORTEST_LIFE = 5.0  # s; a server that ends sooner would do so again
 _SERVERS = ("valkey-server", "redis-server")
 
 
@@ -56,8 +57,57 @@ def running_url(data_dir: Path) -> str | None:
     return f"unix://{path}" if path.is_socket() else None
 
 
+class PrivateRedis:
+    """A server that runs, on its socket.
+
+    Attributes:
+        process: is another one after `restart`.
+    """
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, socket: Path, data_dir: Path, maxmemory: int) -> None:
+        self.url = f"unix://{socket}"
+        self._log = data_dir / "redis.log"
+        self._command = [
+            *(str(server_binary()), "--port", "0", "--unixsocket", str(socket)),
+            *("--unixsocketperm", "700", "--dir", str(data_dir), "--logfile", str(self._log)),
+            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+            *("--maxmemory", str(maxmemory), "--maxmemory-policy", "noeviction"),
+        ]
+        self._start()
+
+    def restart(self) -> None:
+        """Start it again, once it has ended; what its append-only file holds is there again.
+
+        Raises:
+            PrivateRedisError: it does not start, or it ended right after its last start. Nothing
+                runs then.
+        """
+        life = time.monotonic() - self._started
+        if life < _SHORTEST_LIFE:
+            raise PrivateRedisError(
+                f"the private Redis ended {life:.1f} s after its start, with exit code "
+                f"{self.process.returncode}; see {self._log}"
+            )
+        self._start()
+
+    def _start(self) -> None:
+        self.process = start(self._command, umask=0o077)
+        try:
+            _wait_until_ready(self.url, self.process, self._log)
+        except BaseException:
+            self.stop()
+            raise
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """End it."""
+        stop(self.process, _STOP_TIMEOUT)
+
+
 @contextlib.contextmanager
-def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, PrivateRedis]]:
     """Run a private server as long as the context lasts.
 
     Args:
@@ -66,29 +116,18 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, subproc
         maxmemory: bytes, beyond which writes are refused (nothing is evicted).
 
     Yields:
-        Its `unix://` URL and its process.
+        Its `unix://` URL, and the server.
 
     Raises:
         PrivateRedisError: the directory is in use, or the server does not start.
     """
     data_dir = data_dir.resolve()
     with _locked(data_dir), _socket_path(data_dir) as socket:
-        log = data_dir / "redis.log"
-        process = start(
-            [
-                *(str(server_binary()), "--port", "0", "--unixsocket", str(socket)),
-                *("--unixsocketperm", "700", "--dir", str(data_dir), "--logfile", str(log)),
-                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
-                *("--maxmemory", str(maxmemory), "--maxmemory-policy", "noeviction"),
-            ],
-            umask=0o077,
-        )
+        server = PrivateRedis(socket, data_dir, maxmemory)
         try:
-            url = f"unix://{socket}"
-            _wait_until_ready(url, process, log)
-            yield url, process
+            yield server.url, server
         finally:
-            stop(process, _STOP_TIMEOUT)
+            server.stop()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from app.embedded import private_redis
+from app.embedded import PrivateRedis, PrivateRedisError, private_redis
 from app.ports import ask, check_port
 from app.processes import start, stop
 from app.settings import Settings
@@ -78,7 +78,7 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
         announce: called with the URL of the page once a POST would succeed.
 
     Raises:
-        PrivateRedisError: there is no Redis and none can be started.
+        PrivateRedisError: there is no Redis and none can be started, or started again.
         PortError: a port is taken.
         StartError: a process ended before the service was ready.
     """
@@ -99,9 +99,14 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
         for child in children:
             child.start()
             stack.callback(_stop, child)  # unwound last in, first out: API first, Redis last
-        if _wait_until_ready(settings, children, stopping):
-            announce(_page_url(settings))
-            _watch(children, redis, stopping)
+        try:
+            if _wait_until_ready(settings, children, redis, stopping):
+                announce(_page_url(settings))
+                _watch(children, redis, stopping)
+        except PrivateRedisError:
+            for child in children:
+                child.process.kill()  # they would wait for Redis instead of ending
+            raise
         log.info("stopping", hint="a second signal ends it at once")
 
 
@@ -183,10 +188,16 @@ def _page_url(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def _wait_until_ready(settings: Settings, children: list[Child], stopping: threading.Event) -> bool:
+def _wait_until_ready(
+    settings: Settings,
+    children: list[Child],
+    redis: PrivateRedis | None,
+    stopping: threading.Event,
+) -> bool:
     """True once the API says it is ready, False if the user stops it before."""
     deadline = time.monotonic() + _READY_TIMEOUT
     while not stopping.wait(_CHECK_INTERVAL):
+        _keep_alive(redis)
         for child in children:
             if child.process.poll() is not None:
                 raise StartError(
@@ -201,13 +212,14 @@ def _wait_until_ready(settings: Settings, children: list[Child], stopping: threa
     return False
 
 
-def _watch(
-    children: list[Child], redis: subprocess.Popen[bytes] | None, stopping: threading.Event
-) -> None:
-    """Restart what dies, until the stop is requested; without its Redis there is no service."""
+def _watch(children: list[Child], redis: PrivateRedis | None, stopping: threading.Event) -> None:
+    """Restart what dies, until the stop is requested.
+
+    Raises:
+        PrivateRedisError: the Redis died and cannot be started again.
+    """
     while not stopping.wait(_CHECK_INTERVAL):
-        if redis is not None and redis.poll() is not None:
-            raise StartError(f"the private Redis ended with exit code {redis.returncode}")
+        _keep_alive(redis)
         for child in children:
             if child.process.poll() is None:
                 continue
@@ -219,3 +231,14 @@ def _watch(
                 )
             elif time.monotonic() >= child.restart_at:
                 child.start()
+
+
+def _keep_alive(redis: PrivateRedis | None) -> None:
+    """Start the private Redis again, should it have died.
+
+    Raises:
+        PrivateRedisError: it does not start, or dies as soon as it has.
+    """
+    if redis is not None and redis.process.poll() is not None:
+        log.error("died", process="redis", exit_code=redis.process.returncode, restart_in=0)
+        redis.restart()

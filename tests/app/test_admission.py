@@ -122,12 +122,12 @@ def test_full_storage(redis: Redis, api: Replica) -> None:
 
 def test_redis_away(tmp_path: Path) -> None:
     with (
-        private_redis(tmp_path / "redis", 2**26) as (url, process),
+        private_redis(tmp_path / "redis", 2**26) as (url, server),
         replicas(url, tmp_path, 1) as (api,),
     ):
         assert post(api).status_code == 202
-        process.kill()
-        process.wait()
+        server.process.kill()
+        server.process.wait()
         refused = post(api)
         assert_problem(refused, 503, "redis_unavailable")
         assert refused.headers["retry-after"] == "5"

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
 from tests.app.test_cli import gamma
 from tests.conftest import Serve, encode, free_port, free_ports, photo, wait_until_final
+from tests.deploy.live import serve
 
 QUICK = {"GAMMA_MAX_BATCH": "2"}  # fewer batch sizes to warm up
 
 
 def descendants(service: Serve) -> list[psutil.Process]:
     return psutil.Process(service.process.pid).children(recursive=True)
+
+
+def kill_redis(service: Serve) -> None:
+    (redis,) = (p for p in descendants(service) if "unixsocket" in " ".join(p.cmdline()))
+    redis.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -62,6 +70,36 @@ def test_a_killed_worker_is_replaced_and_its_work_done(tmp_path: Path) -> None:
             )
         assert answer.status_code == 200
         assert "died" in service.log
+    finally:
+        service.stop()
+
+
+def test_a_killed_redis_is_started_again_or_the_service_ends(tmp_path: Path) -> None:
+    service = serve(tmp_path).wait_until_ready()
+    try:
+        with service.client() as client:
+
+            def submit(seed: int) -> httpx2.Response:
+                return client.post("/v1/detections", files={"file": encode(photo(seed=seed))})
+
+            accepted = [submit(seed).json()["id"] for seed in range(3)]
+            kill_redis(service)
+            deadline = time.monotonic() + 60
+            while (answer := submit(3)).status_code != 202:
+                assert answer.json()["code"] == "redis_unavailable"
+                assert time.monotonic() < deadline, service.log
+            for name in [*accepted, answer.json()["id"]]:
+                assert wait_until_final(client, name)["status"] == "succeeded"
+        processes = descendants(service)
+        for file in (service.data_dir / "appendonlydir").glob("*.manifest"):
+            file.write_text("no manifest\n")
+        kill_redis(service)
+        began = time.monotonic()
+        assert service.stop(0) == 1
+        assert time.monotonic() - began < 20
+        assert "gamma: the private Redis " in service.log
+        assert "redis.log" in service.log
+        assert not psutil.wait_procs(processes, timeout=5)[1]
     finally:
         service.stop()
 

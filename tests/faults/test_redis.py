@@ -65,11 +65,11 @@ def test_redis_is_unreachable_in_the_midst_of_batches(tmp_path: Path) -> None:
         names = house.submit(*[GOOD] * 200)
         orders = house.worker(sleep={"forward": 0.1})
         house.wait(lambda: len(house.finished) > 50)
-        os.kill(redis.pid, signal.SIGSTOP)
+        os.kill(redis.process.pid, signal.SIGSTOP)
         try:
             time.sleep(_UNREACHABLE)
         finally:
-            os.kill(redis.pid, signal.SIGCONT)
+            os.kill(redis.process.pid, signal.SIGCONT)
         house.wait_until_final(names)
         house.wait(lambda: house.started() == 0)
         assert house.count(orders) == 200
