@@ -13,13 +13,14 @@ from starlette.types import ASGIApp, Lifespan
 from app import metrics, problems
 from app.admission import Gate
 from app.erasure import Erasure
+from app.guard import connect_guarded
 from app.jobs import JobQueue
 from app.middleware import Observed
 from app.openapi import Documented
 from app.routes import detections, page, pictures, submissions, system
 from app.service import Service
 from app.settings import Settings
-from app.store import Store, connect
+from app.store import Store
 from app.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 
@@ -38,7 +39,7 @@ def create_app(settings: Settings) -> ASGIApp:
         StorageSetupError: what `GAMMA_STORE` needs is not installed.
     """
     url = settings.required_redis_url
-    redis = connect(url)
+    redis = connect_guarded(url)
     store, queue = Store.open(redis, settings), JobQueue(redis, settings)
     deliveries = Deliveries(redis, settings) if settings.may_sign_webhooks else None
     service = Service(settings, store, queue, FinishedEvents(url), deliveries)

@@ -50,10 +50,12 @@ class Client(_Typed, Redis):
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """As redis-py's."""
-        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        return TypedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
-class _Pipeline(_Typed, Pipeline):
+class TypedPipeline(_Typed, Pipeline):
+    """As redis-py's, with the errors of `Client`."""
+
     def raise_first_error(self, commands: Any, response: Any) -> None:
         """As redis-py's; what fails inside of a transaction does not pass `parse_response`."""
         try:
@@ -62,12 +64,13 @@ class _Pipeline(_Typed, Pipeline):
             raise _typed(error) from error.__cause__
 
     def annotate_exception(self, exception: Exception, number: int, command: Any) -> None:
+        """As redis-py's, without the arguments."""
         reason, *others = exception.args
         name = " ".join(word for word in command[:2] if isinstance(word, str) and len(word) < 100)
         exception.args = (f"command {number} of a pipeline ({name}): {reason}", *others)
 
 
-class _Packer:
+class Packer:
     """Packs commands with hiredis, but hands large values on as they are, where it copies twice."""
 
     def __init__(self) -> None:
@@ -115,5 +118,5 @@ def connect(url: str, *, retries: int = 4, timeout: float = 10.0) -> Redis:
         health_check_interval=30,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=retries),
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
-        command_packer=_Packer(),
+        command_packer=Packer(),
     )

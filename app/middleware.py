@@ -9,7 +9,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import tracing
+from app import guard, tracing
 from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -60,6 +60,7 @@ class Observed:
         state["request_id"] = _request_id(scope)
         trace = _trace(scope)
         tracing.enter(state["request_id"], trace)
+        guard.begin()
         started = time.perf_counter()
         status = 500
 

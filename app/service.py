@@ -14,13 +14,15 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
-from app import records, tracing
+from app import guard, records, tracing
 from app.directory import Directory
 from app.jobs import JobQueue
 from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.pictures import inspect
 from app.problems import (
+    OUTAGES,
     ServiceError,
+    of_outage,
     of_surprise,
     storage_full,
     storage_share_full,
@@ -135,7 +137,8 @@ class Service:
             hung_up: whether nobody waits any more; asked now and then.
 
         Returns:
-            Their records as they are now; `not_found` for one that was deleted meanwhile.
+            Their records as they are now; `not_found` for one that was deleted meanwhile. An
+            outage ends the wait: they are as they were last seen.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -148,7 +151,12 @@ class Service:
                     found = {name: records.read_ending(end) for name, end in endings.items()}
                 else:
                     asked = [(name, owner) for name in waiting]
-                    read = await self._records(asked)
+                    guard.begin()  # each look has a budget: a wait may have many
+                    try:
+                        read = await self._records(asked)
+                    except OUTAGES as error:
+                        of_outage(error)
+                        break
                     found = {name: end for (name, _), end in zip(asked, read, strict=True)}
                 for name, record in found.items():
                     current[name] = record or no_such_detection()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+from app import guard
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,13 +26,16 @@ class Together(Generic[T, R]):
 
     def __init__(self, call: Callable[[list[T]], Sequence[R]]) -> None:
         self._call = call
-        self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
+        self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]], guard.Budget]] = []
         self._serving: asyncio.Task[None] | None = None
 
     async def __call__(self, asked: Sequence[T]) -> Sequence[R]:
-        """The answers, in the order of what is asked."""
+        """The answers, in the order of what is asked.
+
+        The time that Redis takes for all of them counts as each one's.
+        """
         future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, future))
+        self._waiting.append((asked, future, guard.current()))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         return await future
@@ -38,16 +44,23 @@ class Together(Generic[T, R]):
         loop = asyncio.get_running_loop()
         while self._waiting:
             served, self._waiting = self._waiting, []
-            everything = [one for asked, _ in served for one in asked]
+            everything = [one for asked, _, _ in served for one in asked]
+            context = contextvars.Context()  # of no request: it is for all of them
+            budget = context.run(guard.begin, max(one.left for _, _, one in served))
+            before = budget.left
             try:
-                answers = iter(await loop.run_in_executor(None, self._call, everything))
+                answers = iter(
+                    await loop.run_in_executor(None, context.run, self._call, everything)
+                )
             except Exception as error:
-                for _, future in served:
+                for _, future, _ in served:
                     if not future.done():
                         future.set_exception(error)
             else:
-                for asked, future in served:
+                for asked, future, _ in served:
                     own = list(itertools.islice(answers, len(asked)))
                     if not future.done():  # else its caller has hung up
                         future.set_result(own)
+            for _, _, one in served:
+                one.charge(before - budget.left)
         self._serving = None

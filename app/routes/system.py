@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app import examples
+from app import examples, guard
 from app.admission import Gate
+from app.blobs import StorageUnavailableError
 from app.callers import TheCaller, identify
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, answer, problems
@@ -17,6 +22,10 @@ from app.service import Service, service_of
 
 router = APIRouter(tags=["system"], route_class=StrictRoute)
 probes = APIRouter(tags=["system"])  # they may add to the path what they like
+
+_READY_TIMEOUT = 1.8  # s; orchestrators ask with few seconds of patience
+_READY_BUDGET = 1.0  # s, for Redis; the bucket has the rest
+_LOOKS = CapacityLimiter(2)  # threads of their own: they wait for no other request
 
 UNTRAINED_NOTICE = (
     "This model is untrained: its weights are random and its scores mean nothing. "
@@ -72,12 +81,23 @@ async def livez() -> ServiceStatus:
         ),
     },
 )
-def readyz(request: Request) -> ServiceStatus:
+async def readyz(request: Request) -> ServiceStatus:
     """Whether a POST would be served: Redis takes writes, the bucket answers, a worker lives."""
     service = service_of(request)
-    workers = len(_live(service))
-    service.store.check()
-    return ServiceStatus(workers=workers)
+
+    def look() -> ServiceStatus:
+        workers = len(_live(service))
+        service.store.check()
+        return ServiceStatus(workers=workers)
+
+    guard.begin(_READY_BUDGET)
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT):
+            return await run_sync(look, limiter=_LOOKS, abandon_on_cancel=True)
+    except TimeoutError:
+        if service.settings.store is None:
+            raise RedisTimeoutError(f"no answer of Redis within {_READY_TIMEOUT} s") from None
+        raise StorageUnavailableError(f"no answer within {_READY_TIMEOUT} s") from None
 
 
 @router.get(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
 
+from app import guard
 from app.together import Together
 
 
@@ -89,3 +91,27 @@ def test_it_serves_again_after_a_rest() -> None:
         assert calls.sizes == [2, 2, 2]
 
     asyncio.run(run())
+
+
+def test_a_call_spends_the_budgets_of_all_it_serves() -> None:
+    def call(asked: Sequence[int]) -> Sequence[int]:
+        left.append(guard.current().left)
+        with guard.current().spending():
+            time.sleep(0.2)
+        return asked
+
+    async def request(seconds: float) -> float:
+        budget = guard.begin(seconds)
+        await together([1])
+        return budget.left
+
+    async def run() -> None:
+        first, *others = await asyncio.gather(request(1.0), request(0.5), request(2.0))
+        assert first <= 0.8
+        assert others[0] <= 0.3
+        assert others[1] <= 1.8
+
+    left: list[float] = []
+    together = Together(call)
+    asyncio.run(run())
+    assert left == [2.0]  # as much as any of them may

@@ -1,0 +1,237 @@
+"""The API's client of Redis: requests wait for it a bounded time, and not at all in an outage."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+import structlog
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from app.client import Client, Packer, TypedPipeline, connect
+
+BUDGET = 2.0  # s
+
+_RATE = 64 * 2**20  # bytes/s; a picture adds so much time to the budget
+_RETRIES = 4  # take about a second in all
+_PROBE_TIMEOUT = 1.0  # s
+_PROBE_PAUSE = 0.5  # s
+_LEAST = 0.001  # s; a socket takes 0 for "do not block"
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class CircuitOpenError(RedisConnectionError):
+    """Redis did not answer a moment ago, so it is not asked."""
+
+
+class Budget:
+    """Seconds that one request may wait for Redis: all its commands and their retries together."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._ends: float | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds; 0 or less: it is used up."""
+        return self._left if self._ends is None else self._ends - time.monotonic()
+
+    def extend(self, payload: int) -> None:
+        """Allow the time that it takes to send so many bytes."""
+        self._left += payload / _RATE
+        if self._ends is not None:
+            self._ends += payload / _RATE
+
+    def charge(self, seconds: float) -> None:
+        """Count time that others spent for this request too."""
+        self._left -= max(0.0, seconds)
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Time counts as long as the context lasts."""
+        if self._ends is not None:
+            yield
+            return
+        self._ends = time.monotonic() + self._left
+        try:
+            yield
+        finally:
+            self._left = self.left
+            self._ends = None
+
+
+_budget: ContextVar[Budget] = ContextVar("redis_budget")
+
+
+def begin(seconds: float = BUDGET) -> Budget:
+    """Give what follows in this context, also in threads it calls, a budget of its own."""
+    budget = Budget(seconds)
+    _budget.set(budget)
+    return budget
+
+
+def current() -> Budget:
+    """The budget of this context; a new one if there is none."""
+    return _budget.get(None) or Budget(BUDGET)
+
+
+class Breaker:
+    """A circuit breaker: open from the first failure until a probe in the background succeeds.
+
+    Args:
+        probe: raises a `RedisError` as long as Redis does not answer.
+    """
+
+    def __init__(self, probe: Callable[[], object]) -> None:
+        self._probe = probe
+        self._open = False
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Around a call of Redis; it spends the budget of the request, or one of its own.
+
+        Raises:
+            CircuitOpenError: the circuit is open.
+            redis.exceptions.TimeoutError: the budget is used up.
+        """
+        if self._open:
+            raise CircuitOpenError("Redis does not answer at present")
+        budget = current()
+        if budget.left <= 0:
+            raise RedisTimeoutError("the request has waited for Redis as long as it may")
+        token = _budget.set(budget)
+        try:
+            with budget.spending():
+                yield
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            self._trip(error)
+            raise
+        finally:
+            _budget.reset(token)
+
+    def close(self) -> None:
+        """End the probes."""
+        self._closing.set()
+
+    def _trip(self, error: Exception) -> None:
+        with self._lock:
+            if self._open:
+                return
+            self._open = True
+        log.error("redis_circuit_open", error=str(error))
+        threading.Thread(target=self._probe_until_it_answers, daemon=True).start()
+
+    def _probe_until_it_answers(self) -> None:
+        began = time.monotonic()
+        while not self._closing.is_set():
+            try:
+                self._probe()
+            except RedisError:
+                self._closing.wait(_PROBE_PAUSE)
+            else:
+                self._open = False
+                log.info("redis_circuit_closed", seconds=round(time.monotonic() - began, 1))
+                return
+
+
+class GuardedClient(Client):
+    """As `Client`, but each call spends a budget, and passes a circuit breaker.
+
+    Any command may raise `CircuitOpenError`.
+    """
+
+    breaker: Breaker
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        with self.breaker.call():
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """As redis-py's."""
+        pipeline = _GuardedPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+        pipeline.breaker = self.breaker
+        return pipeline
+
+    def close(self) -> None:
+        """As redis-py's."""
+        self.breaker.close()
+        super().close()
+
+
+class _GuardedPipeline(TypedPipeline):
+    breaker: Breaker
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """As redis-py's."""
+        with self.breaker.call():
+            return super().execute(raise_on_error)
+
+
+class _Bounded:
+    """A connection that waits as long as the budget lasts, whatever it waits for."""
+
+    def _connect(self) -> Any:
+        self.socket_connect_timeout = self.socket_timeout = _timeout()
+        return super()._connect()  # type: ignore[misc]
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As redis-py's; the answer is waited for as long as the sending."""
+        if not isinstance(command, str):
+            current().extend(sum(map(len, command)))
+        if self._sock is not None:  # type: ignore[attr-defined]
+            self._sock.settimeout(_timeout())  # type: ignore[attr-defined]
+        super().send_packed_command(command, check_health)  # type: ignore[misc]
+
+
+class _Retry(Retry):
+    def call_with_retry(
+        self, do: Callable[[], T], fail: Any, is_retryable: Any = None, *args: Any, **options: Any
+    ) -> T:
+        """As redis-py's, within the budget."""
+        return super().call_with_retry(
+            do, fail, is_retryable or (lambda _: current().left > 0), *args, **options
+        )
+
+
+def _timeout() -> float:
+    return max(current().left, _LEAST)
+
+
+def connect_guarded(url: str) -> GuardedClient:
+    """Client for the processes that answer requests.
+
+    Args:
+        url: as of `connect`.
+    """
+    probes = connect(url, retries=0, timeout=_PROBE_TIMEOUT)
+    client = cast(
+        GuardedClient,
+        GuardedClient.from_url(
+            url,
+            health_check_interval=30,
+            retry=_Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=_RETRIES),
+            retry_on_error=[RedisConnectionError, RedisTimeoutError],
+            command_packer=Packer(),
+        ),
+    )
+    pool = client.connection_pool
+    pool.connection_class = type("BoundedConnection", (_Bounded, pool.connection_class), {})
+    client.breaker = Breaker(probes.ping)
+    return client

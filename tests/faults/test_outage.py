@@ -1,0 +1,225 @@
+"""Redis freezes, or dies: requests are answered within a time, and served again afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app import guard
+from app.embedded import private_redis
+from app.guard import GuardedClient, connect_guarded
+from app.store import connect
+from tests.app.conftest import StandIn, new_picture
+from tests.app.replica import Replica, assert_problem, replicas
+
+pytestmark = pytest.mark.timeout(300)
+
+_WITHIN = 3.0  # s, of every request
+_READY_WITHIN = 2.0  # s
+_AT_ONCE = 0.5  # s; much less than the time after which Redis counts as frozen
+_RECOVERED_WITHIN = 10.0  # s
+
+
+class Frozen:
+    """An API whose Redis stops and goes on, and a finished detection."""
+
+    def __init__(self, api: Replica, pid: int, finished: str) -> None:
+        self.api = api
+        self.finished = finished
+        self._pid = pid
+        limits = httpx2.Limits(max_connections=None)
+        self.client = httpx2.Client(base_url=api.url, timeout=120, limits=limits)
+
+    def close(self) -> None:
+        self.client.close()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
+            self.wait(lambda: self.request("GET", "/readyz")[0].status_code == 200)
+
+    def request(self, method: str, path: str, **options: object) -> tuple[httpx2.Response, float]:
+        """The answer, and the seconds it took."""
+        began = time.monotonic()
+        answer = self.client.request(method, path, **options)
+        return answer, time.monotonic() - began
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + _RECOVERED_WITHIN
+        while not condition():
+            assert time.monotonic() < deadline, self.api.log()
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
+    folder = tmp_path_factory.mktemp("frozen")
+    with (
+        private_redis(folder / "redis", 2**28) as (url, server),
+        replicas(url, folder, 1) as (api,),
+        connect(url) as redis,
+    ):
+        stand_in = StandIn(redis)
+        files = {"file": new_picture()}
+        name = httpx2.post(f"{api.url}/v1/detections", files=files).json()["id"]
+        assert stand_in.finish(name)
+        with contextlib.closing(Frozen(api, server.process.pid, name)) as house:
+            yield house
+
+
+def _calls(name: str) -> dict[str, tuple[str, str, dict[str, object]]]:
+    batch = [("files", new_picture()) for _ in range(3)]
+    one = f"/v1/detections/{name}"
+    return {
+        "submit": ("POST", "/v1/detections", {"files": {"file": new_picture()}}),
+        "submit a batch": ("POST", "/v1/detections/batch", {"files": batch}),
+        "get": ("GET", one, {}),
+        "list": ("GET", "/v1/detections", {}),
+        "mask": ("GET", f"{one}/masks/ai.png", {}),
+        "overlay": ("GET", f"{one}/overlays/ai.png?composite=true", {}),
+        "image": ("GET", f"{one}/image", {}),
+        "delete": ("DELETE", f"/v1/detections/{'0' * 32}", {}),  # it is done after the freeze
+        "usage": ("GET", "/v1/usage", {}),
+        "model": ("GET", "/v1/model", {}),
+    }
+
+
+@pytest.mark.parametrize("call", _calls(""))
+def test_the_first_request_that_meets_a_frozen_redis(house: Frozen, call: str) -> None:
+    method, path, options = _calls(house.finished)[call]
+    with house.frozen():
+        answer, seconds = house.request(method, path, **options)
+    assert_problem(answer, 503, "redis_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert seconds < _WITHIN
+    assert house.request("GET", f"/v1/detections/{house.finished}")[0].status_code == 200
+
+
+def test_while_the_circuit_is_open_every_answer_comes_at_once(house: Frozen) -> None:
+    with house.frozen():
+        house.request("GET", "/v1/detections")
+        for method, path, options in _calls(house.finished).values():
+            answer, seconds = house.request(method, path, **options)
+            assert_problem(answer, 503, "redis_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+            assert seconds < _AT_ONCE, (method, path)
+    answer, _ = house.request("POST", "/v1/detections", files={"file": new_picture()})
+    assert answer.status_code == 202
+
+
+def test_more_requests_than_threads(house: Frozen) -> None:
+    """Those that find no thread wait for one, and do not wait for Redis as well."""
+    with house.frozen(), ThreadPoolExecutor(100) as pool:
+        calls = [pool.submit(house.request, "GET", "/v1/detections") for _ in range(100)]
+        answers = [call.result() for call in calls]
+    assert {answer.status_code for answer, _ in answers} == {503}
+    assert max(seconds for _, seconds in answers) < _WITHIN
+
+
+def test_probes_of_a_frozen_redis(house: Frozen) -> None:
+    with house.frozen(), ThreadPoolExecutor(60) as pool:
+        calls = [pool.submit(house.request, "GET", "/v1/detections") for _ in range(50)]
+        ready, seconds = house.request("GET", "/readyz")
+        assert seconds < _READY_WITHIN
+        assert_problem(ready, 503, "redis_unavailable")
+        alive, seconds = house.request("GET", "/livez")
+        assert seconds < _AT_ONCE
+        assert alive.status_code == 200
+        for call in calls:
+            call.result()
+
+
+def test_a_request_that_waits_ends_with_what_is_known(house: Frozen) -> None:
+    answers: list[tuple[httpx2.Response, float]] = []
+
+    def wait() -> None:
+        files, headers = {"file": new_picture()}, {"Prefer": "wait=60"}
+        answers.append(house.request("POST", "/v1/detections", files=files, headers=headers))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    house.wait(lambda: "gamma_http_requests_waiting 1.0" in house.api.metrics())
+    with house.frozen():
+        frozen = time.monotonic()
+        waiting.join()
+        seconds = time.monotonic() - frozen
+    ((answer, _),) = answers
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "queued"
+    assert seconds < 2 * _WITHIN  # it looks every 2 s
+    record, _ = house.request("GET", answer.headers["location"])
+    assert record.status_code == 200
+
+
+def test_a_short_pause_is_waited_out(house: Frozen) -> None:
+    """As long as Redis goes on within the budget, nobody notices but for the time."""
+    files = {"file": new_picture()}
+    with ThreadPoolExecutor(1) as pool:
+        with house.frozen():
+            call = pool.submit(house.request, "POST", "/v1/detections", files=files)
+            time.sleep(0.5)
+        answer, seconds = call.result()
+    assert answer.status_code == 202
+    assert seconds >= 0.5
+
+
+def test_a_dead_redis_that_comes_back(tmp_path: Path) -> None:
+    data = tmp_path / "redis"
+    with contextlib.ExitStack() as stack:
+        with private_redis(data, 2**26) as (url, server):
+            (api,) = stack.enter_context(replicas(url, tmp_path, 1))
+            house = stack.enter_context(contextlib.closing(Frozen(api, server.process.pid, "")))
+            server.process.kill()
+            server.process.wait()
+            answer, seconds = house.request("GET", "/v1/detections")
+            assert_problem(answer, 503, "redis_unavailable")
+            assert seconds < _WITHIN
+            assert house.request("GET", "/v1/detections")[1] < _AT_ONCE
+        with private_redis(data, 2**26):
+            house.wait(lambda: house.request("GET", "/v1/detections")[0].status_code == 200)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[GuardedClient]:
+    with private_redis(tmp_path / "redis", 2**28) as (url, server), connect_guarded(url) as client:
+        client.ping()
+        os.kill(server.process.pid, signal.SIGSTOP)
+        yield client
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def test_a_large_picture_meets_a_frozen_redis(client: GuardedClient) -> None:
+    """Its size gives it more time, and not too much."""
+    began = time.monotonic()
+    with pytest.raises(RedisTimeoutError):
+        client.set("picture", bytes(50 * 2**20))
+    assert 2 < time.monotonic() - began < _WITHIN
+
+
+def test_all_commands_of_a_request_share_its_budget(client: GuardedClient) -> None:
+    async def request() -> float:
+        budget = guard.begin(0.5)
+        with budget.spending():
+            await asyncio.sleep(0.3)
+        began = time.monotonic()
+        with pytest.raises(RedisTimeoutError):
+            await asyncio.to_thread(client.get, "key")
+        assert budget.left <= 0
+        return time.monotonic() - began
+
+    assert asyncio.run(request()) < 0.4
