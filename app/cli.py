@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from app import logs
 from app.console import complain, console
-from app.settings import Settings, SettingsFileError
+from app.environment import suggestion
+from app.settings import Settings, SettingsFileError, UnknownSettingError
 
 app = typer.Typer(
     help="GAMMA: was this picture, or a part of it, made by a neural network?",
@@ -52,10 +53,13 @@ def _settings(**command_line: Any) -> Settings:
         for found in error.errors():
             name = ".".join(str(part) for part in found["loc"])
             reason = found["msg"].removeprefix("Value error, ")
+            if found["type"] == "extra_forbidden":
+                reason = f"there is no such setting{suggestion(name, Settings.model_fields)}"
             complain(f"setting {name}", reason)
         raise typer.Exit(2) from None
-    except SettingsFileError as error:
-        complain("settings", error)
+    except (SettingsFileError, UnknownSettingError) as error:
+        for line in str(error).splitlines():
+            complain("settings", line)
         raise typer.Exit(2) from None
     logs.configure(settings)
     return settings

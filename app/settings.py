@@ -18,6 +18,8 @@ from pydantic_settings import (
 )
 
 from app.client import check_url
+from app.environment import UnknownSettingError as UnknownSettingError
+from app.environment import check_names
 from app.keys import Keys
 from app.limits import RateLimit
 from app.webhooks.addresses import Exceptions
@@ -26,6 +28,7 @@ from app.webhooks.signing import SigningSecrets
 CONFIG_VARIABLE = "GAMMA_CONFIG"
 SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
 
+_POINTERS = (CONFIG_VARIABLE, SECRETS_VARIABLE)
 _DEFAULT_FILE = "gamma.toml"
 
 
@@ -83,6 +86,11 @@ class Settings(BaseSettings):
     queue_ttl: int = Field(3600, description="longest wait in the queue before `expired`, s", ge=1)
     retention: int = Field(
         86_400, description="life of picture, masks and scores after the upload, s", ge=1
+    )
+    require_append_only: bool = Field(
+        True,
+        description="`false` accepts a Redis without an append-only file, as some managed services "
+        "are: its restart may lose accepted work",
     )
     erase_within: int = Field(
         3600,
@@ -239,6 +247,7 @@ class Settings(BaseSettings):
         Raises:
             pydantic.ValidationError: a value is out of range, or a key is unknown.
             SettingsFileError: a file or folder of settings cannot be read.
+            UnknownSettingError: a `GAMMA_*` variable, or a secret file, names no setting.
         """
         given = {name: value for name, value in command_line.items() if value is not None}
         file, folder = os.environ.get(CONFIG_VARIABLE), os.environ.get(SECRETS_VARIABLE) or None
@@ -246,7 +255,9 @@ class Settings(BaseSettings):
             raise SettingsFileError(f"{CONFIG_VARIABLE} names no file: {file}")
         if folder and not Path(folder).is_dir():
             raise SettingsFileError(f"{SECRETS_VARIABLE} names no folder: {folder}")
+        known = {*cls.model_fields, *(name.removeprefix("GAMMA_").lower() for name in _POINTERS)}
         try:
+            check_names(known, os.environ, os.listdir(folder) if folder else ())
             return cls(_secrets_dir=folder, **given)
         except tomllib.TOMLDecodeError as error:
             raise SettingsFileError(f"{file or _DEFAULT_FILE} is not TOML: {error}") from None

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from app.keys import Keys
 from app.limits import RateLimit
-from app.settings import RedisUrlMissingError, Settings
+from app.settings import RedisUrlMissingError, Settings, UnknownSettingError
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +98,48 @@ def test_an_error_does_not_show_what_was_given(monkeypatch: pytest.MonkeyPatch) 
 def test_redis_url_is_needed_where_it_is_used() -> None:
     with pytest.raises(RedisUrlMissingError):
         _ = Settings.load().required_redis_url
+
+
+def test_a_misspelt_variable_is_an_error_with_a_suggestion(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAMMA_QUEUE_LIMT", "hush")
+    monkeypatch.setenv("GAMMA_XYZZY", "hush")
+    (elsewhere / "gamma_redis_ulr").write_text("hush")
+    (elsewhere / "grafana_password").write_text("hush")
+    monkeypatch.setenv("GAMMA_SECRETS_DIR", str(elsewhere))
+    with pytest.raises(UnknownSettingError) as error:
+        Settings.load()
+    assert sorted(str(error.value).splitlines()) == [
+        "GAMMA_QUEUE_LIMT is no setting; did you mean GAMMA_QUEUE_LIMIT?",
+        "GAMMA_XYZZY is no setting",
+        "the secret file gamma_redis_ulr is no setting; did you mean gamma_redis_url?",
+    ]
+
+
+SERVICE_LINKS = {
+    "GAMMA_SERVICE_HOST": "10.0.0.1",
+    "GAMMA_SERVICE_PORT": "8000",
+    "GAMMA_REDIS_SERVICE_HOST": "10.0.0.2",
+    "GAMMA_REDIS_SERVICE_PORT": "6379",
+    "GAMMA_REDIS_SERVICE_PORT_REDIS": "6379",
+    "GAMMA_REDIS_PORT": "tcp://10.0.0.2:6379",
+    "GAMMA_API_PORT_8000_TCP": "tcp://10.0.0.3:8000",
+    "GAMMA_API_PORT_8000_TCP_PROTO": "tcp",
+    "GAMMA_API_PORT_8000_TCP_PORT": "8000",
+    "GAMMA_API_PORT_8000_TCP_ADDR": "10.0.0.3",
+}
+
+
+def test_what_kubernetes_sets_for_services_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GAMMA_KEY", "of a client")
+    assert Settings.load().port == 8000
+    monkeypatch.setenv("GAMMA_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(UnknownSettingError, match=r"^GAMMA_PORT .*enableServiceLinks"):
+        Settings.load()
+    monkeypatch.delenv("GAMMA_PORT")
+    monkeypatch.setenv("GAMMA_REDIS_PORT", "6379")
+    with pytest.raises(UnknownSettingError, match="GAMMA_REDIS_PORT"):
+        Settings.load()
