@@ -42,6 +42,8 @@ MIN_RATE = 16 * 1024
 _LINGER = 5.0  # s; how long what still comes is read after the last answer, or that would get lost
 _LINGER_BYTES = 2**20  # as above; beyond, the sender is left waiting
 
+_EXHAUSTION_INTERVAL = 60.0  # s, between log lines
+
 log = structlog.get_logger()
 
 
@@ -59,6 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Open connections; beyond, the one that has been idle for longest is closed."""
     link_root: ClassVar[str] = ""  # uvicorn has a `root_path` of its own
     """What links in refusals begin with."""
+
+    _next_word: ClassVar[float] = 0.0  # when to log again that all are in use
 
     _kept = 0  # bytes since the request began, or since its last piece of body
     _arrived = 0  # bytes in this period of `patience` seconds
@@ -79,6 +83,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle_since = time.monotonic()
         self._last_word = cast(asyncio.Transport, _LastWord(self))
         self._begin_period()
+        if full:
+            self._tell_of_exhaustion()
         if full and not self._make_room():
             self._refuse(
                 ErrorCode.TOO_MANY_CONNECTIONS, f"{self.max_connections} connections are in use."
@@ -249,6 +255,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if ours:
             self.transport.write(_refusal(code, detail, self.link_root))
         self.leave()
+
+    def _tell_of_exhaustion(self) -> None:
+        """Log that all connections are in use, once in a while."""
+        now = time.monotonic()
+        if now >= BoundedProtocol._next_word:
+            BoundedProtocol._next_word = now + _EXHAUSTION_INTERVAL
+            log.warning(
+                "connections_exhausted",
+                limit=self.max_connections,
+                hint="idle ones are closed, others refused; GAMMA_MAX_CONNECTIONS, or a proxy "
+                "that limits them for each client",
+            )
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest, or was answered; if there is one."""

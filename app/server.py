@@ -7,7 +7,7 @@ import ctypes
 
 import uvicorn
 
-from app import metrics
+from app import descriptors, metrics
 from app.api import create_app
 from app.callers import is_loopback
 from app.ports import check_port
@@ -66,6 +66,7 @@ def run(settings: Settings) -> None:
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     _return_freed_memory()
     metrics.expose(settings)
+    descriptors.provide(settings)
     BoundedProtocol.patience = settings.request_timeout
     BoundedProtocol.max_connections = settings.max_connections
     BoundedProtocol.link_root = settings.root_path or ""

@@ -289,6 +289,8 @@ def test_connections_in_use_make_no_room(api: Replica) -> None:
             assert time.monotonic() < deadline, "the heads were not read in time"
         assert answer.json()["code"] == "too_many_connections"
         assert answer.headers["retry-after"] == "1"
+        assert httpx2.get(f"{api.url}/livez").status_code == 503
+    assert api.log().count("connections_exhausted") == 1  # in a minute
     deadline = time.monotonic() + 20
     while httpx2.get(f"{api.url}/livez").status_code != 200:
         assert time.monotonic() < deadline
