@@ -229,7 +229,7 @@ USAGE = Usage(
     storage_limit=524_288_000,
     weight=3,
 )
-READY = ServiceStatus(workers=2)
+READY = ServiceStatus(workers=2, suspended=False)
 
 
 def shown(summary: str, body: BaseModel, *, exclude_none: bool = False) -> dict[str, Any]:

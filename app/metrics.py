@@ -28,7 +28,7 @@ from app.jobs import Backlog, ask_backlog, ask_detections, read_backlog, read_de
 from app.reservation import ask_reserved
 from app.schemas import ErrorCode
 from app.settings import Settings
-from app.store import connect, count_workers
+from app.store import ask_suspended, connect, count_workers
 from app.webhooks import queue as webhooks
 
 UNCOUNTED = frozenset({"/livez", "/readyz"})
@@ -98,8 +98,11 @@ class _House(Collector):
                 ask_backlog(pipeline, webhooks.queue_name(settings))
                 count_workers(pipeline)
                 ask_reserved(pipeline)
+                ask_suspended(pipeline)
+                pipeline.time()
                 pipeline.info()
-                detections, deliveries, workers, reserved, info = pipeline.execute()
+                replies = pipeline.execute()
+            detections, deliveries, workers, reserved, suspended, clock, info = replies
         except RedisError as error:
             log.error("redis_unreadable", error=str(error))
             yield _gauge("gamma_redis_up", "Whether Redis answers this process", 0)
@@ -107,7 +110,12 @@ class _House(Collector):
         seconds = time.perf_counter() - started
         yield _gauge("gamma_redis_up", "Whether Redis answers this process", 1)
         yield _gauge("gamma_redis_round_trip_seconds", "Time this scrape waited for Redis", seconds)
-        yield from _redis(info)
+        yield _gauge(
+            "gamma_redis_clock_offset_seconds",
+            "How far the clock of this process is ahead of that of Redis",
+            time.time() - seconds / 2 - (clock[0] + clock[1] / 1e6),
+        )
+        yield from _redis(info, settings)
         yield _gauge(
             "gamma_redis_memory_limit_bytes",
             "Memory above which uploads are refused; 0: there is no limit",
@@ -121,6 +129,7 @@ class _House(Collector):
         yield from _queue("gamma_queue", read_detections(detections))
         yield from _queue("gamma_webhook_queue", read_backlog(deliveries))
         yield _gauge("gamma_workers", "Live, warm workers", workers)
+        yield _gauge("gamma_queue_suspended", "Whether workers are to take no jobs", suspended)
 
 
 def _queue(prefix: str, backlog: Backlog) -> Iterator[Metric]:
@@ -128,9 +137,12 @@ def _queue(prefix: str, backlog: Backlog) -> Iterator[Metric]:
     yield _gauge(f"{prefix}_oldest_age_seconds", "Wait of the oldest job", backlog.oldest_age)
 
 
-def _redis(info: Mapping[str, Any]) -> Iterator[Metric]:
-    durable = info["aof_enabled"] == 1 and info["aof_last_write_status"] == "ok"
-    yield _gauge("gamma_redis_append_only", "Whether Redis writes its append-only file", durable)
+def _redis(info: Mapping[str, Any], settings: Settings) -> Iterator[Metric]:
+    if settings.require_append_only or info["aof_enabled"]:
+        durable = info["aof_enabled"] == 1 and info["aof_last_write_status"] == "ok"
+        yield _gauge(
+            "gamma_redis_append_only", "Whether Redis writes its append-only file", durable
+        )
     yield _gauge("gamma_redis_clients", "Connections to Redis", info["connected_clients"])
     yield _gauge("gamma_redis_memory_bytes", "Memory that Redis uses", info["used_memory"])
     yield CounterMetricFamily(

@@ -310,6 +310,10 @@ class ServiceStatus(BaseModel):
 
     status: Literal["ok"] = "ok"
     workers: int | None = Field(default=None, description="live, warm workers (readiness only)")
+    suspended: bool | None = Field(
+        default=None,
+        description="whether workers take no jobs at present (`rq suspend`; readiness only)",
+    )
 
 
 class Problem(BaseModel):

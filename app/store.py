@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from redis import Redis
 from redis.client import Pipeline
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcformat
 
 from app import records, scripts
@@ -315,6 +316,10 @@ class Store:
         self.redis.set(records.PROBE_KEY, b"", px=1000)
         self.blobs.check()
 
+    def is_suspended(self) -> bool:
+        """Whether workers are to take no jobs (`rq suspend`); what is accepted waits."""
+        return bool(self.redis.exists(WORKERS_SUSPENDED))
+
     def live_workers(self) -> list[WorkerInfo]:
         """The workers that are warm and were heard of lately."""
         names = cast(
@@ -468,6 +473,11 @@ class Store:
             self.finish(pipeline, failed)
             (changed,) = pipeline.execute()
         return bool(changed)
+
+
+def ask_suspended(pipeline: Pipeline) -> None:
+    """Add the question whether workers are to take no jobs (`rq suspend`) to `pipeline`."""
+    pipeline.exists(WORKERS_SUSPENDED)
 
 
 def count_workers(pipeline: Pipeline) -> None:

@@ -49,6 +49,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         machine.ports,
         machine.access,
         machine.webhooks,
+        machine.files,
         machine.limits,
     ):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pydantic import ByteSize
 from redis import Redis
 from redis.exceptions import (
     AuthenticationError,
@@ -22,6 +23,9 @@ from app.store import Store, connect
 from app.webhooks.queue import queue_name
 
 _OLDEST = 7  # major version; PEXPIRETIME, which scripts use, came with it
+_PICTURE = 133_000  # bytes; one of 1024 × 768 with masks and record: docs/capacity.md
+_RECORD = 4_000  # bytes, where picture and masks lie in a bucket
+_TIMEOUT = 3.0  # s, of each try
 _SKEW = 2.0  # s; beyond, workers seem dead or alive, and pictures expire, at the wrong time
 
 
@@ -33,12 +37,13 @@ def examine(settings: Settings) -> list[Finding]:
         private = _private(settings)
         running = running_url(settings.data_dir)
         if running is None:
-            return [private]
+            return [private, *_small(int(settings.redis_maxmemory), settings)]
         url = running
-    with connect(url, retries=1) as redis:
+    with connect(url, retries=1, timeout=_TIMEOUT) as redis:
         try:
             findings = [*_server(redis, settings), *_clock(redis)]
-            findings += [*_workers(redis, settings), *_deliveries(redis, settings)]
+            findings += [*_workers(redis, settings), *_suspended(redis)]
+            findings += _deliveries(redis, settings)
         except (RedisError, OSError) as error:
             findings = [_unreachable(error)]
     return findings if private is None else [private, *findings]
@@ -79,9 +84,10 @@ def _unreachable(error: Exception) -> Finding:
 def _server(redis: Redis, settings: Settings) -> list[Finding]:
     info = redis.info()
     found = []
-    version = str(info["redis_version"])
-    if int(version.split(".")[0]) < _OLDEST:
-        found.append(wrong("redis", f"version {version} is too old", f"use {_OLDEST} or later"))
+    if int(str(info["redis_version"]).split(".")[0]) < _OLDEST:  # of others: what they speak
+        found.append(
+            wrong("redis", f"{_version(info)} is too old", f"use {_OLDEST} or later, or a Valkey")
+        )
     if info.get("cluster_enabled"):
         found.append(
             wrong(
@@ -94,7 +100,13 @@ def _server(redis: Redis, settings: Settings) -> list[Finding]:
         found.append(
             wrong("redis", "it is a replica and takes no writes", "name the primary in the URL")
         )
-    return [*found, *_memory(info, settings), *_file(info)]
+    return [*found, *_memory(info, settings), *_file(info, settings)]
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Name and version of the server; a Valkey has its own beside that of the Redis it is like."""
+    name = str(info.get("server_name", "redis"))
+    return f"{name} {info.get(f'{name}_version', info['redis_version'])}"
 
 
 def _memory(info: dict[str, Any], settings: Settings) -> list[Finding]:
@@ -127,19 +139,40 @@ def _memory(info: dict[str, Any], settings: Settings) -> list[Finding]:
                 "raise maxmemory, or shorten GAMMA_RETENTION for what comes from now on",
             )
         )
-    return found or [
-        ok("memory", f"{info['used_memory_human']} of {info['maxmemory_human']}, {policy}")
+    used = f"{info['used_memory_human']} of {info['maxmemory_human']}, {policy}"
+    return found or _small(most, settings) or [ok("memory", used)]
+
+
+def _small(most: int, settings: Settings) -> list[Finding]:
+    """Whether so many bytes of memory are full before the queue is."""
+    each = _PICTURE if settings.store is None else _RECORD
+    fit = int(most * settings.storage_limit / each)
+    if fit >= settings.queue_limit:
+        return []
+    return [
+        note(
+            "memory",
+            f"{ByteSize(most).human_readable()} hold about {fit} detections of "
+            f"{each // 1000} kB, and {settings.queue_limit} may wait (GAMMA_QUEUE_LIMIT): uploads "
+            "are refused for want of memory (storage_full) before the queue is full",
+            f"GAMMA_QUEUE_LIMIT={fit}, or more memory (GAMMA_REDIS_MAXMEMORY, or maxmemory of your "
+            "Redis): docs/capacity.md",
+        )
     ]
 
 
-def _file(info: dict[str, Any]) -> list[Finding]:
-    version = f"{info.get('server_name', 'redis')} {info['redis_version']}"
+def _file(info: dict[str, Any], settings: Settings) -> list[Finding]:
+    version = _version(info)
     if not info["aof_enabled"]:
+        if not settings.require_append_only:
+            accepted = "GAMMA_REQUIRE_APPEND_ONLY=false accepts that a restart loses work"
+            return [ok("redis", f"{version}, no append-only file: {accepted}")]
         return [
             wrong(
                 "redis",
                 f"{version} writes no append-only file: a restart loses accepted work",
-                "`redis-cli CONFIG SET appendonly yes`, and the same in redis.conf",
+                "`redis-cli CONFIG SET appendonly yes`, and the same in redis.conf; for a managed "
+                "service that has none, GAMMA_REQUIRE_APPEND_ONLY=false says that you accept it",
             )
         ]
     if info["aof_last_write_status"] != "ok":
@@ -201,6 +234,18 @@ def _workers(redis: Redis, settings: Settings) -> list[Finding]:
         ]
     devices = ", ".join(sorted({f"{worker.device} {worker.dtype}" for worker in workers}))
     return [ok("workers", f"{len(workers)} live, {models[0]} on {devices}; {waiting} jobs wait")]
+
+
+def _suspended(redis: Redis) -> list[Finding]:
+    if not Store(redis).is_suspended():
+        return []
+    return [
+        wrong(
+            "queue",
+            "it is suspended (`rq suspend`): workers take no jobs, and webhooks are not delivered",
+            "`rq resume --url REDIS_URL`, with the URL of GAMMA_REDIS_URL",
+        )
+    ]
 
 
 def _deliveries(redis: Redis, settings: Settings) -> list[Finding]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ByteSize
 
+from app import descriptors
 from app.directory import Callers, CallersFileError, Directory
 from app.doctor.findings import Finding, note, ok, wrong
 from app.ports import PortError, ask, check_port
@@ -225,6 +226,22 @@ def webhooks(settings: Settings) -> list[Finding]:
             )
         ]
     return []
+
+
+def files(settings: Settings) -> list[Finding]:
+    """Whether the API may have as many connections open as it is to serve."""
+    needed, allowed = descriptors.needed(settings), descriptors.allowed()
+    if needed <= allowed:
+        return []
+    return [
+        wrong(
+            "files",
+            f"a process may open {allowed} files, and GAMMA_MAX_CONNECTIONS="
+            f"{settings.max_connections} needs {needed}: connections would fail before",
+            f"raise the limit (`ulimit -Hn`, LimitNOFILE, `ulimits` of compose), or set "
+            f"GAMMA_MAX_CONNECTIONS={max(1, settings.max_connections - needed + allowed)}",
+        )
+    ]
 
 
 def limits(settings: Settings) -> list[Finding]:

@@ -88,7 +88,7 @@ async def readyz(request: Request) -> ServiceStatus:
     def look() -> ServiceStatus:
         workers = len(_live(service))
         service.store.check()
-        return ServiceStatus(workers=workers)
+        return ServiceStatus(workers=workers, suspended=service.store.is_suspended())
 
     guard.begin(_READY_BUDGET)
     try:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.suspension import suspend
 
-from app import supervisor
+from app import descriptors, metrics, supervisor
 from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State
 from app.embedded import server_binary
@@ -33,6 +34,7 @@ from tests.buckets import Bucket
 from tests.conftest import free_port
 
 GOOD = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction")
+FEW = 400  # waiting jobs, which these 64 MB hold
 
 
 @contextlib.contextmanager
@@ -80,7 +82,7 @@ def found(findings: list[Finding], subject: str, state: State) -> str:
 
 
 def house_of(url: str, **settings: object) -> list[Finding]:
-    return house.examine(Settings(redis_url=url, **settings))
+    return house.examine(Settings(redis_url=url, **{"queue_limit": FEW, **settings}))
 
 
 def live(redis: Redis, name: str, version: str) -> None:
@@ -134,6 +136,64 @@ def test_a_redis_that_forgets_evicts_and_has_no_limit(tmp_path: Path) -> None:
         assert [finding.state for finding in memory] == [State.WRONG, State.WRONG]
         assert "allkeys-lru" in memory[0].found
         assert "maxmemory is not set" in memory[1].found
+
+
+def test_a_redis_that_has_no_file_is_accepted_on_request(tmp_path: Path) -> None:
+    with server(tmp_path / "redis", *GOOD[2:]) as url:
+        assert "GAMMA_REQUIRE_APPEND_ONLY" in found(house_of(url), "redis", State.WRONG)
+        findings = house_of(url, require_append_only=False)
+        assert "no append-only file" in found(findings, "redis", State.OK)
+        for required in (True, False):
+            settings = Settings(redis_url=url, require_append_only=required)
+            told = {family.name for family in metrics._House(settings).collect()}
+            assert ("gamma_redis_append_only" in told) is required
+
+
+def test_a_valkey_tells_its_own_version(good: str, redis: Redis) -> None:
+    info = redis.info()
+    assert info["server_name"] == "valkey"
+    assert info["valkey_version"] != info["redis_version"]
+    told = found(house_of(good), "redis", State.OK)
+    assert told.startswith(f"valkey {info['valkey_version']}, ")
+
+
+def test_a_suspended_queue(good: str, redis: Redis) -> None:
+    def suspended() -> float:
+        families = metrics._House(Settings(redis_url=good)).collect()
+        (family,) = (one for one in families if one.name == "gamma_queue_suspended")
+        return family.samples[0].value
+
+    assert suspended() == 0
+    suspend(redis)
+    assert "rq resume" in found(house_of(good), "queue", State.WRONG)
+    assert suspended() == 1
+
+
+def test_a_memory_that_is_full_before_the_queue_is(good: str, tmp_path: Path) -> None:
+    told = found(house_of(good, queue_limit=10_000), "memory", State.NOTE)
+    assert "GAMMA_QUEUE_LIMIT=454" in told
+    told = found(house_of(good, queue_limit=10_000, storage_limit=0.45), "memory", State.NOTE)
+    assert "GAMMA_QUEUE_LIMIT=227" in told
+    found(house_of(good, queue_limit=10_000, store="s3://bucket"), "memory", State.OK)
+    private = Settings(data_dir=tmp_path, redis_maxmemory=2**26, queue_limit=10_000)
+    assert "GAMMA_REDIS_MAXMEMORY" in found(house.examine(private), "memory", State.NOTE)
+    assert {one.subject for one in house.examine(Settings(data_dir=tmp_path))} == {"redis"}
+
+
+def test_fewer_files_than_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = 256, 1000
+    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: (soft, hard))
+    raised = []
+    monkeypatch.setattr(descriptors.resource, "setrlimit", lambda _, both: raised.append(both))
+    few, many = Settings(max_connections=800), Settings(max_connections=5000)
+    assert machine.files(few) == []
+    told = found(machine.files(many), "files", State.WRONG)
+    assert "GAMMA_MAX_CONNECTIONS=800" in told
+    descriptors.provide(few)
+    descriptors.provide(many)
+    assert raised == [(1000, 1000), (1000, 1000)]
+    descriptors.provide(Settings(max_connections=50))
+    assert len(raised) == 2
 
 
 def test_a_full_redis(good: str, redis: Redis) -> None:

@@ -139,7 +139,9 @@ def test_a_rewrite_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
         redis.set("large", secrets.token_bytes(3 * 2**20))
         redis.bgrewriteaof()
         rewrites(redis)
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (2**20, 2**20))  # as a full disk
+        resource.prlimit(
+            server.process.pid, resource.RLIMIT_FSIZE, (2**20, 2**20)
+        )  # as a full disk
         redis.bgrewriteaof()
         wait_for(lambda: redis.info("persistence")["aof_last_bgrewrite_status"] == "err")
         Erasure(redis, 60).rewrite_if_due()

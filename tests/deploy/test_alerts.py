@@ -24,6 +24,8 @@ POSTS = 'gamma_http_requests_total{instance="a",method="POST",route="/v1/detecti
 STARTED = 'process_start_time_seconds{instance="w",job="gamma-worker"}'
 UP = 'up{instance="w",job="gamma-worker"}'
 DURABLE = 'gamma_redis_append_only{instance="a"}'
+SUSPENDED = 'gamma_queue_suspended{instance="a"}'
+CLOCK = 'gamma_redis_clock_offset_seconds{instance="a"}'
 LAST_SUCCESS = 'gamma_worker_last_success_timestamp_seconds{instance="w"}'
 SCORES = 'gamma_score_bucket{instance="w",model_version="1",le="%s"}'
 
@@ -41,6 +43,8 @@ HEALTHY = {
     'gamma_redis_memory_limit_bytes{instance="a"}': "1000",
     'gamma_redis_evicted_keys_total{instance="a"}': "0",
     DURABLE: "1",
+    SUSPENDED: "0",
+    CLOCK: "0.001",
     UP: "1",
     STARTED: "-900",
     'gamma_worker_up{instance="w"}': "1",
@@ -337,6 +341,21 @@ SCENES = [
         "Redis writes no file",
         {DURABLE: "1x4 0x600"},
         {"10m": set(), "15m": {"GammaRedisForgetful"}},
+    ),
+    Scene(
+        "a Redis without a file is accepted",
+        {DURABLE: "1x4 stale"},
+        {"15m": set(), "1h": set()},
+    ),
+    Scene(
+        "the clock of an API process is late",
+        {CLOCK: "0x4 -5x600"},
+        {"10m": set(), "15m": {"GammaClockSkew"}},
+    ),
+    Scene(
+        "somebody has suspended the queue",
+        {SUSPENDED: "0x4 1x600"},
+        {"15m": set(), "20m": {"GammaQueueSuspended"}},
     ),
     Scene(
         "nobody delivers webhooks",
