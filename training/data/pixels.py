@@ -62,9 +62,8 @@ def orientation_of(data: bytes) -> int:
     header = read_header(data, max_pixels=MAX_PIXELS)
     if header.format != "TIFF":
         return header.orientation
-    with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
+    with Image.open(io.BytesIO(tiff.pixels_only(data)), formats=("TIFF",)) as picture:
         assert isinstance(picture, TiffImageFile)  # noqa: S101 - tells mypy
-        picture.seek(header.frame)
         return int(picture.tag_v2.get(_ORIENTATION_TAG, tiff.UPRIGHT))
 
 
