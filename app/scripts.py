@@ -78,9 +78,10 @@ local function parsed(holding)
     local size, key = string.match(holding, '^(%d+) (.+)$')
     return tonumber(size), key
 end
+local clock
 local function now_ms()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
+    clock = clock or redis.call('TIME')
+    return clock[1] * 1000 + math.floor(clock[2] / 1000)
 end
 local function live_until(key, moment)
     if redis.call('PEXPIRETIME', key) < tonumber(moment) then
@@ -139,6 +140,7 @@ end
 """
 
 # Reserved memory. `reserve` again moves the moment (ms since epoch) at which it lapses, no more.
+# What has lapsed counts until `lapse` is called.
 _RESERVE = f"""
 local reservations, reserved_bytes = '{records.RESERVATIONS_KEY}', '{records.RESERVED_KEY}'
 local function count(reservation, sign)
@@ -148,21 +150,21 @@ local function count(reservation, sign)
 end
 local function reserve(reservation, moment)
     if redis.call('ZADD', reservations, moment, reservation) == 1 then count(reservation, '') end
-    live_until(reservations, moment)
-    live_until(reserved_bytes, moment)
 end
 local function unreserve(reservation)
     if redis.call('ZREM', reservations, reservation) == 1 then count(reservation, '-') end
 end
-local function reserved(owner)
+local function lapse()
     local lapsed = redis.call('ZRANGEBYSCORE', reservations, '-inf', now_ms(), 'LIMIT', 0, 1000)
     for _, reservation in ipairs(lapsed) do unreserve(reservation) end
+end
+local function reserved(owner)
     return tonumber(redis.call('HGET', reserved_bytes, owner) or '0')
 end
 """
 
 # Returns the bytes that are reserved for all owners.
-RESERVED = _HOLDINGS + _RESERVE + "return reserved('')"
+RESERVED = _HOLDINGS + _RESERVE + "lapse() return reserved('')"
 
 # Whether an owner takes more of Redis's memory than its share: as much as stays free, times its
 # weight. Whoever fills it leaves room for another, as large as its own part, and so does the next.
@@ -221,6 +223,7 @@ if ARGV[9] == '1' then
 end
 local memory = redis.call('INFO', 'memory')
 local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
+lapse()
 if most > 0 then
     local used = string.match(memory, 'used_memory:(%d+)') + reserved('')
     local free, weight, inside = most * ARGV[16] - used, tonumber(ARGV[17]), ARGV[12] ~= '1'
@@ -249,8 +252,10 @@ elseif redis.call('EXISTS', picture) == 1 then
 elseif redis.call('EXISTS', upload) == 1 then
     redis.call('RENAME', upload, picture)
 end
+local reservation = ARGV[15] .. ' ' .. id .. ' ' .. owner
 redis.call('HSET', record, 'status', 'queued', 'owner', owner, 'record', ARGV[3],
-    'deadline', ARGV[4], 'member', ARGV[6], 'cache', cache, 'idempotency', idempotency)
+    'deadline', ARGV[4], 'member', ARGV[6], 'cache', cache, 'idempotency', idempotency,
+    'reservation', reservation)
 redis.call('PEXPIREAT', record, ARGV[5])
 for name, holding in pairs(holdings) do
     redis.call('HSET', record, name, holding)
@@ -264,13 +269,11 @@ if idempotency ~= '' then
     redis.call('PEXPIREAT', idempotency, ARGV[5])
 end
 if source == '' then
-    for _, key in ipairs({waiting, waiting_key(owner)}) do
-        redis.call('ZADD', key, ARGV[13], id)
+    reserve(reservation, math.floor(math.min(ARGV[4] * 1000, expiry)))
+    for _, key in ipairs({waiting, waiting_key(owner)}) do redis.call('ZADD', key, ARGV[13], id) end
+    for _, key in ipairs({waiting, waiting_key(owner), reservations, reserved_bytes}) do
         redis.call('PEXPIREAT', key, ARGV[5])
     end
-    local reservation = ARGV[15] .. ' ' .. id .. ' ' .. owner
-    redis.call('HSET', record, 'reservation', reservation)
-    reserve(reservation, math.floor(math.min(ARGV[4] * 1000, expiry)))
 end
 local function run(command, key, value, ...)
     if command == 'RPUSH' then return place(key, value, owner, tonumber(ARGV[14]), ARGV[5]) end
