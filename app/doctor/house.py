@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ByteSize
 from redis import Redis
@@ -18,6 +18,7 @@ from rq import Queue, Worker
 from app.doctor.findings import Finding, note, ok, wrong
 from app.embedded import PrivateRedisError, running_url, server_binary
 from app.jobs import queue_key
+from app.records import RESERVED_KEY
 from app.settings import Settings
 from app.store import Store, connect
 from app.webhooks.queue import queue_name
@@ -100,7 +101,8 @@ def _server(redis: Redis, settings: Settings) -> list[Finding]:
         found.append(
             wrong("redis", "it is a replica and takes no writes", "name the primary in the URL")
         )
-    return [*found, *_memory(info, settings), *_file(info, settings)]
+    coming = int(cast(bytes | None, redis.hget(RESERVED_KEY, "")) or 0)
+    return [*found, *_memory(info, coming, settings), *_file(info, settings)]
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -109,7 +111,8 @@ def _version(info: dict[str, Any]) -> str:
     return f"{name} {info.get(f'{name}_version', info['redis_version'])}"
 
 
-def _memory(info: dict[str, Any], settings: Settings) -> list[Finding]:
+def _memory(info: dict[str, Any], coming: int, settings: Settings) -> list[Finding]:
+    """What is wrong with the memory, of which so many bytes are reserved for results to come."""
     policy, most = info["maxmemory_policy"], int(info["maxmemory"])
     found = []
     if policy != "noeviction":
@@ -130,13 +133,15 @@ def _memory(info: dict[str, Any], settings: Settings) -> list[Finding]:
                 "docs/capacity.md",
             )
         )
-    elif int(info["used_memory"]) > settings.storage_limit * most:
+    elif int(info["used_memory"]) + coming > settings.storage_limit * most:
         found.append(
             wrong(
                 "memory",
-                f"{info['used_memory_human']} of {info['maxmemory_human']} are used: uploads are "
-                "refused (storage_full)",
-                "raise maxmemory, or shorten GAMMA_RETENTION for what comes from now on",
+                f"{info['used_memory_human']} of {info['maxmemory_human']} are used, "
+                f"{ByteSize(coming).human_readable()} reserved for results: uploads are refused "
+                "(storage_full)",
+                "if much is reserved, start more workers; else raise maxmemory, or shorten "
+                "GAMMA_RETENTION for what comes from now on",
             )
         )
     used = f"{info['used_memory_human']} of {info['maxmemory_human']}, {policy}"

@@ -200,6 +200,8 @@ def test_a_full_redis(good: str, redis: Redis) -> None:
     redis.set("ballast", b"x" * (16 * 2**20))
     assert "storage_full" in found(house_of(good, storage_limit=0.2), "memory", State.WRONG)
     found(house_of(good), "memory", State.OK)
+    redis.hset("gamma:reserved", "", 50 * 2**20)
+    assert "50.0MiB reserved" in found(house_of(good), "memory", State.WRONG)
 
 
 def test_a_password_a_user_with_few_rights_and_a_replica(tmp_path: Path, good: str) -> None:
