@@ -11,7 +11,12 @@ from pi_heif import register_heif_opener
 from PIL import Image, ImageChops, ImageFile
 
 from pictures import codings, colour, giffile, isomedia, jpegfile, pngfile, tiff
-from pictures.errors import PictureError, TruncatedPictureError, UndecodablePictureError
+from pictures.errors import (
+    PictureError,
+    TooManyPixelsError,
+    TruncatedPictureError,
+    UndecodablePictureError,
+)
 from pictures.header import Header, read_header
 
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
@@ -104,7 +109,9 @@ def _opened(
         with Image.open(BytesIO(file), formats=(header.format,)) as image:
             if profile is not None:
                 image.info["icc_profile"] = profile
-            size = image.size if still is None else still.canvas
+            if image.width * image.height > max_pixels:  # of a crop, the header tells less
+                raise TooManyPixelsError(f"{image.width} × {image.height} pixels before a crop")
+            size = header.crop or (image.size if still is None else still.canvas)
             size = size[::-1] if header.orientation in tiff.SIDEWAYS else size
             if size != (header.width, header.height):
                 raise UndecodablePictureError(
@@ -173,6 +180,8 @@ def _load(image: ImageFile.ImageFile, header: Header, still: pngfile.Still | Non
         loaded = _on_white(loaded.crop(frame), size, frame[:2])
     elif still is not None and loaded.size != still.canvas:
         loaded = _on_white(loaded, still.canvas, (still.left, still.top))
+    elif header.crop is not None:
+        loaded = loaded.crop((0, 0, *header.crop))
     turn = _UPRIGHT.get(header.orientation)
     return loaded if turn is None else loaded.transpose(turn)
 

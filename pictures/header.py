@@ -54,6 +54,8 @@ class Header:
     orientation: int = tiff.UPRIGHT
     """1 to 8, as EXIF numbers them: how the pixels have to be turned that Pillow gives, which turns
     those of TIFF and HEIF by itself."""
+    crop: tuple[int, int] | None = None
+    """Width and height of what is shown of AVIF before it is turned; None: all."""
     colour: CodePoints | None = None
     """What the container of AVIF and HEIF says of the colours."""
 
@@ -105,7 +107,14 @@ def _read(source: Source) -> Header:
     if isomedia.announces(source):
         shown = isomedia.read(source)
         orientation = shown.orientation if shown.format == "AVIF" else tiff.UPRIGHT
-        return Header(shown.format, shown.width, shown.height, orientation, colour=shown.colour)
+        return Header(
+            shown.format,
+            shown.width,
+            shown.height,
+            orientation,
+            crop=shown.crop,
+            colour=shown.colour,
+        )
     if any(data.startswith(magic, at) for at, magic in _RAW_MAGIC):
         raise CameraRawError(tiff.RAW)
     raise UnsupportedFormatError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pictures.codings import BT709, SRGB, CodePoints
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
@@ -49,6 +50,8 @@ class Shown:
     width: int = 0
     """Pixels, as turned."""
     height: int = 0
+    crop: tuple[int, int] | None = None
+    """What is shown of AVIF before it is turned, from the upper left corner on; None: all."""
     quarter_turns: int = 0
     """Anticlockwise; the mirror comes after them."""
     mirror: int | None = None
@@ -75,13 +78,22 @@ class Shown:
                 self.width, self.height = self.height, self.width
         elif box.kind == b"imir":
             self.mirror = source.number(box.start, 1) % 2
-        elif (
-            box.kind == b"clap" and self.format == "HEIF" and self.width
-        ):  # browsers do not crop AVIF
-            self.width, self.height = _crop(source, box)
+        elif box.kind == b"clap" and self.width:
+            self._cut(*_fractions(source, box))
         elif box.kind == b"colr" and self.colour is None and source.read(box.start, 4) == b"nclx":
             body = source.read(box.start + 4, 4)
             self.colour = _code_points(body)
+
+    def _cut(self, width: Fraction, height: Fraction, right: Fraction, below: Fraction) -> None:
+        size = round(width), round(height)
+        if self.format == "AVIF":  # as browsers: from the corner on, or not at all
+            left, top = right + (self.width - width) / 2, below + (self.height - height) / 2
+            whole = width.denominator == height.denominator == 1
+            fits = 0 < width <= self.width and 0 < height <= self.height
+            if left or top or not whole or not fits:
+                return
+            self.crop = size
+        self.width, self.height = size
 
 
 # By quarter turns: without a mirror, with one of top and bottom, of left and right.
@@ -97,12 +109,15 @@ def _code_points(body: bytes) -> CodePoints | None:
     return CodePoints.known(primaries, transfer) or CodePoints.known(BT709, transfer)
 
 
-def _crop(source: Source, box: Box) -> tuple[int, int]:
-    body = source.read(box.start, 16)  # two fractions
-    numbers = [int.from_bytes(body[at : at + 4], "big") for at in range(0, 16, 4)]
-    if not numbers[1] or not numbers[3]:
+def _fractions(source: Source, box: Box) -> list[Fraction]:
+    """Width and height of a crop, and how far its centre lies right of, and below, the middle."""
+    body = source.read(box.start, 32)
+    numbers = [
+        int.from_bytes(body[at : at + 4], "big", signed=at in (16, 24)) for at in range(0, 32, 4)
+    ]
+    if not all(numbers[1::2]):
         raise UndecodablePictureError("a crop by a fraction of nothing")
-    return round(numbers[0] / numbers[1]), round(numbers[2] / numbers[3])
+    return [Fraction(*numbers[at : at + 2]) for at in range(0, 8, 2)]
 
 
 def read(source: Source) -> Shown:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from tests.conftest import photo
-from tests.samples import encoded, png, srgb_profile
+from tests.samples import box, encoded, png, srgb_profile
 
 SIZE = WIDTH, HEIGHT = 64, 48
 ZEROS = zlib.compress(bytes(9 * 2**20), 9)
@@ -240,6 +240,38 @@ def avif(
     return data
 
 
+def cropped(width: int, height: int, right: int, below: int, orientation: int = 1) -> bytes:
+    """An AVIF with a crop, whose centre lies so many halves of a pixel from the middle."""
+    found = Image.Exif()
+    found[0x0112] = orientation
+    data = bytearray(encoded(scene(), "AVIF", quality=95, exif=found))
+    clap = box(b"clap", struct.pack(">4IiIiI", width, 1, height, 1, right, 2, below, 2))
+
+    def add(at: int, number: int) -> None:
+        data[at : at + 4] = struct.pack(">I", int.from_bytes(data[at : at + 4], "big") + number)
+
+    uses = data.index(b"ipma") - 4
+    count = uses + 18
+    used = data[count]
+    properties = data.index(b"ipco") - 4
+    end = properties + int.from_bytes(data[properties : properties + 4], "big")
+    number, at = 0, properties + 8
+    while at < end:
+        number, at = number + 1, at + int.from_bytes(data[at : at + 4], "big")
+    turns = (b"irot" in data) + (b"imir" in data)  # the last ones; a crop comes before
+    data.insert(count + 1 + used - turns, 0x80 | number + 1)
+    data[count] += 1
+    add(uses, 1)
+    data[end:end] = clap
+    add(properties, len(clap))
+    for kind in (b"iprp", b"meta"):
+        add(data.index(kind) - 4, len(clap) + 1)
+    places = data.index(b"iloc")
+    for item in range(int.from_bytes(data[places + 10 : places + 12], "big")):
+        add(places + 18 + 14 * item, len(clap) + 1)
+    return bytes(data)
+
+
 def turned(image_format: str, orientation: int) -> bytes:
     found = Image.Exif()
     found[0x0112] = orientation
@@ -308,6 +340,9 @@ FILES: dict[str, Make] = {
     "avif animated": lambda: encoded(
         scene(), "AVIF", quality=95, range="limited", save_all=True, append_images=[other()]
     ),
+    "avif cropped from its corner": lambda: cropped(30, 20, 30 - WIDTH, 20 - HEIGHT),
+    "avif cropped and turned": lambda: cropped(30, 20, 30 - WIDTH, 20 - HEIGHT, 6),
+    "avif cropped elsewhere": lambda: cropped(30, 20, 0, 0),
     "jpeg of two": lambda: encoded(
         scene(), "MPO", quality=95, save_all=True, append_images=[other()]
     ),
