@@ -22,7 +22,7 @@ from training.config import ConfigError, LabelSettings, Settings, validate
 from training.data.labels import Kind
 from training.dataset import EvaluationCrops, Pictures, collate, load_pictures
 from training.fit import fit, read_result
-from training.output import progress_bar, write_text
+from training.output import progress_bar, to_json, write_text
 from training.trainer import MODEL_FOLDER, measure
 
 MARKDOWN_FILE = "ablation.md"
@@ -204,7 +204,7 @@ def collate_tables(base: Settings, tables: Sequence[int], seeds: int, out: Path)
         "pictures that the command was given.\n"
     )
     write_text("\n".join([*lines, pictures]), out / MARKDOWN_FILE)
-    write_text(json.dumps(report, indent=1) + "\n", out / JSON_FILE)
+    write_text(to_json(report, indent=1), out / JSON_FILE)
 
 
 def _rows(table: int) -> tuple[Variant, ...]:
@@ -266,7 +266,7 @@ def _assess(run: Run, pictures: Pictures, split: str, console: Console) -> None:
     figures = measure(EvalPrediction(np.concatenate(logits), np.concatenate(labels)))
     seed = run.settings.train.seed
     facts = {"run": str(run.folder), "seed": seed, "split": split, "pictures": len(pictures)}
-    write_text(json.dumps(facts | figures, indent=1) + "\n", file)
+    write_text(to_json(facts | figures, indent=1), file)
 
 
 def _spread(figures: list[dict[str, Any]], name: str) -> str:

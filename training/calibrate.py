@@ -27,7 +27,7 @@ from model.views import View
 from pictures.errors import PictureError
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.metrics import Labels, Values, area_under_roc, class_weights, measure_mask
-from training.output import write_text
+from training.output import to_json, write_text
 from training.report import table
 from training.scores import HEADS, Job, Record, Score, identity, score_all
 
@@ -258,7 +258,7 @@ def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
             name: at_rate[name] for name in ("uncertain", "ai_generated")
         }
     write_text(calibration.model_dump_json(indent=2) + "\n", checkpoint / REPORT_FILE)
-    write_text(json.dumps(fields, indent=2) + "\n", file)
+    write_text(to_json(fields, indent=2), file)
 
 
 def describe(calibration: Calibration) -> str:

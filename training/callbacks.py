@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from training.config import Settings
-from training.output import progress_bar, write_text
+from training.output import progress_bar, to_json, write_text
 from training.trainer import GammaTrainer
 
 LOG_FILE = "log.jsonl"
@@ -120,14 +119,14 @@ class LogFile(TrainerCallback):
     ) -> None:
         """Start with what a resumed run logged before its checkpoint."""
         if state.is_world_process_zero:
-            lines = [json.dumps(line) + "\n" for line in state.log_history]
+            lines = [to_json(line) for line in state.log_history]
             write_text("".join(lines), self._file)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Append the newest line."""
         if state.is_world_process_zero:
             with self._file.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(state.log_history[-1]) + "\n")
+                log.write(to_json(state.log_history[-1]))
 
 
 class ProgressBar(TrainerCallback):

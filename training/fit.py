@@ -29,7 +29,7 @@ from training.data.labels import Kind
 from training.dataset import EvaluationCrops, Pictures, TrainingCrops, load_pictures
 from training.glances import Glances
 from training.output import console as make_console
-from training.output import progress_bar, write_text
+from training.output import progress_bar, to_json, write_text
 from training.sampling import EpochBatches
 from training.trainer import UNFINISHED_FOLDER, GammaTrainer, list_checkpoints
 
@@ -214,7 +214,7 @@ def _open_run(settings: Settings, run: Path, console: Console) -> None:
 def _close_run(run: Path, result: Result) -> None:
     shutil.rmtree(run / UNFINISHED_FOLDER, ignore_errors=True)
     if result.finished:
-        write_text(json.dumps(asdict(result), indent=1) + "\n", run / RESULT_FILE)
+        write_text(to_json(asdict(result), indent=1), run / RESULT_FILE)
 
 
 def _arguments(settings: Settings, run: Path) -> TrainingArguments:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,6 +31,21 @@ def write_text(text: str, file: Path) -> None:
     """Write a text file whole or not at all."""
     with writing(file) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return one JSON text with a line break behind it; NaN and infinity, no JSON, become null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return value
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
