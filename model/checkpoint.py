@@ -1,21 +1,25 @@
 """Saving and loading networks as Hugging Face directories, and loading encoders' weights.
 
-A checkpoint is `config.json`, `model.safetensors` and `README.md` (the model card). Pickles are
-never read: they can run code.
+A checkpoint is `config.json`, `model.safetensors` and `README.md` (the model card); an exported one
+brings its canary too, and `results.json` if it was evaluated. Pickles are never read: they can run
+code.
 """
 
+import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model import tower
+from model.canary import Canary
 from model.config import FORMAT_VERSION, GammaConfig
 from model.network import GammaModel
 
@@ -24,6 +28,8 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
 """The card's figures for programs; optional."""
+CANARY_FILE = "canary.safetensors"
+"""Pictures with known readings; optional."""
 BUILT_IN = Path(__file__).parent / "pretrained"
 """The checkpoint that comes with the package."""
 
@@ -124,13 +130,63 @@ def load_results(source: Path | str) -> dict[str, Any] | None:
     file = _resolve(source) / RESULTS_FILE
     if not file.is_file():
         return None
+    return _read_json(file)
+
+
+def load_canary(source: Path | str) -> Canary | None:
+    """Load the canary of a checkpoint, or None if it brings none.
+
+    Args:
+        source: As in `load`.
+
+    Raises:
+        CheckpointError: It cannot be used.
+    """
+    file = _resolve(source) / CANARY_FILE
+    if not file.is_file():
+        return None
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(results, dict):
-        raise CheckpointError(f"{file}: not a JSON object")
-    return results
+        canary = Canary(**{name: tensor.numpy() for name, tensor in _read_weights(file).items()})
+    except TypeError as error:
+        raise CheckpointError(f"{file}: not a canary") from error
+    if canary.pictures.dtype != "uint8" or canary.pictures.ndim != 4 or not len(canary.pictures):
+        raise CheckpointError(f"{file}: not a canary")
+    return canary
+
+
+def save_canary(canary: Canary, directory: Path) -> None:
+    """Write the canary of a checkpoint."""
+    tensors = {name: torch.from_numpy(array) for name, array in canary._asdict().items()}
+    save_file(tensors, directory / CANARY_FILE)
+    (directory / CANARY_FILE).chmod(0o644)  # the library's writer leaves it to its owner alone
+
+
+def digest(source: Path | str) -> str:
+    """Name a checkpoint by what it says of pictures, whatever version it calls itself.
+
+    Args:
+        source: As in `load`.
+
+    Returns:
+        The first 16 hex digits of a SHA-256 over config and weights, those of the prior included.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
+    directory = _resolve(source)
+    config = _read_config(directory / CONFIG_FILE)
+    fields = _read_json(directory / CONFIG_FILE)
+    whole = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    files = [directory / WEIGHTS_FILE]
+    if config.prior != "none":
+        try:
+            files += tower.files(config.tower)
+        except tower.TowerError as error:
+            raise CheckpointError(f"{source}: tower: {error}") from error
+    for file in files:
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()[:16]
 
 
 def load_backbone(model: GammaModel, source: Path | str) -> None:
@@ -188,7 +244,7 @@ def _resolve(source: Path | str) -> Path:
             snapshot_download(
                 name,
                 revision=revision or None,
-                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RESULTS_FILE],
+                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RESULTS_FILE, CANARY_FILE],
             )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -197,14 +253,26 @@ def _resolve(source: Path | str) -> Path:
         ) from error
 
 
-def _read_config(file: Path) -> GammaConfig:
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; NaN and infinity, which Python's writer makes, are no JSON."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a number")
+
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: missing") from error
     except ValueError as error:
         raise CheckpointError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("model_type") != GammaConfig.model_type:
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file}: not a JSON object")
+    return fields
+
+
+def _read_config(file: Path) -> GammaConfig:
+    fields = _read_json(file)
+    if fields.get("model_type") != GammaConfig.model_type:
         raise CheckpointError(f"{file}: model_type: not a {GammaConfig.model_type} checkpoint")
     version = fields.get("format_version")
     if version != FORMAT_VERSION:

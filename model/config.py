@@ -1,5 +1,6 @@
 """What a GAMMA checkpoint says about itself: architecture, losses and serving rules."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -155,6 +156,8 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     def _check_numbers(self) -> None:
         if unknown := self.mask_offsets.keys() - _HEAD_NAMES["both"]:
             raise ValueError(f"mask_offsets: there is no head {', '.join(sorted(unknown))}")
+        if not all(math.isfinite(offset) for offset in self.mask_offsets.values()):
+            raise ValueError("mask_offsets must be finite")
         for name in (
             "decoder_channels",
             "output_channels",
@@ -162,8 +165,8 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             "glance_temperature",
             "input_channels",
         ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite")
         for name in ("classification_weight", "ai_weight", "manipulation_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative")

@@ -12,10 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from model import canary as canaries
 from model import checkpoint as checkpoints
 from model import views
+from model.canary import Canary, ModelSickError
 from model.config import GammaConfig, Pooling, Thresholds
-from model.engine import CropOutputs, InferenceEngine, Place, Sight
+from model.engine import (
+    CropOutputs,
+    InferenceEngine,
+    ModelOutputError,
+    Place,
+    Sight,
+    require_finite,
+)
+from model.engine import Part as Part
 from model.network import GammaModel
 from model.regions import MaskSummary, summarise
 from model.tower import TowerError
@@ -57,6 +67,8 @@ class ModelInfo:
     """Directory or hub id it came from; None for the built-in one."""
     results: dict[str, Any] | None
     """What the checkpoint says of its quality, if anything."""
+    digest: str | None
+    """As `checkpoint.digest` gives it; None for a network that was not loaded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,16 +104,6 @@ class Masks(NamedTuple):
     """The pixel was altered."""
 
 
-class Part(NamedTuple):
-    """Some of the crops of a picture: `start` to `stop`, by default all."""
-
-    crops: Crops
-    sight: Sight | None
-    """What `Detector.look` returned of the picture."""
-    start: int = 0
-    stop: int | None = None
-
-
 class GlanceError(ValueError):
     """The network has no prior and cannot glance."""
 
@@ -124,6 +126,8 @@ class Detector:
         tile_budget: int | None = None,
         checkpoint: str | None = None,
         results: dict[str, Any] | None = None,
+        digest: str | None = None,
+        canary: Canary | None = None,
     ) -> None:
         """Prepare a network for serving (it is frozen in place).
 
@@ -137,6 +141,8 @@ class Detector:
             tile_budget: The same for the view `auto`; None: by the device.
             checkpoint: Where the network came from, for `info`.
             results: How good it is, for `info`.
+            digest: Of its weights and config, for `info`.
+            canary: What `check` compares with.
 
         Raises:
             ValueError: The network lacks a head, or the dtype is unknown.
@@ -146,6 +152,7 @@ class Detector:
         config: GammaConfig = model.config
         self._max_pixels = max_pixels
         self._config = config
+        self._canary = canary
         parameters = sum(p.numel() for p in model.parameters())
         self._engine = InferenceEngine(model, device=device, dtype=dtype, max_batch=max_batch)
         budget = tile_budget
@@ -168,6 +175,7 @@ class Detector:
             glances=self._engine.glances,
             checkpoint=checkpoint,
             results=results,
+            digest=digest,
         )
 
     @classmethod
@@ -217,6 +225,8 @@ class Detector:
                 tile_budget=tile_budget,
                 checkpoint=checkpoint,
                 results=checkpoints.load_results(source),
+                digest=checkpoints.digest(source),
+                canary=checkpoints.load_canary(source),
             )
         except TowerError as error:
             raise checkpoints.CheckpointError(f"{source}: tower: {error}") from error
@@ -227,8 +237,29 @@ class Detector:
         return self._engine.batch_limit
 
     def warm_up(self) -> None:
-        """Compute one batch of every size there can be, so that no later one pays for set-up."""
-        self._engine.warm_up()
+        """Compute one batch of every size there can be, so that no later one pays for set-up.
+
+        Raises:
+            ModelSickError: An output is not finite, or `check` fails.
+            DeviceError: The device failed.
+        """
+        try:
+            self._engine.warm_up()
+        except ModelOutputError as error:
+            name = f"{self.info.name} {self.info.version} on {self.info.device}"
+            raise ModelSickError(f"NaN model: {name}, at warm-up: {error}") from error
+        self.check()
+
+    def check(self) -> None:
+        """See that the network answers as it did when it was exported, by the canary.
+
+        Not to be called beside `look` or `forward`.
+
+        Raises:
+            ModelSickError: It does not, or its outputs are not finite.
+            DeviceError: The device failed.
+        """
+        canaries.check(self, self._canary)
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
         """Decode a picture file to RGB pixels (H, W, 3).
@@ -291,7 +322,11 @@ class Detector:
 
         Returns:
             The findings, masks at the picture's resolution.
+
+        Raises:
+            ModelOutputError: An output is not finite: nothing is known of the picture.
         """
+        require_finite(*outputs, torch.tensor([] if sight is None else [sight.logit]))
         if sight is not None and not layout.tiles:
             return self._judge(sight.logit / self._config.glance_temperature, layout, None)
         pooled = pool(outputs.logits, self._config.pooling).item()
@@ -310,6 +345,7 @@ class Detector:
             PictureError: The picture cannot be read.
             GlanceError: The view is `glance`, and the network cannot.
             DeviceError: The device failed.
+            ModelOutputError: The network answered with NaN.
         """
         return self.examine(self.decode(data), view)
 
@@ -319,6 +355,7 @@ class Detector:
         Raises:
             GlanceError: The view is `glance`, and the network cannot.
             DeviceError: The device failed.
+            ModelOutputError: The network answered with NaN.
         """
         crops = self.cut(picture, view)
         (sight,) = self.look([crops])

@@ -12,6 +12,7 @@ from torch import Tensor
 from model import views
 from model.glance import Glance
 from model.network import GammaModel, MergedHead
+from model.views import Crops
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,10 @@ class DeviceError(RuntimeError):
 
     The process should end.
     """
+
+
+class ModelOutputError(Exception):
+    """The network answered with NaN or infinity, which says nothing of a picture."""
 
 
 class CropOutputs(NamedTuple):
@@ -54,6 +59,16 @@ class Place(NamedTuple):
     """Which of the glances."""
     box: Tensor
     """Left, top, right, bottom as shares of that glance (4,), on the CPU."""
+
+
+class Part(NamedTuple):
+    """Some of the crops of a picture: `start` to `stop`, by default all."""
+
+    crops: Crops
+    sight: Sight | None
+    """What `model.detector.Detector.look` returned of the picture."""
+    start: int = 0
+    stop: int | None = None
 
 
 class InferenceEngine:
@@ -102,7 +117,12 @@ class InferenceEngine:
         return head._replace(stages=tuple(map(to, head.stages)), **matrices)
 
     def warm_up(self) -> None:
-        """Compute one batch of every size there can be, so that no later one pays for set-up."""
+        """Compute one batch of every size there can be, so that no later one pays for set-up.
+
+        Raises:
+            DeviceError: The device failed.
+            ModelOutputError: An output is not finite.
+        """
         size = self._crop_size
         places: list[Place] = []
         for count in range(self.batch_limit, 0, -1):
@@ -110,7 +130,8 @@ class InferenceEngine:
                 for height, width in views.GLANCE_SIZES:
                     (sight,) = self.look([torch.zeros(count, height, width, 3, dtype=torch.uint8)])
                 places = [Place(sight, 0, torch.tensor([0.0, 0.0, 1.0, 1.0]))] * count
-            self.forward(torch.zeros(count, size, size, 3, dtype=torch.uint8), places)
+            blank = torch.zeros(count, size, size, 3, dtype=torch.uint8)
+            require_finite(*self.forward(blank, places))
 
     def look(self, pictures: Sequence[Tensor]) -> list[Sight]:
         """Glance at any number of pictures; those of one size are computed together.
@@ -220,6 +241,16 @@ def _open(name: str) -> torch.device:
         reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise DeviceError(f"device {name!r} cannot be used: {reason}") from error
     return device
+
+
+def require_finite(*outputs: Tensor) -> None:
+    """See that numbers are numbers.
+
+    Raises:
+        ModelOutputError: One of them is NaN or infinite.
+    """
+    if not all(output.isfinite().all() for output in outputs):
+        raise ModelOutputError("the network answers with NaN or infinity")
 
 
 def to_levels(tiles: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -116,6 +117,26 @@ def load(source: str = "") -> Tower:
     if (config.hidden_size, config.num_hidden_layers, config.patch_size) != (WIDTH, DEPTH, PATCH):
         raise TowerError(f"{source}: not a CLIP ViT-B/16")
     return Tower(clip)
+
+
+def files(source: str = "") -> list[Path]:
+    """Files of the weights that `load` reads.
+
+    Args:
+        source: As in `load`.
+
+    Raises:
+        TowerError: There are none.
+    """
+    if not source:
+        return [BUILT_IN]
+    folder = Path(source)
+    try:
+        if not folder.is_dir():
+            folder = Path(snapshot_download(source, allow_patterns=["*.safetensors"]))
+        return sorted(folder.glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        raise TowerError(f"{source}: {error}") from error
 
 
 def _build(weights: dict[str, Tensor]) -> CLIPVisionModel:

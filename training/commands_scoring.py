@@ -133,13 +133,14 @@ def calibrate(
 ) -> None:
     """Choose temperature, pooling and thresholds on validation pictures; store them."""
     with _reported():
+        from model.checkpoint import CANARY_FILE
         from model.config import Thresholds
         from model.views import View
         from training.calibrate import calibrate as choose
         from training.calibrate import describe, gather, store
         from training.changes import RAW
         from training.config import ConfigError
-        from training.export import checkpoint_of
+        from training.export import checkpoint_of, write_canary
         from training.scores import Job, fingerprint, make_detector
 
         chosen = load_sets(sets, "validation")
@@ -170,6 +171,8 @@ def calibrate(
             thresholds=Thresholds(**config.thresholds),
         )
         store(calibration, directory, config.crop_size)
+        if (directory / CANARY_FILE).is_file():
+            write_canary(directory)
         kept.unlink()
         print(describe(calibration))
         print(f"Written to {directory}: config.json, calibration.json")
@@ -233,7 +236,7 @@ def export(
 def _reported() -> Iterator[None]:
     """Turn errors that users can mend into one line and exit code 1."""
     from model.checkpoint import CheckpointError
-    from model.engine import DeviceError
+    from model.engine import DeviceError, ModelOutputError
     from training.calibrate import CalibrationError
     from training.config import ConfigError
     from training.export import ExportError
@@ -249,6 +252,7 @@ def _reported() -> Iterator[None]:
         DeviceError,
         ExportError,
         MaskUnusableError,
+        ModelOutputError,
         NothingReadableError,
         OSError,
         SuiteError,

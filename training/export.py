@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,20 +12,21 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from model import checkpoint
+from model import canary, checkpoint
 from model.checkpoint import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from model.network import GammaModel
 from model.views import View
 from pictures.errors import PictureError
 from training.card import RunFacts, short_results, write_card
 from training.changes import RAW
-from training.output import write_text
+from training.output import to_json, write_text
 from training.scores import Job, make_detector, score
 from training.suites import PictureSet
 
 TOLERANCE = 0.005
 """Largest difference in the probability of a picture that storing weights in half may make."""
 _LARGE = 5_000  # weights of a tensor
+_DIGITS = 8  # of a digest, in a version
 
 
 class ExportError(ValueError):
@@ -87,19 +86,31 @@ def export(
         raise ExportError(f"{source}: trained: false; only what was trained is exported")
     if model.config.heads != "both":
         raise ExportError(f"{source}: heads: {model.config.heads}; serving needs both")
-    model.config.version = version or f"{model.config.version}+{_digest(source)}"
+    digest = checkpoint.digest(source)[:_DIGITS]
+    model.config.version = version or f"{model.config.version}+{digest}"
     with _directory(out) as partial:
         checkpoint.save(model, partial, card=write_card(model.config, facts, half=half))
         results = None if facts.evaluation is None else short_results(facts.evaluation)
         if results is not None:
-            write_text(json.dumps(results, indent=2) + "\n", partial / RESULTS_FILE)
+            write_text(to_json(results, indent=2), partial / RESULTS_FILE)
         difference = None
         if half:
             _halve(partial / WEIGHTS_FILE)
             difference = _compare(model, checkpoint.load(partial), check)
+        write_canary(partial)
         (partial / WEIGHTS_FILE).chmod(0o644)  # the library's writer leaves it to its owner alone
         size = (partial / WEIGHTS_FILE).stat().st_size
     return Exported(model.config.version, size, difference)
+
+
+def write_canary(directory: Path) -> None:
+    """Write, or write anew, what a checkpoint says of its canary.
+
+    Raises:
+        ModelOutputError: Its outputs are not finite.
+    """
+    detector = make_detector(checkpoint.load(directory), device="cpu", dtype="float32")
+    checkpoint.save_canary(canary.choose(detector), directory)
 
 
 def push(directory: Path, repository: str) -> str:
@@ -130,14 +141,6 @@ def _directory(out: Path) -> Iterator[Path]:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _digest(source: Path) -> str:
-    """Digest of weights and config."""
-    config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    digest.update((source / WEIGHTS_FILE).read_bytes())
-    return digest.hexdigest()[:8]
 
 
 def _halve(file: Path) -> None:

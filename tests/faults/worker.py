@@ -18,17 +18,19 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from app import logs
 from app.settings import Settings
 from app.store import Store
+from model.canary import Canary
 from model.config import GammaConfig, Thresholds
 from model.detector import Detector, ModelInfo
 from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
 from model.views import Crops, View
 from pictures.decoders import Decoders
-from worker import batch_worker, jobs
+from worker import batch_worker, jobs, pipeline
 from worker.batch_worker import BatchWorker, worker_name
 from worker.patience import connect_patiently
 from worker.processing import Processor, describe
@@ -36,6 +38,7 @@ from worker.processing import Processor, describe
 CROP = 32  # pixels; small, so that only what is tested takes time
 POISON = (255, 0, 0)
 KILLER = (0, 0, 255)  # not black, which is what is left of many a bomb
+ODD = (0, 255, 0)
 STAGES = ("decode", "forward", "conclude")
 
 
@@ -63,6 +66,12 @@ class Orders:
     """Masks are noise, which compresses least."""
     device_error_at: int | None = None
     """The device fails for good in its n-th batch."""
+    nan_at: int | None = None
+    """From its n-th batch on the network answers NaN."""
+    wrong_at: int | None = None
+    """From its n-th batch on the network answers with wrong numbers."""
+    idle_check: float | None = None
+    """Seconds that take the place of the minutes until an idle worker checks its model."""
     sick_after: float | None = None
     hopeless_after: float | None = None
     """Seconds that take the place of the worker's minutes."""
@@ -117,7 +126,13 @@ class Engine(InferenceEngine):
             raise ValueError("a poison picture")
         size = (2, count, CROP // 4, CROP // 4)
         ai, manipulation = 3 * torch.randn(size) if orders.noise else torch.zeros(size)
-        return CropOutputs(torch.zeros(count), ai, manipulation)
+        logits = torch.zeros(count)
+        logits[(tiles[:, 0, 0] == torch.tensor(ODD)).all(-1)] = torch.nan
+        if orders.nan_at is not None and self._batches >= orders.nan_at:
+            logits += torch.nan
+        if orders.wrong_at is not None and self._batches >= orders.wrong_at:
+            logits += 1
+        return CropOutputs(logits, ai, manipulation)
 
 
 class FaultyDetector(Detector):
@@ -129,6 +144,8 @@ class FaultyDetector(Detector):
         self._max_pixels = 10**8
         self._max_tiles = self._tile_budget = 64
         self._config = GammaConfig()
+        black = np.zeros((1, CROP, CROP, 3), np.uint8)
+        self._canary = Canary(black, np.full((1, 3), 0.5, np.float32))
         self.info = ModelInfo(
             name="faulty",
             version="1",
@@ -143,6 +160,7 @@ class FaultyDetector(Detector):
             glances=False,
             checkpoint=None,
             results=None,
+            digest=None,
         )
 
     def cut(self, picture, view: View) -> Crops:
@@ -167,6 +185,8 @@ def run(orders: Orders) -> None:
         batch_worker.SICK_AFTER = orders.sick_after
         batch_worker.HOPELESS_AFTER = orders.hopeless_after or 600
         jobs.BEAT_INTERVAL = 0.1
+    if orders.idle_check is not None:
+        pipeline._IDLE_CHECK = orders.idle_check
     redis = connect_patiently(orders.redis_url)
     detector = FaultyDetector(orders)
     info = describe(detector, orders.name)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from model.config import GammaConfig
+from model.detector import Detector
 from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
 from model.network import GammaModel
 from tests.conftest import photo
@@ -92,6 +93,12 @@ def test_glances_are_those_of_the_cpu(tiles, dtype):
             assert_agree(ours, reference, 1e-3)
         else:
             assert (ours.sigmoid() - reference.sigmoid()).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_model_that_ships_knows_its_canary(dtype):
+    limits = {"max_pixels": 1_000_000, "max_tiles": 4}
+    Detector.from_pretrained(None, device="cuda", dtype=dtype, **limits).check()
 
 
 def test_auto_is_this_device_in_bfloat16_if_it_computes_in_it(model):

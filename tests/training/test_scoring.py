@@ -255,10 +255,11 @@ def test_calibrate_then_export_gives_the_same_scores(run: Path, tree: Path, tmp_
     invoke("export", run, out)
     assert "Crops of 96 x 96 pixels" in (out / "README.md").read_text()
     assert sorted(f.name for f in out.iterdir()) == [
-        *("README.md", "config.json", "model.safetensors")
+        *("README.md", "canary.safetensors", "config.json", "model.safetensors")
     ]
     before, after = detector_of(run / "model"), detector_of(out)
     assert after.info.version.startswith("1+")
+    after.check()
     assert after.info.thresholds == before.info.thresholds
     assert after.info.thresholds.ai_generated < 1
     data = encode(photo(150, 100))
@@ -268,6 +269,8 @@ def test_calibrate_then_export_gives_the_same_scores(run: Path, tree: Path, tmp_
     assert expected.masks is not None
     difference = found.masks.ai.values.astype(int) - expected.masks.ai.values
     assert np.abs(difference).max() <= 1
+    invoke("calibrate", out, tree, "--crop-size", 64)
+    detector_of(out).check()  # the canary was written anew
 
 
 def test_half_precision_is_checked_on_pictures(run: Path, tree: Path, tmp_path: Path) -> None:
@@ -364,7 +367,8 @@ def test_push_uploads_what_was_exported(
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     shown = invoke("export", run, tmp_path / "out", "--push", "me/gamma")
     assert "https://hub/me/gamma" in shown
-    assert uploads == {"me/gamma": ["README.md", "config.json", "model.safetensors"]}
+    files = ["README.md", "canary.safetensors", "config.json", "model.safetensors"]
+    assert uploads == {"me/gamma": files}
 
 
 def test_jpeg_96_changes_scores_and_raw_does_not(run: Path, tree: Path) -> None:
