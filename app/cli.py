@@ -158,6 +158,7 @@ def worker(
 
     from app.blobs import StorageSetupError
     from app.settings import RedisUrlMissingError
+    from model.canary import ModelSickError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
     from worker.main import run
@@ -169,6 +170,7 @@ def worker(
         RedisUrlMissingError,
         StorageSetupError,
         CheckpointError,
+        ModelSickError,
         DeviceError,
         RedisError,
         OSError,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -218,6 +217,7 @@ def _detect(
     entry: Path | LeftOut, decoders: Decoders, detector: Any, view: Any, maps: _HeatMaps | None
 ) -> Row:
     from model.detector import GlanceError
+    from model.engine import ModelOutputError
 
     name = _name(entry)
     if isinstance(entry, LeftOut):
@@ -226,10 +226,8 @@ def _detect(
         found = detector.examine(decoders.decode(entry.read_bytes()), view)
     except OSError as error:
         return {"file": name, "error": reason_of(error)}
-    except (PictureError, GlanceError) as error:
+    except (PictureError, GlanceError, ModelOutputError) as error:
         return {"file": name, "error": str(error)}
-    if not math.isfinite(found.ai_probability):
-        return {"file": name, "error": "the model gives no number for it"}
     if maps is not None and found.masks is not None:
         maps.write(entry, found.masks)
     return {

@@ -72,6 +72,7 @@ _DETAILS = {
     ErrorCode.DECODING_ABORTED: ABORTED,
     ErrorCode.VIEW_REFUSED: "gamma 1 has no prior to glance with; ask for another view.",
     ErrorCode.PROCESSING_FAILED: "The worker could not finish it, and no further try is left.",
+    ErrorCode.MODEL_OUTPUT_INVALID: "The model gave no valid answer, and no further try is left.",
     ErrorCode.NOT_FOUND: "There is no such detection.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",
     ErrorCode.DETECTION_UNFINISHED: "It is processing.",
@@ -107,6 +108,7 @@ _OF_A_DETECTION = {
     ErrorCode.IMAGE_TRUNCATED,
     ErrorCode.IMAGE_UNDECODABLE,
     ErrorCode.PROCESSING_FAILED,
+    ErrorCode.MODEL_OUTPUT_INVALID,
     ErrorCode.QUEUE_TIMEOUT,
 }
 
@@ -154,7 +156,7 @@ SUCCEEDED = QUEUED.model_copy(
             ),
         ),
         "view": ViewInfo(mode=View.AUTO, tiles=12, glances=1, scale=1.0),
-        "model": ModelInfo(name="gamma", version="1"),
+        "model": ModelInfo(name="gamma", version="1", digest="b2eac525d4c33f22"),
         "timings": Timings(queued=0.013, decode=0.021, forward=0.412, encode=0.034, total=0.48),
         "finished_at": _CREATED + timedelta(seconds=0.48),
     }
@@ -189,6 +191,7 @@ BATCH = BatchResults(
 MODEL = ModelFacts(
     name="gamma",
     version="1",
+    digest="b2eac525d4c33f22",
     trained=True,
     backbone="mit_b2",
     parameters=27_500_000,

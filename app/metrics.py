@@ -28,7 +28,7 @@ from app.jobs import Backlog, ask_backlog, ask_detections, read_backlog, read_de
 from app.reservation import ask_reserved
 from app.schemas import ErrorCode
 from app.settings import Settings
-from app.store import ask_suspended, connect, count_workers
+from app.store import ask_sick, ask_suspended, connect, count_workers
 from app.webhooks import queue as webhooks
 
 UNCOUNTED = frozenset({"/livez", "/readyz"})
@@ -99,10 +99,11 @@ class _House(Collector):
                 count_workers(pipeline)
                 ask_reserved(pipeline)
                 ask_suspended(pipeline)
+                ask_sick(pipeline)
                 pipeline.time()
                 pipeline.info()
                 replies = pipeline.execute()
-            detections, deliveries, workers, reserved, suspended, clock, info = replies
+            detections, deliveries, workers, reserved, suspended, sick, clock, info = replies
         except RedisError as error:
             log.error("redis_unreadable", error=str(error))
             yield _gauge("gamma_redis_up", "Whether Redis answers this process", 0)
@@ -130,6 +131,9 @@ class _House(Collector):
         yield from _queue("gamma_webhook_queue", read_backlog(deliveries))
         yield _gauge("gamma_workers", "Live, warm workers", workers)
         yield _gauge("gamma_queue_suspended", "Whether workers are to take no jobs", suspended)
+        yield _gauge(
+            "gamma_model_sick", "Whether a worker's model failed its check in 10 minutes", sick
+        )
 
 
 def _queue(prefix: str, backlog: Backlog) -> Iterator[Metric]:

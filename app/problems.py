@@ -44,6 +44,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.DECODING_ABORTED: (422, "The image takes too much to decode"),
     ErrorCode.VIEW_REFUSED: (422, "The model cannot look at it this way"),
     ErrorCode.PROCESSING_FAILED: (500, "The detection failed"),
+    ErrorCode.MODEL_OUTPUT_INVALID: (500, "The model gave no valid answer"),
     ErrorCode.NOT_FOUND: (404, "Not found"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
     ErrorCode.DETECTION_UNFINISHED: (409, "The detection is not finished"),

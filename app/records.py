@@ -14,6 +14,7 @@ from app.schemas import Detection, DetectionError, ErrorCode, ModelInfo, Status
 
 WORKERS_KEY = "gamma:workers"
 MODEL_KEY = "gamma:model"  # of the worker that was last heard of
+SICK_KEY = "gamma:model-sick"  # why a worker's model was found sick, for a while
 FIELDS = ("status", "record", "deadline")  # of a record's hash, as `read` takes them
 WAITING_KEY = "gamma:waiting"  # sorted set of all that wait, as `waiting_key`
 RESERVATIONS_KEY = "gamma:reservations"  # sorted set of what `app.scripts` reserves, by its end
@@ -172,5 +173,5 @@ def milliseconds(moment: datetime) -> int:
 
 
 def model_tag(model: ModelInfo | None) -> str:
-    """A model in one word, to be compared; empty: none."""
-    return "" if model is None else f"{model.name} {model.version}"
+    """A model in one line, to be compared: other weights are another model; empty: none."""
+    return "" if model is None else f"{model.name} {model.version} {model.digest or ''}".rstrip()

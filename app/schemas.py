@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     DECODING_ABORTED = "decoding_aborted"
     VIEW_REFUSED = "view_refused"
     PROCESSING_FAILED = "processing_failed"
+    MODEL_OUTPUT_INVALID = "model_output_invalid"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     DETECTION_UNFINISHED = "detection_unfinished"
@@ -181,6 +182,11 @@ class ModelInfo(BaseModel):
 
     name: str
     version: str = Field(description="`untrained` for the built-in random initialisation")
+    digest: str | None = Field(
+        default=None,
+        description="names weights and config by their content: 16 hex digits of a SHA-256; null "
+        "in records of older releases",
+    )
 
 
 class Timings(BaseModel):
@@ -275,6 +281,7 @@ class ModelFacts(BaseModel):
 
     name: str
     version: str
+    digest: str | None = Field(description="of weights and config, as in records")
     trained: bool = Field(description="false: scores are meaningless, the network is random")
     backbone: str
     parameters: int

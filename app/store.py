@@ -39,6 +39,7 @@ from app.settings import Settings
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
 
+_SICK_LIFE = 600  # s; longer than a worker that fails at start is left alone before the next try
 _UPLOAD_LIFE = 60_000  # ms; of an upload that no record has taken, should this process be killed
 
 
@@ -351,6 +352,10 @@ class Store:
             pipeline.zrem(records.WORKERS_KEY, name)
             pipeline.execute()
 
+    def report_sick(self, reason: str) -> None:
+        """Say for ten minutes that a worker's model does not answer as it should."""
+        self.redis.set(records.SICK_KEY, reason, ex=_SICK_LIFE)
+
     def start(self, detection_ids: Sequence[str]) -> dict[str, Detection]:
         """Mark detections as processing, in one round trip.
 
@@ -483,3 +488,8 @@ def ask_suspended(pipeline: Pipeline) -> None:
 def count_workers(pipeline: Pipeline) -> None:
     """Add the question how many workers are alive and warm to `pipeline`."""
     pipeline.zcount(records.WORKERS_KEY, time.time(), "+inf")
+
+
+def ask_sick(pipeline: Pipeline) -> None:
+    """Add the question whether a worker's model was found sick lately to `pipeline`."""
+    pipeline.exists(records.SICK_KEY)

@@ -32,6 +32,7 @@ from rq.worker import WorkerStatus
 
 from app.schemas import WorkerInfo
 from app.store import StorageUnavailableError
+from model.canary import ModelSickError
 from worker import jobs, metrics
 from worker.endings import EndingWorker
 from worker.heart import Heart
@@ -138,7 +139,7 @@ class BatchWorker(EndingWorker):
         since = self._shutdown_requested_date or now()
         left = self._stop_timeout - _ENDING - (now() - since).total_seconds()
         ended = self._pipeline.close(max(0.0, left))
-        dying = self.failure is not None and not isinstance(self.failure, RedisError)
+        dying = not isinstance(self.failure, RedisError | ModelSickError | None)
         self._put_back(self._let_go(), repr(self.failure) if dying else "stopping", dying=dying)
         return ended
 

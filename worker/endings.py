@@ -14,11 +14,21 @@ from app.registration import RegisteredWorker
 from app.schemas import Detection, DetectionError, ErrorCode, Status
 from app.store import StorageUnavailableError, Store
 from app.tracing import Origin, origin_of
+from model.engine import ModelOutputError
 from worker import jobs, metrics
 from worker.jobs import Held
 from worker.metrics import JobOutcome
 from worker.pipeline import Result
 from worker.processing import Outcome
+
+_NOT_FINISHED = DetectionError(
+    code=ErrorCode.PROCESSING_FAILED,
+    detail="The worker could not finish it, and no further try is left.",
+)
+_NO_FINITE_OUTPUTS = DetectionError(
+    code=ErrorCode.MODEL_OUTPUT_INVALID,
+    detail="The model gave no valid answer, and no further try is left.",
+)
 
 log = structlog.get_logger()
 
@@ -83,6 +93,8 @@ class EndingWorker(RegisteredWorker):
                 lost.append(job)
                 continue
             error = errors[job.id]
+            if not known.should_retry:
+                self._record_failure(known, error)
             metrics.JOB_ERRORS.inc()
             log.warning("job_error", detection_id=job.id, error=repr(error), **job.origin)
             self._finalize_failure(
@@ -112,22 +124,13 @@ class EndingWorker(RegisteredWorker):
             else:
                 log.warning("job_lost", detection_id=job.id, **job.origin)
 
-    def handle_job_failure(self, job: Job, *args: Any, **kwargs: Any) -> None:
-        """As RQ does; when no retry is left, our record ends too."""
-        if not job.should_retry:
-            self._record_failure(job)
-        super().handle_job_failure(job, *args, **kwargs)
-
     def _note_abandoned(self, job: jobs.DetectionJob, kind: type[BaseException], *_: Any) -> None:
         """Called by RQ's clean-up for the job of a dead worker, before it decides on a retry."""
         if kind is AbandonedJobError:
             job.abandon()
 
-    def _record_failure(self, job: Job) -> None:
-        error = DetectionError(
-            code=ErrorCode.PROCESSING_FAILED,
-            detail="The worker could not finish it, and no further try is left.",
-        )
+    def _record_failure(self, job: Job, cause: Exception) -> None:
+        error = _NO_FINITE_OUTPUTS if isinstance(cause, ModelOutputError) else _NOT_FINISHED
         if self._store.fail(job.id, error):
             metrics.JOBS.labels(JobOutcome.FAILED).inc()
             log.error(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 import structlog
+from redis import Redis
+from redis.exceptions import RedisError
 
 from app.ports import check_port
 from app.settings import Settings
 from app.store import Store
+from model.canary import ModelSickError
 from model.detector import Detector
 from pictures.decoders import Decoders
 from worker import metrics
@@ -32,14 +36,20 @@ def run(settings: Settings, *, burst: bool) -> None:
         RedisUrlMissingError: no Redis is configured.
         StorageSetupError: what `GAMMA_STORE` needs is not installed.
         CheckpointError: the model cannot be loaded.
-        DeviceError: the device cannot be used, or failed at work; what was in hand is queued
-            again, and a supervisor should start a new process.
+        ModelSickError: the model does not answer as it should, at start or at work.
+        DeviceError: the device cannot be used, or failed at work; as after the former, what was
+            in hand is queued again, and a supervisor should start a new process.
         RedisError: Redis stayed away for minutes.
         PortError: the metrics port is taken.
     """
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect_patiently(settings.required_redis_url)
     store = Store.open(redis, settings, patience=_STORE_PATIENCE)
+    with _reporting_sickness(store):
+        _work(settings, redis, store, burst=burst)
+
+
+def _work(settings: Settings, redis: Redis, store: Store, *, burst: bool) -> None:
     detector = load_detector(settings)
     detector.warm_up()
     info = describe(detector, worker_name())
@@ -62,6 +72,18 @@ def run(settings: Settings, *, burst: bool) -> None:
         worker.work(burst=burst, logging_level=level)
     if worker.failure is not None:
         raise worker.failure
+
+
+@contextmanager
+def _reporting_sickness(store: Store) -> Iterator[None]:
+    """Say of a sick model in Redis, where it is seen however soon this process ends."""
+    try:
+        yield
+    except ModelSickError as error:
+        log.critical("model_sick", reason=str(error))
+        with suppress(RedisError):
+            store.report_sick(str(error))
+        raise
 
 
 def load_detector(settings: Settings) -> Detector:

@@ -21,7 +21,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from app.schemas import Detection
-from model.engine import DeviceError
+from model.canary import ModelSickError
+from model.engine import DeviceError, ModelOutputError
 from worker import metrics
 from worker.heart import Progress
 from worker.policy import BatchPolicy, Share
@@ -34,6 +35,9 @@ _PIXELS = 32_000_000
 _TOGETHER = 1_000_000
 """Pixels that one thread decodes or concludes in one go: handing on costs more than a thumbnail."""
 _LAST_DELIVERY = 3.0  # s; for what is being delivered when the time to close is over
+_IDLE_CHECK = 300.0  # s; after so long without work the model is checked
+_ODD_LIMIT = 3
+"""Pictures in a row of which the model says nothing finite: then it, or its device, is sick."""
 _WAITING_BATCHES = 4
 """Full batches of crops that may wait for the device: decoding pauses beyond."""
 
@@ -116,8 +120,8 @@ class Pipeline:
         window: see `BatchPolicy`.
         threads: how many pictures are decoded, and how many concluded, at the same time.
         deliver: called in one thread with all results that are there.
-        give_up: called when the device or the delivery has failed for good; what is not
-            computed by then never will be, and `close` ends the threads without it.
+        give_up: called when the device, the model or the delivery has failed for good; what is
+            not computed by then never will be, and `close` ends the threads without it.
     """
 
     def __init__(
@@ -137,7 +141,9 @@ class Pipeline:
         self._in_hand: dict[str, _InHand] = {}
         self._begun: set[str] = set()  # a crop is computed or being so, and nothing delivered yet
         self._progress = Progress()
-        self._arrival = threading.Condition()  # guards the four above and the two below
+        self._doubtful: dict[str, Result] = {}  # failed, by the model's fault or the picture's
+        self._odd: set[str] = set()  # without finite outputs, since the last that had some
+        self._arrival = threading.Condition()  # guards the six above and the two below
         self._draining = False
         self._closing = False
         self._bytes = Budget(_FETCHED_BYTES)
@@ -201,6 +207,8 @@ class Pipeline:
             self._arrival.notify()
         self._computing.join()
         self._encoders.shutdown()
+        if self._doubtful:
+            self._check_or_abort()
         self._results.put(None)
         self._delivering.join()
 
@@ -275,26 +283,58 @@ class Pipeline:
     # -- forward -------------------------------------------------------------------------------
 
     def _forward_all(self) -> None:
-        while True:
-            with self._arrival:
-                while (due := self._policy.due_in(time.monotonic())) != 0:
-                    if self._closing and due is None:
-                        return
-                    # Nothing more can arrive while closing: what waits leaves at once.
-                    if self._closing:
-                        break
-                    self._arrival.wait(due)
-                shares, reason = self._policy.take()
-                self._begun.update(share.key for share in shares)
-            metrics.BATCHES.labels(reason).inc()
-            try:
+        try:
+            while (shares := self._next_batch()) is not None:
+                if not shares:
+                    self._check()
+                    continue
                 self._compute(shares)
-            except Exception as error:  # the device, or a fault of ours: not that of a picture
-                self._abort(error)
-                return
-            with self._arrival:
-                if not self._in_hand:
-                    self._progress.rests()
+                with self._arrival:
+                    if not self._in_hand:
+                        self._progress.rests()
+        except Exception as error:  # the device, or a fault of ours: not that of a picture
+            self._abort(error)
+
+    def _next_batch(self) -> list[Share[str]] | None:
+        """Wait for a batch; an empty one if the model is to be checked, None at the end."""
+        with self._arrival:
+            while not self._doubtful:
+                due = self._policy.due_in(time.monotonic())
+                if self._closing and due is None:
+                    return None
+                # Nothing more can arrive while closing: what waits leaves at once.
+                if self._closing or due == 0:
+                    break
+                if not self._arrival.wait(_IDLE_CHECK if due is None else due) and due is None:
+                    return []
+            else:
+                return []
+            shares, reason = self._policy.take()
+            self._begun.update(share.key for share in shares)
+        metrics.BATCHES.labels(reason).inc()
+        return shares
+
+    def _check(self) -> None:
+        """See whether failures were the model's; if not, they were those of the pictures.
+
+        If the model is sick they stay undelivered, like all that is in hand: others do them.
+        """
+        with self._arrival:
+            doubtful, self._doubtful = self._doubtful, {}
+        self._processor.check()
+        if not doubtful:
+            return
+        self._results.put(doubtful)
+        if len(self._odd) >= _ODD_LIMIT:
+            raise ModelSickError(
+                f"the outputs of {len(self._odd)} pictures in a row are not finite"
+            )
+
+    def _check_or_abort(self) -> None:
+        try:
+            self._check()
+        except Exception as error:  # as in _forward_all
+            self._abort(error)
 
     def _compute(self, shares: list[Share[str]]) -> None:
         """Run a batch; if it raises, halve it until the culprit stands alone."""
@@ -340,8 +380,8 @@ class Pipeline:
         with self._arrival:
             self._policy.discard(name)
             item = self._in_hand.pop(name)
+            self._doubtful[name] = error
         self._crops.release(item.missing)
-        self._results.put({name: error})
 
     # -- conclude and deliver ------------------------------------------------------------------
 
@@ -351,7 +391,15 @@ class Pipeline:
             for name, item in computed:
                 with metrics.stage("encode"):
                     results[name] = self._processor.conclude(item.ready)
-        self._results.put(results)
+        odd = {name: end for name, end in results.items() if isinstance(end, ModelOutputError)}
+        with self._arrival:
+            if len(odd) < len(results):
+                self._odd.clear()
+            self._odd |= odd.keys()
+            self._doubtful |= odd
+            self._arrival.notify()
+        if good := {name: end for name, end in results.items() if name not in odd}:
+            self._results.put(good)
 
     def _deliver_all(self) -> None:
         closing = False

@@ -164,6 +164,19 @@ class Processor:
         metrics.LAST_SUCCESS.set_to_current_time()
         return outputs, seconds
 
+    def check(self) -> None:
+        """See that the model still answers as it should; never beside `forward`.
+
+        Raises:
+            ModelSickError: it does not.
+            DeviceError: the device is unusable.
+        """
+        try:
+            self._detector.check()
+        except DeviceError:
+            metrics.DEVICE_ERRORS.inc()
+            raise
+
     def _look(self, new: Sequence[Ready]) -> list[Sight | None]:
         return self._detector.look([ready.crops for ready in new])
 
@@ -231,7 +244,7 @@ def describe(detector: Detector, name: str) -> WorkerInfo:
     info = detector.info
     return WorkerInfo(
         name=name,
-        model=ModelInfo(name=info.name, version=info.version),
+        model=ModelInfo(name=info.name, version=info.version, digest=info.digest),
         trained=info.trained,
         backbone=info.backbone,
         parameters=info.parameters,

@@ -26,7 +26,8 @@ def examine(settings: Settings, *, as_json: bool = False) -> bool:
     findings = diagnose(settings)
     fine = all(finding.state is not State.WRONG for finding in findings)
     if as_json:
-        print(json.dumps({"fine": fine, "findings": [asdict(one) for one in findings]}))
+        told = {"fine": fine, "findings": [asdict(one) for one in findings]}
+        print(json.dumps(told, allow_nan=False))
         return fine
     output = console()
     for finding in findings:

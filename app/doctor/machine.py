@@ -58,8 +58,9 @@ def disk(settings: Settings) -> list[Finding]:
 
 
 def model(settings: Settings) -> list[Finding]:
-    """The checkpoint, on its device; it is loaded as a worker does."""
+    """The checkpoint, on its device; it is loaded and checked as a worker does."""
     try:
+        from model.canary import ModelSickError
         from model.checkpoint import CheckpointError
         from model.engine import DeviceError
         from worker.main import load_detector
@@ -72,7 +73,8 @@ def model(settings: Settings) -> list[Finding]:
             )
         ]
     try:
-        info = load_detector(settings).info
+        detector = load_detector(settings)
+        detector.check()
     except CheckpointError as error:
         return [
             wrong(
@@ -85,11 +87,21 @@ def model(settings: Settings) -> list[Finding]:
         ]
     except DeviceError as error:
         return [wrong("device", str(error), _why_no_gpu())]
+    except ModelSickError as error:
+        return [
+            wrong(
+                "model",
+                str(error),
+                "fetch or export the checkpoint again; if GAMMA_DEVICE=cpu is well with the same "
+                "files, it is the device",
+            )
+        ]
+    info = detector.info
     return [
         ok(
             "model",
             f"{info.name} {info.version} ({info.backbone}, {info.parameters / 1e6:.1f} M "
-            f"parameters) on {info.device} in {info.dtype}",
+            f"parameters, digest {info.digest}) on {info.device} in {info.dtype}",
         )
     ]
 

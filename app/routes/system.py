@@ -49,6 +49,7 @@ def model(request: Request) -> ModelFacts:
     return ModelFacts(
         name=worker.model.name,
         version=worker.model.version,
+        digest=worker.model.digest,
         trained=worker.trained,
         backbone=worker.backbone,
         parameters=worker.parameters,

@@ -56,9 +56,9 @@ class StandIn:
         self.store = Store(redis)
         self.use_model("1")
 
-    def use_model(self, version: str) -> None:
+    def use_model(self, version: str, digest: str | None = None) -> None:
         """Be alive, with this version of the model."""
-        self.model = ModelInfo(name="stand-in", version=version)
+        self.model = ModelInfo(name="stand-in", version=version, digest=digest)
         worker = WorkerInfo(
             name="stand-in",
             model=self.model,

@@ -94,6 +94,19 @@ def test_another_model_answers_anew(
     assert post(alice, picture).json()["model"]["version"] == "2"
 
 
+def test_other_weights_of_the_same_version_answer_anew(
+    alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
+) -> None:
+    assert first["model"] == {"name": "stand-in", "version": "1", "digest": None}
+    for digest in ("0" * 16, "1" * 16):
+        standin.use_model("1", digest)
+        answer = post(alice, picture)
+        assert answer.status_code == 202
+        assert standin.finish(answer.json()["id"])
+        assert post(alice, picture).json()["model"]["digest"] == digest
+        assert alice.get("/v1/model").json()["digest"] == digest
+
+
 @pytest.mark.usefixtures("first")
 def test_no_live_model_no_known_answer(
     alice: httpx2.Client, standin: StandIn, picture: bytes

@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import app
 from app.embedded import private_redis
+from model import checkpoint
+from model.config import GammaConfig
+from model.network import GammaModel
 from tests.conftest import encode, photo
 
 SECRET = "hush-hush-hush"
@@ -40,6 +44,27 @@ def pictures(tmp_path: Path) -> Path:
     (folder / "b.png").write_bytes(encode(photo(100, 120), "PNG"))
     (folder / "notes.txt").write_text("not a picture")
     return folder
+
+
+def test_json_of_a_model_that_answers_nan_is_json(pictures: Path, tmp_path: Path) -> None:
+    model = GammaModel(GammaConfig(backbone="mit_b0", decoder_channels=32, crop_size=64))
+    torch.nn.init.constant_(model.classifier.weight, torch.nan)
+    checkpoint.save(model, tmp_path / "nan")
+    environment = {"GAMMA_CHECKPOINT": str(tmp_path / "nan"), "GAMMA_DEVICE": "cpu"}
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    answer = CliRunner().invoke(app, ["detect", str(pictures), "--json"], env=environment)
+    assert answer.exit_code == 1, answer.output
+    rows = [json.loads(line, parse_constant=refuse) for line in answer.stdout.splitlines()]
+    assert [set(row) for row in rows] == [{"file", "error"}] * 2, rows
+    answer = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+    assert answer.exit_code == 1, answer.output
+    findings = json.loads(answer.stdout, parse_constant=refuse)["findings"]
+    (finding,) = (one for one in findings if one["subject"] == "model")
+    assert finding["state"] == "wrong"
+    assert finding["found"].startswith("NaN model")
 
 
 def test_detect_json_with_overlays(pictures: Path, tmp_path: Path) -> None:

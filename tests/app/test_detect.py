@@ -5,7 +5,6 @@ The model is a stand-in and pictures are decoded here: `test_cli.py` has the rea
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typer.testing import CliRunner
 import app.detect
 import worker.main
 from app.cli import app as gamma
+from model.engine import ModelOutputError
 from pictures.decoding import decode
 from tests.conftest import encode, photo
 from tests.samples import heic
@@ -289,19 +289,19 @@ def test_the_bar_takes_nothing_from_standard_output(form: str, detect: Detect) -
     assert shown.stdout == quiet.stdout
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_json_has_no_number_that_is_none(
-    number: float, detect: Detect, model: Model, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_answers_nan_gives_no_score(
+    detect: Detect, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def examine(picture: object, view: object) -> None:
+        raise ModelOutputError("the network answers with NaN or infinity")
+
     plant("a/1.jpg")
-    found = model.examine(np.zeros((4, 4, 3)), None)
-    found.ai_probability = number
-    monkeypatch.setattr(model, "examine", lambda picture, view: found)
+    monkeypatch.setattr(model, "examine", examine)
     answer = detect("--json", "a")
     assert answer.exit_code == 1
     assert json.loads(answer.stdout, parse_constant=pytest.fail) == {
         "file": "a/1.jpg",
-        "error": "the model gives no number for it",
+        "error": "the network answers with NaN or infinity",
     }
 
 

@@ -35,6 +35,7 @@ FOR_EVER = 600  # steps
 HEALTHY = {
     'gamma_redis_up{instance="a"}': "1",
     'gamma_workers{instance="a"}': "2",
+    'gamma_model_sick{instance="a"}': "0",
     'gamma_queue_depth{instance="a"}': "3",
     'gamma_queue_oldest_age_seconds{instance="a"}': "2",
     'gamma_webhook_queue_oldest_age_seconds{instance="a"}': "0",
@@ -191,6 +192,11 @@ SCENES = [
         "one worker of two is being replaced",
         {UP: "1x4 0x8 1x600", STARTED: "-900x12 180x600", 'gamma_workers{instance="a"}': "1"},
         {"3m": set(), "10m": set()},
+    ),
+    Scene(
+        "a worker of two finds its model sick, and is repaired",
+        {'gamma_model_sick{instance="a"}': "0x4 1x60 0x600", 'gamma_workers{instance="a"}': "1"},
+        {"1m": set(), "2m": {"GammaModelSick"}, "10m": {"GammaModelSick"}, "20m": set()},
     ),
     Scene(
         "work stands still in a worker that says it lives",

@@ -218,7 +218,6 @@ def test_the_private_names_of_rq_that_the_worker_uses_exist() -> None:
             "dequeue_job_and_maintain_ttl",
             "execute_job",
             "executions_key",
-            "handle_job_failure",
             "heartbeat",
             "run_maintenance_tasks",
             "serialize",
