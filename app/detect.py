@@ -27,7 +27,8 @@ from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
 
-_COLUMNS = ("file", "ai_probability", "verdict", "manipulated", "model_version", "error")
+_FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "model_version")
+_COLUMNS = ("file", *_FINDINGS, "error")
 
 Row = dict[str, Any]
 """What is said of one picture: `file`, and its findings or an `error`."""
@@ -235,16 +236,22 @@ def _detect(
         "ai_probability": round(found.ai_probability, 6),
         "verdict": str(found.verdict),
         "manipulated": found.manipulated,
+        "notes": [str(note) for note in found.notes],
         "model_version": detector.info.version,
         "view": str(view),
     }
+
+
+def _cell(row: Row, column: str) -> str:
+    value = row.get(column, "")
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def _print_table(rows: Iterable[Row]) -> None:
     table = Table(*(Column(name, overflow="fold") for name in _COLUMNS))
     try:
         for row in rows:
-            table.add_row(*(str(row.get(column, "")) for column in _COLUMNS))
+            table.add_row(*(_cell(row, column) for column in _COLUMNS))
     finally:  # an interrupted run shows what it has
         console().print(table)
 
@@ -255,10 +262,10 @@ def _print_json(rows: Iterable[Row]) -> None:
 
 
 def _print_csv(rows: Iterable[Row]) -> None:
-    writer = csv.DictWriter(sys.stdout, _COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(sys.stdout, _COLUMNS)
     writer.writeheader()
     for row in rows:
-        writer.writerow(row)
+        writer.writerow({column: _cell(row, column) for column in _COLUMNS})
         sys.stdout.flush()
 
 

@@ -97,6 +97,13 @@ class Verdict(StrEnum):
     AI_GENERATED = "ai_generated"
 
 
+class Note(StrEnum):
+    """What a reader of the score has to know of this picture, as in `model.detector`."""
+
+    MARKS_CONTRADICT_SCORE = "marks_contradict_score"
+    MOSTLY_TEXT = "mostly_text"
+
+
 class View(StrEnum):
     """How a picture is looked at, as in `model.views`."""
 
@@ -218,6 +225,12 @@ class Detection(BaseModel):
     ai_probability: Probability | None = None
     verdict: Verdict | None = None
     manipulated: bool | None = Field(default=None, description="null without masks")
+    notes: list[Note] = Field(
+        default=[],
+        description="why score and verdict need a second look. `marks_contradict_score`: the "
+        "verdict is `authentic`, and parts are marked as AI; `mostly_text`: a page of text, of "
+        "which the model calls too many generated. Others may come",
+    )
     thresholds: Thresholds | None = None
     masks: Masks | None = Field(default=None, description="null with `view=glance`")
     image: ImageInfo

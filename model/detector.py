@@ -1,8 +1,8 @@
 """Pictures in, findings out: the network with everything that serving a picture takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -28,12 +28,14 @@ from model.engine import (
 from model.engine import Part as Part
 from model.network import GammaModel
 from model.regions import MaskSummary, summarise
+from model.text import mostly_text
 from model.tower import TowerError
 from model.views import Crops, Layout, View
 from pictures import decoding
 
 _FULL_CROP = 512  # pixels; the paper's
 _CPU_BUDGET = 12  # tiles of `View.AUTO`: 1.1 s of two cores in bfloat16, 1.7 s in float32
+_MARKED = 0.001  # share of a picture from which marks on it are spoken of
 
 
 class Verdict(StrEnum):
@@ -42,6 +44,15 @@ class Verdict(StrEnum):
     AUTHENTIC = "authentic"
     UNCERTAIN = "uncertain"
     AI_GENERATED = "ai_generated"
+
+
+class Note(StrEnum):
+    """What a reader of a score has to know of this picture."""
+
+    MARKS_CONTRADICT_SCORE = "marks_contradict_score"
+    """It is called authentic, and parts of it are marked as AI."""
+    MOSTLY_TEXT = "mostly_text"
+    """Networks like this one call too many pages of text generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ class Detection:
     masks: "Masks | None"
     """None, like `manipulated`, where the picture was only glanced at."""
     layout: Layout
+    notes: tuple[Note, ...] = ()
 
 
 class Mask(NamedTuple):
@@ -278,7 +290,8 @@ class Detector:
         if view is View.GLANCE and not self.info.glances:
             raise GlanceError(f"{self.info.name} {self.info.version} has no prior to glance with")
         most = self._tile_budget if view is View.AUTO else self._max_tiles
-        return views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)
+        crops = views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)
+        return crops._replace(layout=replace(crops.layout, mostly_text=mostly_text(picture)))
 
     def look(self, pictures: Sequence[Crops]) -> list[Sight | None]:
         """Glance at pictures; None for each if the network has no prior.
@@ -368,13 +381,15 @@ class Detector:
         manipulated = None
         if masks is not None:
             manipulated = masks.manipulation.summary.area_fraction > thresholds.manipulated_area
+        verdict = _verdict(probability, thresholds)
         return Detection(
             ai_probability=probability,
-            verdict=_verdict(probability, thresholds),
+            verdict=verdict,
             thresholds=thresholds,
             manipulated=manipulated,
             masks=masks,
             layout=layout,
+            notes=tuple(_notes(verdict, masks, layout)),
         )
 
     @cached_property
@@ -410,6 +425,14 @@ def pool(logits: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     if pooling == "top3":
         return logits.topk(min(3, len(logits))).values.mean()
     return logits.mean()
+
+
+def _notes(verdict: Verdict, masks: Masks | None, layout: Layout) -> Iterator[Note]:
+    marked = masks is not None and masks.ai.summary.area_fraction >= _MARKED
+    if marked and verdict is Verdict.AUTHENTIC:
+        yield Note.MARKS_CONTRADICT_SCORE
+    if layout.mostly_text:
+        yield Note.MOSTLY_TEXT
 
 
 def _verdict(probability: float, thresholds: Thresholds) -> Verdict:

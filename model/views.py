@@ -44,7 +44,7 @@ class View(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the tiles and the glances of a picture lie.
+    """Where the tiles and the glances of a picture lie, and what else is kept of its pixels.
 
     The box is the part of the picture that is looked at; it was resized to `scaled_height` x
     `scaled_width`, and tile (i, j) has its corner at (rows[i], columns[j]) of that.
@@ -64,6 +64,8 @@ class Layout:
     columns: tuple[int, ...]
     glances: tuple[Box, ...] = ()
     """What each glance shows, along the long side of the picture."""
+    mostly_text: bool = False
+    """Whether writing makes up most of the picture, as `Detector.cut` finds."""
 
     @property
     def tiles(self) -> int:

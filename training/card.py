@@ -144,7 +144,8 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "authorship of coursework or of artworks), nor to take pictures down without a person "
         "looking at them, nor as evidence of what a picture shows: scores tell how a picture was "
         "made, not whether what it shows is true. Drawings, renderings, screenshots, scans and "
-        "medical or satellite pictures are unlike everything above.",
+        "medical or satellite pictures are unlike everything above. Of pages of text too many are "
+        "called generated; records say so of each (`notes`: `mostly_text`).",
     ]
     return "\n".join(sections) + "\n"
 

@@ -19,6 +19,7 @@ from app.schemas import (
     Masks,
     Measured,
     ModelInfo,
+    Note,
     Region,
     Status,
     Thresholds,
@@ -217,6 +218,7 @@ class Processor:
                 "ai_probability": finding.ai_probability,
                 "verdict": Verdict(finding.verdict),
                 "manipulated": finding.manipulated,
+                "notes": [Note(note) for note in finding.notes],
                 "thresholds": Thresholds(**asdict(finding.thresholds)),
                 "masks": _masks(detection.id, finding),
                 "view": ViewInfo(

@@ -33,8 +33,14 @@ function summary(record, untrained) {
     ),
     meter(score, thresholds, tone),
     element("p", {}, untrained ? UNTRAINED : words.verdictMeaning(record)),
+    ...weakness(record, untrained),
     ...(record.masks === null ? [] : changes(record, untrained)),
   ];
+}
+
+function weakness(record, untrained) {
+  const text = untrained ? null : words.weakness(record);
+  return text === null ? [] : [element("p", { className: "note" }, text)];
 }
 
 function changes(record, untrained) {

@@ -12,6 +12,10 @@ const VERDICTS = {
 const CONTRADICTED = "Low score, but parts are marked as AI";
 const WORTH_TELLING = 0.001; // share of a picture from which marks on it are spoken of
 
+const MOSTLY_TEXT =
+  "The picture is mostly text. This model calls too many pages of text AI-made: give the score " +
+  "little weight.";
+
 const LAYERS = { ai: "AI", manipulation: "manipulation" };
 
 /**
@@ -64,8 +68,17 @@ export function legend(name) {
  * Whether the score clears a picture of which parts are marked as AI.
  * @param {object} record a succeeded one
  */
-export function contradicted({ verdict: name, masks }) {
-  return name === "authentic" && masks !== null && masks.ai.area_fraction >= WORTH_TELLING;
+export function contradicted({ notes }) {
+  return notes.includes("marks_contradict_score");
+}
+
+/**
+ * Why the score of such a picture means less, if it does.
+ * @param {object} record a succeeded one
+ * @returns {string?}
+ */
+export function weakness({ notes }) {
+  return notes.includes("mostly_text") ? MOSTLY_TEXT : null;
 }
 
 /**

@@ -16,11 +16,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.detect import _PRINTERS, Format
 from app.embedded import private_redis
 from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel
 from tests.conftest import encode, photo
+from tests.writing import page_of_text
 
 SECRET = "hush-hush-hush"
 
@@ -65,6 +67,21 @@ def test_json_of_a_model_that_answers_nan_is_json(pictures: Path, tmp_path: Path
     (finding,) = (one for one in findings if one["subject"] == "model")
     assert finding["state"] == "wrong"
     assert finding["found"].startswith("NaN model")
+
+
+def test_notes_of_a_page_of_text(tmp_path: Path) -> None:
+    (tmp_path / "page.png").write_bytes(encode(page_of_text(600, 800, 14), "PNG"))
+    given = ("detect", "page.png", "--view", "center", "--device", "cpu")
+    assert "mostly_text" in json.loads(gamma(*given, "--json", cwd=tmp_path).stdout)["notes"]
+
+
+@pytest.mark.parametrize("output", [Format.TABLE, Format.CSV])
+def test_notes_are_printed(output: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = ["marks_contradict_score", "mostly_text"]
+    _PRINTERS[output](iter([{"file": "a", "notes": notes}, {"file": "b", "error": "broken"}]))
+    printed = capsys.readouterr().out
+    assert all(note in printed for note in notes)
+    assert "[" not in printed
 
 
 def test_detect_json_with_overlays(pictures: Path, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
+from app import examples
 from app.embedded import private_redis
 from app.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.reception import Application, Reception
-from app.records import read_ending
+from app.records import parse, read_ending
 from app.schemas import (
     Detection,
     DetectionError,
@@ -159,6 +160,11 @@ def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
     reception, _ = store.accept_known(third, known, final, jobs)
     assert reception is Reception.GONE
     assert store.get("third") is None
+
+
+def test_a_record_from_before_notes_has_none() -> None:
+    old = examples.SUCCEEDED.model_dump_json(exclude={"notes"}).encode()
+    assert parse(old, Status.SUCCEEDED).notes == []
 
 
 def test_a_final_record_stays_as_it_is(store: Store) -> None:

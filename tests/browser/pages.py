@@ -170,6 +170,7 @@ def made_record(number: int, **changes: object) -> dict:
         "ai_probability": score,
         "verdict": verdict,
         "manipulated": manipulated,
+        "notes": [],
         "thresholds": {
             "uncertain": 0.35,
             "ai_generated": 0.65,

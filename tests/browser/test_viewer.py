@@ -81,9 +81,8 @@ def test_result_of_a_picture(page: Page) -> None:
         "uncertain": "Uncertain",
         "ai_generated": "Signs of AI generation found",
     }
-    marked = found["masks"]["ai"]["area_fraction"] >= 0.001
     verdict = verdicts[found["verdict"]]
-    if marked and found["verdict"] == "authentic":
+    if "marks_contradict_score" in found["notes"]:
         verdict = "Low score, but parts are marked as AI"
     manipulated = "yes" if found["manipulated"] else "no"
     headings = summary(page).get_by_role("heading")
@@ -99,7 +98,8 @@ def test_result_of_a_picture(page: Page) -> None:
 
 
 def test_marks_that_contradict_the_score_are_told_of(page: Page) -> None:
-    open_made(page, 0, masks=masks(ai=[REGION, REGION, REGION], area=0.316))
+    marked = masks(ai=[REGION, REGION, REGION], area=0.316)
+    open_made(page, 0, masks=marked, notes=["marks_contradict_score"])
     expect(summary(page)).not_to_contain_text("No sign of AI")
     expect(summary(page).locator(".note")).to_contain_text(
         "below the threshold, but parts of it are marked as AI: 3 regions, 31.6 % of the picture"
@@ -107,6 +107,11 @@ def test_marks_that_contradict_the_score_are_told_of(page: Page) -> None:
     expect(page.locator("#announcer")).to_contain_text("parts are marked as AI")
     expect(row(page, "picture 0.jpg")).to_contain_text("Low, but marked")
     expect(row(page, "picture 0.jpg")).to_have_attribute("data-tone", "uncertain")
+
+
+def test_pages_of_text_are_told_of(page: Page) -> None:
+    open_made(page, 2, notes=["mostly_text", "a note of a later version"])
+    expect(summary(page).locator(".note")).to_contain_text("The picture is mostly text.")
 
 
 def test_agreeing_marks_need_no_warning(page: Page) -> None:

@@ -7,10 +7,11 @@ from PIL import Image
 
 from model import checkpoint
 from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
-from model.detector import Detector, GlanceError, Part, Verdict, pool
+from model.detector import Detector, GlanceError, Note, Part, Verdict, pool
 from model.engine import CropOutputs
 from model.views import View
 from pictures.errors import TooManyPixelsError
+from tests.writing import page_of_text
 
 LIMITS = {"max_pixels": 1_000_000, "max_tiles": 4}
 CROPPED = [view for view in View if view is not View.GLANCE]
@@ -130,6 +131,24 @@ def test_thresholds_give_verdicts(make_detector):
         for n in (0, 2, 8)
     ]
     assert flags == [False, False, True]
+
+
+def test_marks_that_contradict_the_score_are_noted(make_detector):
+    thresholds = {"uncertain": 0.4, "ai_generated": 0.7, "mask": 0.5, "manipulated_area": 0.2}
+    detector = make_detector(thresholds=thresholds)
+    layout = detector.cut(np.zeros((64, 64, 3), np.uint8), View.CENTER).layout
+
+    def notes(logit, mask_logit):
+        return detector.conclude(layout, outputs_of([logit], mask_logit=mask_logit), None).notes
+
+    assert notes(-9.0, 9.0) == (Note.MARKS_CONTRADICT_SCORE,)
+    assert notes(-9.0, -9.0) == notes(9.0, 9.0) == notes(9.0, -9.0) == ()
+
+
+@pytest.mark.parametrize("view", CROPPED)
+def test_pages_of_text_are_noted(make_detector, view):
+    page = png(np.asarray(page_of_text(400, 600, 14)))
+    assert Note.MOSTLY_TEXT in make_detector().detect(page, view).notes
 
 
 def test_mask_bytes_are_rounded_probabilities(make_detector):

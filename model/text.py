@@ -1,0 +1,82 @@
+"""Whether a picture is mostly text: a scanned page, a screenshot, a slide."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LONGEST = 1400  # pixels of a side that are read; of larger pictures every second, third …
+_SCALES = 3  # each half of the one before: small and large type
+_BLOCK = 16  # pixels
+_FEWEST = 16  # blocks
+_FLAT = 24  # levels of 255 between darkest and brightest: paper, with its noise
+_INK = 80  # the same, from which a block may hold writing
+_GROUND = 0.2  # share of that contrast within which a pixel is of the ground that is written on
+_ACROSS, _DOWN = 1.2, 0.6  # changes between ground and ink, in a row and in a column of a block
+_LEAST = 0.1  # share of the blocks that are written on, and share that is flat
+_TOGETHER = 0.7  # share that is one or the other
+
+
+def mostly_text(picture: NDArray[np.uint8]) -> bool:
+    """Whether writing on a plain ground makes up most of a picture.
+
+    Judged by blocks: flat ones, and ones of two levels that change several times in each
+    direction, as strokes of letters do. It knows no letters: sheet music and line drawings count
+    too. It calls none of the 1,413 photographs that the limits were chosen on, none of 140 others,
+    and half of a set of 128 receipts, most of them poor scans.
+
+    Args:
+        picture: RGB pixels (H, W, 3).
+    """
+    step = math.ceil(max(picture.shape[:2]) / _LONGEST)
+    sparse = picture[::step, ::step].astype(np.uint16)
+    grey = (sparse[..., 0] + 2 * sparse[..., 1] + sparse[..., 2]) // 4
+    for scale in range(_SCALES):
+        if scale:
+            grey = _halved(grey)
+        if _is_written(grey.astype(np.uint8)):
+            return True
+    return False
+
+
+def _halved(grey: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    rows, columns = (side // 2 for side in grey.shape)
+    quads = grey[: rows * 2, : columns * 2].reshape(rows, 2, columns, 2)
+    halved: NDArray[np.uint16] = quads.sum((1, 3), dtype=np.uint16) // 4
+    return halved
+
+
+def _is_written(grey: NDArray[np.uint8]) -> bool:
+    """The same at one scale, of grey levels (H, W)."""
+    rows, columns = (side // _BLOCK for side in grey.shape)
+    if rows * columns < _FEWEST:
+        return False
+    whole = grey[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
+    blocks = whole.swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
+    darkest, brightest = (edge(blocks, (1, 2)).astype(np.int16) for edge in (np.min, np.max))
+    contrast = brightest - darkest
+    flat = (contrast < _FLAT).mean()
+    strong = contrast > _INK
+    if flat < _LEAST or flat + strong.mean() < _TOGETHER:
+        return False  # most photographs end here
+    written = _strokes(blocks[strong], darkest[strong], brightest[strong]).sum() / len(blocks)
+    return bool(written >= _LEAST and flat + written >= _TOGETHER)
+
+
+def _strokes(
+    blocks: NDArray[np.uint8], darkest: NDArray[np.int16], brightest: NDArray[np.int16]
+) -> NDArray[np.bool_]:
+    """Which blocks (N, B, B) look like writing."""
+    low, high = darkest[:, None, None], brightest[:, None, None]
+    margin = (high - low) * _GROUND
+    dark = blocks < (low + high) / 2
+    is_dark_ground = dark.mean((1, 2)) > 0.5
+    ground = np.where(
+        is_dark_ground,
+        (blocks < low + margin).mean((1, 2)),
+        (blocks > high - margin).mean((1, 2)),
+    )
+    across = (dark[:, :, 1:] != dark[:, :, :-1]).sum((1, 2)) / _BLOCK
+    down = (dark[:, 1:] != dark[:, :-1]).sum((1, 2)) / _BLOCK
+    strokes: NDArray[np.bool_] = (ground > 0.5) & (across > _ACROSS) & (down > _DOWN)
+    return strokes
