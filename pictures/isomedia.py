@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pictures import av1
 from pictures.codings import BT709, SRGB, CodePoints
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 from pictures.source import Source
@@ -14,6 +15,7 @@ _ANY_BRANDS = (b"mif1", b"msf1")  # structure alone; the codec is told by a prop
 _SEQUENCES = (b"avis", b"msf1")
 _HEADER, _LONG_HEADER = 8, 16
 _VERSION = 4  # bytes of version and flags with which some boxes begin
+_STREAM_HEAD = 64  # bytes of an AV1 stream that are looked at
 _SAMPLE_ENTRY = 78  # bytes of an entry for video before its boxes
 _TRACK_SIZE = {0: 76, 1: 88}  # where a track's header has width and height, by its version
 
@@ -57,6 +59,8 @@ class Shown:
     mirror: int | None = None
     """0: top and bottom change places, 1: left and right."""
     colour: CodePoints | None = None
+    told: bool = False
+    """Whether the container says what the colours are; otherwise AVIF's stream may."""
 
     @property
     def orientation(self) -> int:
@@ -80,9 +84,10 @@ class Shown:
             self.mirror = source.number(box.start, 1) % 2
         elif box.kind == b"clap" and self.width:
             self._cut(*_fractions(source, box))
-        elif box.kind == b"colr" and self.colour is None and source.read(box.start, 4) == b"nclx":
+        elif box.kind == b"colr" and not self.told and source.read(box.start, 4) == b"nclx":
             body = source.read(box.start + 4, 4)
-            self.colour = _code_points(body)
+            self.told = True
+            self.colour = _code_points(*(int.from_bytes(body[at : at + 2]) for at in (0, 2)))
 
     def _cut(self, width: Fraction, height: Fraction, right: Fraction, below: Fraction) -> None:
         size = round(width), round(height)
@@ -101,9 +106,8 @@ _ORIENTATIONS = ((1, 4, 2), (8, 5, 7), (3, 2, 4), (6, 7, 5))
 _VIDEO_TRANSFERS = (1, 6, 14, 15)
 
 
-def _code_points(body: bytes) -> CodePoints | None:
+def _code_points(primaries: int, transfer: int) -> CodePoints | None:
     """Primaries and transfer as browsers take them: what is not known, and video, is sRGB."""
-    primaries, transfer = (int.from_bytes(body[at : at + 2], "big") for at in (0, 2))
     if transfer in _VIDEO_TRANSFERS or not CodePoints.known(BT709, transfer):
         transfer = SRGB
     return CodePoints.known(primaries, transfer) or CodePoints.known(BT709, transfer)
@@ -149,6 +153,12 @@ def read(source: Source) -> Shown:
         if not 0 < index <= len(known):
             raise UndecodablePictureError("a property that is not there")
         shown.apply(source, known[index - 1])
+    if avif and not shown.told:
+        place = _place(source, properties, _primary(source, properties))
+        found = (
+            None if place is None else av1.code_points(source.data[place : place + _STREAM_HEAD])
+        )
+        shown.colour = found and _code_points(*found)
     if not shown.width or not shown.height:
         raise UndecodablePictureError("a picture without a size")
     return shown
@@ -196,6 +206,33 @@ def _primary(source: Source, meta: Box) -> int:
     if box is None:
         raise UndecodablePictureError("no main picture")
     return source.number(box.start + _VERSION, 4 if source.number(box.start, 1) else 2)
+
+
+def _place(source: Source, meta: Box, item: int) -> int | None:
+    """Where the bytes of a picture begin in the file; None where that is told in another way."""
+    box = _first(source, meta, b"iloc")
+    if box is None:
+        return None
+    version = source.number(box.start, 1)
+    sizes = source.number(box.start + _VERSION, 2)
+    offset, length, base = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index = sizes & 15 if version else 0
+    wide = 4 if version == 2 else 2
+    at = box.start + _VERSION + 2
+    count = source.number(at, wide)
+    at += wide
+    for _ in range(count):
+        number = source.number(at, wide)
+        at += wide
+        method = source.number(at, 2) & 15 if version else 0
+        at += 2 * bool(version) + 2
+        start = source.number(at, base)
+        extents = source.number(at + base, 2)
+        at += base + 2
+        if number == item:
+            return None if method or not extents else start + source.number(at + index, offset)
+        at += extents * (index + offset + length)
+    return None
 
 
 def _uses(source: Source, meta: Box, item: int) -> Iterator[int]:

@@ -428,6 +428,12 @@ FILES: dict[str, Make] = {
     "avif animated, nclx": lambda: avif(
         12, 8, range="limited", save_all=True, append_images=[other()]
     ),
+    "avif colours in the stream": lambda: encoded(
+        scene(), "AVIF", quality=95, codec="aom", advanced={"color-primaries": "smpte432"}
+    ).replace(b"colrnclx", b"freenclx"),
+    "avif colours in the container before the stream": lambda: encoded(
+        scene(), "AVIF", quality=95, codec="aom", advanced={"color-primaries": "smpte432"}
+    ),
     "avif nclx and a profile": lambda: avif(12, 8, icc_profile=linear_profile()),
     "png cicp of a narrow range": lambda: still(cicp(12, 8, 0, 0)),
     "png cicp before a profile": lambda: still(iccp(linear_profile()), cicp(12, 13, 0, 1)),
