@@ -243,7 +243,9 @@ def _detect(
 
 
 def _cell(row: Row, column: str) -> str:
-    value = row.get(column, "")
+    value = row.get(column)
+    if value is None:
+        return ""
     return " ".join(value) if isinstance(value, list) else str(value)
 
 

@@ -4,6 +4,8 @@ The model is a stand-in and pictures are decoded here: `test_cli.py` has the rea
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -42,7 +44,11 @@ class Model:
         mean = float(picture.mean())
         mask = SimpleNamespace(values=np.full(picture.shape[:2], int(mean), np.uint8))
         return SimpleNamespace(
-            ai_probability=mean / 255, verdict="authentic", manipulated=False, masks=(mask, mask)
+            ai_probability=mean / 255,
+            verdict="authentic",
+            manipulated=None,
+            notes=("first", "second"),
+            masks=(mask, mask),
         )
 
 
@@ -113,6 +119,12 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(detect: Detect) -> No
     }
     assert "4 pictures got a score, 5 did not" in answer.stderr
     assert "1 left out, link to a folder that is searched anyway: all/album.jpg/up" in answer.stderr
+
+
+def test_cells_of_csv(detect: Detect) -> None:
+    plant("a/1.jpg")
+    (row,) = csv.DictReader(io.StringIO(detect("--csv", "a").stdout))
+    assert (row["manipulated"], row["notes"], row["error"]) == ("", "first second", "")
 
 
 def test_files_that_are_named_and_not_there(detect: Detect) -> None:
