@@ -24,7 +24,7 @@ from app.store import Store, connect
 from app.webhooks.queue import queue_name
 
 _OLDEST = 7  # major version; PEXPIRETIME, which scripts use, came with it
-_PICTURE = 133_000  # bytes; one of 1024 × 768 with masks and record: docs/capacity.md
+_PICTURE = 1_662_000  # bytes of one of 1024 × 768 that waits, with its reservation
 _RECORD = 4_000  # bytes, where picture and masks lie in a bucket
 _TIMEOUT = 3.0  # s, of each try
 _SKEW = 2.0  # s; beyond, workers seem dead or alive, and pictures expire, at the wrong time
@@ -157,7 +157,7 @@ def _small(most: int, settings: Settings) -> list[Finding]:
     return [
         note(
             "memory",
-            f"{ByteSize(most).human_readable()} hold about {fit} detections of "
+            f"{ByteSize(most).human_readable()} hold about {fit} waiting detections of "
             f"{each // 1000} kB, and {settings.queue_limit} may wait (GAMMA_QUEUE_LIMIT): uploads "
             "are refused for want of memory (storage_full) before the queue is full",
             f"GAMMA_QUEUE_LIMIT={fit}, or more memory (GAMMA_REDIS_MAXMEMORY, or maxmemory of your "
