@@ -34,10 +34,11 @@ from app.schemas import WorkerInfo
 from app.store import StorageUnavailableError
 from model.canary import ModelSickError
 from worker import jobs, metrics
+from worker.budget import Budget
 from worker.endings import EndingWorker
 from worker.heart import Heart
 from worker.jobs import Held
-from worker.pipeline import Budget, Pipeline, Result
+from worker.pipeline import Pipeline, Result
 from worker.processing import Processor
 
 ANNOUNCE_TTL = 35  # s; three beats missed

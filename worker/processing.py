@@ -31,9 +31,9 @@ from app.schemas import (
     overlay_path,
 )
 from app.store import Store
-from model.detector import Detection as Finding
 from model.detector import Detector, GlanceError, Part
 from model.engine import CropOutputs, DeviceError, Sight
+from model.findings import Detection as Finding
 from model.regions import MaskSummary
 from model.views import Crops, View
 from pictures import png
