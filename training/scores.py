@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.config import Thresholds
-from model.detector import Detection, Detector, Part, Verdict
+from model.detector import Detector, Part
+from model.findings import Detection, Verdict
 from model.network import GammaModel
 from model.views import Crops, Layout, View
 from pictures.errors import PictureError

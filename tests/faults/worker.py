@@ -26,8 +26,9 @@ from app.settings import Settings
 from app.store import Store
 from model.canary import Canary
 from model.config import GammaConfig, Thresholds
-from model.detector import Detector, ModelInfo
+from model.detector import Detector
 from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
+from model.findings import ModelInfo
 from model.views import Crops, View
 from pictures.decoders import Decoders
 from worker import batch_worker, jobs, pipeline

@@ -7,8 +7,9 @@ from PIL import Image
 
 from model import checkpoint
 from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
-from model.detector import Detector, GlanceError, Note, Part, Verdict, pool
+from model.detector import Detector, GlanceError, Part, pool
 from model.engine import CropOutputs
+from model.findings import Note, Verdict
 from model.views import View
 from pictures.errors import TooManyPixelsError
 from tests.writing import page_of_text
