@@ -19,13 +19,15 @@ from app.doctor.findings import Finding, note, ok, wrong
 from app.embedded import PrivateRedisError, running_url, server_binary
 from app.jobs import queue_key
 from app.records import RESERVED_KEY
+from app.reservation import reserved
 from app.settings import Settings
 from app.store import Store, connect
 from app.webhooks.queue import queue_name
 
 _OLDEST = 7  # major version; PEXPIRETIME, which scripts use, came with it
-_PICTURE = 1_662_000  # bytes of one of 1024 × 768 that waits, with its reservation
-_RECORD = 4_000  # bytes, where picture and masks lie in a bucket
+_RECORD = 4_000  # bytes
+_PICTURE = 77_000  # bytes; a file of 1024 × 768: docs/capacity.md
+_PIXELS = 1024 * 768
 _TIMEOUT = 3.0  # s, of each try
 _SKEW = 2.0  # s; beyond, workers seem dead or alive, and pictures expire, at the wrong time
 
@@ -149,17 +151,18 @@ def _memory(info: dict[str, Any], coming: int, settings: Settings) -> list[Findi
 
 
 def _small(most: int, settings: Settings) -> list[Finding]:
-    """Whether so many bytes of memory are full before the queue is."""
-    each = _PICTURE if settings.store is None else _RECORD
+    """Whether so many bytes of memory are full before the queue is, by what waits there."""
+    inside = settings.store is None
+    each = _RECORD + reserved(_PIXELS, masks=inside) + (_PICTURE if inside else 0)
     fit = int(most * settings.storage_limit / each)
     if fit >= settings.queue_limit:
         return []
     return [
         note(
             "memory",
-            f"{ByteSize(most).human_readable()} hold about {fit} waiting detections of "
-            f"{each // 1000} kB, and {settings.queue_limit} may wait (GAMMA_QUEUE_LIMIT): uploads "
-            "are refused for want of memory (storage_full) before the queue is full",
+            f"{ByteSize(most).human_readable()} let about {fit} pictures wait, {each // 1000} kB "
+            f"each with what is reserved, and {settings.queue_limit} may (GAMMA_QUEUE_LIMIT): "
+            "uploads are refused for want of memory (storage_full) before the queue is full",
             f"GAMMA_QUEUE_LIMIT={fit}, or more memory (GAMMA_REDIS_MAXMEMORY, or maxmemory of your "
             "Redis): docs/capacity.md",
         )
