@@ -139,7 +139,10 @@ class BatchWorker(EndingWorker):
         self._put_back(self._let_go(begun), "stopping")
         since = self._shutdown_requested_date or now()
         left = self._stop_timeout - _ENDING - (now() - since).total_seconds()
-        ended = self._pipeline.close(max(0.0, left))
+        try:
+            ended = self._pipeline.close(max(0.0, left))
+        except SystemExit:  # a second signal: whoever sent it waits no longer
+            ended = self._pipeline.close(0.0)
         dying = not isinstance(self.failure, RedisError | ModelSickError | None)
         self._put_back(self._let_go(), repr(self.failure) if dying else "stopping", dying=dying)
         return ended

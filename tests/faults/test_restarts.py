@@ -56,6 +56,21 @@ def test_sigterm_with_sixteen_large_pictures_in_hand_ends_in_time(house: House) 
     house.account(f"SIGTERM with 16 large ones, over in {seconds:.1f} s", names, succeeded=16)
 
 
+def test_a_second_sigterm_ends_it_at_once_and_costs_nothing_either(house: House) -> None:
+    names = house.submit(*[LARGE] * 4, view=View.TILED)
+    orders = house.worker(sleep={"forward": 0.5})
+    house.wait(lambda: house.log().count("pictures=") > 1)
+    house.process(orders).terminate()
+    time.sleep(1.5)  # RQ takes one within a second for the same signal
+    before = time.monotonic()
+    assert house.end(orders) == 0
+    assert time.monotonic() - before < STOP_TIMEOUT
+    assert house.started() == 0
+    assert house.redis.llen(house.queue.key) == 4
+    assert house.tries_left(names) == {2}
+    assert not any(house.redis.hexists(f"rq:job:{name}", "deaths") for name in names)
+
+
 def test_ten_restarts_during_one_queue_lose_and_fail_nothing(house: House) -> None:
     names = house.submit(*[LARGE] * 6, view=View.TILED) + house.submit(*[GOOD] * 10)
     slow = {"forward": 0.5}
