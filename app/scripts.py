@@ -272,7 +272,7 @@ if source == '' then
     reserve(reservation, math.floor(math.min(ARGV[4] * 1000, expiry)))
     for _, key in ipairs({waiting, waiting_key(owner)}) do redis.call('ZADD', key, ARGV[13], id) end
     for _, key in ipairs({waiting, waiting_key(owner), reservations, reserved_bytes}) do
-        redis.call('PEXPIREAT', key, ARGV[5])
+        live_until(key, ARGV[5])
     end
 end
 local function run(command, key, value, ...)

@@ -217,6 +217,17 @@ def test_reserved_memory_counts_against_a_callers_limit(
     assert refusal.code == "storage_share_full"
 
 
+def test_a_shorter_retention_ends_no_reservation_of_before(
+    house: House, redis: Redis, redis_url: str, file: Path
+) -> None:
+    house.submit("alice", picture(1))
+    lives = redis.pexpiretime("gamma:reservations")
+    shorter = House(redis, redis_url, file, queue_limit=10_000, retention=60)
+    shorter.submit("alice", picture(2))
+    for name in ("reservations", "reserved", "waiting", "waiting:alice"):
+        assert redis.pexpiretime(f"gamma:{name}") >= lives
+
+
 def test_it_is_reserved_once_though_an_answer_was_lost(house: House) -> None:
     picture = new_picture()
     order = Order("alice", picture, View.TILED, idempotency_key="a key")
