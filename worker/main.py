@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from app.ports import check_port
 from app.settings import Settings
-from app.store import Store
+from app.store import Store, connect
 from model.canary import ModelSickError
 from model.detector import Detector
 from pictures.decoders import Decoders
@@ -45,7 +45,7 @@ def run(settings: Settings, *, burst: bool) -> None:
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect_patiently(settings.required_redis_url)
     store = Store.open(redis, settings, patience=_STORE_PATIENCE)
-    with _reporting_sickness(store):
+    with _reporting_sickness(settings):
         _work(settings, redis, store, burst=burst)
 
 
@@ -75,14 +75,17 @@ def _work(settings: Settings, redis: Redis, store: Store, *, burst: bool) -> Non
 
 
 @contextmanager
-def _reporting_sickness(store: Store) -> Iterator[None]:
-    """Say of a sick model in Redis, where it is seen however soon this process ends."""
+def _reporting_sickness(settings: Settings) -> Iterator[None]:
+    """Say of a sick model in Redis, where it is seen however soon this process ends.
+
+    A Redis that is away or full is not waited for: the process has to end.
+    """
     try:
         yield
     except ModelSickError as error:
         log.critical("model_sick", reason=str(error))
-        with suppress(RedisError):
-            store.report_sick(str(error))
+        with suppress(RedisError), connect(settings.required_redis_url, retries=1) as redis:
+            Store(redis).report_sick(str(error))
         raise
 
 

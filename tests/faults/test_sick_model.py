@@ -117,6 +117,17 @@ def test_a_checkpoint_with_nan_gives_no_result_and_one_that_is_repaired_does(
     assert not submit().cached
 
 
+def test_a_worker_with_a_sick_model_ends_though_redis_is_full(house: House, weights: Path) -> None:
+    change(weights, ["classifier.weight"], torch.nan)
+    house.redis.config_set("maxmemory", 1)
+    try:
+        answer = work(house, weights)
+    finally:
+        house.redis.config_set("maxmemory", 2**28)
+    assert answer.returncode == 1
+    assert "model_sick" in answer.stderr
+
+
 def test_a_model_that_turns_sick_at_work_costs_no_picture_its_tries(house: House) -> None:
     names = house.submit(*[GOOD] * 12)
     orders = house.worker(max_batch=4, nan_at=3)
