@@ -34,7 +34,7 @@ _PIXELS = 32_000_000
 _TOGETHER = 1_000_000
 """Pixels that one thread decodes or concludes in one go: handing on costs more than a thumbnail."""
 _LAST_DELIVERY = 3.0  # s; for what is being delivered when the time to close is over
-_IDLE_CHECK = 300.0  # s; after so long without work the model is checked
+_IDLE_CHECK = 300.0  # s; so long after its last check the model is checked, once there is no work
 _ODD_LIMIT = 3
 """Pictures in a row of which the model says nothing finite: then it, or its device, is sick."""
 _WAITING_BATCHES = 4
@@ -81,6 +81,7 @@ class Pipeline:
         self._processor = processor
         self._deliver = deliver
         self._give_up = give_up
+        self._checked = time.monotonic()  # the model; by the forward thread
         self._policy: BatchPolicy[str] = BatchPolicy(max_batch, window)
         self._in_hand: dict[str, _InHand] = {}
         self._begun: set[str] = set()  # a crop is computed or being so, and nothing delivered yet
@@ -243,13 +244,15 @@ class Pipeline:
         """Wait for a batch; an empty one if the model is to be checked, None at the end."""
         with self._arrival:
             while not self._doubtful:
-                due = self._policy.due_in(time.monotonic())
+                now = time.monotonic()
+                due = self._policy.due_in(now)
                 if self._closing and due is None:
                     return None
                 # Nothing more can arrive while closing: what waits leaves at once.
                 if self._closing or due == 0:
                     break
-                if not self._arrival.wait(_IDLE_CHECK if due is None else due) and due is None:
+                rest = max(0.0, self._checked + _IDLE_CHECK - now) if due is None else due
+                if not self._arrival.wait(rest) and due is None:
                     return []
             else:
                 return []
@@ -266,6 +269,7 @@ class Pipeline:
         with self._arrival:
             doubtful, self._doubtful = self._doubtful, {}
         self._processor.check()
+        self._checked = time.monotonic()
         if not doubtful:
             return
         self._results.put(doubtful)

@@ -151,6 +151,14 @@ def test_an_idle_worker_finds_that_its_model_says_something_else(house: House) -
     assert house.store.live_workers() == []
 
 
+def test_pictures_that_come_now_and_then_do_not_put_the_check_off(house: House) -> None:
+    orders = house.worker(wrong_at=3, idle_check=1.0)
+    process = house.process(orders)
+    house.wait(lambda: house.submit(GOOD) and not process.is_alive(), 20)
+    assert process.exitcode == 1
+    assert "instead of 0.500" in house.log()
+
+
 def test_a_picture_that_a_healthy_model_cannot_judge_fails_alone(house: House) -> None:
     names = house.submit(GOOD, STRANGE, GOOD, GOOD)
     orders = house.worker(max_batch=4)
