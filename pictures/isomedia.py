@@ -17,6 +17,7 @@ _HEADER, _LONG_HEADER = 8, 16
 _VERSION = 4  # bytes of version and flags with which some boxes begin
 _STREAM_HEAD = 64  # bytes of an AV1 stream that are looked at
 _SAMPLE_ENTRY = 78  # bytes of an entry for video before its boxes
+_MOST_CUTS = 8  # of a picture; MIAF (ISO/IEC 23000-22) allows one
 _TRACK_SIZE = {0: 76, 1: 88}  # where a track's header has width and height, by its version
 
 
@@ -59,6 +60,8 @@ class Shown:
     mirror: int | None = None
     """0: top and bottom change places, 1: left and right."""
     colour: CodePoints | None = None
+    cuts: int = 0
+    """How often it was cut so far."""
     told: bool = False
     """Whether the container says what the colours are; otherwise AVIF's stream may."""
 
@@ -83,6 +86,9 @@ class Shown:
         elif box.kind == b"imir":
             self.mirror = source.number(box.start, 1) % 2
         elif box.kind == b"clap" and self.width:
+            self.cuts += 1
+            if self.cuts > _MOST_CUTS:  # fractions cost a hundred times as much as a read
+                raise UndecodablePictureError("a picture that is cut over and over")
             self._cut(*_fractions(source, box))
         elif box.kind == b"colr" and not self.told and source.read(box.start, 4) == b"nclx":
             body = source.read(box.start + 4, 4)

@@ -141,6 +141,18 @@ def _heif_uses(count: int) -> bytes:
     )
 
 
+def _avif_crops() -> bytes:
+    """A sequence whose only picture is cut again and again, each time by odd fractions."""
+    parts = struct.pack(">4I", 2**32 - 5, 2**32 - 17, 2**32 - 11, 2**32 - 19)
+    parts += struct.pack(">4I", 2**31 - 19, 2**32 - 89, 2**31 - 31, 2**32 - 93)
+    crop = box(b"clap", parts)
+    entry = box(b"av01", bytes(78), crop * 9900)
+    table = box(b"minf", box(b"stbl", box(b"stsd", bytes(8), entry)))
+    size = box(b"tkhd", bytes(76), struct.pack(">II", 64 << 16, 64 << 16))
+    track = box(b"trak", size, box(b"mdia", table))
+    return box(b"ftyp", b"avis", bytes(4), b"avis") + box(b"moov", track)
+
+
 def _heif_name_that_is_no_text() -> bytes:
     data = heic()
     at = data.index(b"infe") + 16
@@ -184,6 +196,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "avif size": lambda: _with_size(every_format()["AVIF"], 16_000, 16_000),
     "avif lie": lambda: _with_size(every_format()["AVIF"], 40, 40),
     "avif boxes": lambda: box(b"ftyp", b"avif", bytes(4), b"avif") + box(b"free") * 6_000_000,
+    "avif crops": _avif_crops,
     "heif lie": lambda: _with_size(heic(), 40, 40),
     "heif size": lambda: heif_grid(1, 1, 60_000, 60_000),
     "heif tiles": lambda: heif_grid(10, 10, 64, 64, source=_with_size(heic(), 2000, 2000)),
