@@ -36,6 +36,7 @@ _SLICE = 16 * 1024  # bytes of a form that are read without a look at the clock
 _TURN = 0.0005  # s of reading a form, after which others have their turn
 _MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
 _LARGE = 64 * 2**20  # bytes of large pictures on their way from the disk to Redis
+_RENDERINGS = 4  # stored pictures that are decoded, to be shown, or are about to be
 _DOWNLOADS = 96 * 2**20  # bytes of pictures and masks on their way to callers
 
 
@@ -47,6 +48,7 @@ class Rooms:
         self.memory = Room(_MEMORY, "bytes", patience=0)
         self.disk = Room(int(settings.upload_space), "bytes", patience=5)
         self.large = Room(_LARGE, "bytes", patience=60)
+        self.renderings = Room(_RENDERINGS, "renderings", 30, ErrorCode.TOO_MANY_DOWNLOADS)
         self.downloads = Room(_DOWNLOADS, "bytes", 30, ErrorCode.TOO_MANY_DOWNLOADS)
 
 

@@ -39,6 +39,7 @@ router = APIRouter(
 # Each holds the pixels of one picture; of a large one some formats take 16 bytes a pixel.
 _DECODERS, _LARGE_DECODERS = CapacityLimiter(DECODERS), CapacityLimiter(1)
 _LARGE = 16_000_000  # pixels
+_AT_ONCE = contextlib.nullcontext()
 _PNG = "image/png"
 _PIECE = 256 * 1024  # bytes
 _HEADERS = {
@@ -137,7 +138,8 @@ async def image(
             return service.decoders.preview(picture, size)
 
     claim = service.rooms.downloads.claim(caller.name, info.bytes)
-    return answer.give(MEDIA_TYPES["JPEG"], claim, shown, _decoders(info))
+    turn = service.rooms.renderings.claim(caller.name, 1)
+    return answer.give(MEDIA_TYPES["JPEG"], claim, shown, _decoders(info), turn)
 
 
 @router.get(
@@ -206,7 +208,8 @@ async def overlay(
         with _refusing(picture):
             return overlays.composite(service.decoders, picture, heat, colormap, opacity)
 
-    return answer.give(_PNG, claim, blended, _decoders(detection.image))
+    turn = service.rooms.renderings.claim(caller.name, 1)
+    return answer.give(_PNG, claim, blended, _decoders(detection.image), turn)
 
 
 def _mask_bytes(image: ImageInfo) -> int:
@@ -245,6 +248,7 @@ class _Answer:
         claim: AbstractAsyncContextManager[Claim],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None = None,
+        turn: AbstractAsyncContextManager[object] = _AT_ONCE,
     ) -> Response:
         """The body, made in a thread; or 304 if the caller has it already.
 
@@ -253,10 +257,11 @@ class _Answer:
             claim: on memory for the body, held until all of it is sent.
             body: makes it.
             limiter: of the bodies that are made at the same time.
+            turn: awaited before it is made, lest one caller's requests go before all others'.
         """
         if self._known:
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=self.headers)
-        return _Download(media_type, self.headers, claim, body, limiter)
+        return _Download(media_type, self.headers, claim, body, limiter, turn)
 
 
 class _Download(Response):
@@ -269,15 +274,18 @@ class _Download(Response):
         claim: AbstractAsyncContextManager[Claim],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None,
+        turn: AbstractAsyncContextManager[object],
     ) -> None:
         super().__init__(media_type=media_type, headers=headers)
         self._claim = claim
         self._make = body
         self._limiter = limiter
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._claim as claim:
-            body = await run_sync(self._make, limiter=self._limiter)
+            async with self._turn:
+                body = await run_sync(self._make, limiter=self._limiter)
             await claim.grow(len(body))
             self.headers["Content-Length"] = str(len(body))
             await send(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
+from PIL import Image
 from redis import Redis
 
 from app.embedded import private_redis
@@ -27,6 +29,7 @@ from tests.app.replica import Replica, replicas
 from tests.attacks import corpus
 from tests.attacks.memory import forget_peak, limit_memory, peak_memory
 from tests.conftest import encode, photo
+from tests.samples import encoded
 
 ROOT = Path(__file__).parents[2]
 KEY = "bob-who-is-no-attacker"
@@ -148,3 +151,17 @@ def test_who_does_not_read_the_answers_costs_others_nothing(api: Replica) -> Non
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
     assert max(took) < max(LONGEST, SLOW * calm)
     assert httpx2.get(f"{api.url}{path}", headers=AUTHORIZED, timeout=60).content == picture
+
+
+def test_who_asks_for_many_previews_does_not_go_before_all_others(api: Replica) -> None:
+    data = encoded(Image.new("RGB", (6000, 5000)), "PNG")
+    path = f"{send(api, data).headers['Location']}/image?size="
+    with api.client(KEY) as bob:
+        own = bob.post("/v1/detections", files={"file": data}).headers["Location"]
+        for size in range(1000, 1040):  # they are not even waited for
+            api.hang_up_after(corpus.get(f"{path}{size}"))
+        time.sleep(1)  # all of them have arrived
+        assert bob.get(f"{own}/image?size=64", timeout=60).status_code == 200
+    shown = re.search(r'requests_total\{.*/image",status="200"} (\d+)', api.metrics())
+    assert shown is not None
+    assert int(shown.group(1)) < 20
