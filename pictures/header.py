@@ -36,7 +36,7 @@ _RAW_MAGIC = (
     (6, b"HEAPCCDR"),  # Canon
     (4, b"ftypcrx "),
 )
-_EXIF_PREFIX = b"Exif\0\0"
+_EXIF_PREFIX, _EXIF_PREFIX_SIZE = b"Exif\0", 6  # any byte follows, as in browsers
 _GIF_MAGIC = (b"GIF87a", b"GIF89a")
 _BMP_CORE_HEADER, _BMP_HEADERS = 12, (40, 52, 56, 64, 108, 124)  # bytes
 _WEBP_KINDS = (b"VP8 ", b"VP8L", b"VP8X")
@@ -135,11 +135,11 @@ def _jpeg(source: Source) -> Header:
             if size is not None:
                 raise UndecodablePictureError("a JPEG of two frames")
             size = source.number(segment.body + 3, 2), source.number(segment.body + 1, 2)
-        exif = segment.marker == jpegfile.APP1 and source.data.startswith(
-            _EXIF_PREFIX, segment.body
-        )
-        if exif and orientation is None:
-            orientation = tiff.orientation(source, segment.body + len(_EXIF_PREFIX))
+        exif = segment.body + _EXIF_PREFIX_SIZE
+        if segment.marker != jpegfile.APP1 or exif >= segment.end or orientation is not None:
+            continue
+        if source.data.startswith(_EXIF_PREFIX, segment.body):
+            orientation = tiff.orientation(source, exif, segment.end)
     if size is None:
         raise UndecodablePictureError("a JPEG without a frame")
     return _turned("JPEG", *size, orientation or tiff.UPRIGHT)
@@ -155,8 +155,10 @@ def _png(source: Source) -> Header:
     for chunk in pngchunks.chunks(source):
         if chunk.kind == b"IDAT":  # of what follows the pixels, nothing counts
             return _turned("PNG", width, height, orientation or tiff.UPRIGHT)
-        if chunk.kind == b"eXIf" and orientation is None and pngchunks.body(source, chunk):
-            orientation = tiff.orientation(source, chunk.body)
+        if chunk.kind == b"eXIf" and orientation is None:
+            exif = pngchunks.body(source, chunk)
+            if exif is not None:
+                orientation = tiff.orientation(source, chunk.body, chunk.body + len(exif))
     raise TruncatedPictureError("the file ends too early")
 
 

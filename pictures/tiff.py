@@ -1,5 +1,6 @@
 """Headers of TIFF files, and the orientation in EXIF data, which is a small TIFF file."""
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -36,6 +37,10 @@ _SHORT = 3
 _SIZES = {1: 1, _SHORT: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of unsigned numbers
 
 Order = Literal["big", "little"]
+_EXIF: dict[bytes, tuple[Order, str]] = {
+    b"II*\0": ("little", "<HHIH2x"),
+    b"MM\0*": ("big", ">HHIH2x"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +183,23 @@ def _is_raw(source: Source, first: _Directory) -> bool:
     return _reduced(first) or any(one.number(_PHOTOMETRIC) in _SENSOR for one in directories)
 
 
-def orientation(source: Source, start: int) -> int:
-    """The orientation, 1 to 8, in EXIF data that begins somewhere in a file.
+def orientation(source: Source, start: int, end: int) -> int:
+    """The orientation, 1 to 8, in EXIF data that lies from `start` to `end` in a file.
 
-    As in browsers it is a single number of type SHORT, which EXIF demands, or there is none.
-    Broken data says nothing: the picture is upright.
+    As in browsers it is the first single number of type SHORT, which EXIF demands, that is one;
+    entries beyond the end are not there. Broken data says nothing: the picture is upright.
     """
     try:
-        if source.read(start, 4) not in MAGIC:
-            return UPRIGHT
-        order, layout = _form(source, start)
-        at = start + source.number(start + layout.first, layout.offset, order)
-        field = _directory(source, start, at).fields.get(_ORIENTATION)
-    except PictureError:
+        order, entry = _EXIF[source.read(start, 4)]
+        at = start + source.number(start + 4, 4, order) + 2
+        count = min(source.number(at - 2, 2, order), max(end - at, 0) // struct.calcsize(entry))
+        entries = source.read(at, count * struct.calcsize(entry))  # at once, however many
+    except (KeyError, PictureError):
         return UPRIGHT
-    number = field.number if field is not None and field.kind == _SHORT else None
-    return number if number is not None and 1 <= number <= 8 else UPRIGHT
+    for tag, kind, count, number in struct.iter_unpack(entry, entries):
+        if (tag, kind, count) == (_ORIENTATION, _SHORT, 1) and 1 <= number <= 8:
+            return int(number)
+    return UPRIGHT
 
 
 def _directories(source: Source) -> Iterator[_Directory]:

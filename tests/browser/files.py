@@ -192,11 +192,16 @@ def jpeg(**options: object) -> bytes:
     return encoded(scene(), "JPEG", quality=95, **options)
 
 
-def jpeg_exif(*contents: bytes) -> bytes:
+def directory(*entries: tuple[int, int, int], count: int | None = None, more: int = 4) -> bytes:
+    """EXIF data with entries (tag, type, number); says that there are `count` of them."""
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries) if count is None else count)
+    return head + b"".join(struct.pack("<HHII", t, k, 1, n) for t, k, n in entries) + bytes(more)
+
+
+def jpeg_exif(*contents: bytes, prefix: bytes = b"Exif\0\0") -> bytes:
     data = jpeg()
     segments = b"".join(
-        b"\xff\xe1" + struct.pack(">H", len(content) + 8) + b"Exif\0\0" + content
-        for content in contents
+        b"\xff\xe1" + struct.pack(">H", len(content) + 8) + prefix + content for content in contents
     )
     return data[:2] + segments + data[2:]
 
@@ -358,6 +363,21 @@ FILES: dict[str, Make] = {
     },
     "jpeg two orientations": lambda: jpeg_exif(exif(6, count=2)),
     "jpeg two exif": lambda: jpeg_exif(exif(1), exif(6)),
+    "jpeg orientation behind one of another type": lambda: jpeg_exif(
+        directory((274, 4, 6), (274, 3, 3))
+    ),
+    "jpeg orientation behind one out of range": lambda: jpeg_exif(
+        directory((274, 3, 9), (274, 3, 6))
+    ),
+    "jpeg exif of fewer entries than it says": lambda: jpeg_exif(directory((274, 3, 6), count=500)),
+    "jpeg exif cut off in its entry": lambda: jpeg_exif(exif(6)[:-6]),
+    "jpeg exif with its magic swapped": lambda: jpeg_exif(b"II\0*" + exif(6)[4:]),
+    "jpeg exif of another prefix": lambda: jpeg_exif(exif(6), prefix=b"Exif\0\xff"),
+    "jpeg exif behind an empty one": lambda: jpeg_exif(b"", exif(6)),
+    "png exif behind an empty one": lambda: still((b"eXIf", b""), (b"eXIf", exif(6))),
+    "png exif of very many entries": lambda: still(
+        (b"eXIf", directory((300, 3, 6), count=60_000, more=12 * 60_000))
+    ),
     "jpeg orientation out of range": lambda: jpeg_exif(exif(9)),
     "png orientation of type 4": lambda: still((b"eXIf", exif(6, 4))),
     "png two exif": lambda: still((b"eXIf", exif(6)), (b"eXIf", exif(1))),
