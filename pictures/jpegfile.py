@@ -82,12 +82,12 @@ def _tells_samples(data: bytes, segment: Segment) -> bool:
 
 
 def _profile(parts: list[bytes]) -> bytes | None:
-    """The profile, put together of its parts; None where one of them is wrong or missing."""
-    numbered = {part[0]: part[2:] for part in parts if len(part) > 1}
-    counts = {part[1] for part in parts if len(part) > 1}
-    if len(counts) != 1 or len(numbered) != len(parts):
-        return None
-    (count,) = counts
-    if set(numbered) != set(range(1, count + 1)):
-        return None
-    return b"".join(numbered[number] for number in range(1, count + 1))
+    """The first whole profile that the parts give, as in browsers; None where one is wrong."""
+    parts, numbered = [part for part in parts if len(part) > 2], dict[int, bytes]()
+    for part in parts:
+        if not 0 < part[0] <= part[1] == parts[0][1] or part[0] in numbered:
+            return None
+        numbered[part[0]] = part[2:]
+        if len(numbered) == part[1]:
+            return b"".join(numbered[number] for number in sorted(numbered))
+    return None

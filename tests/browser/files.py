@@ -198,6 +198,20 @@ def directory(*entries: tuple[int, int, int], count: int | None = None, more: in
     return head + b"".join(struct.pack("<HHII", t, k, 1, n) for t, k, n in entries) + bytes(more)
 
 
+def jpeg_parts(*parts: tuple[int, int, bytes]) -> bytes:
+    """With parts of a profile: number, how many there are, and what it holds."""
+    data = jpeg()
+    segments = b"".join(
+        b"\xff\xe2"
+        + struct.pack(">H", len(content) + 16)
+        + b"ICC_PROFILE\0"
+        + bytes(head)
+        + content
+        for *head, content in parts
+    )
+    return data[:2] + segments + data[2:]
+
+
 def jpeg_exif(*contents: bytes, prefix: bytes = b"Exif\0\0") -> bytes:
     data = jpeg()
     segments = b"".join(
@@ -402,6 +416,11 @@ FILES: dict[str, Make] = {
         )
     },
     "jpeg srgb": lambda: with_icc(scene(), "JPEG", srgb_profile(), quality=95),
+    "jpeg profile, and one more part": lambda: jpeg_parts(
+        (1, 1, swapped_profile()), (1, 1, linear_profile())
+    ),
+    "jpeg profile behind an empty part": lambda: jpeg_parts((1, 2, b""), (1, 1, swapped_profile())),
+    "jpeg profile without a part": lambda: jpeg_parts((1, 2, swapped_profile())),
     "jpeg broken profile": lambda: with_icc(scene(), "JPEG", b"profile", quality=95),
     "jpeg grey, grey profile": lambda: with_icc(grey(), "JPEG", grey_profile(), quality=95),
     "jpeg grey, rgb profile": lambda: with_icc(grey(), "JPEG", linear_profile(), quality=95),
