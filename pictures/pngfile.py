@@ -21,6 +21,8 @@ from pictures.source import Source
 
 _FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: number, width, height, left, top, times, ways
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
+_LENGTHS = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cLLI": 8, b"mDCV": 24}
+_LAST_INTENT = 3  # of sRGB
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def still(data: bytes) -> Still:
             break
         if one.kind in _WANTED and one.kind not in found:
             content = body(source, one)
-            if content is not None:
+            if content is not None and _valid(one.kind, content):
                 found[one.kind] = content
             elif one.critical:
                 raise UndecodablePictureError(f"the {one.kind.decode()} chunk is damaged")
@@ -67,7 +69,7 @@ def still(data: bytes) -> Still:
     canvas = width, height
     left = top = 0
     pixels: bytes | memoryview
-    if _animated(found) and b"fcTL" not in found:  # the default image is no frame
+    if b"acTL" in found and b"fcTL" not in found:  # the default image is no frame
         width, height, left, top, pixels = _first_frame(source, first, header)
         header = struct.pack(">II", width, height) + header[8:]
     else:
@@ -120,9 +122,14 @@ def low_bytes(file: bytes) -> Image.Image:
     return image
 
 
-def _animated(found: Mapping[bytes, bytes]) -> bool:
-    control = found.get(b"acTL", b"")
-    return len(control) == 8 and int.from_bytes(control[:4], "big") > 0
+def _valid(kind: bytes, content: bytes) -> bool:
+    """Whether browsers take a chunk for one of its kind; otherwise the next one may be."""
+    if len(content) != _LENGTHS.get(kind, len(content)):
+        return False
+    if kind == b"acTL":
+        frames, times = struct.unpack(">II", content)
+        return bool(0 < frames < 2**31 > times)
+    return kind != b"sRGB" or content[0] <= _LAST_INTENT
 
 
 def _run(source: Source, first: Chunk) -> memoryview:

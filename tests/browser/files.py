@@ -338,6 +338,18 @@ FILES: dict[str, Make] = {
         after=(frame(0, 32, 24, 20, 10), part(1, other().crop((0, 0, 32, 24)))),
     ),
     "apng control of no frames": lambda: still(control(0), after=(frame(0), part(1, other()))),
+    **{
+        f"apng control behind {what}": partial(
+            lambda c: still(c, control(1), after=(frame(0), part(1, other()))), chunk
+        )
+        for what, chunk in (
+            ("one that is too short", (b"acTL", b"\0")),
+            ("one of no frames", control(0)),
+        )
+    },
+    "apng control of too many frames": lambda: still(
+        control(2**31 + 1), after=(frame(0), part(1, other()))
+    ),
     "apng control behind the pixels": lambda: still(after=(control(1), frame(0), part(1, other()))),
     "apng control with a wrong crc": lambda: damaged(
         animation(frame(0), part(1, other())), b"acTL"
@@ -488,6 +500,14 @@ FILES: dict[str, Make] = {
     "png gamma and primaries that are none": lambda: still(GAMMA, numbers(b"cHRM", *[0] * 8)),
     "png primaries without gamma": lambda: still(P3),
     "png gamma of grey": lambda: still(GAMMA, picture=grey("LA")),
+    **{
+        f"png srgb that is none before gamma, {content!r}": partial(
+            lambda c: still((b"sRGB", c), GAMMA), content
+        )
+        for content in (b"", b"\x09", b"\0\0")
+    },
+    "png gamma behind one that is too short": lambda: still((b"gAMA", b"\0"), GAMMA),
+    "png cicp behind one that is too short": lambda: still((b"cICP", b"\0"), cicp(12, 8, 0, 1)),
     "png srgb before gamma": lambda: still((b"sRGB", b"\0"), GAMMA, P3),
     "png profile before gamma": lambda: still(GAMMA, iccp(swapped_profile())),
     "png broken profile, gamma": lambda: still((b"iCCP", b"a\0\0profile"), GAMMA),
