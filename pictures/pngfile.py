@@ -23,6 +23,7 @@ _FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: number, width, height, left, top, 
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _LENGTHS = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cLLI": 8, b"mDCV": 24}
 _LAST_INTENT = 3  # of sRGB
+_COLOURS = 256  # in a palette at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def still(data: bytes) -> Still:
         if one.kind == b"IDAT":
             first = one
             break
-        if one.kind in _WANTED and one.kind not in found:
+        if one.kind in _WANTED and one.kind not in found and not _out_of_place(one.kind, found):
             content = body(source, one)
             if content is not None and _valid(one.kind, content):
                 found[one.kind] = content
@@ -76,10 +77,8 @@ def still(data: bytes) -> Still:
         pixels = _run(source, first)
     bits, kind = header[8], header[9]
     parts = [SIGNATURE, chunk(b"IHDR", header)]
-    if b"PLTE" in found:
-        parts.append(chunk(b"PLTE", found[b"PLTE"]))
-    if kind == _PALETTE and b"tRNS" in found:
-        parts.append(chunk(b"tRNS", found[b"tRNS"]))
+    if kind == _PALETTE and b"PLTE" in found:
+        parts += _palette(found)
     end = chunk(b"IEND", b"")
     return Still(
         file=b"".join((*parts, pixels, end)),
@@ -122,14 +121,35 @@ def low_bytes(file: bytes) -> Image.Image:
     return image
 
 
+def _out_of_place(kind: bytes, found: Mapping[bytes, bytes]) -> bool:
+    """Whether browsers pass a chunk over where it stands."""
+    if kind == b"tRNS":
+        return found[b"IHDR"][9] == _PALETTE and b"PLTE" not in found
+    return kind == b"cICP" and b"PLTE" in found
+
+
 def _valid(kind: bytes, content: bytes) -> bool:
     """Whether browsers take a chunk for one of its kind; otherwise the next one may be."""
     if len(content) != _LENGTHS.get(kind, len(content)):
         return False
+    if kind == b"tRNS":
+        return len(content) <= _COLOURS
     if kind == b"acTL":
         frames, times = struct.unpack(">II", content)
         return bool(0 < frames < 2**31 > times)
     return kind != b"sRGB" or content[0] <= _LAST_INTENT
+
+
+def _palette(found: Mapping[bytes, bytes]) -> list[bytes]:
+    """The chunks of the palette: its last colour stands for all that it lacks, as in browsers."""
+    count = len(found[b"PLTE"]) // 3
+    colours, opacities = found[b"PLTE"][: 3 * count], found.get(b"tRNS", b"")[:count]
+    more = _COLOURS - count
+    colours += colours[-3:] * more
+    if not opacities:
+        return [chunk(b"PLTE", colours)]
+    opacities = opacities.ljust(count, b"\xff")
+    return [chunk(b"PLTE", colours), chunk(b"tRNS", opacities + opacities[-1:] * more)]
 
 
 def _run(source: Source, first: Chunk) -> memoryview:

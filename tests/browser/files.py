@@ -116,6 +116,10 @@ def still(
     return png(WIDTH, HEIGHT, *before, (b"IDAT", rows(pixels)), *after, kind=kind)
 
 
+def palette(*before: Chunk) -> bytes:
+    return png(WIDTH, HEIGHT, *before, (b"IDAT", rows(np.asarray(indexed()))), kind=3)
+
+
 def sixteen(kind: int, *before: Chunk) -> bytes:
     """16 bits a sample; in the upper left quarter they are 0x1234, 0x1235 and so on."""
     samples = {0: 1, 2: 3, 4: 2, 6: 4}[kind]
@@ -311,6 +315,9 @@ def indexed() -> Image.Image:
     return scene().quantize(16)
 
 
+COLOURS = bytes(indexed().getpalette() or ())
+
+
 def with_icc(picture: Image.Image, image_format: str, profile: bytes, **options: object) -> bytes:
     return encoded(picture, image_format, icc_profile=profile, **options)
 
@@ -319,6 +326,13 @@ FILES: dict[str, Make] = {
     # which picture
     "png": still,
     "png palette": lambda: encoded(indexed(), "PNG", transparency=3),
+    "png palette that is too short": lambda: palette((b"PLTE", COLOURS[:12])),
+    "png palette that is too short, opacity": lambda: palette(
+        (b"PLTE", COLOURS[:12]), (b"tRNS", bytes([255, 200, 150, 99]))
+    ),
+    "png opacity before its palette": lambda: palette((b"tRNS", bytes(8)), (b"PLTE", COLOURS)),
+    "png opacity of too many colours": lambda: palette((b"PLTE", COLOURS), (b"tRNS", bytes(300))),
+    "png cicp behind the palette": lambda: palette((b"PLTE", COLOURS), cicp(12, 8, 0, 1)),
     "png bilevel": lambda: encoded(scene().convert("1"), "PNG"),
     "apng": lambda: two("PNG"),
     "apng default image outside": lambda: animation(frame(0), part(1, other())),
