@@ -111,6 +111,7 @@ class Gamma:
         except (ZeroDivisionError, np.linalg.LinAlgError):
             return None
         sane = np.isfinite(matrix).all() and np.abs(matrix).max() < _LARGEST
+        sane = sane and max(chromaticities) <= 1  # as browsers demand
         return cls(1 / gamma, points) if sane else None
 
     def to_xyz(self) -> Floats:

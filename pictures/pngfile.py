@@ -23,6 +23,7 @@ _FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: number, width, height, left, top, 
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _LENGTHS = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cLLI": 8, b"mDCV": 24}
 _LAST_INTENT = 3  # of sRGB
+_LONGEST_NAME = 79  # bytes, of a profile
 _COLOURS = 256  # in a palette at most
 
 
@@ -225,10 +226,13 @@ def _peak(found: Mapping[bytes, bytes]) -> float:
 
 
 def _profile(content: bytes) -> bytes | None:
-    _, _, compressed = content.partition(b"\0")
+    name, _, compressed = content.partition(b"\0")
+    if not 0 < len(name) <= _LONGEST_NAME or compressed[:1] != b"\0":  # the one compression
+        return None
     try:
         decompressor = zlib.decompressobj()
         profile = decompressor.decompress(compressed[1:], MAX_PROFILE)
     except zlib.error:
         return None
-    return profile if decompressor.eof else None
+    whole = decompressor.eof and len(profile) >= int.from_bytes(profile[:4], "big")
+    return profile if whole else None

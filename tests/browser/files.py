@@ -524,6 +524,20 @@ FILES: dict[str, Make] = {
     "png cicp behind one that is too short": lambda: still((b"cICP", b"\0"), cicp(12, 8, 0, 1)),
     "png srgb before gamma": lambda: still((b"sRGB", b"\0"), GAMMA, P3),
     "png profile before gamma": lambda: still(GAMMA, iccp(swapped_profile())),
+    **{
+        f"png profile that is {what}": partial(
+            lambda c: still((b"iCCP", c), GAMMA), content + zlib.compress(profile)
+        )
+        for what, content, profile in (
+            ("without a name", b"\0\0", swapped_profile()),
+            ("of a long name", b"a" * 80 + b"\0\0", swapped_profile()),
+            ("compressed otherwise", b"a\0\1", swapped_profile()),
+            ("cut off", b"a\0\0", swapped_profile()[:-20]),
+        )
+    },
+    "png gamma and primaries beyond all": lambda: still(
+        GAMMA, numbers(b"cHRM", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 2**32 - 6000)
+    ),
     "png broken profile, gamma": lambda: still((b"iCCP", b"a\0\0profile"), GAMMA),
     # transparency
     "png opacity": lambda: still(picture=clear()),
