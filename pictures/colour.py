@@ -69,7 +69,7 @@ def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image
 @lru_cache(maxsize=2)
 def _space(profile: bytes) -> str | None:
     """Mode of the pictures that an ICC profile speaks of; None where it is broken."""
-    if len(profile) > MAX_PROFILE:
+    if not int.from_bytes(profile[:4], "big") <= len(profile) <= MAX_PROFILE:
         return None
     try:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))

@@ -23,7 +23,7 @@ _FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: number, width, height, left, top, 
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _LENGTHS = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cLLI": 8, b"mDCV": 24}
 _LAST_INTENT = 3  # of sRGB
-_LONGEST_NAME = 79  # bytes, of a profile
+_LONGEST_NAME = 80  # bytes, of a profile; one more than PNG has, as in browsers
 _COLOURS = 256  # in a palette at most
 
 

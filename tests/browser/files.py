@@ -441,6 +441,12 @@ FILES: dict[str, Make] = {
             ("inverted", table_profile),
         )
     },
+    **{
+        f"{name.lower()} profile cut off": partial(
+            with_icc, scene(), name, swapped_profile()[:-20], quality=95
+        )
+        for name in ("JPEG", "WEBP")
+    },
     "jpeg srgb": lambda: with_icc(scene(), "JPEG", srgb_profile(), quality=95),
     "jpeg profile, and one more part": lambda: jpeg_parts(
         (1, 1, swapped_profile()), (1, 1, linear_profile())
@@ -530,7 +536,7 @@ FILES: dict[str, Make] = {
         )
         for what, content, profile in (
             ("without a name", b"\0\0", swapped_profile()),
-            ("of a long name", b"a" * 80 + b"\0\0", swapped_profile()),
+            ("of a long name", b"a" * 81 + b"\0\0", swapped_profile()),
             ("compressed otherwise", b"a\0\1", swapped_profile()),
             ("cut off", b"a\0\0", swapped_profile()[:-20]),
         )
