@@ -36,6 +36,7 @@ _EIGHT_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8
 _ENDED_EARLY = ("truncated", "end of file", "eof", "incomplete", "failed to read next frame")
 _BAND = 2**20  # pixels that are converted at once
 _RIFF_HEADER = 8
+_WEBP_ANIMATED, _WEBP_OPACITY = 2, 16  # bits of the 21st byte
 # Chromium takes the opacity of AVIF for samples of narrow range, 16 to 235.
 _AVIF_OPACITY = [
     *(list(range(256)) * 3),
@@ -109,6 +110,8 @@ def _opened(
         with Image.open(BytesIO(file), formats=(header.format,)) as image:
             if profile is not None:
                 image.info["icc_profile"] = profile
+            if file is not data and header.format == "WEBP":  # animated
+                image.info.pop("icc_profile", None)
             if image.width * image.height > max_pixels:  # of a crop, the header tells less
                 raise TooManyPixelsError(f"{image.width} × {image.height} pixels before a crop")
             size = header.crop or (image.size if still is None else still.canvas)
@@ -139,6 +142,9 @@ def _pixels_only(data: bytes, header: Header) -> tuple[bytes, bytes | None]:
         return giffile.pixels_only(data), None
     if header.format == "TIFF":
         return tiff.pixels_only(data), None
+    if header.format == "WEBP" and data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATED:
+        # Browsers apply no profile to it, and leave clear what its first frame does not cover.
+        return b"".join((data[:20], bytes([data[20] | _WEBP_OPACITY]), memoryview(data)[21:])), None
     return _with_opacity(data) if header.format == "BMP" else data, None
 
 

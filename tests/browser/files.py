@@ -307,6 +307,15 @@ def two(image_format: str, **options: object) -> bytes:
     )
 
 
+def small_webp() -> bytes:
+    """An animated WebP that has no opacity, but a first frame smaller than its canvas."""
+    frames = [one.crop((0, 0, 32, 24)) for one in (scene(), other())]
+    data = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    data[20] &= ~16
+    data[24:30] = (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
 def grey(mode: str = "L") -> Image.Image:
     return clear().convert(mode) if mode == "LA" else scene().convert(mode)
 
@@ -382,6 +391,8 @@ FILES: dict[str, Make] = {
     "gif small transparent frame": lambda: gif(SIZE, 15, 10, transparency=1),
     "gif frame beyond the screen": lambda: gif((20, 20), 15, 10),
     "webp animated": lambda: two("WEBP", lossless=True, background=(9, 200, 9, 255)),
+    "webp animated, profile": lambda: two("WEBP", lossless=True, icc_profile=swapped_profile()),
+    "webp animated, small frame without opacity": small_webp,
     "avif animated": lambda: encoded(
         scene(), "AVIF", quality=95, range="limited", save_all=True, append_images=[other()]
     ),
