@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -32,8 +33,9 @@ _WANTED = frozenset(
 _BYTES = (1, 7)  # types that a profile may have
 _REDUCED = 1  # a bit of the first: a smaller copy of another picture of the file
 _SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
+_CR2 = b"CR\2\0"  # of Canon, behind where the first directory is told
 _MOST_SUB_DIRECTORIES = 8  # that are looked at; cameras write up to 4
-_SHORT = 3
+_SHORT, _LONG = 3, 4
 _SIZES = {1: 1, _SHORT: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of unsigned numbers
 
 Order = Literal["big", "little"]
@@ -122,7 +124,8 @@ def size(source: Source) -> tuple[int, int]:
     width, height = shown.number(_WIDTH), shown.number(_LENGTH)
     if width is None or height is None:
         raise UndecodablePictureError("a TIFF without width or height")
-    if shown.number(_ORIENTATION) in SIDEWAYS:
+    turn = shown.fields.get(_ORIENTATION)
+    if turn is not None and _decides(_ORIENTATION, turn) and turn.number in SIDEWAYS:
         width, height = height, width
     return width, height
 
@@ -148,6 +151,8 @@ def pixels_only(data: bytes) -> bytes:
 def _decides(tag: int, field: _Field) -> bool:
     if tag == _PROFILE:
         return field.kind in _BYTES
+    if tag == _ORIENTATION:
+        return field.kind in (_SHORT, _LONG) and field.count == 1
     return tag not in (_SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION)
 
 
@@ -173,14 +178,20 @@ def _is_raw(source: Source, first: _Directory) -> bool:
     Somewhere in it is a picture as a sensor gives it, or a tag of DNG, or there is a thumbnail
     first, with the picture below it.
     """
-    if source.read(8, 2) == b"CR" or _DNG_VERSION in first.fields:
+    if source.read(8, 4) == _CR2 or _DNG_VERSION in first.fields:
         return True
     below = first.fields.get(_SUB_DIRECTORIES)
     if below is None:
         return first.number(_PHOTOMETRIC) in _SENSOR
-    places = below.values(source, _MOST_SUB_DIRECTORIES)
-    directories = chain((first,), (_directory(source, 0, at) for at in places))
-    return _reduced(first) or any(one.number(_PHOTOMETRIC) in _SENSOR for one in directories)
+    if _reduced(first) or first.number(_PHOTOMETRIC) in _SENSOR:
+        return True
+    spare = Source(source.data)  # what is wrong there says nothing of the picture
+    with suppress(PictureError):
+        for at in below.values(spare, _MOST_SUB_DIRECTORIES):
+            with suppress(PictureError):
+                if _directory(spare, 0, at).number(_PHOTOMETRIC) in _SENSOR:
+                    return True
+    return False
 
 
 def orientation(source: Source, start: int, end: int) -> int:

@@ -125,6 +125,29 @@ def test_a_photo_with_smaller_copies_behind_or_below_it() -> None:
     assert read_header(pages("<", [THUMBNAIL]), max_pixels=LIMIT).width == 8  # nothing else there
 
 
+@pytest.mark.parametrize("place", [0, 300, 2**32 - 16])
+def test_directories_below_that_are_not_there_cost_no_picture(place: int) -> None:
+    data = pages("<", [MAKE, (330, 4, (place,))]).ljust(30_000, b"\xff")
+    assert decode(data, max_pixels=LIMIT).shape == (6, 8, 3)
+
+
+def test_a_sensor_below_is_found_behind_a_directory_that_is_not_there() -> None:
+    data = bytearray(pages("<", [MAKE], [], [SENSOR], below=True))
+    at = data.index(struct.pack("<II", 4000, 5000))
+    data[at : at + 4] = struct.pack("<I", 2**32 - 16)
+    with pytest.raises(CameraRawError):
+        read_header(bytes(data), max_pixels=LIMIT)
+
+
+def test_pixels_that_begin_like_canon_s_raw() -> None:
+    assert decode(pages("<", [MAKE], head=b"CR"), max_pixels=LIMIT).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("entry", [(274, 1, (6,)), (274, 3, (6, 6))])
+def test_an_orientation_that_is_none_costs_no_tiff(entry: Entry) -> None:
+    assert decode(pages("<", [entry]), max_pixels=LIMIT).shape == (6, 8, 3)
+
+
 def test_directories_in_a_circle() -> None:
     data = bytearray(pages("<", [THUMBNAIL], [THUMBNAIL]))
     at = 4000 + 2 + 12 * 10
