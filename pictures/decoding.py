@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pi_heif import register_heif_opener
 from PIL import Image, ImageChops, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pictures import codings, colour, giffile, isomedia, jpegfile, pngfile, tiff
 from pictures.errors import (
@@ -248,7 +249,9 @@ def bands(size: tuple[int, int], pixels: int) -> Iterator[tuple[int, int, int, i
 def _to_srgb(image: Image.Image, told: codings.Colour, still: pngfile.Still | None) -> Image.Image:
     """Convert any mode to 8-bit sRGB without transparency."""
     if image.mode.startswith(("I", "F")):
+        inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0  # 0 is white
         image = _to_eight_bits(image)
+        image = ImageChops.invert(image) if inverted else image  # of 8 bits, Pillow does it
     if still is not None:
         told = still.colour
         if still.grey and image.mode == "RGBA":  # as Pillow reads 16 bits of grey and opacity

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pictures.decoding import decode
 from pictures.errors import (
@@ -146,6 +147,14 @@ def test_pixels_that_begin_like_canon_s_raw() -> None:
 @pytest.mark.parametrize("entry", [(274, 1, (6,)), (274, 3, (6, 6))])
 def test_an_orientation_that_is_none_costs_no_tiff(entry: Entry) -> None:
     assert decode(pages("<", [entry]), max_pixels=LIMIT).shape == (6, 8, 3)
+
+
+def test_sixteen_bits_of_which_0_is_white() -> None:
+    grey = np.array(quarters().convert("L"))
+    data = bytearray(encoded(Image.fromarray(grey.astype(np.uint16) * 257), "TIFF"))
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data[at : at + 2] = b"\0\0"
+    assert (decode(bytes(data), max_pixels=LIMIT)[..., 0] == 255 - grey).all()
 
 
 def test_directories_in_a_circle() -> None:
