@@ -146,7 +146,14 @@ def _pixels_only(data: bytes, header: Header) -> tuple[bytes, bytes | None]:
     if header.format == "WEBP" and data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATED:
         # Browsers apply no profile to it, and leave clear what its first frame does not cover.
         return b"".join((data[:20], bytes([data[20] | _WEBP_OPACITY]), memoryview(data)[21:])), None
-    return _with_opacity(data) if header.format == "BMP" else data, None
+    return (_with_opacity(data), _bmp_profile(data)) if header.format == "BMP" else (data, None)
+
+
+def _bmp_profile(bmp: bytes) -> bytes | None:
+    if bmp[_BMP_SIZE_AT] != _BMP_WITH_MASKS[-1] or bmp[70:74] != b"DEBM":  # LE: embedded
+        return None
+    at, size = struct.unpack("<II", bmp[126:134])
+    return bmp[_BMP_SIZE_AT + at :][:size]
 
 
 def _with_opacity(bmp: bytes) -> bytes:

@@ -242,16 +242,20 @@ def gif(screen: tuple[int, int], left: int, top: int, **options: object) -> byte
     return bytes(data)
 
 
-def bmp(head: int, compression: int) -> bytes:
-    """A BMP of 32 bits a pixel, with masks."""
+def bmp(head: int, compression: int, space: bytes = b"", profile: bytes = b"") -> bytes:
+    """A BMP of 32 bits a pixel, with masks and maybe a profile behind its pixels."""
     masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     red, green, blue, opacity = clear().split()
     pixels = Image.merge("RGBA", (blue, green, red, opacity)).tobytes()
     rest = struct.pack("<iiHHIIiiII", WIDTH, -HEIGHT, 1, 32, compression, len(pixels), 0, 0, 0, 0)
     header = struct.pack("<I", head) + rest + masks
     header = header.ljust(head, b"\0") if head > 40 else header[: 40 + 12 * (compression == 3)]
+    if profile:
+        place = struct.pack("<II", head + len(pixels), len(profile))
+        header = header[:56] + space + header[60:112] + place + header[120:]
     start = 14 + len(header)
-    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + pixels
+    size = struct.pack("<IHHI", start + len(pixels), 0, 0, start)
+    return b"BM" + size + header + pixels + profile
 
 
 def avif(
@@ -644,6 +648,10 @@ FILES: dict[str, Make] = {
     "avif": lambda: encoded(scene(), "AVIF", quality=95),
     "avif grey": lambda: encoded(grey(), "AVIF", quality=95),
     "bmp": lambda: encoded(scene(), "BMP"),
+    **{
+        f"bmp profile, {kind!r}": partial(bmp, 124, 0, kind, swapped_profile())
+        for kind in (b"DEBM", b"KNIL", b"BGRs")
+    },
     "bmp palette": lambda: encoded(indexed(), "BMP"),
 }
 
