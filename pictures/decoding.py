@@ -38,7 +38,7 @@ _ENDED_EARLY = ("truncated", "end of file", "eof", "incomplete", "failed to read
 _BAND = 2**20  # pixels that are converted at once
 _RIFF_HEADER = 8
 _WEBP_ANIMATED, _WEBP_OPACITY = 2, 16  # bits of the 21st byte
-# Chromium takes the opacity of AVIF for samples of narrow range, 16 to 235.
+# Chromium takes the opacity of AVIF that is no animation for samples of narrow range, 16 to 235.
 _AVIF_OPACITY = [
     *(list(range(256)) * 3),
     *(min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)),
@@ -264,7 +264,8 @@ def _to_srgb(image: Image.Image, told: codings.Colour, still: pngfile.Still | No
         if still.grey and image.mode == "RGBA":  # as Pillow reads 16 bits of grey and opacity
             image = image.convert("LA")
     converted = colour.to_srgb(image, told)
-    if converted.mode == "RGBA" and image.format == "AVIF":
+    still_avif = image.format == "AVIF" and not getattr(image, "is_animated", False)
+    if converted.mode == "RGBA" and still_avif:
         converted = converted.point(_AVIF_OPACITY)
     return _over_white(converted) if converted.mode == "RGBA" else converted
 

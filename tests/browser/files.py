@@ -400,6 +400,7 @@ FILES: dict[str, Make] = {
     "avif animated": lambda: encoded(
         scene(), "AVIF", quality=95, range="limited", save_all=True, append_images=[other()]
     ),
+    "avif animated, opacity": lambda: two("AVIF", quality=95, range="limited"),
     "avif cropped from its corner": lambda: cropped(30, 20, 30 - WIDTH, 20 - HEIGHT),
     "avif cropped and turned": lambda: cropped(30, 20, 30 - WIDTH, 20 - HEIGHT, 6),
     "avif cropped elsewhere": lambda: cropped(30, 20, 0, 0),
