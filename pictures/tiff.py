@@ -20,7 +20,7 @@ SIDEWAYS = range(5, 9)
 
 _SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 262, 274  # tags
 _SUB_DIRECTORIES, _DNG_VERSION = 330, 50706
-_PROFILE = 34675
+_PROFILE, _EXIF_DIRECTORY = 34675, 34665
 _WANTED = frozenset(
     (
         *(_SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION, _SUB_DIRECTORIES, _DNG_VERSION),
@@ -40,8 +40,8 @@ _SIZES = {1: 1, _SHORT: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of u
 
 Order = Literal["big", "little"]
 _EXIF: dict[bytes, tuple[Order, str]] = {
-    b"II*\0": ("little", "<HHIH2x"),
-    b"MM\0*": ("big", ">HHIH2x"),
+    b"II*\0": ("little", "<HHI4s"),
+    b"MM\0*": ("big", ">HHI4s"),
 }
 
 
@@ -197,20 +197,39 @@ def _is_raw(source: Source, first: _Directory) -> bool:
 def orientation(source: Source, start: int, end: int) -> int:
     """The orientation, 1 to 8, in EXIF data that lies from `start` to `end` in a file.
 
-    As in browsers it is the first single number of type SHORT, which EXIF demands, that is one;
-    entries beyond the end are not there. Broken data says nothing: the picture is upright.
+    As in browsers it is the first single number of type SHORT, which EXIF demands, that is one, in
+    the first directory or in EXIF's own below it; entries beyond the end are not there. Broken
+    data says nothing: the picture is upright.
     """
     try:
         order, entry = _EXIF[source.read(start, 4)]
-        at = start + source.number(start + 4, 4, order) + 2
-        count = min(source.number(at - 2, 2, order), max(end - at, 0) // struct.calcsize(entry))
-        entries = source.read(at, count * struct.calcsize(entry))  # at once, however many
+        first = source.number(start + 4, 4, order)
     except (KeyError, PictureError):
         return UPRIGHT
-    for tag, kind, count, number in struct.iter_unpack(entry, entries):
+    return _turn(source, (start, end), first, order, entry) or UPRIGHT
+
+
+def _turn(
+    source: Source, exif: tuple[int, int], first: int, order: Order, entry: str, below: bool = True
+) -> int | None:
+    """The orientation in a directory of EXIF data, or in EXIF's own below it."""
+    start, end = exif
+    at = start + first + 2
+    try:
+        count = min(source.number(at - 2, 2, order), max(end - at, 0) // struct.calcsize(entry))
+        entries = source.read(at, count * struct.calcsize(entry))  # at once, however many
+    except PictureError:
+        return None
+    for tag, kind, count, value in struct.iter_unpack(entry, entries):
+        number = int.from_bytes(value[:2], order)
         if (tag, kind, count) == (_ORIENTATION, _SHORT, 1) and 1 <= number <= 8:
-            return int(number)
-    return UPRIGHT
+            return number
+        if below and (tag, kind, count) == (_EXIF_DIRECTORY, _LONG, 1):
+            below = False  # once, or thousands could lead to thousands
+            found = _turn(source, exif, int.from_bytes(value, order), order, entry, below=False)
+            if found is not None:
+                return found
+    return None
 
 
 def _directories(source: Source) -> Iterator[_Directory]:

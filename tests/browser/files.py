@@ -426,6 +426,12 @@ FILES: dict[str, Make] = {
         directory((274, 3, 9), (274, 3, 6))
     ),
     "jpeg exif of fewer entries than it says": lambda: jpeg_exif(directory((274, 3, 6), count=500)),
+    "jpeg orientation in the directory of exif": lambda: jpeg_exif(
+        directory((34665, 4, 26)) + directory((274, 3, 6))[8:]
+    ),
+    "jpeg orientation behind a directory of exif that is not there": lambda: jpeg_exif(
+        directory((34665, 4, 2**31), (274, 3, 6))
+    ),
     "jpeg exif cut off in its entry": lambda: jpeg_exif(exif(6)[:-6]),
     "jpeg exif with its magic swapped": lambda: jpeg_exif(b"II\0*" + exif(6)[4:]),
     "jpeg exif of another prefix": lambda: jpeg_exif(exif(6), prefix=b"Exif\0\xff"),
