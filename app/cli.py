@@ -233,6 +233,7 @@ def detect(
     """
     from app.detect import Format, detect_files
     from app.scores import ScoresError
+    from model.canary import ModelSickError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
 
@@ -248,7 +249,7 @@ def detect(
         fine = detect_files(
             files, settings, printed if output is None else Format.NOTHING, overlays, output
         )
-    except (CheckpointError, DeviceError, ScoresError, OSError) as error:
+    except (CheckpointError, DeviceError, ModelSickError, ScoresError, OSError) as error:
         raise _fail(error) from None
     except KeyboardInterrupt:
         if output is not None:

@@ -66,6 +66,7 @@ def detect_files(
 
     Raises:
         CheckpointError: the model cannot be loaded.
+        ModelSickError: it does not answer as it should.
         ScoresError: `scores` is not such a file, or of another model or view.
         OSError: `scores` cannot be read or written.
     """
@@ -81,10 +82,11 @@ def detect_files(
     from worker.main import load_detector
 
     detector = load_detector(settings)
+    detector.check()
     if not detector.info.trained:
         _tell(["The model is untrained: its scores mean nothing."], "yellow")
     view = View(settings.default_view)
-    kept = None if scores is None else Scores(scores, detector.info.version, str(view))
+    kept = None if scores is None else Scores(scores, detector.info.digest, str(view))
     done = set() if kept is None else kept.done
     todo = [entry for entry in search.entries if _name(entry) not in done]
     maps = None if overlays is None else _HeatMaps(overlays, search.root)
@@ -238,6 +240,7 @@ def _detect(
         "manipulated": found.manipulated,
         "notes": [str(note) for note in found.notes],
         "model_version": detector.info.version,
+        "model_digest": detector.info.digest,
         "view": str(view),
     }
 

@@ -20,12 +20,12 @@ class Scores:
     tried again, and a last line that was cut off.
     """
 
-    def __init__(self, file: Path, model_version: str, view: str) -> None:
+    def __init__(self, file: Path, model_digest: str | None, view: str) -> None:
         """Read what is there.
 
         Args:
             file: made if it is not there, else gone on with.
-            model_version: of the model that scores now.
+            model_digest: of the model that scores now, see `ModelInfo.digest`.
             view: how it looks at the pictures now.
 
         Raises:
@@ -46,7 +46,7 @@ class Scores:
             row = self._read(line, number)
             if "error" in row:
                 continue
-            for name, now in (("model_version", model_version), ("view", view)):
+            for name, now in (("model_digest", model_digest), ("view", view)):
                 if row.get(name) != now:
                     raise ScoresError(
                         f"{file} holds scores of {name} {row.get(name)}, not {now}; choose "

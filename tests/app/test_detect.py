@@ -34,9 +34,12 @@ class Model:
     """Scores a picture by its mean, and remembers how many it was asked for."""
 
     def __init__(self) -> None:
-        self.info = SimpleNamespace(trained=True, version="v1")
+        self.info = SimpleNamespace(trained=True, version="v1", digest="weights")
         self.asked = 0
         self.broken: Callable[[int], object] = lambda count: None
+
+    def check(self) -> None:
+        pass
 
     def examine(self, picture: np.ndarray, view: object) -> Any:
         self.asked += 1
@@ -247,9 +250,9 @@ def test_scores_of_another_model_or_view_are_not_mixed(detect: Detect, model: Mo
     before = Path("scores.jsonl").read_bytes()
     answer = detect("a", "--output", "scores.jsonl", "--view", "center")
     assert (answer.exit_code, "holds scores of view auto" in answer.stderr) == (1, True)
-    model.info.version = "v2"
+    model.info.digest = "other weights"
     answer = detect("a", "--output", "scores.jsonl")
-    assert (answer.exit_code, "holds scores of model_version v1" in answer.stderr) == (1, True)
+    assert (answer.exit_code, "holds scores of model_digest weights" in answer.stderr) == (1, True)
     assert Path("scores.jsonl").read_bytes() == before
 
 
