@@ -126,21 +126,36 @@ class BatchWorker(EndingWorker):
         self._withdraw()
         self._store.blobs.hurry()
         told = self._shutdown_requested_date is not None or self.failure is not None
-        ended = self._drain() if told else self._pipeline.close()
-        self._heart.stop()
-        super().teardown()  # type: ignore[no-untyped-call]
+        with self._ending_in_time() if told else contextlib.nullcontext():
+            ended = self._drain() if told else self._pipeline.close()
+            self._heart.stop()
+            super().teardown()  # type: ignore[no-untyped-call]
         if not ended:
             log.warning("stopped_at_work", seconds=self._stop_timeout)
             os._exit(0 if self.failure is None else 1)  # a thread that computes ends no sooner
+
+    def _left(self) -> float:
+        """Seconds until a worker that was told to end has to have ended."""
+        since = self._shutdown_requested_date or now()
+        return self._stop_timeout - (now() - since).total_seconds()
+
+    @contextlib.contextmanager
+    def _ending_in_time(self) -> Iterator[None]:
+        """End the process when its time is over: Redis may be away, and is waited for for ever."""
+        timer = threading.Timer(max(0.0, self._left() - 1), os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _drain(self) -> bool:
         """Put back what is not begun, then what is not finished in time; False if some is not."""
         begun = self._pipeline.drain()
         self._put_back(self._let_go(begun), "stopping")
-        since = self._shutdown_requested_date or now()
-        left = self._stop_timeout - _ENDING - (now() - since).total_seconds()
         try:
-            ended = self._pipeline.close(max(0.0, left))
+            ended = self._pipeline.close(max(0.0, self._left() - _ENDING))
         except SystemExit:  # a second signal: whoever sent it waits no longer
             ended = self._pipeline.close(0.0)
         dying = not isinstance(self.failure, RedisError | ModelSickError | None)
