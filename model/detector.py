@@ -190,9 +190,11 @@ class Detector:
         Not to be called beside `look` or `forward`.
 
         Raises:
-            ModelSickError: It does not, or its outputs are not finite.
+            ModelSickError: It does not, or its weights or outputs are not finite.
             DeviceError: The device failed.
         """
+        if not self._engine.has_finite_weights():
+            raise ModelSickError(f"NaN model: weights of {self.info.name} {self.info.version}")
         canaries.check(self, self._canary)
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:

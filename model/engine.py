@@ -116,6 +116,10 @@ class InferenceEngine:
         matrices = {name: to(t) for name, t in head._asdict().items() if isinstance(t, Tensor)}
         return head._replace(stages=tuple(map(to, head.stages)), **matrices)
 
+    def has_finite_weights(self) -> bool:
+        """Whether no weight is NaN or infinite; some of these no picture would show."""
+        return all(bool(torch.isfinite(one).all()) for one in self._model.parameters())
+
     def warm_up(self) -> None:
         """Compute one batch of every size there can be, so that no later one pays for set-up.
 
