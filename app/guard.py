@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -21,7 +21,7 @@ from app.client import Client, Packer, TypedPipeline, connect
 
 BUDGET = 2.0  # s
 
-_RATE = 64 * 2**20  # bytes/s; a picture adds so much time to the budget
+_PIECE = 2**20  # bytes; what sending so many of a large command takes is not charged
 _RETRIES = 4  # take about a second in all
 _PROBE_TIMEOUT = 1.0  # s
 _PROBE_PAUSE = 0.5  # s
@@ -48,11 +48,11 @@ class Budget:
         """Seconds; 0 or less: it is used up."""
         return self._left if self._ends is None else self._ends - time.monotonic()
 
-    def extend(self, payload: int) -> None:
-        """Allow the time that it takes to send so many bytes."""
-        self._left += payload / _RATE
+    def extend(self, seconds: float) -> None:
+        """Allow so much more."""
+        self._left += seconds
         if self._ends is not None:
-            self._ends += payload / _RATE
+            self._ends += seconds
 
     def charge(self, seconds: float) -> None:
         """Count time that others spent for this request too."""
@@ -192,12 +192,15 @@ class _Bounded:
         return super()._connect()  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """As redis-py's; the answer is waited for as long as the sending."""
-        if not isinstance(command, str):
-            current().extend(sum(map(len, command)))
-        if self._sock is not None:  # type: ignore[attr-defined]
-            self._sock.settimeout(_timeout())  # type: ignore[attr-defined]
-        super().send_packed_command(command, check_health)  # type: ignore[misc]
+        """As redis-py's, but a large command may take as long as it makes progress."""
+        for piece in _pieces(command):
+            began = time.monotonic()
+            if self._sock is not None:  # type: ignore[attr-defined]
+                self._sock.settimeout(_timeout())  # type: ignore[attr-defined]
+            super().send_packed_command([piece], check_health)  # type: ignore[misc]
+            check_health = False  # it would send a command in the midst of this one
+            if len(piece) == _PIECE:
+                current().extend(time.monotonic() - began)
 
 
 class _Retry(Retry):
@@ -208,6 +211,15 @@ class _Retry(Retry):
         return super().call_with_retry(
             do, fail, is_retryable or (lambda _: current().left > 0), *args, **options
         )
+
+
+def _pieces(command: str | Sequence[bytes]) -> Iterator[str | memoryview]:
+    if isinstance(command, str):
+        yield command
+        return
+    for part in map(memoryview, command):
+        for at in range(0, len(part), _PIECE):
+            yield part[at : at + _PIECE]
 
 
 def _timeout() -> float:
