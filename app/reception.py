@@ -44,6 +44,7 @@ class Reception(StrEnum):
     MISMATCH = "mismatch"  # its idempotency key belongs to another request
     KNOWN = "known"  # not accepted: that detection already has the result
     FULL = "full"  # not accepted: with the results to come it does not fit into Redis
+    TOO_LARGE = "too_large"  # not accepted: its result alone would not fit into Redis
     SHARE_FULL = "share_full"  # not accepted: its owner has its share of Redis
     GONE = "gone"  # not accepted: that detection is no longer there to copy from
 

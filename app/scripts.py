@@ -227,6 +227,7 @@ lapse()
 if most > 0 then
     local used = string.match(memory, 'used_memory:(%d+)') + reserved('')
     local free, weight, inside = most * ARGV[16] - used, tonumber(ARGV[17]), ARGV[12] ~= '1'
+    if most * ARGV[16] < tonumber(ARGV[15]) then return leave('too_large') end
     if free < tonumber(ARGV[15]) then return leave('full') end
     if inside and upload ~= '' then free = free + ARGV[11] end
     if weight > 0 and beyond_share(owner, index, weight, free, inside) then

@@ -312,6 +312,10 @@ class Service:
                 ErrorCode.IDEMPOTENCY_MISMATCH,
                 "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key.",
             )
+        if reception is Reception.TOO_LARGE:
+            return ServiceError(
+                ErrorCode.TOO_MANY_PIXELS, "Its result would not fit into the memory of Redis."
+            )
         if reception is Reception.FULL:
             return storage_full()
         if reception is Reception.SHARE_FULL:

@@ -189,6 +189,15 @@ def test_before_their_bodies_are_read_once_there_is_no_room_for_any(house: House
     assert house.ask("bob").refusal is None
 
 
+def test_a_picture_that_can_never_fit_is_not_put_off(house: House) -> None:
+    house.redis.config_set("maxmemory", 100 * MEGABYTE)
+    with pytest.raises(ServiceError) as refused:
+        house.submit("alice", encode(Image.new("L", (8000, 8000)), "PNG"))
+    assert refused.value.code == "too_many_pixels"
+    assert refused.value.retry_after is None
+    assert house_keys(house, "gamma:image:*") == []
+
+
 def test_reserved_memory_is_of_a_callers_share(house: House) -> None:
     leave(house, 4 * MEGABYTE)
     for number in range(60):
