@@ -168,7 +168,7 @@ class Service:
 
     @cached_property
     def _small_orders(self) -> Together[Order, Detection | ServiceError]:
-        return Together(self.submit_all)
+        return Together(self.submit_all, lambda order: order.owner)
 
     @cached_property
     def _records(self) -> Together[tuple[str, str], Detection | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -12,6 +13,12 @@ from app import guard
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+MOST = 16
+"""Requests that one call serves, where they have owners."""
+
+_Asked = tuple[Sequence[T], asyncio.Future[Sequence[R]], guard.Budget]
 
 
 class Together(Generic[T, R]):
@@ -22,11 +29,18 @@ class Together(Generic[T, R]):
     Args:
         call: called in a thread, one call at a time; answers in the order of what it is given, for
             each for itself. What it raises, all of them get.
+        owner: whose something is that is asked. A call then takes no more than `MOST` requests, of
+            each owner one after the other, so that nobody waits for all that another sends.
     """
 
-    def __init__(self, call: Callable[[list[T]], Sequence[R]]) -> None:
+    def __init__(
+        self,
+        call: Callable[[list[T]], Sequence[R]],
+        owner: Callable[[T], str] | None = None,
+    ) -> None:
         self._call = call
-        self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]], guard.Budget]] = []
+        self._owner = owner
+        self._waiting: list[_Asked[T, R]] = []
         self._serving: asyncio.Task[None] | None = None
 
     async def __call__(self, asked: Sequence[T]) -> Sequence[R]:
@@ -40,10 +54,25 @@ class Together(Generic[T, R]):
             self._serving = asyncio.create_task(self._serve())
         return await future
 
+    def _next(self) -> list[_Asked[T, R]]:
+        """Take those whose turn it is."""
+        waiting, self._waiting = self._waiting, []
+        if self._owner is None or len(waiting) <= MOST:
+            return waiting
+        seen: Counter[str] = Counter()
+        turns = []
+        for one in waiting:
+            owner = self._owner(one[0][0])
+            turns.append(seen[owner])
+            seen[owner] += 1
+        order = sorted(range(len(waiting)), key=turns.__getitem__)
+        self._waiting = [waiting[at] for at in sorted(order[MOST:])]
+        return [waiting[at] for at in order[:MOST]]
+
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            served, self._waiting = self._waiting, []
+            served = self._next()
             everything = [one for asked, _, _ in served for one in asked]
             context = contextvars.Context()  # of no request: it is for all of them
             budget = context.run(guard.begin, max(one.left for _, _, one in served))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 
-MAX_READS = 20_000
+MAX_READS = 8_000
 """Parts of a file that are looked at: about 10 ms. Headers have some dozens."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from app import guard
-from app.together import Together
+from app.together import MOST, Together
 
 
 class Calls:
@@ -49,6 +49,26 @@ def test_who_comes_during_a_call_goes_with_the_next() -> None:
         calls.go_on.set()
         assert await asyncio.gather(*tasks) == [[0], [2], [4], [6], [8]]
         assert calls.sizes == [1, 4]
+
+    asyncio.run(run())
+
+
+def test_owners_have_turns() -> None:
+    async def run() -> None:
+        calls = Calls()
+        double = Together(calls, lambda number: "few" if number == 77 else "many")
+        tasks = [asyncio.create_task(double([0]))]
+        await asyncio.to_thread(calls.begun.wait, 60)
+        tasks += [asyncio.create_task(double([number])) for number in (*range(1, 40), 77)]
+        await asyncio.sleep(0)
+        calls.go_on.set()
+        await tasks[-1]
+        assert len(calls.sizes) < 4, "the last to come was not in the first rounds"
+        done = [task.done() for task in tasks[1:-1]]
+        assert done == sorted(done, reverse=True), "of one owner who comes first is first"
+        assert not all(done)
+        assert await asyncio.gather(*tasks) == [[0], *([2 * n] for n in range(1, 40)), [154]]
+        assert max(calls.sizes) == MOST
 
     asyncio.run(run())
 
