@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from app.problems import ServiceError
 from app.schemas import ErrorCode
 
-_MOST_WAITING = 64  # what has come of their bodies lies in memory
+_MOST_WAITING = 32  # of a caller; what has come of their bodies lies in memory
 
 
 class Room:
@@ -42,7 +42,7 @@ class Room:
         self._code = code
         self._free = size
         self._held: Counter[str] = Counter()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._freed = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -89,9 +89,9 @@ class Room:
             self._code,
             f"There is no room for {more} {self._unit} more of yours at present.",
         )
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting[caller] >= _MOST_WAITING:
             raise refusal
-        self._waiting += 1
+        self._waiting[caller] += 1
         try:
             async with asyncio.timeout(self._patience):
                 while not self.has(caller, more, own):
@@ -99,7 +99,9 @@ class Room:
         except TimeoutError:
             raise refusal from None
         finally:
-            self._waiting -= 1
+            self._waiting[caller] -= 1
+            if not self._waiting[caller]:
+                del self._waiting[caller]
 
 
 class Claim:

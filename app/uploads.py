@@ -37,7 +37,7 @@ _TURN = 0.0005  # s of reading a form, after which others have their turn
 _MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
 _LARGE = 64 * 2**20  # bytes of large pictures on their way from the disk to Redis
 _RENDERINGS = 4  # stored pictures that are decoded, to be shown, or are about to be
-_DOWNLOADS = 96 * 2**20  # bytes of pictures and masks on their way to callers
+_DOWNLOADS = 128 * 2**20  # bytes of pictures and masks on their way to callers
 
 
 class Rooms:
