@@ -14,6 +14,8 @@ The file is TOML, a table for each caller:
 from __future__ import annotations
 
 import os
+import re
+import threading
 import time
 import tomllib
 from collections.abc import Mapping
@@ -31,10 +33,12 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from app.keys import ANONYMOUS, Key, Keys, is_caller_name
 from app.settings import RateLimitSetting, SecretsSetting, Settings
 
+_FIELD = r"[a-z0-9_]{1,20}"
 _LOOK_INTERVAL = 1.0  # s; a change of the file counts after this time at the latest
 
 log = structlog.get_logger()
@@ -120,6 +124,7 @@ class Directory:
         self._settings = settings
         self._path = settings.callers_file
         self._next_look = time.monotonic() + _LOOK_INTERVAL
+        self._looking = threading.Lock()
         self._seen = self._version()
         self._callers = _read(settings)
 
@@ -127,11 +132,12 @@ class Directory:
     def now(self) -> Callers:
         """The callers; the file is looked at once a second."""
         if self._path is not None and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + _LOOK_INTERVAL
-            version = self._version()
-            if version != self._seen:
-                self._seen = version
-                self._reload()
+            with self._looking:  # a slow thread must not put older callers back
+                version = self._version()
+                if version != self._seen:
+                    self._seen = version
+                    self._reload()
+                self._next_look = time.monotonic() + _LOOK_INTERVAL
         return self._callers
 
     def _reload(self) -> None:
@@ -186,9 +192,14 @@ def _tables(path: Path | None) -> dict[str, _Caller]:
     except OSError as error:
         raise CallersFileError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        details = "; ".join(
-            f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()
-        )
+        details = "; ".join(map(_described, error.errors()))
         raise CallersFileError(f"{path}: {details}") from None
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise CallersFileError(f"{path} is not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8
+        place = re.search(r"at line \d+, column \d+", str(error))
+        raise CallersFileError(f"{path} is not TOML{f' {place[0]}' if place else ''}") from None
+
+
+def _described(wrong: ErrorDetails) -> str:
+    """What is wrong; of names only those that look like a field's, as others may be a secret."""
+    names = (one if re.fullmatch(_FIELD, str(one)) else "…" for one in wrong["loc"][1:])
+    return f"{'.'.join(map(str, (wrong['loc'][0], *names)))}: {wrong['msg']}"
