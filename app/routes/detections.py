@@ -47,6 +47,10 @@ def read_list(
     """
     service = service_of(request)
     if ids is not None:
+        if {"limit", "cursor"} & request.query_params.keys():
+            raise ServiceError(
+                ErrorCode.MALFORMED_REQUEST, "`ids` goes with neither `limit` nor `cursor`."
+            )
         return json_answer(request, _named(service, caller.name, ids))
     page = service.store.newest(caller.name, limit, cursor)
     following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}"

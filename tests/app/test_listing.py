@@ -55,6 +55,8 @@ def test_by_name_in_the_order_asked_for(alice: httpx2.Client, separator: str) ->
     assert ids(answer) == [c, a, b]
     assert answer.json()["missing"] == ["nowhere"]
     assert answer.json()["next"] is None
+    refused = alice.get(f"/v1/detections?ids={a}&limit=1")
+    assert_problem(refused, 400, "malformed_request")
 
 
 def test_no_name_no_detection(alice: httpx2.Client) -> None:
