@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from app.embedded import PrivateRedis, PrivateRedisError, private_redis
-from app.ports import ask, check_port
+from app.ports import PortError, ask, check_port
 from app.processes import start, stop
 from app.settings import Settings
 
@@ -112,6 +112,14 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
 
 def _check_ports(settings: Settings, processes: int) -> None:
     """See, before anything is loaded, that each process can have its port."""
+    above = settings.port - settings.metrics_port
+    if 0 <= above < processes:
+        raise PortError(
+            f"port {settings.port} is both GAMMA_PORT and GAMMA_METRICS_PORT"
+            f"{f' + {above}' if above else ''}",
+            f"choose another; metrics take {processes} ports from GAMMA_METRICS_PORT on",
+            taken=False,
+        )
     check_port(settings.host, settings.port, "GAMMA_PORT")
     for above in range(processes):
         check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT", above)
