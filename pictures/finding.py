@@ -133,8 +133,9 @@ def reason_of(error: OSError) -> str:
 
 
 def name_of(path: Path) -> str:
-    """A path as one line of text: bytes that are no UTF-8 and control characters are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as one line of text: bytes beyond UTF-8, control characters and backslashes are escaped."""
+    escaped = os.fsencode(path).replace(b"\\", b"\\\\")  # or two files could have one name
+    text = escaped.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 

@@ -127,6 +127,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     shown = [name_of(path.relative_to(tmp_path)) for path in find(tmp_path).pictures]
     assert shown == ["caf\\xe9.jpg", "two\\nlines\\x1b[31m.jpg"]
     assert name_of(Path("ünïcödé 写真 .jpg")) == "ünïcödé 写真 .jpg"
+    assert name_of(Path("bad\\xff.jpg")) != name_of(Path(os.fsdecode(b"bad\xff.jpg")))
 
 
 def test_summary_counts_by_reason(tmp_path: Path) -> None:
