@@ -18,12 +18,14 @@ UPRIGHT = 1
 SIDEWAYS = range(5, 9)
 """Orientations that swap width and height."""
 
-_SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 262, 274  # tags
+_SUBFILE, _OLD_SUBFILE = 254, 255  # tags; the second of TIFF 5.0 and before
+_WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274
 _SUB_DIRECTORIES, _DNG_VERSION = 330, 50706
 _PROFILE, _EXIF_DIRECTORY = 34675, 34665
 _WANTED = frozenset(
     (
-        *(_SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION, _SUB_DIRECTORIES, _DNG_VERSION),
+        *(_SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION),
+        *(_SUB_DIRECTORIES, _DNG_VERSION),
         *(258, 259, 266, 273, 277, 278, 279, 284),  # bits, compression, strips, planes
         *(292, 293, 317, 320, 322, 323, 324, 325),  # fax, predictor, palette, tiles
         *(332, 338, 339, 347, *range(512, 522)),  # inks, opacity, kind of samples, JPEG
@@ -31,7 +33,8 @@ _WANTED = frozenset(
     )
 )
 _BYTES = (1, 7)  # types that a profile may have
-_REDUCED = 1  # a bit of the first: a smaller copy of another picture of the file
+_NO_PICTURE = 1 | 4  # bits of the first: a smaller copy of another picture, a mask
+_OLD_REDUCED = 2
 _SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
 _CR2 = b"CR\2\0"  # of Canon, behind where the first directory is told
 _MOST_SUB_DIRECTORIES = 8  # that are looked at; cameras write up to 4
@@ -153,7 +156,7 @@ def _decides(tag: int, field: _Field) -> bool:
         return field.kind in _BYTES
     if tag == _ORIENTATION:
         return field.kind in (_SHORT, _LONG) and field.count == 1
-    return tag not in (_SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION)
+    return tag not in (_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION)
 
 
 def _shown(source: Source) -> _Directory:
@@ -169,7 +172,8 @@ def _shown(source: Source) -> _Directory:
 
 
 def _reduced(directory: _Directory) -> bool:
-    return bool((directory.number(_SUBFILE) or 0) & _REDUCED)
+    kind = directory.number(_SUBFILE) or 0
+    return bool(kind & _NO_PICTURE) or directory.number(_OLD_SUBFILE) == _OLD_REDUCED
 
 
 def _is_raw(source: Source, first: _Directory) -> bool:

@@ -112,8 +112,9 @@ def test_camera_raw_is_refused_as_such(name: str) -> None:
 
 @pytest.mark.parametrize("order", "<>")
 def test_a_thumbnail_that_comes_first_is_not_the_picture(order: str) -> None:
-    for thumbnails in (1, 3):
-        data = pages(order, [THUMBNAIL, MAKE], *[[THUMBNAIL]] * (thumbnails - 1), [])
+    old, mask = (255, 3, (2,)), (254, 4, (4,))
+    for first in ([THUMBNAIL], [THUMBNAIL] * 3, [old], [mask]):
+        data = pages(order, *([one, MAKE] for one in first), [])
         header = read_header(data, max_pixels=LIMIT)
         assert (header.width, header.height) == (64, 48)
         assert (corners(decode(data, max_pixels=LIMIT)) == QUARTERS).all()
