@@ -133,7 +133,7 @@ def reason_of(error: OSError) -> str:
 
 
 def name_of(path: Path) -> str:
-    """A path as one line of text: bytes beyond UTF-8, control characters and backslashes are escaped."""
+    """A path as one line: bytes beyond UTF-8, control characters and backslashes are escaped."""
     escaped = os.fsencode(path).replace(b"\\", b"\\\\")  # or two files could have one name
     text = escaped.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
