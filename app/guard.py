@@ -217,9 +217,9 @@ def _pieces(command: str | Sequence[bytes]) -> Iterator[str | memoryview]:
     if isinstance(command, str):
         yield command
         return
-    for part in map(memoryview, command):
+    for part in command:
         for at in range(0, len(part), _PIECE):
-            yield part[at : at + _PIECE]
+            yield memoryview(part)[at : at + _PIECE]
 
 
 def _timeout() -> float:

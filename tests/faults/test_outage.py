@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,11 +205,51 @@ def client(tmp_path: Path) -> Iterator[GuardedClient]:
 
 
 def test_a_large_picture_meets_a_frozen_redis(client: GuardedClient) -> None:
-    """Its size gives it more time, and not too much."""
+    """Its size gives it no more time: nothing of it gets through."""
     began = time.monotonic()
     with pytest.raises(RedisTimeoutError):
         client.set("picture", bytes(50 * 2**20))
     assert 2 < time.monotonic() - began < _WITHIN
+
+
+@contextlib.contextmanager
+def slow_link(path: str, rate: int) -> Iterator[str]:
+    """URL of a Redis at a Unix socket, to which so many bytes get in a second."""
+
+    def carry(source: socket.socket, target: socket.socket, pause: float) -> None:
+        while data := source.recv(2**16):
+            time.sleep(len(data) * pause)
+            target.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as far:
+        far.connect(path)
+
+        def serve() -> None:
+            near, _ = listener.accept()
+            with near:
+                back = threading.Thread(target=carry, args=(far, near, 0.0))
+                back.start()
+                carry(near, far, 1 / rate)
+                far.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        serving.join()
+
+
+def test_a_large_picture_on_a_slow_link_is_no_outage(tmp_path: Path) -> None:
+    picture = bytes(30 * 2**20)
+    with (
+        private_redis(tmp_path / "redis", 2**28) as (url, _),
+        slow_link(url.removeprefix("unix://"), rate=8 * 2**20) as slow,
+        connect_guarded(slow) as client,
+    ):
+        client.set("picture", picture)
+        with connect(url) as redis:
+            assert redis.strlen("picture") == len(picture)
+        assert client.ping(), "the circuit is closed"
 
 
 def test_all_commands_of_a_request_share_its_budget(client: GuardedClient) -> None:
