@@ -90,6 +90,7 @@ class BatchWorker(EndingWorker):
         self._info = info
         self._max_batch = max_batch
         self._stop_timeout = stop_timeout
+        self._timer: threading.Timer | None = None
         self._jobs_left: float = math.inf
         self._taken: list[Held] = []
         self._ready = True
@@ -126,10 +127,13 @@ class BatchWorker(EndingWorker):
         self._withdraw()
         self._store.blobs.hurry()
         told = self._shutdown_requested_date is not None or self.failure is not None
-        with self._ending_in_time() if told else contextlib.nullcontext():
-            ended = self._drain() if told else self._pipeline.close()
-            self._heart.stop()
-            super().teardown()  # type: ignore[no-untyped-call]
+        if told:
+            self._end_in_time()
+        ended = self._drain() if told else self._pipeline.close()
+        self._heart.stop()
+        super().teardown()  # type: ignore[no-untyped-call]
+        if self._timer is not None:
+            self._timer.cancel()
         if not ended:
             log.warning("stopped_at_work", seconds=self._stop_timeout)
             os._exit(0 if self.failure is None else 1)  # a thread that computes ends no sooner
@@ -139,16 +143,16 @@ class BatchWorker(EndingWorker):
         since = self._shutdown_requested_date or now()
         return self._stop_timeout - (now() - since).total_seconds()
 
-    @contextlib.contextmanager
-    def _ending_in_time(self) -> Iterator[None]:
-        """End the process when its time is over: Redis may be away, and is waited for for ever."""
-        timer = threading.Timer(max(0.0, self._left() - 1), os._exit, (1,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def handle_warm_shutdown_request(self) -> None:
+        """As RQ's. From now on the time counts, even if a call of Redis never comes back."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(max(0.0, self._left() - 1), os._exit, (1,))
+            self._timer.daemon = True
+            self._timer.start()
 
     def _drain(self) -> bool:
         """Put back what is not begun, then what is not finished in time; False if some is not."""

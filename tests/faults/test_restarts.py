@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -54,6 +55,23 @@ def test_sigterm_with_sixteen_large_pictures_in_hand_ends_in_time(house: House) 
     assert house.tries_left(names) == {2}
     assert house.end(house.worker(burst=True), terminate=False) == 0
     house.account(f"SIGTERM with 16 large ones, over in {seconds:.1f} s", names, succeeded=16)
+
+
+def test_sigterm_while_redis_is_frozen_ends_in_time_too(house: House) -> None:
+    names = house.submit(*[LARGE] * 2, view=View.TILED)
+    orders = house.worker(sleep={"forward": 1.0}, stop_timeout=STOP_TIMEOUT)
+    house.wait(lambda: house.started() == 2)
+    redis = house.redis.info("server")["process_id"]
+    os.kill(redis, signal.SIGSTOP)
+    try:
+        before = time.monotonic()
+        assert house.end(orders) == 1
+        assert time.monotonic() - before < STOP_TIMEOUT
+    finally:
+        os.kill(redis, signal.SIGCONT)
+    house.abandon_all()
+    assert house.end(house.worker(burst=True), terminate=False) == 0
+    assert house.tries_left(names) == {2}
 
 
 def test_a_second_sigterm_ends_it_at_once_and_costs_nothing_either(house: House) -> None:
