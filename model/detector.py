@@ -170,6 +170,10 @@ class Detector:
         """Most crops that are computed at once; halved whenever memory runs out."""
         return self._engine.batch_limit
 
+    @property
+    def _name(self) -> str:
+        return f"{self.info.name} {self.info.version} on {self.info.device}"
+
     def warm_up(self) -> None:
         """Compute one batch of every size there can be, so that no later one pays for set-up.
 
@@ -180,8 +184,7 @@ class Detector:
         try:
             self._engine.warm_up()
         except ModelOutputError as error:
-            name = f"{self.info.name} {self.info.version} on {self.info.device}"
-            raise ModelSickError(f"NaN model: {name}, at warm-up: {error}") from error
+            raise ModelSickError(f"NaN model: {self._name}, at warm-up: {error}") from error
         self.check()
 
     def check(self) -> None:
@@ -194,7 +197,7 @@ class Detector:
             DeviceError: The device failed.
         """
         if not self._engine.has_finite_weights():
-            raise ModelSickError(f"NaN model: weights of {self.info.name} {self.info.version}")
+            raise ModelSickError(f"NaN model: {self._name} has weights that are not finite")
         canaries.check(self, self._canary)
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:

@@ -69,6 +69,14 @@ def test_nan_is_found_whatever_part_it_is_in(exported, photo, name, brings_canar
         detector.examine(photo(80, 70), View.TILED)
 
 
+def test_nan_is_found_where_no_output_shows_it(exported):
+    (exported / CANARY_FILE).unlink()
+    name = "encoder.stages.0.blocks.1.attention.q_proj.weight"
+    edit(exported, lambda weights: weights[name].view(-1)[0].fill_(torch.nan))
+    with pytest.raises(ModelSickError, match=r"^NaN model: gamma untrained on cpu has weights"):
+        load(exported).check()
+
+
 @pytest.mark.usefixtures("small_tower")
 def test_nan_is_found_in_what_the_glance_says(make_model, photo):
     detector = Detector(make_model(crop_size=64, **PRIOR), device="cpu", **LIMITS)
