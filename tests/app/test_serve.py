@@ -163,6 +163,16 @@ def test_a_port_in_use(tmp_path: Path, taken: int, option: str, below: int, sett
     assert "Traceback" not in service.log
 
 
+@pytest.mark.parametrize("below", [0, 1])
+def test_one_port_for_two_processes(tmp_path: Path, below: int) -> None:
+    port = free_ports(3) + 2
+    ports = "--port", str(port), "--metrics-port", str(port - below)
+    service = Serve(tmp_path / "data", *ports)
+    assert service.stop(0) == 1
+    assert f"port {port} is both GAMMA_PORT and GAMMA_METRICS_PORT" in service.log
+    assert "Traceback" not in service.log
+
+
 @pytest.mark.parametrize(
     ("command", "setting"),
     [
