@@ -46,6 +46,12 @@ def new_picture() -> bytes:
     return encode(photo(16, 16, next(_SEEDS)), "PNG")
 
 
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run in the tests' process do not send its log into their captured output."""
+    monkeypatch.setattr("app.logs.configure", lambda settings: None)
+
+
 class StandIn:
     """Ends detections as a worker would, when a test says so."""
 
