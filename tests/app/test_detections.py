@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from app.overlays import DEFAULT_OPACITY
-from model.checkpoint import BUILT_IN, CONFIG_FILE, RESULTS_FILE
+from model.checkpoint import BUILT_IN, CONFIG_FILE, RESULTS_FILE, digest
 from tests.conftest import Serve, encode, photo, value
 
 SIZE = (640, 400)
@@ -50,7 +50,8 @@ def test_record_is_complete(record: dict, picture: bytes) -> None:
     assert record["verdict"] == ("authentic", "uncertain", "ai_generated")[called]
     area = record["masks"]["manipulation"]["area_fraction"]
     assert record["manipulated"] is (area > limits["manipulated_area"])
-    assert record["model"] == {"name": MODEL["name"], "version": MODEL["version"]}
+    facts = {"name": MODEL["name"], "version": MODEL["version"], "digest": digest(BUILT_IN)}
+    assert record["model"] == facts
     assert record["ref_id"] == "post-17"
     assert (record["image"]["width"], record["image"]["height"]) == SIZE
     assert record["image"]["format"] == "JPEG"
@@ -361,7 +362,7 @@ def test_content_security_policy_is_strict(client: httpx2.Client) -> None:
 
 def test_system_routes(client: httpx2.Client) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ok", "workers": 1}
+    assert client.get("/readyz").json() == {"status": "ok", "workers": 1, "suspended": False}
     model = client.get("/v1/model").json()
     assert model["trained"] is True
     assert "Scores are no proof. Measured on" in model["notice"]

@@ -39,6 +39,7 @@ def open_card(page: Page, **changes: object) -> Locator:
     facts = ModelFacts(
         name="gamma-mit-b0",
         version="1+587f4c30",
+        digest="0123456789abcdef",
         trained=True,
         backbone="mit_b0",
         parameters=5_822_707,

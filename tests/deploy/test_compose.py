@@ -268,7 +268,8 @@ def test_a_program_starts_with_them(
     environment[SECRETS_VARIABLE] = str(mounted)
     for variable, value in environment.items():
         if variable.startswith("GAMMA_"):
-            monkeypatch.setenv(variable, value)
+            default = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value)
+            monkeypatch.setenv(variable, default)
     settings = Settings.load()
     assert re.fullmatch(r"redis://:[0-9a-f]{64}@redis:6379/0", settings.required_redis_url)
     assert (settings.metrics_host, settings.metrics_port) == ("0.0.0.0", 9400)
