@@ -48,7 +48,9 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_that_answers_nan_is_named_and_json_stays_json(pictures: Path, tmp_path: Path) -> None:
+def test_a_model_that_answers_nan_is_named_and_json_stays_json(
+    pictures: Path, tmp_path: Path
+) -> None:
     model = GammaModel(GammaConfig(backbone="mit_b0", decoder_channels=32, crop_size=64))
     torch.nn.init.constant_(model.classifier.weight, torch.nan)
     checkpoint.save(model, tmp_path / "nan")
