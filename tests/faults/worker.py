@@ -111,6 +111,9 @@ class Engine(InferenceEngine):
         self._stages = stages
         self._batches = 0
 
+    def has_finite_weights(self) -> bool:
+        return True
+
     def _compute(self, tiles: torch.Tensor, places: Sequence[Place]) -> CropOutputs:
         self._batches += 1
         self._stages.reach("forward")
