@@ -46,7 +46,7 @@ def test_four_hundred_pictures(page: Page) -> None:
     assert names(page) == [f"picture {n}.jpg" for n in range(MANY)]
     expect(page.locator("#tally")).to_have_text(str(MANY))
     expect(rows(page).first.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
-    assert 5 < len(made.thumbnails) < 60
+    assert 5 < len(made.thumbnails) < MANY / 4
     rows(page).first.click()
     page.keyboard.press("End")
     expect(page.locator("#detection-title")).to_have_text(f"picture {MANY - 1}.jpg")
