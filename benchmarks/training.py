@@ -24,14 +24,14 @@ from torch.utils.data import DataLoader
 
 from model.network import GammaModel
 from tests.model.textbook import Textbook
-from training import network
 from training.config import Settings, validate
 from training.data import manifest
+from training.data.dataset import TrainingCrops, collate, load_pictures
 from training.data.labels import Kind
 from training.data.manifest import describe
-from training.dataset import TrainingCrops, collate, load_pictures
-from training.fit import fit
-from training.sampling import EpochBatches
+from training.fitting import network
+from training.fitting.fit import fit
+from training.fitting.sampling import EpochBatches
 
 BAR = 2.5
 PICTURES = 64

@@ -36,8 +36,8 @@ _TO_YCBCR = (  # ITU-R BT.601, full range, as in JPEG
 class CooccurrenceInput(nn.Module):
     """A table of vectors (ROWS, C), and the maps that it makes of pictures.
 
-    The table is learned from histograms before the network is (`training.cooccurrence`), and
-    frozen then: gradients through so many look-ups would cost more than the network.
+    The table is learned from histograms before the network is (`training.fitting.cooccurrence`),
+    and frozen then: gradients through so many look-ups would cost more than the network.
     """
 
     def __init__(self, channels: int) -> None:

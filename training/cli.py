@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from training import (
-    commands_fit,
-    commands_forge,
-    commands_import,
-    commands_inspect,
-    commands_scoring,
-)
+from training.commands import fit, forge, importing, inspect, scoring
 
 app = typer.Typer(
     help="From folders of pictures to a GAMMA checkpoint.",
@@ -29,19 +23,19 @@ def main() -> None:
     """From folders of pictures to a GAMMA checkpoint."""
 
 
-data.command("import", epilog=commands_import.names())(commands_import.import_data_set)
-data.command("split")(commands_import.split_manifests)
-data.command("tamper")(commands_forge.tamper)
-data.command("inpaint")(commands_forge.inpaint)
-data.command("blend")(commands_forge.blend)
-data.command("crop")(commands_forge.crop)
-data.command("align")(commands_forge.align)
-data.command("audit")(commands_inspect.audit_manifests)
-data.command("preview")(commands_inspect.preview)
-app.command()(commands_scoring.evaluate)
-app.command()(commands_scoring.robustness)
-app.command()(commands_scoring.calibrate)
-app.command()(commands_scoring.export)
-app.command()(commands_fit.glance)
-app.command()(commands_fit.fit)
-app.command()(commands_fit.ablate)
+data.command("import", epilog=importing.names())(importing.import_data_set)
+data.command("split")(importing.split_manifests)
+data.command("tamper")(forge.tamper)
+data.command("inpaint")(forge.inpaint)
+data.command("blend")(forge.blend)
+data.command("crop")(forge.crop)
+data.command("align")(forge.align)
+data.command("audit")(inspect.audit_manifests)
+data.command("preview")(inspect.preview)
+app.command()(scoring.evaluate)
+app.command()(scoring.robustness)
+app.command()(scoring.calibrate)
+app.command()(scoring.export)
+app.command()(fit.glance)
+app.command()(fit.fit)
+app.command()(fit.ablate)

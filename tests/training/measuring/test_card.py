@@ -1,0 +1,56 @@
+"""Model cards and the licences that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model.config import GammaConfig
+from tests.training.conftest import small_settings
+from training.data.manifest import read
+from training.measuring.card import RunFacts, licence_that_follows, write_card
+
+
+@pytest.mark.parametrize(
+    ("overrides", "identifier", "reason"),
+    [
+        (("start.encoder=nvidia/mit-b2", "model.backbone=mit_b2"), "other", "non-commercial"),
+        (("start.encoder=timm/pvt_v2_b2", "model.backbone=pvt_v2_b2"), "apache-2.0", "Apache-2.0"),
+        (("start.checkpoint=base",), "unknown", "its licence goes on"),
+        ((), "unknown", "drawn at random"),
+    ],
+)
+def test_the_licence_follows_from_the_start(
+    tree: Path, overrides: tuple[str, ...], identifier: str, reason: str
+) -> None:
+    settings = small_settings(tree, *overrides)
+    found = licence_that_follows(RunFacts(settings=settings))
+    assert found.identifier == identifier
+    assert reason in found.reason
+
+
+def test_the_tower_keeps_its_licence() -> None:
+    card = write_card(GammaConfig(backbone="mit_b0", prior="clip_vit_b16"), RunFacts(), half=True)
+    assert "CLIP ViT-B/16 (OpenAI; MIT)" in card
+    assert "CLIP" not in write_card(GammaConfig(backbone="mit_b0"), RunFacts(), half=True)
+
+
+def test_a_stated_licence_does_not_lift_anothers(tree: Path) -> None:
+    free = RunFacts(settings=small_settings(tree), licence="mit")
+    bound = RunFacts(settings=small_settings(tree, "start.encoder=nvidia/mit-b0"), licence="mit")
+    assert licence_that_follows(free).identifier == "mit"
+    assert licence_that_follows(bound).identifier == "other"
+
+
+def test_a_card_says_what_is_known_and_what_is_not(tree: Path) -> None:
+    config = GammaConfig(backbone="mit_b0", name="first", version="3", trained=True)
+    rows = list(read(tree))
+    facts = RunFacts(settings=small_settings(tree), rows=rows, data_note="From my camera.")
+    card = write_card(config, facts, half=True)
+    assert card.startswith("---\n")
+    for text in ("# first 3", "From my camera.", "| splice |  | train | 2 |", "float16"):
+        assert text in card
+    assert "Not calibrated" in card
+    assert "Not measured." in card
+    assert "are not stated" in write_card(config, RunFacts(), half=False)

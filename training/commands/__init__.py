@@ -1,0 +1,1 @@
+"""The commands of `gamma-train`: arguments, messages and exit codes."""

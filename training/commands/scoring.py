@@ -1,0 +1,304 @@
+"""The commands that measure, calibrate and ship checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from training.data import manifest
+from training.measuring.suites import SuiteError, check_sizes, load_sets
+from training.output import complain, progress_bar, write_text
+
+if TYPE_CHECKING:
+    from model.network import GammaModel
+    from training.measuring.card import RunFacts
+
+Source = Annotated[str, typer.Argument(help="Run, checkpoint directory or hub id.")]
+Sets = Annotated[list[Path], typer.Argument(help="Manifests, or suites (TOML) that name several.")]
+Out = Annotated[Path, typer.Option(help="Folder for results; a run cut off goes on from it.")]
+Split = Annotated[
+    Literal["train", "validation", "test"],
+    typer.Option(help="Rows to take; a manifest without splits is taken whole."),
+]
+Look = Annotated[
+    Literal["center", "tiled", "auto"],
+    typer.Option(help="center: the paper's protocol; auto: the whole picture, as served."),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(help="Cut every picture to its central N x N first: size cannot tell.", min=1),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+
+
+def evaluate(
+    checkpoint: Source,
+    sets: Sets,
+    out: Out,
+    view: Look = "center",
+    split: Split = "test",
+    crop: Crop = None,
+    resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.", min=0)] = 1000,
+    degraded: Annotated[
+        Path | None, typer.Option(help="Manifest: measure robustness too, on these pictures.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on sets of pictures, in three format modes, beside the paper's numbers."""
+    with _reported():
+        from model.views import View
+        from training.measuring.evaluate import evaluate as run
+        from training.measuring.report import to_markdown
+        from training.measuring.scores import fingerprint, make_detector
+
+        chosen = load_sets(sets, split)
+        check_sizes(chosen, crop)
+        model = _load(checkpoint)
+        kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
+        with progress_bar() as bar:
+            task = bar.add_task("scoring", total=2 * sum(len(s.rows) for s in chosen))
+            summary = run(
+                make_detector(model, device=device),
+                chosen,
+                out,
+                kept,
+                checkpoint=checkpoint,
+                view=View(view),
+                crop=crop,
+                resamples=resamples,
+                advance=lambda: bar.advance(task),
+            )
+        text = to_markdown(summary)
+        write_text(summary.model_dump_json(indent=2) + "\n", out / "summary.json")
+        write_text(text, out / "summary.md")
+        print(text)
+        print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
+    if degraded is not None:
+        robustness(checkpoint, [degraded], out / "robustness", view, split, crop, device)
+
+
+def robustness(
+    checkpoint: Source,
+    sets: Sets,
+    out: Out,
+    view: Look = "center",
+    split: Split = "test",
+    crop: Crop = None,
+    device: Device = "auto",
+) -> None:
+    """Measure how scores hold up under JPEG, WebP, blur, noise, resizing, crops, screenshots."""
+    with _reported():
+        from model.views import View
+        from training.data.changes import DEGRADATIONS
+        from training.measuring.robustness import measure_robustness, to_markdown
+        from training.measuring.scores import fingerprint, make_detector
+
+        chosen = load_sets(sets, split)
+        check_sizes(chosen, crop)
+        model = _load(checkpoint)
+        kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
+        changes = 1 + sum(len(levels) for levels in DEGRADATIONS.values())
+        with progress_bar() as bar:
+            task = bar.add_task("scoring", total=changes * sum(len(s.rows) for s in chosen))
+            report = measure_robustness(
+                make_detector(model, device=device),
+                chosen,
+                out,
+                kept,
+                checkpoint=checkpoint,
+                view=View(view),
+                crop=crop,
+                advance=lambda: bar.advance(task),
+            )
+        text = to_markdown(report)
+        write_text(report.model_dump_json(indent=2) + "\n", out / "robustness.json")
+        write_text(text, out / "robustness.md")
+        print(text)
+        print(f"Written to {out}: robustness.md, .json, .png, pictures.parquet")
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Run or checkpoint directory.", exists=True)],
+    sets: Sets,
+    view: Look = "auto",
+    crop_size: Annotated[
+        int | None,
+        typer.Option(help="Serve with crops of another size than trained with.", min=32),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Choose temperature, pooling and thresholds on validation pictures; store them."""
+    with _reported():
+        from model.checkpoint import CANARY_FILE
+        from model.config import Thresholds
+        from model.views import View
+        from training.config import ConfigError
+        from training.data.changes import RAW
+        from training.measuring.calibrate import calibrate as choose
+        from training.measuring.calibrate import describe, gather, store
+        from training.measuring.export import checkpoint_of, write_canary
+        from training.measuring.scores import Job, fingerprint, make_detector
+
+        chosen = load_sets(sets, "validation")
+        directory = checkpoint_of(checkpoint)
+        model = _load(str(directory))
+        config = model.config
+        config.mask_offsets = {}
+        if crop_size is not None:
+            if crop_size % 32:
+                raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")
+            config.crop_size = crop_size
+        kept = directory / f"scores-{fingerprint(model, view, device)}.jsonl"
+        jobs = [Job(s.name, row, s.folder, RAW) for s in chosen for row in s.rows]
+        with progress_bar() as bar:
+            task = bar.add_task("scoring", total=len(jobs))
+            samples = gather(
+                make_detector(model, device=device),
+                jobs,
+                View(view),
+                kept,
+                lambda: bar.advance(task),
+            )
+        calibration = choose(
+            samples,
+            view=View(view),
+            pooling=config.pooling,
+            temperature=config.temperature,
+            thresholds=Thresholds(**config.thresholds),
+        )
+        store(calibration, directory, config.crop_size)
+        if (directory / CANARY_FILE).is_file():
+            write_canary(directory)
+        kept.unlink()
+        print(describe(calibration))
+        print(f"Written to {directory}: config.json, calibration.json")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run or checkpoint directory.", exists=True)],
+    out: Annotated[Path, typer.Argument(help="Directory to make.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="summary.json of `evaluate`, for the card.", dir_okay=False)
+    ] = None,
+    robust: Annotated[
+        Path | None,
+        typer.Option(
+            "--robustness", help="robustness.json of `robustness`, for the card.", dir_okay=False
+        ),
+    ] = None,
+    data_note: Annotated[
+        Path | None,
+        typer.Option(help="Markdown on the data's sources and licences, for the card."),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Licence of the weights where no other follows, e.g. apache-2.0."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="[default: the run's version + a digest]")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store large tensors in float16.")] = False,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(help="Manifest of pictures that --half must not score differently."),
+    ] = None,
+    push: Annotated[str | None, typer.Option(help="Upload to this hub repository.")] = None,
+) -> None:
+    """Write a checkpoint that serves, with its model card."""
+    with _reported():
+        from training.measuring.export import checkpoint_of
+        from training.measuring.export import export as write
+        from training.measuring.export import push as upload
+
+        written = write(
+            checkpoint_of(run),
+            out,
+            _facts(run, evaluation, robust, data_note, licence),
+            version=version,
+            half=half,
+            check=load_sets(check or [], "validation"),
+        )
+        if written.largest_difference is not None:
+            print(f"Half precision moves a probability by {written.largest_difference:.5f} at most")
+        print(
+            f"Written to {out}: version {written.version}, {written.size / 1e6:.1f} MB of weights"
+        )
+        print(f"Serve it: gamma serve --checkpoint {out}")
+        if push is not None:
+            print(f"Uploaded to {upload(out, push)}")
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn errors that users can mend into one line and exit code 1."""
+    from model.checkpoint import CheckpointError
+    from model.engine import DeviceError, ModelOutputError
+    from training.config import ConfigError
+    from training.measuring.calibrate import CalibrationError
+    from training.measuring.export import ExportError
+    from training.measuring.robustness import NothingReadableError
+    from training.measuring.scores import MaskUnusableError
+
+    try:
+        yield
+    except (
+        CalibrationError,
+        CheckpointError,
+        ConfigError,
+        DeviceError,
+        ExportError,
+        MaskUnusableError,
+        ModelOutputError,
+        NothingReadableError,
+        OSError,
+        SuiteError,
+    ) as error:
+        complain(error)
+        raise typer.Exit(1) from None
+
+
+def _load(source: str) -> GammaModel:
+    """Load the checkpoint of a run, a checkpoint directory or one from the hub."""
+    from model import checkpoint
+    from training.measuring.export import checkpoint_of
+
+    return checkpoint.load(checkpoint_of(Path(source)) if Path(source).is_dir() else source)
+
+
+def _facts(
+    run: Path,
+    evaluation: Path | None,
+    robust: Path | None,
+    data_note: Path | None,
+    licence: str | None,
+) -> RunFacts:
+    """Gather what the model card says beside the config."""
+    from training import config
+    from training.measuring.calibrate import REPORT_FILE, Calibration
+    from training.measuring.card import RunFacts
+    from training.measuring.evaluate import Summary
+    from training.measuring.export import checkpoint_of
+    from training.measuring.robustness import Robustness
+
+    settings_file, report = run / "config.toml", checkpoint_of(run) / REPORT_FILE
+    settings = config.load(settings_file) if settings_file.is_file() else None
+    files = [Path(name) for name in settings.data.manifests] if settings is not None else []
+    return RunFacts(
+        settings=settings,
+        rows=[row for file in files for row in manifest.read(file)],
+        data_note=None if data_note is None else data_note.read_text(encoding="utf-8").strip(),
+        licence=licence,
+        calibration=Calibration.model_validate_json(report.read_text(encoding="utf-8"))
+        if report.is_file()
+        else None,
+        evaluation=None
+        if evaluation is None
+        else Summary.model_validate_json(evaluation.read_text(encoding="utf-8")),
+        robustness=None
+        if robust is None
+        else Robustness.model_validate_json(robust.read_text(encoding="utf-8")),
+    )

@@ -1,0 +1,1 @@
+"""Training: the network before step one, the loop, its batches and its checkpoints."""

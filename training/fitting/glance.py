@@ -1,0 +1,372 @@
+"""Learning the glance: what the frozen tower says of pictures is kept, and a perceptron fits it.
+
+The tower is computed once for each picture and each altered copy of it. A perceptron passes over
+the kept features in seconds, so that leaving out one source after the other is affordable, and
+only that tells how a detector does on pictures of other origin.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from model import views
+from model.glance import GlanceBranch
+from model.network import GammaModel
+from pictures import decoding
+from pictures.errors import PictureError
+from training.config import ConfigError, GlanceSettings
+from training.data import manifest
+from training.data.labels import LABELS, Kind
+from training.data.manifest import MAX_PIXELS, Row
+from training.data.pixels import encode_jpeg
+from training.fitting.glances import look
+
+_PART = 256  # pictures whose features share a file
+_BATCH = 8
+_LONGEST = 1600  # pixels: larger pictures are shrunk before copies are altered
+_COPY_STREAM = 3  # tells what is drawn here from what training.data.dataset and sampling draw
+_CODECS = ("JPEG", "WEBP", "AVIF")
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the tower says of N looks at pictures."""
+
+    tokens: Tensor
+    """(N, tower.TOKENS), float16."""
+    picture: NDArray[np.int64]
+    """Row of the picture (N,)."""
+    copy: NDArray[np.int64]
+    """0: the picture itself, from 1 on: an altered copy (N,)."""
+    labels: NDArray[np.bool_]
+    """Whether a network made the picture (N,)."""
+    sources: NDArray[np.str_]
+    """The folder that its source id begins with (N,)."""
+    train: NDArray[np.bool_]
+    """Whether its split is `train` (N,)."""
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """How pictures of one source do when it is not trained on."""
+
+    source: str
+    n: int
+    ai_share: float
+    auc: float | None
+    """Of its own pictures if it has both classes."""
+    called: float
+    """Share of its pictures with a logit above the threshold of 5 % false alarms."""
+
+
+def read_rows(files: Sequence[str]) -> list[tuple[Path, Row]]:
+    """Read the whole pictures of manifests: forgeries have no place in a glance.
+
+    Returns:
+        The folder of the manifest and the row, for each picture.
+
+    Raises:
+        ConfigError: A manifest cannot be read.
+    """
+    rows = []
+    for file in map(Path, files):
+        try:
+            rows += [
+                (file.parent, row)
+                for row in manifest.read(file)
+                if row.kind in (Kind.AUTHENTIC, Kind.SYNTHETIC)
+            ]
+        except (OSError, manifest.ManifestError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+    return rows
+
+
+def extract(
+    branch: GlanceBranch,
+    rows: Sequence[tuple[Path, Row]],
+    settings: GlanceSettings,
+    folder: Path,
+    advance: Callable[[], object],
+) -> Features:
+    """Compute the features of pictures and of altered copies of the training pictures.
+
+    They are kept in parts; a part that is there is not computed again.
+
+    Args:
+        branch: Its tower is used, in the precision of its weights.
+        rows: What `read_rows` returned.
+        settings: How many copies.
+        folder: Where the parts are kept; of one list of rows and one number of copies.
+        advance: Called once a picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for number, start in enumerate(range(0, len(rows), _PART)):
+        file = folder / f"{number:05}.safetensors"
+        chosen = rows[start : start + _PART]
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            save_file(_compute(branch, chosen, start, settings, advance), partial)
+            partial.rename(file)
+        else:
+            for _ in chosen:
+                advance()
+        parts.append(load_file(file))
+    picture = torch.cat([part["picture"] for part in parts]).numpy()
+    looked_at = [rows[number][1] for number in picture]
+    return Features(
+        torch.cat([part["tokens"] for part in parts]),
+        picture,
+        torch.cat([part["copy"] for part in parts]).numpy(),
+        np.array([LABELS[row.kind].ai_generated for row in looked_at]),
+        np.array([str(PurePosixPath(row.source_id).parent) for row in looked_at]),
+        np.array([row.split == "train" for row in looked_at]),
+    )
+
+
+def _compute(
+    branch: GlanceBranch,
+    rows: Sequence[tuple[Path, Row]],
+    first: int,
+    settings: GlanceSettings,
+    advance: Callable[[], object],
+) -> dict[str, Tensor]:
+    waiting: dict[tuple[int, ...], list[tuple[int, int, Pixels]]] = defaultdict(list)
+    found: list[tuple[int, int, Tensor]] = []
+
+    def compute(shape: tuple[int, ...]) -> None:
+        looks = waiting.pop(shape)
+        tokens = look(branch, [pixels for *_, pixels in looks]).tokens.half().cpu()
+        found.extend((n, c, row) for (n, c, _), row in zip(looks, tokens, strict=True))
+
+    for number, (folder, row) in enumerate(rows, first):
+        for copy, pixels in _versions(folder / row.path, row, number, settings):
+            shrunk = views.glance(pixels)
+            waiting[shrunk.shape].append((number, copy, shrunk))
+            if len(waiting[shrunk.shape]) == _BATCH:
+                compute(shrunk.shape)
+        advance()
+    for shape in list(waiting):
+        compute(shape)
+    found.sort(key=lambda look: look[:2])
+    return {
+        "picture": torch.tensor([n for n, *_ in found], dtype=torch.int64),
+        "copy": torch.tensor([c for _, c, _ in found], dtype=torch.int64),
+        "tokens": torch.stack([row for *_, row in found]) if found else torch.zeros(0),
+    }
+
+
+def _versions(
+    file: Path, row: Row, number: int, settings: GlanceSettings
+) -> Iterator[tuple[int, Pixels]]:
+    """The picture and its copies; nothing of one that cannot be read."""
+    try:
+        picture = decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
+    except (PictureError, OSError):
+        return
+    yield 0, picture
+    if row.split == "train":
+        smaller = _fit(picture, _LONGEST)
+        for copy in range(1, settings.copies + 1):
+            rng = np.random.default_rng([_COPY_STREAM, settings.seed, number, copy])
+            yield copy, alter(smaller, rng)
+
+
+def alter(picture: Pixels, rng: np.random.Generator) -> Pixels:
+    """Do to a picture what the web does: crop, resize, compress, mirror; either class alike.
+
+    Args:
+        picture: RGB pixels (H, W, 3).
+        rng: Decides everything.
+
+    Returns:
+        Pixels of another size.
+    """
+    if rng.random() < 0.6:
+        picture = _crop(picture, rng)
+    if rng.random() < 0.3:
+        picture = _encode(picture, "JPEG", int(rng.integers(50, 96)))
+    picture = _fit(picture, math.exp(rng.uniform(math.log(256), math.log(1280))), enlarge=1.5)
+    if rng.random() < 0.1:
+        blur = ImageFilter.GaussianBlur(rng.uniform(0.3, 2))
+        picture = np.asarray(Image.fromarray(picture).filter(blur))
+    if rng.random() < 0.1:
+        grain = rng.normal(0, rng.uniform(1, 10), picture.shape)
+        picture = np.clip(np.rint(picture + grain), 0, 255).astype(np.uint8)
+    codec = rng.choice(["JPEG", "WEBP", "AVIF", ""], p=[0.45, 0.25, 0.1, 0.2])
+    if codec:
+        picture = _encode(picture, str(codec), int(rng.integers(30, 96)))
+    return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.5 else picture
+
+
+def _crop(picture: Pixels, rng: np.random.Generator) -> Pixels:
+    """Keep 35 to 100 % of the area, in a shape of its own."""
+    area, shape = rng.uniform(0.35, 1), math.exp(rng.uniform(-0.35, 0.35))
+    height, width = (
+        min(length, max(64, round(length * math.sqrt(area) * factor)))
+        for length, factor in zip(picture.shape, (shape, 1 / shape), strict=False)
+    )
+    top, left = (
+        int(rng.integers(0, length - kept + 1))
+        for length, kept in zip(picture.shape, (height, width), strict=False)
+    )
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def _fit(picture: Pixels, longest: float, enlarge: float = 1.0) -> Pixels:
+    """Resize the longer side to `longest` pixels, by a factor of at most `enlarge`."""
+    height, width = picture.shape[:2]
+    factor = min(longest / max(height, width), enlarge)
+    if factor == 1.0:
+        return picture
+    size = (max(32, round(width * factor)), max(32, round(height * factor)))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
+
+
+def _encode(picture: Pixels, codec: str, quality: int) -> Pixels:
+    """Through a lossy file and back."""
+    if codec == "JPEG":
+        data = encode_jpeg(picture, quality, "4:2:0")
+    else:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, codec, quality=quality)
+        data = stream.getvalue()
+    return decoding.decode(data, max_pixels=MAX_PIXELS)
+
+
+def weigh(features: Features, chosen: NDArray[np.bool_]) -> Tensor:
+    """Weigh looks: both classes alike, and the sources of a class alike.
+
+    Args:
+        features: All looks.
+        chosen: Those that are trained on (N,).
+
+    Returns:
+        Weights (N,), mean 1 over the chosen ones, 0 elsewhere.
+    """
+    pairs = list(zip(features.sources, features.labels, strict=True))
+    counts = Counter(pair for pair, use in zip(pairs, chosen, strict=True) if use)
+    sources = Counter(label for _, label in counts)
+    weights = [
+        1 / (counts[pair] * sources[pair[1]]) if use else 0.0
+        for pair, use in zip(pairs, chosen, strict=True)
+    ]
+    total = torch.tensor(weights, dtype=torch.float32)
+    return total * (int(chosen.sum()) / total.sum())
+
+
+def fit(model: GammaModel, features: Features, weights: Tensor, settings: GlanceSettings) -> None:
+    """Fit the perceptron of the glance and the classifier to kept features.
+
+    Args:
+        model: The network; `glance.tokens` and `classifier` are changed in place.
+        features: All looks.
+        weights: As `weigh` gives them; looks of weight 0 take no part.
+        settings: How to fit.
+    """
+    assert model.glance is not None  # noqa: S101
+    branch, classifier = model.glance, model.classifier
+    labels = torch.from_numpy(features.labels).float()
+    parameters = [*branch.tokens.parameters(), *classifier.parameters()]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    rows = weights.nonzero().squeeze(1)
+    steps = settings.epochs * -(-len(rows) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, steps)
+    branch.train()
+    for _ in range(settings.epochs):
+        for batch in torch.split(rows[torch.randperm(len(rows))], settings.batch_size):
+            logits = classifier(branch.tokens(features.tokens[batch].float())).squeeze(1)
+            losses = F.binary_cross_entropy_with_logits(logits, labels[batch], reduction="none")
+            loss = (losses * weights[batch]).mean()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    branch.eval()
+
+
+@torch.no_grad()
+def score(model: GammaModel, features: Features) -> NDArray[np.float64]:
+    """Compute the logits (N,) of kept features from the glance alone."""
+    assert model.glance is not None  # noqa: S101
+    vectors = model.glance.tokens(features.tokens.float())
+    logits: Tensor = model.classifier(vectors).squeeze(1)
+    return logits.double().numpy()
+
+
+def leave_sources_out(
+    build: Callable[[], GammaModel], features: Features, settings: GlanceSettings, folds: int
+) -> tuple[float, list[SourceResult]]:
+    """Measure each source by networks that were not trained on it.
+
+    Args:
+        build: Makes a network with fresh weights.
+        features: All looks; those of split `train` are used.
+        settings: How to fit.
+        folds: Parts into which the sources are divided.
+
+    Returns:
+        AUC over the pictures themselves, scored by the fold that leaves their source out, and a
+        line for each source.
+
+    Raises:
+        ConfigError: There is one source only.
+    """
+    sources = sorted(set(features.sources[features.train]))
+    if len(sources) < 2:
+        raise ConfigError("data.manifests: one source cannot be left out; fit with --folds 0")
+    folds = min(folds, len(sources))
+    fold_of = {source: i % folds for i, source in enumerate(sources)}
+    folds_of_looks = np.array([fold_of.get(source, -1) for source in features.sources])
+    logits = np.zeros(len(features.labels))
+    for fold in range(folds):
+        left_out = features.train & (folds_of_looks == fold)
+        model = build()
+        fit(model, features, weigh(features, features.train & ~left_out), settings)
+        logits[left_out] = score(model, features)[left_out]
+    whole = features.train & (features.copy == 0)
+    threshold = float(np.quantile(logits[whole & ~features.labels], 0.95))
+    results = []
+    for source in sources:
+        own = whole & (features.sources == source)
+        labels = features.labels[own]
+        both = bool(labels.any() and not labels.all())
+        results.append(
+            SourceResult(
+                source,
+                int(own.sum()),
+                float(labels.mean()),
+                float(roc_auc_score(labels, logits[own])) if both else None,
+                float((logits[own] > threshold).mean()),
+            )
+        )
+    return float(roc_auc_score(features.labels[whole], logits[whole])), results
+
+
+def describe(auc: float, results: Sequence[SourceResult]) -> Iterator[str]:
+    """Say how the sources do that are not trained on, one line each."""
+    yield f"pictures of sources that were left out: AUC {auc:.3f}"
+    for found in results:
+        what = f"{found.n:5} pictures, {found.ai_share:4.0%} AI"
+        own = "" if found.auc is None else f", AUC {found.auc:.3f}"
+        yield f"  {found.source}: {what}, {found.called:.0%} above 5 % false alarms{own}"

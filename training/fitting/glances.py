@@ -1,0 +1,104 @@
+"""What the frozen tower says of the pictures of a run: computed once, kept on disk, read by row.
+
+The glance is at the picture as it is stored. What a crop's augmentation does to a picture changes
+little at a glance, and computing the tower for every crop would cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import tower, views
+from model.engine import preferred_dtype, to_levels
+from model.glance import GlanceBranch
+from model.tower import TowerFeatures
+from pictures.errors import PictureError
+from training.data.dataset import Pictures
+
+_BATCH = 8
+_DONE = "done.npy"
+
+
+class Glances:
+    """Features of the tower by row of `Pictures`, float16."""
+
+    def __init__(self, folder: Path, pictures: Pictures) -> None:
+        """Open the store of some pictures, or make an empty one.
+
+        Args:
+            folder: Where it is kept; of these pictures alone.
+            pictures: The rows.
+        """
+        self._pictures = pictures
+        folder.mkdir(parents=True, exist_ok=True)
+        count = len(pictures)
+        grid = (tower.GRID, tower.GRID, tower.WIDTH)
+        self._tokens = _open(folder / "tokens.npy", (count, tower.TOKENS), np.float16)
+        self.patches = _open(folder / "patches.npy", (count, *grid), np.float16)
+        self._done = _open(folder / _DONE, (count,), np.bool_)
+
+    def fill(self, branch: GlanceBranch, max_pixels: int, advance: Callable[[], object]) -> None:
+        """Compute what is missing; a picture that cannot be read stays 0.
+
+        Args:
+            branch: Its tower is used.
+            max_pixels: Largest width times height of a picture.
+            advance: Called once a row.
+        """
+        waiting: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = defaultdict(list)
+        for row in range(len(self._pictures)):
+            advance()
+            if self._done[row]:
+                continue
+            try:
+                shrunk = views.glance(self._pictures.read(row, max_pixels))
+            except (PictureError, OSError):
+                continue
+            waiting[shrunk.shape].append((row, shrunk))
+            if len(waiting[shrunk.shape]) == _BATCH:
+                self._look(branch, waiting.pop(shrunk.shape))
+        for looks in waiting.values():
+            self._look(branch, looks)
+
+    def _look(self, branch: GlanceBranch, looks: list[tuple[int, NDArray[np.uint8]]]) -> None:
+        rows = [row for row, _ in looks]
+        features = look(branch, [pixels for _, pixels in looks])
+        self._tokens[rows] = features.tokens.half().cpu().numpy()
+        self.patches[rows] = features.patches.half().cpu().numpy()
+        self._done[rows] = True
+
+    def of(
+        self, rows: Sequence[int], mirrored: Sequence[bool], device: torch.device
+    ) -> TowerFeatures:
+        """Return the features of rows, float32; those of mirrored pictures mirrored."""
+        patches = torch.from_numpy(self.patches[list(rows)]).to(device).float()
+        turned = torch.tensor(mirrored, device=device)[:, None, None, None]
+        patches = torch.where(turned, patches.flip(2), patches)
+        tokens: Tensor = torch.from_numpy(self._tokens[list(rows)]).to(device).float()
+        return TowerFeatures(tokens, patches)
+
+
+def look(branch: GlanceBranch, glances: Sequence[NDArray[np.uint8]]) -> TowerFeatures:
+    """Compute what the tower says of glances (h, w, 3) of one size, in the fastest precision.
+
+    Args:
+        branch: Its tower is used, on the device of its weights.
+        glances: RGB pixels.
+    """
+    device = branch.adapter.weight.device
+    levels = to_levels(torch.from_numpy(np.stack(glances))).to(device)
+    half = preferred_dtype(device) == "bfloat16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        return branch.look(levels)
+
+
+def _open(file: Path, shape: tuple[int, ...], dtype: type) -> NDArray[np.generic]:
+    mode = "r+" if file.exists() else "w+"
+    return np.lib.format.open_memmap(file, mode=mode, dtype=dtype, shape=shape)

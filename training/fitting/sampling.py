@@ -1,0 +1,147 @@
+"""Which rows an epoch shows, in which batches, and which process computes which part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from training.config import ConfigError, Settings
+from training.data.dataset import NO_ORIGINAL, Pictures, Request
+from training.data.labels import Kind
+
+_PLAN_STREAM = 0  # tells what is drawn here from what training.data.dataset draws
+Indices = NDArray[np.int64]
+
+
+class EpochBatches(Sampler[list[Request]]):
+    """Batches of one process. Every process draws the same epoch and takes its part of each batch.
+
+    So the rows of a step are the same for any number of processes and accumulated parts.
+    """
+
+    def __init__(
+        self, pictures: Pictures, settings: Settings, *, processes: int = 1, rank: int = 0
+    ) -> None:
+        """Prepare to draw.
+
+        Args:
+            pictures: The training rows.
+            settings: Settings of the run.
+            processes: Number of processes that share a batch.
+            rank: Number of this one.
+
+        Raises:
+            ConfigError: The rows do not allow what the settings ask for.
+        """
+        train, data = settings.train, settings.data
+        parts = processes * train.accumulation
+        group = 2 if data.pairs else 1
+        if train.batch_size % (parts * group):
+            raise ConfigError(
+                f"train.batch_size: {train.batch_size} does not divide into {processes} processes "
+                f"x {train.accumulation} accumulated parts{' of pairs' if data.pairs else ''}"
+            )
+        self.steps = int(len(pictures) * data.epoch_fraction + 1e-9) // train.batch_size
+        if self.steps == 0:
+            raise ConfigError(
+                f"train.batch_size: {data.epoch_fraction:.0%} of {len(pictures)} training pictures "
+                f"do not fill one batch of {train.batch_size}"
+            )
+        for kind in data.mix:
+            if not len(pictures.of_kind(kind)):
+                raise ConfigError(f"data.mix.{kind}: there is no training picture of this kind")
+        paired = pictures.originals != NO_ORIGINAL
+        if data.mix:
+            paired &= np.isin(pictures.kinds, [list(Kind).index(kind) for kind in data.mix])
+        if data.pairs and not paired.any():
+            raise ConfigError(
+                "data.pairs: no forgery has an original of the same source id and size"
+            )
+        self.size = train.batch_size // parts
+        self.epoch = 0
+        self._pictures = pictures
+        self._settings = settings
+        self._processes = processes
+        self._rank = rank
+
+    @property
+    def samples(self) -> int:
+        """Crops in an epoch, over all processes."""
+        return self.steps * self._settings.train.batch_size
+
+    def describe(self) -> str:
+        """Say which part of the rows this epoch shows."""
+        return (
+            f"epoch {self.epoch + 1}: {self.samples:,} of {len(self._pictures):,} pictures, "
+            f"{self.steps:,} steps of {self._settings.train.batch_size}"
+        )
+
+    def __len__(self) -> int:
+        return self.steps * self._settings.train.accumulation
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        requests = self._draw()
+        accumulation = self._settings.train.accumulation
+        parts = requests.reshape(self.steps, accumulation, self._processes, self.size, 2)
+        for part in parts[:, :, self._rank].reshape(-1, self.size, 2):
+            yield [Request(self.epoch, int(draw), int(index)) for draw, index in part]
+
+    def _draw(self) -> Indices:
+        """Return draws and rows (samples, 2) of the epoch, in the order of the batches."""
+        rng = np.random.default_rng([_PLAN_STREAM, self._settings.train.seed, self.epoch])
+        if not self._settings.data.pairs:
+            rows = self._draw_rows(rng, np.arange(len(self._pictures)), self.samples)
+            return np.stack([np.arange(self.samples), rows], axis=1)
+        return self._draw_pairs(rng)
+
+    def _draw_pairs(self, rng: np.random.Generator) -> Indices:
+        """Put forgeries beside their originals; rows without one go two by two."""
+        originals = self._pictures.originals
+        partners = np.unique(originals[originals != NO_ORIGINAL])
+        candidates = np.setdiff1d(np.arange(len(self._pictures)), partners)
+        rows = self._draw_rows(rng, candidates, self.samples + 1)
+        doubles: list[tuple[tuple[int, int], tuple[int, int]]] = []
+        waiting: tuple[int, int] | None = None
+        for draw, row in enumerate(rows.tolist()):
+            original = int(originals[row])
+            if original != NO_ORIGINAL:
+                doubles.append(((draw, original), (draw, row)))
+            elif waiting is None:
+                waiting = (draw, row)
+            else:
+                doubles.append((waiting, (draw, row)))
+                waiting = None
+        return np.array(doubles[: self.samples // 2]).reshape(-1, 2)
+
+    def _draw_rows(self, rng: np.random.Generator, candidates: Indices, count: int) -> Indices:
+        """Draw rows in random order, none twice before all of its kind (or all) were drawn."""
+        mix = self._settings.data.mix
+        if not mix:
+            return _cycle(rng, candidates, count)
+        kinds = self._pictures.kinds[candidates]
+        order = tuple(Kind)
+        # With pairs, originals that come along are not candidates: their kind may have none left.
+        shares = {k: share for k, share in mix.items() if (kinds == order.index(k)).any()}
+        counts = _apportion(list(shares.values()), count)
+        drawn = [
+            _cycle(rng, candidates[kinds == order.index(kind)], number)
+            for kind, number in zip(shares, counts, strict=True)
+        ]
+        return rng.permutation(np.concatenate(drawn))
+
+
+def _cycle(rng: np.random.Generator, values: Indices, count: int) -> Indices:
+    """Return `count` values: permutations of all of them, one after the other."""
+    rounds = -(-count // len(values))
+    return np.concatenate([rng.permutation(values) for _ in range(rounds)])[:count]
+
+
+def _apportion(shares: list[float], count: int) -> list[int]:
+    """Split a number by shares, largest remainders first."""
+    exact = np.array(shares) / sum(shares) * count
+    whole = np.floor(exact).astype(int)
+    whole[np.argsort(whole - exact, kind="stable")[: count - whole.sum()]] += 1
+    return [int(number) for number in whole]

@@ -1,0 +1,1 @@
+"""Evaluation, robustness, calibration and export of a trained network."""

@@ -1,0 +1,452 @@
+"""Temperature, pooling of tiles and thresholds of a checkpoint, from validation pictures.
+
+They are chosen for the view that the service looks through, on pictures that were neither
+trained on nor are kept for the test.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
+
+from model.checkpoint import CONFIG_FILE
+from model.config import Pooling, Thresholds
+from model.detector import Detector
+from model.detector import pool as pool_tiles
+from model.views import View
+from pictures.errors import PictureError
+from training.data.labels import LABELS, Kind, MaskLabel
+from training.measuring.metrics import Labels, Values, area_under_roc, class_weights, measure_mask
+from training.measuring.report import table
+from training.measuring.scores import HEADS, Job, Record, Score, identity, score_all
+from training.output import to_json, write_text
+
+REPORT_FILE = "calibration.json"
+"""Lies beside the checkpoint's config."""
+FALSE_POSITIVE_RATES = {"uncertain": 0.10, "middle": 0.05, "ai_generated": 0.01}
+"""Share of the pictures that are not AI-generated at or above each threshold; `middle` is only
+reported."""
+MARKED_FALSE_POSITIVE_RATE = 0.05
+"""Share of the pixels that may be marked where nothing is to be."""
+MANIPULATED_FALSE_POSITIVE_RATE = 0.05
+"""Share of the untouched pictures that may be called manipulated."""
+
+_TEMPERATURES = (0.01, 100.0)
+_MARKED = 0.5
+"""Mask threshold once the heads are shifted."""
+
+
+class CalibrationError(ValueError):
+    """The pictures do not allow a calibration; the message says why."""
+
+
+class Sample(Record):
+    """What calibration needs of one picture."""
+
+    logits: tuple[float, ...] = ()
+    """Image logits of its tiles (N,)."""
+    glance_logit: float | None = None
+    """Image logit of the glance alone; None without a prior."""
+    histograms: dict[str, list[list[int]]] = Field(default_factory=dict)
+    """Pixels by truth and level (2, 256), by head."""
+    error: str | None = None
+    """Why the picture could not be scored."""
+
+    @property
+    def ai_generated(self) -> bool:
+        """Truth."""
+        return LABELS[self.kind].ai_generated
+
+    def counts(self, head: str) -> NDArray[np.int64] | None:
+        """Histogram (2, 256) of a head; None if its truth is not known."""
+        found = self.histograms.get(head)
+        return None if found is None else np.array(found, np.int64)
+
+
+class PoolingReport(BaseModel):
+    """How one way of pooling tiles does."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float
+    nll: float
+    """Balanced negative log-likelihood in nats at that temperature."""
+    auc: float
+
+
+class GlanceCalibration(BaseModel):
+    """What was chosen for verdicts from the glance alone, on whole pictures only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float
+    nll: float
+    """Balanced negative log-likelihood in nats at that temperature."""
+    auc: float
+    at_rate: dict[str, float]
+    """Thresholds of `FALSE_POSITIVE_RATES`."""
+    true_positive_rates: dict[str, float]
+    """Share of the AI-generated pictures at or above each threshold."""
+
+
+class Calibration(BaseModel):
+    """What was chosen, and on what grounds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    view: View
+    pictures: dict[str, int]
+    """By kind."""
+    unreadable: tuple[str, ...]
+    poolings: dict[str, PoolingReport]
+    pooling: Pooling
+    temperature: float
+    nll_before: float
+    """Balanced negative log-likelihood with the pooling and temperature that were stored."""
+    at_rate: dict[str, float]
+    """Thresholds of `FALSE_POSITIVE_RATES`."""
+    false_positive_rates: dict[str, float]
+    """Share of the pictures that are not AI-generated at or above each threshold."""
+    true_positive_rates: dict[str, float]
+    """Share of the AI-generated pictures at or above each threshold."""
+    mask_levels: dict[str, float]
+    """Probability from which pixels of a head are marked, before its offset; by head."""
+    mask_f1: dict[str, float]
+    """Mean F1 there over masks that hold both classes, by head; empty: nothing was chosen."""
+    thresholds: dict[str, float]
+    glance: GlanceCalibration | None
+    """None without a prior."""
+    notes: tuple[str, ...]
+    """What was left as it was, or rests on few pictures."""
+
+
+def gather(
+    detector: Detector, jobs: Sequence[Job], view: View, kept: Path, advance: Callable[[], object]
+) -> list[Sample]:
+    """Score validation pictures; results so far are in `kept` (see `score_all`).
+
+    Raises:
+        CalibrationError: A picture is of the training or the test split.
+        MaskUnusableError: A region mask does not fit its picture.
+        OSError: A file cannot be opened.
+    """
+    for job in jobs:
+        if job.row.split in ("train", "test"):
+            raise CalibrationError(
+                f"{job.row.path} is of the {job.row.split} split; calibration takes validation "
+                "pictures only"
+            )
+    return score_all(detector, jobs, view, kept, Sample, _to_sample, advance)
+
+
+def calibrate(
+    samples: Sequence[Sample],
+    *,
+    view: View,
+    pooling: Pooling,
+    temperature: float,
+    thresholds: Thresholds,
+) -> Calibration:
+    """Choose pooling, temperature and thresholds.
+
+    The pooling is the one whose calibrated likelihood is best; the first of equals.
+
+    Args:
+        samples: Validation pictures.
+        view: How they were looked at.
+        pooling: As stored.
+        temperature: As stored.
+        thresholds: As stored; kept where the pictures do not allow to choose.
+
+    Raises:
+        CalibrationError: One of the classes is missing.
+    """
+    unreadable = tuple(f"{s.path}: {s.error}" for s in samples if s.error is not None)
+    samples = [s for s in samples if s.error is None]
+    labels = np.array([s.ai_generated for s in samples], bool)
+    if not labels.any() or labels.all():
+        raise CalibrationError(
+            f"{labels.sum()} AI-generated pictures and {(~labels).sum()} others: both are needed"
+        )
+    reports = {name: _try_pooling(samples, labels, name) for name in get_args(Pooling)}
+    best: Pooling = min(reports, key=lambda name: reports[name].nll)
+    chosen = reports[best].temperature
+    probabilities = _sigmoid(pool(samples, best) / chosen)
+    negatives, positives = probabilities[~labels], probabilities[labels]
+    at_rate = {
+        name: threshold_at(negatives, positives, rate)
+        for name, rate in FALSE_POSITIVE_RATES.items()
+    }
+    notes = [
+        f"{len(negatives)} pictures that are not AI-generated cannot resolve a rate of "
+        f"{rate:.0%}: the threshold {name} lies above the highest of them"
+        for name, rate in FALSE_POSITIVE_RATES.items()
+        if len(negatives) * rate < 1
+    ]
+    if not _TEMPERATURES[0] * 1.01 < chosen < _TEMPERATURES[1] * 0.99:
+        notes.append(
+            f"the temperature {chosen:.3g} is at the end of its range: the classes are "
+            "separated perfectly, or not at all"
+        )
+    masks = {head: found for head in HEADS if (found := _choose_mask(samples, head)) is not None}
+    if len(masks) < len(HEADS):
+        notes.append("a head without region masks keeps its threshold")
+    manipulation = masks["manipulation"][0] if "manipulation" in masks else thresholds.mask
+    area = _choose_area(samples, manipulation)
+    if area is None:
+        notes.append("needs untouched and manipulated pictures: manipulated_area is kept")
+    return Calibration(
+        view=view,
+        pictures={str(k): n for k in Kind if (n := sum(s.kind is k for s in samples))},
+        unreadable=unreadable,
+        poolings=reports,
+        pooling=best,
+        temperature=chosen,
+        nll_before=_likelihood(labels, pool(samples, pooling), temperature),
+        at_rate=at_rate,
+        false_positive_rates={n: float(np.mean(negatives >= t)) for n, t in at_rate.items()},
+        true_positive_rates={n: float(np.mean(positives >= t)) for n, t in at_rate.items()},
+        mask_levels={head: level for head, (level, _) in masks.items()},
+        mask_f1={head: f1 for head, (_, f1) in masks.items()},
+        thresholds={
+            "uncertain": at_rate["uncertain"],
+            "ai_generated": at_rate["ai_generated"],
+            "mask": _MARKED if masks else thresholds.mask,
+            "manipulated_area": thresholds.manipulated_area if area is None else area,
+        },
+        glance=_calibrate_glance(samples),
+        notes=tuple(notes),
+    )
+
+
+def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
+    """Write what was chosen into the checkpoint's config, and the report beside it.
+
+    Args:
+        calibration: What was chosen.
+        checkpoint: The directory.
+        crop_size: Side of the crops that it was chosen for, pixels.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    file = checkpoint / CONFIG_FILE
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    fields |= {
+        "pooling": calibration.pooling,
+        "temperature": calibration.temperature,
+        "thresholds": calibration.thresholds,
+        "crop_size": crop_size,
+        "mask_offsets": {
+            head: math.log((1 - level) / level) for head, level in calibration.mask_levels.items()
+        },
+    }
+    if calibration.glance is not None:
+        at_rate = calibration.glance.at_rate
+        fields["glance_temperature"] = calibration.glance.temperature
+        fields["glance_thresholds"] = calibration.thresholds | {
+            name: at_rate[name] for name in ("uncertain", "ai_generated")
+        }
+    write_text(calibration.model_dump_json(indent=2) + "\n", checkpoint / REPORT_FILE)
+    write_text(to_json(fields, indent=2), file)
+
+
+def describe(calibration: Calibration) -> str:
+    """Say in Markdown what was chosen, and why."""
+    found = calibration
+    counts = ", ".join(f"{count} {kind}" for kind, count in found.pictures.items())
+    chosen = found.poolings[found.pooling]
+    others = "; ".join(
+        f"{name}: NLL {report.nll:.4f}, AUC {report.auc:.4f}, temperature {report.temperature:.3g}"
+        for name, report in found.poolings.items()
+    )
+    rows = [
+        [
+            name,
+            f"{value:.4g}",
+            f"{found.false_positive_rates[name]:.3f}",
+            f"{found.true_positive_rates[name]:.3f}",
+        ]
+        for name, value in found.at_rate.items()
+    ]
+    area = found.thresholds["manipulated_area"]
+    masks = "; ".join(
+        f"{head} from {level:.3f} on before (mean F1 of regions {found.mask_f1[head]:.3f})"
+        for head, level in found.mask_levels.items()
+    )
+    lines = [
+        f"Validation pictures, view {found.view}: {counts}.",
+        "",
+        f"Tiles pooled by {found.pooling}, temperature {found.temperature:.4g}; balanced NLL "
+        f"{found.nll_before:.4f} before, {chosen.nll:.4f} after ({others}).",
+        "",
+        *table(("threshold", "probability", "false positive rate", "true positive rate"), rows),
+        "",
+        f"The masks are shifted so that pixels are marked from {found.thresholds['mask']:.2f} on: "
+        f"{masks or 'not chosen'}. A picture is called manipulated if more than {area:.4f} of it "
+        "is marked.",
+        *([] if found.glance is None else _describe_glance(found.glance)),
+        *(f"\nNote: {note}." for note in found.notes),
+        *(f"\nLeft out, because unreadable: {line}" for line in found.unreadable),
+    ]
+    return "\n".join(lines)
+
+
+def _describe_glance(found: GlanceCalibration) -> list[str]:
+    rows = [
+        [name, f"{value:.4g}", f"{found.true_positive_rates[name]:.3f}"]
+        for name, value in found.at_rate.items()
+    ]
+    return [
+        "",
+        f"View glance, on the photographs and whole generated pictures: temperature "
+        f"{found.temperature:.4g}, NLL {found.nll:.4f}, AUC {found.auc:.4f}.",
+        "",
+        *table(("threshold", "probability", "true positive rate"), rows),
+    ]
+
+
+def pool(samples: Sequence[Sample], pooling: Pooling) -> Values:
+    """Pool the logits of tiles as the detector does; returns (n,)."""
+    pooled = [pool_tiles(torch.as_tensor(s.logits), pooling) for s in samples]
+    return torch.stack(pooled).numpy().astype(np.float64)
+
+
+def threshold_at(negatives: Values, positives: Values, rate: float) -> float:
+    """Return a probability that at most a share `rate` of the negatives reaches.
+
+    It is the middle of the gap between the highest negative that must stay below and the next
+    score above it, or 1, so that rounding does not decide.
+
+    Args:
+        negatives: Probabilities of the pictures that are not AI-generated (n,).
+        positives: Those of the others (m,).
+        rate: From 0 to below 1.
+    """
+    below = np.sort(negatives)[::-1][_allowed(rate, len(negatives))]
+    above = np.concatenate([negatives, positives])
+    return float(below + np.min(above[above > below], initial=1.0)) / 2
+
+
+def _allowed(rate: float, count: int) -> int:
+    return int(rate * count + 1e-9)  # products of shares may end just below a whole number
+
+
+def fit_temperature(labels: Labels, logits: Values) -> float:
+    """Temperature (0.01 to 100) of the best balanced likelihood of logits (n,)."""
+    found = minimize_scalar(
+        lambda log_t: _likelihood(labels, logits, math.exp(log_t)),
+        bounds=(math.log(_TEMPERATURES[0]), math.log(_TEMPERATURES[1])),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return math.exp(found.x)
+
+
+def _to_sample(job: Job, found: Score | PictureError) -> Sample:
+    if isinstance(found, PictureError):
+        return Sample.model_validate(identity(job) | {"error": str(found)})
+    return Sample.model_validate(
+        {
+            **identity(job),
+            "logits": found.tile_logits.tolist(),
+            "glance_logit": found.glance_logit,
+            "histograms": {head: counts.tolist() for head, counts in found.histograms.items()},
+        }
+    )
+
+
+def _try_pooling(samples: Sequence[Sample], labels: Labels, pooling: Pooling) -> PoolingReport:
+    logits = pool(samples, pooling)
+    temperature = fit_temperature(labels, logits)
+    return PoolingReport(
+        temperature=temperature,
+        nll=_likelihood(labels, logits, temperature),
+        auc=area_under_roc(labels, logits, np.ones(len(labels))),
+    )
+
+
+def _calibrate_glance(samples: Sequence[Sample]) -> GlanceCalibration | None:
+    """Choose temperature and thresholds of the glance; None without a prior or without a class."""
+    whole = [
+        (s.ai_generated, s.glance_logit)
+        for s in samples
+        if s.kind in (Kind.AUTHENTIC, Kind.SYNTHETIC) and s.glance_logit is not None
+    ]
+    labels = np.array([label for label, _ in whole], bool)
+    if not labels.any() or labels.all():
+        return None
+    logits = np.array([logit for _, logit in whole], np.float64)
+    temperature = fit_temperature(labels, logits)
+    probabilities = _sigmoid(logits / temperature)
+    negatives, positives = probabilities[~labels], probabilities[labels]
+    at_rate = {
+        name: threshold_at(negatives, positives, rate)
+        for name, rate in FALSE_POSITIVE_RATES.items()
+    }
+    return GlanceCalibration(
+        temperature=temperature,
+        nll=_likelihood(labels, logits, temperature),
+        auc=area_under_roc(labels, logits, np.ones(len(labels))),
+        at_rate=at_rate,
+        true_positive_rates={n: float(np.mean(positives >= t)) for n, t in at_rate.items()},
+    )
+
+
+def _likelihood(labels: Labels, logits: Values, temperature: float) -> float:
+    """Balanced negative log-likelihood, nats."""
+    probabilities = _sigmoid(logits / temperature)
+    return float(log_loss(labels, probabilities, sample_weight=class_weights(labels)))
+
+
+def _sigmoid(logits: Values) -> Values:
+    """In single precision, as the detector computes it."""
+    scores = torch.from_numpy(logits.astype(np.float32)).sigmoid()
+    return scores.numpy().astype(np.float64)
+
+
+def _choose_mask(samples: Sequence[Sample], head: str) -> tuple[float, float] | None:
+    """Threshold of the best mean F1 over a head's masks with pixels of both classes, and that F1.
+
+    Only thresholds that mark few pixels of masks with nothing to mark are tried: F1 over regions
+    alone is best for a poor mask where everything is marked. None: there are no such masks.
+    """
+    counts = [s.counts(head) for s in samples]
+    regions = [h for h in counts if h is not None and h.sum(1).all()]
+    if not regions:
+        return None
+    levels = np.arange(0.5, 255) / 255  # between the bytes, so that rounding does not decide
+    empty = [h for h in counts if h is not None and not h[1].any()]
+    clean = np.sum([h[0] for h in empty], axis=0) if empty else np.zeros(256)  # pixels by level
+    marked = clean[::-1].cumsum()[::-1][1:]  # above each threshold
+    quiet = marked <= MARKED_FALSE_POSITIVE_RATE * max(clean.sum(), 1)
+    quiet[-1] = True
+    means = [
+        float(np.mean([measure_mask(h, level).f1 for h in regions])) if allowed else -1.0
+        for level, allowed in zip(levels, quiet, strict=True)
+    ]
+    best = int(np.argmax(means))
+    return float(levels[best]), means[best]
+
+
+def _choose_area(samples: Sequence[Sample], mask: float) -> float | None:
+    """Area that at most 5 % of the untouched pictures exceed; None if it cannot be chosen."""
+    areas: dict[MaskLabel, list[float]] = {label: [] for label in MaskLabel}
+    for sample in samples:
+        counts = sample.counts("manipulation")
+        if counts is not None:
+            areas[LABELS[sample.kind].manipulation].append(measure_mask(counts, mask).area)
+    untouched = sorted(areas[MaskLabel.NONE], reverse=True)
+    if not untouched or not areas[MaskLabel.REGION]:
+        return None
+    return untouched[_allowed(MANIPULATED_FALSE_POSITIVE_RATE, len(untouched))]

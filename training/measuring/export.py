@@ -1,0 +1,171 @@
+"""From a run to a checkpoint that serves: weights, serving rules, and a card that says all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from model import canary, checkpoint
+from model.checkpoint import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
+from model.network import GammaModel
+from model.views import View
+from pictures.errors import PictureError
+from training.data.changes import RAW
+from training.measuring.card import RunFacts, short_results, write_card
+from training.measuring.scores import Job, make_detector, score
+from training.measuring.suites import PictureSet
+from training.output import to_json, write_text
+
+TOLERANCE = 0.005
+"""Largest difference in the probability of a picture that storing weights in half may make."""
+_LARGE = 5_000  # weights of a tensor
+_DIGITS = 8  # of a digest, in a version
+
+
+class ExportError(ValueError):
+    """A checkpoint cannot be exported as asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    version: str
+    size: int
+    """Of the weights, bytes."""
+    largest_difference: float | None
+    """In the probability of a picture between half and full precision; None: not asked for."""
+
+
+def checkpoint_of(source: Path) -> Path:
+    """Return the checkpoint of a run directory, or the directory itself."""
+    model = source / "model"
+    return model if (model / CONFIG_FILE).is_file() else source
+
+
+def export(
+    source: Path,
+    out: Path,
+    facts: RunFacts,
+    *,
+    version: str | None = None,
+    half: bool = False,
+    check: Sequence[PictureSet] = (),
+) -> Exported:
+    """Write a serving checkpoint.
+
+    Args:
+        source: The checkpoint to take.
+        out: Directory to make; it appears whole or not at all.
+        facts: What the card says beside the config.
+        version: Version of the model; by default the checkpoint's own, with a digest of weights
+            and serving rules behind a `+`, so that no two models share one.
+        half: Store large tensors in half precision; they are computed with as before.
+        check: Pictures whose scores must not change by it; needed with `half`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ExportError: `out` exists, the network is untrained or lacks a head, or scores change.
+        CheckpointError: `source` cannot be used.
+    """
+    if out.exists():
+        raise ExportError(f"{out} exists; give a directory that does not")
+    if half and not check:
+        raise ExportError("half precision needs pictures to check it with (--check)")
+    model = checkpoint.load(source)
+    if not model.config.trained:
+        raise ExportError(f"{source}: trained: false; only what was trained is exported")
+    if model.config.heads != "both":
+        raise ExportError(f"{source}: heads: {model.config.heads}; serving needs both")
+    digest = checkpoint.digest(source)[:_DIGITS]
+    model.config.version = version or f"{model.config.version}+{digest}"
+    with _directory(out) as partial:
+        checkpoint.save(model, partial, card=write_card(model.config, facts, half=half))
+        results = None if facts.evaluation is None else short_results(facts.evaluation)
+        if results is not None:
+            write_text(to_json(results, indent=2), partial / RESULTS_FILE)
+        difference = None
+        if half:
+            _halve(partial / WEIGHTS_FILE)
+            difference = _compare(model, checkpoint.load(partial), check)
+        write_canary(partial)
+        (partial / WEIGHTS_FILE).chmod(0o644)  # the library's writer leaves it to its owner alone
+        size = (partial / WEIGHTS_FILE).stat().st_size
+    return Exported(model.config.version, size, difference)
+
+
+def write_canary(directory: Path) -> None:
+    """Write, or write anew, what a checkpoint says of its canary.
+
+    Raises:
+        ModelOutputError: Its outputs are not finite.
+    """
+    detector = make_detector(checkpoint.load(directory), device="cpu", dtype="float32")
+    checkpoint.save_canary(canary.choose(detector), directory)
+
+
+def push(directory: Path, repository: str) -> str:
+    """Upload an exported checkpoint to the Hugging Face hub as it lies there.
+
+    Args:
+        directory: What `export` wrote.
+        repository: `owner/name`; made if it does not exist, private.
+
+    Returns:
+        Its address.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    address = hub.create_repo(repository, private=True, exist_ok=True)
+    hub.upload_folder(repo_id=repository, folder_path=directory)
+    return str(address)
+
+
+@contextmanager
+def _directory(out: Path) -> Iterator[Path]:
+    """Give a temporary directory beside `out` that becomes it if the block ends well."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _halve(file: Path) -> None:
+    """Store large tensors in half precision: the small ones matter more than they weigh."""
+    weights = load_file(file)
+    halved = {name: t.half() if t.numel() >= _LARGE else t for name, t in weights.items()}
+    save_file(halved, file, metadata={"format": "pt"})
+
+
+def _compare(full: GammaModel, half: GammaModel, sets: Sequence[PictureSet]) -> float:
+    """Largest difference between the probabilities of two networks."""
+    jobs = [Job(s.name, row, s.folder, RAW, masks=False) for s in sets for row in s.rows]
+    probabilities = []
+    for model in (full, half):
+        detector = make_detector(model, dtype="float32")
+        found = [score for _, score in score(detector, jobs, View.TILED)]
+        probabilities.append(
+            [f.detection.ai_probability for f in found if not isinstance(f, PictureError)]
+        )
+    if not probabilities[0]:
+        raise ExportError("not one of the pictures to check with can be read")
+    difference = float(torch.tensor(probabilities).diff(dim=0).abs().max())
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"half precision changes a probability by {difference:.4f}, more than {TOLERANCE}; "
+            "export without it"
+        )
+    return difference

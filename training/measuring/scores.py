@@ -1,0 +1,346 @@
+"""Scores of pictures, by the very code that serves them.
+
+Pictures of many sizes share batches, and are read ahead in threads; every result is appended to
+a file as soon as it is there, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model.config import Thresholds
+from model.detector import Detector, Part
+from model.findings import Detection, Verdict
+from model.network import GammaModel
+from model.views import Crops, Layout, View
+from pictures.errors import PictureError
+from training.data.changes import Change, crop_center
+from training.data.labels import LABELS, Kind, MaskLabel
+from training.data.manifest import PictureUnreadableError, Row
+from training.data.pixels import read_region
+from training.measuring.metrics import MaskScore, measure_mask
+from training.output import write_text
+
+MAX_PIXELS = 64_000_000
+"""Largest picture, width times height, that the service takes unless told otherwise."""
+MAX_TILES = 64
+"""Most tiles of a picture, likewise."""
+HEADS: tuple[Literal["ai", "manipulation"], ...] = ("ai", "manipulation")
+
+_T = TypeVar("_T")
+_THREADS = 2
+_LEVELS = 256  # values of a mask of bytes
+
+
+class MaskUnusableError(ValueError):
+    """A region mask that is missing, unreadable or of the wrong size; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture to score."""
+
+    set_name: str
+    row: Row
+    folder: Path
+    """The manifest's folder: paths of the row are relative to it."""
+    change: Change
+    crop: int | None = None
+    """Side of the central square, pixels, that is cut out before the change."""
+    masks: bool = True
+    """Whether masks are compared; not possible if the change moves pixels."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The key of its result."""
+        row = self.row
+        return (self.set_name, row.path, row.sha256, row.kind, self.change.name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """What the detector says about a picture, and where it should have said so."""
+
+    detection: Detection
+    tile_logits: NDArray[np.float32]
+    """Image logits of the tiles (N,), neither pooled nor calibrated."""
+    glance_logit: float | None
+    """Image logit of the glance alone, not calibrated; None without a prior."""
+    histograms: dict[str, NDArray[np.int64]]
+    """By head that has a truth: pixels looked at, counted by truth and level (2, 256)."""
+
+
+class Record(BaseModel):
+    """What is kept of one picture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    set_name: str
+    path: str
+    sha256: str
+    kind: Kind
+    change: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells one record of a run from another."""
+        return (self.set_name, self.path, self.sha256, self.kind, self.change)
+
+
+class Result(Record):
+    """One line of the per-image table; fields are None where there is nothing to say."""
+
+    generator: str | None
+    source_id: str
+    ai_generated: bool
+    """Truth."""
+    probability: float | None = None
+    verdict: Verdict | None = None
+    manipulated: bool | None = None
+    """Verdict of the manipulation mask."""
+    tiles: int | None = None
+    ai: MaskScore | None = None
+    manipulation: MaskScore | None = None
+    error: str | None = None
+    """Why the picture could not be scored."""
+
+
+_R = TypeVar("_R", bound=Record)
+
+
+def make_detector(model: GammaModel, *, device: str = "auto", dtype: str = "auto") -> Detector:
+    """Prepare a network for scoring with the limits of the service; it is frozen in place."""
+    return Detector(model, device=device, dtype=dtype, max_pixels=MAX_PIXELS, max_tiles=MAX_TILES)
+
+
+def fingerprint(model: GammaModel, *settings: object) -> str:
+    """Digest of a network, its serving rules and further settings: same digest, same scores."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()[:16]
+
+
+def score(
+    detector: Detector, jobs: Iterable[Job], view: View, *, batch: int = 8
+) -> Iterator[tuple[Job, Score | PictureError]]:
+    """Score pictures in the order of the jobs.
+
+    Args:
+        detector: The network as it is served.
+        jobs: The pictures.
+        view: How to look at them.
+        batch: Crops to gather before they are computed.
+
+    Yields:
+        Each job with its score, or with the reason why the picture cannot be read.
+
+    Raises:
+        MaskUnusableError: A region mask does not fit its picture.
+        OSError: A file cannot be opened.
+    """
+    waiting: list[tuple[Job, Crops | PictureError]] = []
+    tiles = 0
+    for job, crops in _read_ahead(lambda job: _load(detector, job, view), jobs, 2 * batch):
+        waiting.append((job, crops))
+        tiles += 0 if isinstance(crops, PictureError) else len(crops.tiles)
+        if tiles >= batch:
+            yield from _compute(detector, waiting)
+            waiting, tiles = [], 0
+    yield from _compute(detector, waiting)
+
+
+def score_all(
+    detector: Detector,
+    jobs: Sequence[Job],
+    view: View,
+    kept: Path,
+    record: type[_R],
+    convert: Callable[[Job, Score | PictureError], _R],
+    advance: Callable[[], object],
+) -> list[_R]:
+    """Score pictures, keeping a record of each in a file.
+
+    Args:
+        detector: The network as it is served.
+        jobs: The pictures.
+        view: How to look at them.
+        kept: JSON lines of the records so far; those found in it are not computed again.
+        record: The class of the records.
+        convert: Makes the record of a picture.
+        advance: Called once a picture.
+
+    Returns:
+        Records in the order of the jobs.
+
+    Raises:
+        MaskUnusableError: A region mask does not fit its picture.
+        OSError: A file cannot be opened or written.
+    """
+    known = _read_records(kept, record)
+    missing = [job for job in jobs if job.key not in known]
+    for _ in range(len(jobs) - len(missing)):
+        advance()
+    write_text("".join(r.model_dump_json() + "\n" for r in known.values()), kept)
+    with kept.open("a", encoding="utf-8") as lines:
+        for job, found in score(detector, missing, view):
+            known[job.key] = convert(job, found)
+            lines.write(known[job.key].model_dump_json() + "\n")
+            lines.flush()
+            advance()
+    return [known[job.key] for job in jobs]
+
+
+def identity(job: Job) -> dict[str, str]:
+    """Fields of the record of a picture by which it is known."""
+    return dict(zip(Record.model_fields, job.key, strict=True))
+
+
+def to_result(job: Job, found: Score | PictureError, thresholds: Thresholds) -> Result:
+    """Make the line of a picture in the per-image table."""
+    fields: dict[str, object] = {
+        **identity(job),
+        "generator": job.row.generator,
+        "source_id": job.row.source_id,
+        "ai_generated": LABELS[job.row.kind].ai_generated,
+    }
+    if isinstance(found, PictureError):
+        return Result.model_validate(fields | {"error": str(found)})
+    detection = found.detection
+    masks = {h: measure_mask(counts, thresholds.mask) for h, counts in found.histograms.items()}
+    return Result.model_validate(
+        fields
+        | {
+            "probability": detection.ai_probability,
+            "verdict": detection.verdict,
+            "manipulated": detection.manipulated,
+            "tiles": detection.layout.tiles,
+        }
+        | masks
+    )
+
+
+def _read_records(file: Path, record: type[_R]) -> dict[tuple[str, ...], _R]:
+    """Records of an earlier run; the line at which it was cut off is left out."""
+    known: dict[tuple[str, ...], _R] = {}
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                found = record.model_validate_json(line)
+            except ValidationError:
+                break
+            known[found.key] = found
+    return known
+
+
+def _read_ahead(
+    load: Callable[[Job], _T], jobs: Iterable[Job], ahead: int
+) -> Iterator[tuple[Job, _T]]:
+    """Apply `load` in threads, at most `ahead` jobs before their results are asked for."""
+    remaining = iter(jobs)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        started: list[tuple[Job, Future[_T]]] = [
+            (job, pool.submit(load, job)) for job in islice(remaining, ahead)
+        ]
+        try:
+            while started:
+                job, future = started.pop(0)
+                yield job, future.result()
+                started += [(job, pool.submit(load, job)) for job in islice(remaining, 1)]
+        finally:
+            for _, future in started:
+                future.cancel()
+
+
+def _load(detector: Detector, job: Job, view: View) -> Crops | PictureError:
+    try:
+        pixels = detector.decode((job.folder / job.row.path).read_bytes())
+    except PictureError as error:
+        return error
+    if job.crop is not None:
+        pixels = crop_center(pixels, job.crop, job.crop)
+    return detector.cut(job.change.apply(pixels), view)
+
+
+def _compute(
+    detector: Detector, waiting: list[tuple[Job, Crops | PictureError]]
+) -> Iterator[tuple[Job, Score | PictureError]]:
+    pictures = [crops for _, crops in waiting if not isinstance(crops, PictureError)]
+    sights = detector.look(pictures)
+    parts = [Part(crops, sight) for crops, sight in zip(pictures, sights, strict=True)]
+    computed = iter(zip(parts, detector.forward(parts) if parts else (), strict=True))
+    for job, crops in waiting:
+        if isinstance(crops, PictureError):
+            yield job, crops
+            continue
+        part, outputs = next(computed)
+        detection = detector.conclude(crops.layout, outputs, part.sight)
+        histograms = _compare(job, detection) if job.masks else {}
+        glance = None if part.sight is None else part.sight.logit
+        yield job, Score(detection, outputs.logits.numpy(), glance, histograms)
+
+
+def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:
+    histograms: dict[str, NDArray[np.int64]] = {}
+    for head in HEADS:
+        truth = true_mask(job, head, detection.layout)
+        if truth is not None:
+            histograms[head] = count_levels(predicted_mask(detection, head), truth)
+    return histograms
+
+
+def predicted_mask(detection: Detection, head: str) -> NDArray[np.uint8]:
+    """Cut the part that was looked at out of a head's mask (H, W), 255 means 1."""
+    if detection.masks is None:
+        raise ValueError("a glance has no masks")
+    mask = detection.masks.ai if head == "ai" else detection.masks.manipulation
+    left, top, right, bottom = detection.layout.box
+    return mask.values[top:bottom, left:right]
+
+
+def true_mask(
+    job: Job, head: Literal["ai", "manipulation"], layout: Layout
+) -> NDArray[np.bool_] | None:
+    """Return what a head should mark of the part that was looked at (H, W); None if unknown.
+
+    Raises:
+        MaskUnusableError: The region mask cannot be read or does not fit the picture.
+    """
+    label: MaskLabel = getattr(LABELS[job.row.kind], head)
+    if label is MaskLabel.UNSUPERVISED:
+        return None
+    left, top, right, bottom = layout.box
+    if label is not MaskLabel.REGION:
+        return np.full((bottom - top, right - left), label is MaskLabel.ALL)
+    file = job.folder / str(job.row.mask)
+    try:
+        region = read_region(file)
+    except (OSError, PictureUnreadableError) as error:
+        raise MaskUnusableError(f"{file}: {error}") from error
+    if job.crop is not None:
+        region = crop_center(region, job.crop, job.crop)
+    if region.shape != (layout.height, layout.width):
+        raise MaskUnusableError(
+            f"{file}: {region.shape[1]} x {region.shape[0]} pixels, "
+            f"but its picture {job.row.path} has {layout.width} x {layout.height}"
+        )
+    return region[top:bottom, left:right]
+
+
+def count_levels(mask: NDArray[np.uint8], truth: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count pixels by truth and level (2, 256)."""
+    codes = mask.astype(np.int64) + _LEVELS * truth
+    return np.bincount(codes.ravel(), minlength=2 * _LEVELS).reshape(2, _LEVELS)
