@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import ByteSize, ValidationError
 
 from app import logs
 from app.console import complain, console
@@ -265,6 +265,18 @@ def openapi() -> None:
     from app.api import documented
 
     print(json.dumps(documented().openapi(), indent=2, ensure_ascii=False))
+
+
+@app.command(name="settings")
+def print_settings() -> None:
+    """Print every setting, its default and its meaning as a Markdown table."""
+    print("| variable | default | meaning |\n|---|---|---|")
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, ByteSize):
+            default = default.human_readable()
+        shown = "—" if default is None else f"`{default}`"
+        print(f"| `{_variable(name)}` | {shown} | {field.description} |")
 
 
 @app.command()

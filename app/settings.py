@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     )
 
     redis_url: _RedisUrl | None = Field(
-        None, description="Redis to use; unset: `gamma serve` starts a private one"
+        None, description="URL of Redis; unset: `gamma serve` starts a private one"
     )
     redis_maxmemory: ByteSize = Field(
         ByteSize(2 * 2**30), description="memory limit of the private Redis", ge=2**26
@@ -73,90 +73,96 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(
         None,
-        description="where pictures and masks lie, `s3://BUCKET` or `s3://BUCKET/PREFIX`; unset: "
-        "in Redis",
+        description="where pictures and masks are stored, `s3://BUCKET` or `s3://BUCKET/PREFIX`; "
+        "unset: in Redis",
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$",
     )
-    data_dir: Path = Field(Path(".gamma"), description="where the private Redis keeps its files")
+    data_dir: Path = Field(Path(".gamma"), description="directory of the private Redis's files")
     queue: str = Field("gamma", description="name of the RQ queue", pattern=r"^[A-Za-z0-9_-]+$")
-    queue_limit: int = Field(10_000, description="waiting jobs above which uploads get 503", ge=1)
-    queue_age_limit: int = Field(
-        1800, description="wait of a caller's oldest job above which its uploads get 503, s", ge=1
+    queue_limit: int = Field(
+        10_000, description="number of waiting jobs above which uploads get 503", ge=1
     )
-    queue_ttl: int = Field(3600, description="longest wait in the queue before `expired`, s", ge=1)
+    queue_age_limit: int = Field(
+        1800,
+        description="age of a caller's oldest waiting job above which its uploads get 503, s",
+        ge=1,
+    )
+    queue_ttl: int = Field(
+        3600, description="longest wait in the queue before a detection is `expired`, s", ge=1
+    )
     retention: int = Field(
-        86_400, description="life of picture, masks and scores after the upload, s", ge=1
+        86_400, description="how long picture, masks and scores are kept after the upload, s", ge=1
     )
     require_append_only: bool = Field(
         True,
-        description="`false` accepts a Redis without an append-only file, as some managed services "
-        "are: its restart may lose accepted work",
+        description="`false` accepts a Redis without an append-only file, as some managed "
+        "services are; a restart of it may lose accepted work",
     )
     erase_within: int = Field(
         3600,
-        description="time after which nothing that was deleted or has expired is in Redis's "
+        description="time within which deleted and expired data is removed from Redis's "
         "append-only file, s; 0: Redis alone decides",
         ge=0,
     )
     cache: bool = Field(
-        True, description="answer a picture that the caller sent before with the result it has"
+        True, description="answer a picture that the caller sent before with the earlier result"
     )
     host: str = Field("127.0.0.1", description="address the API binds")
     port: int = Field(8000, description="port of the API", ge=0, le=65535)
     root_path: str | None = Field(
         None,
-        description="path below which a proxy serves API and page, e.g. `/gamma`: links in answers "
+        description="path at which a proxy serves API and page, e.g. `/gamma`; links in answers "
         "begin with it; unset: none",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
     )
     api_keys: Annotated[_Keys | None, NoDecode] = Field(
         None,
-        description="callers and their secrets, `name=secret` or `name=sha256:…`, by commas or "
-        "lines; unset: no key is asked for",
+        description="callers and their secrets, `name=secret` or `name=sha256:…`, separated by "
+        "commas or lines; unset: no keys are needed",
     )
     callers_file: Path | None = Field(
         None,
-        description="TOML file with each caller's keys, weight, limits and webhook secrets; read "
-        "again when it changes",
+        description="TOML file with keys, weight, limits and webhook secrets of each caller; "
+        "reloaded when it changes",
     )
     rate_limit: Annotated[RateLimitSetting | None, NoDecode] = Field(
-        None, description="most pictures a caller may upload, e.g. `600/minute`; unset: any"
+        None, description="maximum upload rate of a caller, e.g. `600/minute`; unset: no limit"
     )
     allow_anonymous: bool = Field(
         False,
-        description="without keys, bind beyond loopback and answer under any name: anyone who "
-        "connects may use the API",
+        description="without keys, bind beyond loopback and answer under any name; anyone who can "
+        "connect may use the API",
     )
     metrics_host: str = Field("127.0.0.1", description="address of the metrics port")
     metrics_port: int = Field(
         9400,
-        description="Prometheus port of this process; `gamma serve`: API here, workers above it, "
-        "then webhooks",
+        description="Prometheus port of this process; under `gamma serve` this is the API's, "
+        "workers have the next ones, then webhooks",
         ge=1,
         le=65534,
     )
     request_timeout: float = Field(
         30.0,
-        description="longest time for the head of a request, s; bodies must come, and answers be "
-        "read, at 16 KiB/s or more, averaged over this time",
+        description="longest time for the head of a request, s; bodies must arrive, and answers "
+        "be read, at 16 KiB/s or more on average over this time",
         gt=0,
     )
     max_connections: int = Field(
         1000,
-        description="open connections to the API; beyond, idle ones are closed, and if there are "
-        "none new ones get 503",
+        description="maximum number of open connections to the API; above it idle ones are "
+        "closed, and if none is idle new ones get 503",
         ge=1,
     )
     max_upload: ByteSize = Field(
-        ByteSize(50 * 2**20), description="largest picture file; takes units, e.g. `50MiB`", ge=1
+        ByteSize(50 * 2**20), description="largest picture file; accepts units, e.g. `50MiB`", ge=1
     )
     max_batch_upload: ByteSize = Field(
-        ByteSize(200 * 2**20), description="largest batch upload, all its files together", ge=1
+        ByteSize(200 * 2**20), description="largest batch upload, all files together", ge=1
     )
     upload_space: ByteSize = Field(
         ByteSize(512 * 2**20),
-        description="bytes of uploads above 1 MiB that lie in the temporary folder while they "
-        "arrive, all together",
+        description="maximum size in the temporary folder of all incoming uploads above 1 MiB "
+        "together",
         ge=1,
     )
     max_pixels: int = Field(64_000_000, description="largest picture, width × height", ge=1)
@@ -168,11 +174,11 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1` …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the network; `auto`: by hardware"
+        "auto", description="precision of the network; `auto`: depends on the hardware"
     )
     max_batch: int = Field(
         8,
-        description="most crops handed to the device together (a CPU takes them one by one)",
+        description="maximum number of crops in a batch (a CPU computes them one by one)",
         ge=1,
     )
     batch_window: float = Field(
@@ -180,8 +186,8 @@ class Settings(BaseSettings):
     )
     max_tiles: int = Field(
         64,
-        description="most crops of one picture, of 512 × 512 or as much in smaller ones; "
-        "beyond, it is shrunk",
+        description="maximum number of crops of a picture, of 512 × 512 or the same area in "
+        "smaller ones; larger pictures are shrunk",
         ge=1,
     )
     tile_budget: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -190,40 +196,40 @@ class Settings(BaseSettings):
     )
     decode_threads: int = Field(
         2,
-        description="pictures that are decoded, each in its own process, and encoded at the same "
+        description="number of pictures decoded, each in its own process, and encoded at the same "
         "time",
         ge=1,
     )
     stop_timeout: int = Field(
         60,
-        description="time a worker has to end when it is told to stop, s; it goes on with pictures "
-        "it has begun, and puts back into the queue what is not done 5 s before",
+        description="time a worker has to stop, s; it finishes pictures that it has begun and "
+        "puts the others back into the queue 5 s before the end",
         ge=10,
     )
     webhook_secrets: Annotated[SecretsSetting | None, NoDecode] = Field(
         None,
-        description="what signs webhooks of callers that `GAMMA_CALLERS_FILE` does not name, "
-        "`whsec_` and base64; two while one replaces the other; unset: they have none",
+        description="secrets that sign webhooks of callers not in `GAMMA_CALLERS_FILE`, `whsec_` "
+        "and base64; two during a rotation; unset: these callers have no webhooks",
     )
     webhook_allow: Annotated[
         Annotated[Exceptions, BeforeValidator(Exceptions.parse)] | None, NoDecode
     ] = Field(
         None,
         description="hosts, addresses and networks that webhooks may reach although they are not "
-        "public, by http too",
+        "public, also by http",
     )
     webhook_timeout: float = Field(
-        10.0, description="longest try to deliver a webhook, s", gt=0, le=60
+        10.0, description="timeout of one webhook attempt, s", gt=0, le=60
     )
     webhook_retries: str = Field(
         "10,60,600,3600,21600",
-        description="pauses before the further tries of a webhook, s",
+        description="pauses before the retries of a webhook, s",
         pattern=r"^[1-9]\d{0,5}(,[1-9]\d{0,5})*$",
     )
-    webhook_threads: int = Field(8, description="webhooks that are sent at the same time", ge=1)
-    log_format: Literal["console", "json"] = Field("console", description="how log lines look")
+    webhook_threads: int = Field(8, description="number of webhooks sent at the same time", ge=1)
+    log_format: Literal["console", "json"] = Field("console", description="format of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe line that is logged"
+        "info", description="lowest level that is logged"
     )
 
     @classmethod

@@ -32,7 +32,7 @@ from app.webhooks.queue import DELIVERY_FUNCTION, Deliveries
 from tests.app.receiver import Arrival, Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, free_port, value
-from tests.test_readme import README
+from tests.docs.files import blocks
 
 OLD_SECRET = "whsec_" + 43 * "A" + "="
 PICTURE = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
@@ -172,14 +172,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def snippet() -> dict[str, object]:
-    """What the README gives receivers to check a webhook with."""
-    start = README.index("```python\n", README.index("\n## Webhooks")) + len("```python\n")
+    """What docs/webhooks.md gives receivers to check a webhook with."""
     names: dict[str, object] = {}
-    exec(README[start : README.index("```", start)], names)
+    (verify,) = blocks("docs/webhooks.md", "python")
+    exec(verify, names)
     return names
 
 
-def test_a_delivery_and_its_check_as_the_readme_has_it(house: House) -> None:
+def test_a_delivery_and_its_check_as_documented(house: House) -> None:
     before = house.metric('gamma_webhook_deliveries_total{outcome="delivered"}')
     name = house.done("/hook?key=hidden")
     house.wait_for_outcomes(name, "delivered")

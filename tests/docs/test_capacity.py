@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.capacity import Device, simulate, tables, wait
 
-PAGE = (Path(__file__).parents[1] / "docs" / "capacity.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
 
 
 def test_the_page_has_the_tables_of_its_formulas() -> None:
