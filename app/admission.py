@@ -13,15 +13,15 @@ from redis import Redis
 from redis.client import Pipeline
 
 from app.callers import Caller
-from app.directory import Directory, Terms
-from app.jobs import Backlog, ask_detections, queue_key, read_detections
-from app.limits import Quota, rate_key
+from app.contract.directory import Directory, Terms
+from app.contract.jobs import Backlog, ask_detections, queue_key, read_detections
+from app.contract.limits import Quota, rate_key
+from app.contract.records import index_key, waiting_key
+from app.contract.reservation import ask_reserved
+from app.contract.schemas import ErrorCode, Usage
+from app.contract.scripts import SHARE
+from app.contract.settings import Settings
 from app.problems import ServiceError, storage_full, storage_share_full
-from app.records import index_key, waiting_key
-from app.reservation import ask_reserved
-from app.schemas import ErrorCode, Usage
-from app.scripts import SHARE
-from app.settings import Settings
 from app.together import Together
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in

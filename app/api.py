@@ -12,15 +12,15 @@ from starlette.types import ASGIApp, Lifespan
 
 from app import metrics, problems
 from app.admission import Gate
+from app.contract.jobs import JobQueue
+from app.contract.settings import Settings
+from app.contract.store import Store
 from app.erasure import Erasure
 from app.guard import connect_guarded
-from app.jobs import JobQueue
 from app.middleware import Observed
 from app.openapi import Documented
 from app.routes import detections, page, pictures, submissions, system
 from app.service import Service
-from app.settings import Settings
-from app.store import Store
 from app.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 

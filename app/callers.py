@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from app.directory import Directory
-from app.keys import ANONYMOUS, Keys
+from app.contract.directory import Directory
+from app.contract.keys import ANONYMOUS, Keys
+from app.contract.schemas import ErrorCode
 from app.problems import ServiceError
-from app.schemas import ErrorCode
 from app.service import service_of
 
 

@@ -11,8 +11,8 @@ from pydantic import ByteSize, ValidationError
 
 from app import logs
 from app.console import complain, console
-from app.environment import suggestion
-from app.settings import Settings, SettingsFileError, UnknownSettingError
+from app.contract.environment import suggestion
+from app.contract.settings import Settings, SettingsFileError, UnknownSettingError
 
 app = typer.Typer(
     help="GAMMA: was this picture, or a part of it, made by a neural network?",
@@ -82,8 +82,8 @@ def serve(
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), a worker, API and page."""
+    from app.contract.ports import PortError
     from app.embedded import PrivateRedisError
-    from app.ports import PortError
     from app.server import OpenBindError, check_binding
     from app.supervisor import StartError
     from app.supervisor import serve as supervise
@@ -122,10 +122,10 @@ def api(
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Run the HTTP API and the page; Redis and workers are elsewhere."""
-    from app.blobs import StorageSetupError
-    from app.directory import CallersFileError
+    from app.contract.blobs import StorageSetupError
+    from app.contract.directory import CallersFileError
+    from app.contract.settings import RedisUrlMissingError
     from app.server import OpenBindError, run
-    from app.settings import RedisUrlMissingError
 
     settings = _settings(
         host=host,
@@ -156,8 +156,8 @@ def worker(
     """Run one worker: it takes jobs from Redis and runs the model on one device."""
     from redis.exceptions import RedisError
 
-    from app.blobs import StorageSetupError
-    from app.settings import RedisUrlMissingError
+    from app.contract.blobs import StorageSetupError
+    from app.contract.settings import RedisUrlMissingError
     from model.canary import ModelSickError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
@@ -183,8 +183,8 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
     """Deliver webhooks: one process is enough, more share the work."""
     from redis.exceptions import RedisError
 
-    from app.directory import CallersFileError
-    from app.settings import RedisUrlMissingError
+    from app.contract.directory import CallersFileError
+    from app.contract.settings import RedisUrlMissingError
     from app.webhooks.delivery import WebhooksOffError
     from app.webhooks.worker import WorkerStoppedError, run
 

@@ -6,7 +6,7 @@ import resource
 
 import structlog
 
-from app.settings import Settings
+from app.contract.settings import Settings
 
 _OTHERS = 200  # connections to Redis and the bucket, uploads on disk, decoders, and the program
 

@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Column, Table
 
 from app.console import console
+from app.contract.schemas import Head
+from app.contract.settings import Settings
 from app.overlays import COLORMAPS, Colormap
-from app.schemas import Head
 from app.scores import Scores, to_line
-from app.settings import Settings
 from pictures import finding
 from pictures.blending import heat_map
 from pictures.decoders import Decoders

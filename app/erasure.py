@@ -15,7 +15,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.records import ERASURE_KEY
+from app.contract.records import ERASURE_KEY
 
 _LOOKS = 20  # in the time from one rewrite to the next
 

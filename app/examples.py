@@ -7,9 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.pictures import MEDIA_TYPES
-from app.problems import ServiceError, describe
-from app.schemas import (
+from app.contract.schemas import (
     BatchEntry,
     BatchResults,
     Detection,
@@ -38,6 +36,8 @@ from app.schemas import (
     mask_path,
     overlay_path,
 )
+from app.pictures import MEDIA_TYPES
+from app.problems import ServiceError, describe
 from pictures.decoders import ABORTED
 from pictures.tiff import RAW
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from app.client import Client, Packer, TypedPipeline, connect
+from app.contract.client import Client, Packer, TypedPipeline, connect
 
 BUDGET = 2.0  # s
 

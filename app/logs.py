@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from app.settings import Settings
+from app.contract.settings import Settings
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,

@@ -9,7 +9,8 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import guard, tracing
+from app import guard
+from app.contract import tracing
 from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
 
 REQUEST_ID_HEADER = "X-Request-ID"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from app.contract.schemas import ErrorCode, ImageInfo
 from app.problems import ServiceError
-from app.schemas import ErrorCode, ImageInfo
 from pictures.errors import (
     CameraRawError,
     DecodingAbortedError,

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_401_UNAUTHORIZED
 
-from app.blobs import StorageUnavailableError
-from app.client import WritesRefusedError
-from app.schemas import ROOT_PATH, ErrorCode, Problem
+from app.contract.blobs import StorageUnavailableError
+from app.contract.client import WritesRefusedError
+from app.contract.schemas import ROOT_PATH, ErrorCode, Problem
 
 MEDIA_TYPE = "application/problem+json"
 

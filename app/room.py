@@ -13,8 +13,8 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 
+from app.contract.schemas import ErrorCode
 from app.problems import ServiceError
-from app.schemas import ErrorCode
 
 _MOST_WAITING = 32  # of a caller; what has come of their bodies lies in memory
 

@@ -10,9 +10,9 @@ import uvicorn
 from app import descriptors, metrics
 from app.api import create_app
 from app.callers import is_loopback
-from app.ports import check_port
+from app.contract.ports import check_port
+from app.contract.settings import Settings
 from app.protocol import BoundedProtocol
-from app.settings import Settings
 
 _DRAIN = 70  # s; longer than the longest `Prefer: wait`
 _M_MMAP_THRESHOLD = -3  # malloc.h

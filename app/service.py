@@ -14,22 +14,12 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
-from app import guard, records, tracing
-from app.directory import Directory
-from app.jobs import JobQueue
-from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
-from app.pictures import inspect
-from app.problems import (
-    OUTAGES,
-    ServiceError,
-    of_outage,
-    of_surprise,
-    storage_full,
-    storage_share_full,
-    without_traceback,
-)
-from app.reception import Application, Reception
-from app.schemas import (
+from app import guard
+from app.contract import records, tracing
+from app.contract.directory import Directory
+from app.contract.jobs import JobQueue
+from app.contract.reception import Application, Reception
+from app.contract.schemas import (
     Detection,
     ErrorCode,
     Head,
@@ -42,8 +32,19 @@ from app.schemas import (
     mask_path,
     overlay_path,
 )
-from app.settings import Settings
-from app.store import Store
+from app.contract.settings import Settings
+from app.contract.store import Store
+from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
+from app.pictures import inspect
+from app.problems import (
+    OUTAGES,
+    ServiceError,
+    of_outage,
+    of_surprise,
+    storage_full,
+    storage_share_full,
+    without_traceback,
+)
 from app.together import Together
 from app.uploads import SMALL, Rooms
 from app.waiting import CHECK_INTERVAL, FinishedEvents

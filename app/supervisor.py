@@ -15,10 +15,10 @@ from pathlib import Path
 
 import structlog
 
+from app.contract.ports import PortError, ask, check_port
+from app.contract.settings import Settings
 from app.embedded import PrivateRedis, PrivateRedisError, private_redis
-from app.ports import PortError, ask, check_port
 from app.processes import start, stop
-from app.settings import Settings
 
 _READY_TIMEOUT = 600.0  # s; a large model from a hub has to be fetched first
 _CHECK_INTERVAL = 0.2  # s

@@ -17,11 +17,11 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.blobs import StorageUnavailableError
+from app.contract.blobs import StorageUnavailableError
+from app.contract.schemas import ErrorCode
+from app.contract.settings import Settings
 from app.problems import ServiceError
 from app.room import Room
-from app.schemas import ErrorCode
-from app.settings import Settings
 
 SMALL = 2**20
 """Bytes up to which a request is kept in memory while it arrives."""

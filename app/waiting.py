@@ -13,7 +13,7 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from app.store import FINISHED_CHANNEL
+from app.contract.store import FINISHED_CHANNEL
 
 MAX_WAIT = 60  # s
 CHECK_INTERVAL = 2.0  # s; a waiter looks at the record itself this often, should a message be lost

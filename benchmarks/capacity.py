@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from app.records import holding_key, key
-from app.reservation import reserved
-from app.schemas import View
-from app.settings import Settings
+from app.contract.records import holding_key, key
+from app.contract.reservation import reserved
+from app.contract.schemas import View
+from app.contract.settings import Settings
 from tests.conftest import encode, photo
 
 LOAD = 0.7  # share of their capacity that workers are planned for

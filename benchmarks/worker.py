@@ -26,12 +26,12 @@ from redis.connection import UnixDomainSocketConnection
 from rq import Queue, SimpleWorker, Worker, get_current_job
 from rq.serializers import JSONSerializer
 
+from app.contract.jobs import JobQueue
+from app.contract.schemas import Status, View
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.jobs import JobQueue
-from app.schemas import Status, View
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import Store, connect
 from app.waiting import FinishedEvents
 from model import views
 from model.config import GammaConfig

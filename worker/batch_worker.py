@@ -30,8 +30,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import WorkerStatus
 
-from app.schemas import WorkerInfo
-from app.store import StorageUnavailableError
+from app.contract.schemas import WorkerInfo
+from app.contract.store import StorageUnavailableError
 from model.canary import ModelSickError
 from worker import jobs, metrics
 from worker.budget import Budget

@@ -10,10 +10,10 @@ import structlog
 from rq.exceptions import AbandonedJobError
 from rq.job import Job
 
-from app.registration import RegisteredWorker
-from app.schemas import Detection, DetectionError, ErrorCode, Status
-from app.store import StorageUnavailableError, Store
-from app.tracing import Origin, origin_of
+from app.contract.registration import RegisteredWorker
+from app.contract.schemas import Detection, DetectionError, ErrorCode, Status
+from app.contract.store import StorageUnavailableError, Store
+from app.contract.tracing import Origin, origin_of
 from model.engine import ModelOutputError
 from worker import jobs, metrics
 from worker.jobs import Held

@@ -28,8 +28,8 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 
-from app.schemas import JOB_FUNCTION
-from app.tracing import Origin, origin_of
+from app.contract.schemas import JOB_FUNCTION
+from app.contract.tracing import Origin, origin_of
 from worker import scripts
 
 BEAT_INTERVAL = 10.0  # s

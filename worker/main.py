@@ -9,9 +9,9 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.ports import check_port
-from app.settings import Settings
-from app.store import Store, connect
+from app.contract.ports import check_port
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
 from model.canary import ModelSickError
 from model.detector import Detector
 from pictures.decoders import Decoders

@@ -15,7 +15,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from app.schemas import Timings, Verdict, WorkerInfo
+from app.contract.schemas import Timings, Verdict, WorkerInfo
 from worker.policy import Reason
 
 _DURATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # s

@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from app.schemas import Detection
+from app.contract.schemas import Detection
 from model.canary import ModelSickError
 from model.engine import DeviceError, ModelOutputError
 from worker import metrics

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import structlog
 import torch
 
-from app.schemas import (
+from app.contract.schemas import (
     Detection,
     DetectionError,
     ErrorCode,
@@ -30,7 +30,7 @@ from app.schemas import (
     mask_path,
     overlay_path,
 )
-from app.store import Store
+from app.contract.store import Store
 from model.detector import Detector, GlanceError, Part
 from model.engine import CropOutputs, DeviceError, Sight
 from model.findings import Detection as Finding

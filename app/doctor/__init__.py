@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 
 from app.console import console
+from app.contract.settings import Settings
 from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State, wrong
-from app.settings import Settings
 
 _STYLES = {State.OK: "green", State.NOTE: "yellow", State.WRONG: "red"}
 

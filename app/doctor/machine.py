@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ByteSize
 
 from app import descriptors
-from app.directory import Callers, CallersFileError, Directory
+from app.contract.directory import Callers, CallersFileError, Directory
+from app.contract.ports import PortError, ask, check_port
+from app.contract.settings import Settings
 from app.doctor.findings import Finding, note, ok, wrong
-from app.ports import PortError, ask, check_port
 from app.server import OpenBindError, check_binding
-from app.settings import Settings
 from app.supervisor import has_nvidia_driver
 
 _FULL = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written

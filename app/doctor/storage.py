@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from app.blobs import Blob, StorageSetupError, StorageUnavailableError, blobs_of
+from app.contract.blobs import Blob, StorageSetupError, StorageUnavailableError, blobs_of
+from app.contract.settings import Settings
 from app.doctor.findings import Finding, note, ok, wrong
-from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.bucket import BucketBlobs
+    from app.contract.bucket import BucketBlobs
 
 _PROBE = Blob("doctor", b"probe")
 _DAY = 86_400  # s

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request, Response, status
 
 from app import examples
 from app.callers import TheCaller
+from app.contract.records import CURSOR_PATTERN
+from app.contract.schemas import Detection, DetectionList, ErrorCode
 from app.problems import ServiceError
-from app.records import CURSOR_PATTERN
 from app.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
 from app.routes.strict import StrictRoute
-from app.schemas import Detection, DetectionList, ErrorCode
 from app.service import Service, service_of
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import overlays
 from app.callers import TheCaller
+from app.contract.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
 from app.openapi import headers
 from app.overlays import DEFAULT_OPACITY, Colormap
 from app.pictures import MEDIA_TYPES, refusal
@@ -28,7 +29,6 @@ from app.problems import ServiceError
 from app.room import Claim
 from app.routes.responses import OF_V1, Answers, DetectionId, problems
 from app.routes.strict import StrictRoute
-from app.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
 from app.service import DECODERS, Service, service_of
 from pictures.errors import PictureError
 

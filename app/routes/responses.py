@@ -9,9 +9,9 @@ from fastapi import Path, Request, Response
 from pydantic import BaseModel
 
 from app import examples
+from app.contract.schemas import Detection, ErrorCode
 from app.openapi import PROBLEM, headers
 from app.problems import MEDIA_TYPE, STATUS, link_context
-from app.schemas import Detection, ErrorCode
 
 Answers = dict[int | str, dict[str, Any]]
 """OpenAPI entries by HTTP status, as FastAPI takes them."""

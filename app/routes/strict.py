@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from app.contract.schemas import ErrorCode
 from app.problems import ServiceError
-from app.schemas import ErrorCode
 
 _MOST_PARAMETERS = 128
 _LONGEST_NAME = 100  # characters of an unknown parameter's name that are repeated

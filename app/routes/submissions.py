@@ -12,13 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from app import examples
 from app.admission import admit, take
 from app.callers import TheCaller
-from app.metrics import REJECTIONS
-from app.openapi import headers
-from app.pictures import MEDIA_TYPES
-from app.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
-from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
-from app.routes.strict import StrictRoute
-from app.schemas import (
+from app.contract.schemas import (
     BatchEntry,
     BatchResults,
     Detection,
@@ -27,6 +21,12 @@ from app.schemas import (
     View,
     detection_path,
 )
+from app.metrics import REJECTIONS
+from app.openapi import headers
+from app.pictures import MEDIA_TYPES
+from app.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
+from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
+from app.routes.strict import StrictRoute
 from app.service import Order, Service, no_such_detection, service_of
 from app.uploads import Form, FormRules, Upload, open_form
 from app.waiting import preferred_wait

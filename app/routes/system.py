@@ -12,12 +12,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import examples, guard
 from app.admission import Gate
-from app.blobs import StorageUnavailableError
 from app.callers import TheCaller, identify
+from app.contract.blobs import StorageUnavailableError
+from app.contract.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, WorkerInfo
 from app.problems import ServiceError
 from app.routes.responses import OF_V1, answer, problems
 from app.routes.strict import StrictRoute
-from app.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, WorkerInfo
 from app.service import Service, service_of
 
 router = APIRouter(tags=["system"], route_class=StrictRoute)

@@ -14,12 +14,12 @@ from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job
 
-from app import tracing
-from app.directory import Directory
-from app.records import Webhook
-from app.schemas import ROOT_PATH, Detection
-from app.settings import Settings
-from app.store import Store
+from app.contract import tracing
+from app.contract.directory import Directory
+from app.contract.records import Webhook
+from app.contract.schemas import ROOT_PATH, Detection
+from app.contract.settings import Settings
+from app.contract.store import Store
 from app.webhooks import metrics
 from app.webhooks.lines import Breaker, Line, Threads
 from app.webhooks.metrics import Outcome

@@ -19,9 +19,9 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app.records import RECORD_LIFETIMES, Webhook
-from app.settings import Settings
-from app.store import Store
+from app.contract.records import RECORD_LIFETIMES, Webhook
+from app.contract.settings import Settings
+from app.contract.store import Store
 from app.webhooks.targets import Targets
 
 DELIVERY_FUNCTION = "app.webhooks.delivery.deliver"

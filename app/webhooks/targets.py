@@ -14,7 +14,7 @@ from functools import partial
 import anyio.to_thread
 import httpx2
 
-from app.webhooks.addresses import Exceptions, address_of, is_host_name, is_public
+from app.contract.addresses import Exceptions, address_of, is_host_name, is_public
 
 MAX_URL = 2048  # characters
 _LOWEST_PORT = 1024  # below it only 443: no mail server, no time server

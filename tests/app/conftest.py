@@ -12,8 +12,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from app.embedded import private_redis
-from app.schemas import (
+from app.contract.schemas import (
     Detection,
     DetectionError,
     ErrorCode,
@@ -29,7 +28,8 @@ from app.schemas import (
     mask_path,
     overlay_path,
 )
-from app.store import Store, connect
+from app.contract.store import Store, connect
+from app.embedded import private_redis
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app import records
-from app.jobs import JobQueue
-from app.reception import Reception
-from app.schemas import Detection, View
+from app.contract import records
+from app.contract.jobs import JobQueue
+from app.contract.reception import Reception
+from app.contract.schemas import Detection, View
+from app.contract.settings import Settings
+from app.contract.store import Store
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import Store
 from app.waiting import FinishedEvents
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import replicas

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.directory import CallersFileError, Directory, Terms
-from app.limits import RateLimit
-from app.reservation import RECORD_BYTES
-from app.settings import Settings
+from app.contract.directory import CallersFileError, Directory, Terms
+from app.contract.limits import RateLimit
+from app.contract.reservation import RECORD_BYTES
+from app.contract.settings import Settings
 from tests.app.conftest import new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.app.test_webhook_rules import SECRET

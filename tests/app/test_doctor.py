@@ -19,13 +19,13 @@ from redis.exceptions import RedisError
 from rq.suspension import suspend
 
 from app import descriptors, metrics, supervisor
+from app.contract.keys import ANONYMOUS
+from app.contract.schemas import ModelInfo, WorkerInfo
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
 from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State
 from app.embedded import server_binary
-from app.keys import ANONYMOUS
-from app.schemas import ModelInfo, WorkerInfo
-from app.settings import Settings
-from app.store import Store, connect
 from app.webhooks.queue import Deliveries
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
 from tests.app.test_cli import gamma

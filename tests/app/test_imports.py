@@ -23,12 +23,12 @@ ALLOWED = {
         "worker",
         "model",
         "pictures",
-        "app.ports",
-        "app.registration",
-        "app.settings",
-        "app.schemas",
-        "app.store",
-        "app.tracing",
+        "app.contract.ports",
+        "app.contract.registration",
+        "app.contract.settings",
+        "app.contract.schemas",
+        "app.contract.store",
+        "app.contract.tracing",
     },
 }
 
@@ -61,7 +61,7 @@ def test_arrows(package: str) -> None:
 
 
 def test_the_service_asks_itself_in_one_place() -> None:
-    """`app.ports` knows no proxies of the environment, as other clients do unless told."""
+    """`app.contract.ports` knows no proxies of the environment, as other clients do unless told."""
     asking = re.compile(
         r"httpx2\.(?:get|post|request|stream|Client|AsyncClient)\("
         r"|^ *(?:import|from) (?:httpx|requests|urllib\.request|http\.client)\b",
@@ -69,7 +69,7 @@ def test_the_service_asks_itself_in_one_place() -> None:
     )
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     found = {str(file.relative_to(ROOT)) for file in files if asking.search(file.read_text())}
-    assert found == {"app/ports.py"}
+    assert found == {"app/contract/ports.py"}
 
 
 def test_app_never_imports_torch() -> None:

@@ -20,10 +20,11 @@ import httpx2
 import pytest
 from PIL import Image
 
-from app import examples, records
+from app import examples
+from app.contract import records
+from app.contract.schemas import ErrorCode
 from app.pictures import inspect
 from app.problems import STATUS, ServiceError
-from app.schemas import ErrorCode
 from app.webhooks.targets import TargetRefusedError, Targets
 from pictures.decoding import decode
 from pictures.errors import PictureError

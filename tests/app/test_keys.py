@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from app.contract.keys import Keys
+from app.contract.settings import Settings
 from app.embedded import private_redis
-from app.keys import Keys
 from app.server import OpenBindError, check_binding
-from app.settings import Settings
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import value
 

@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from app.admission import Gate
-from app.directory import Directory
-from app.limits import Quota, RateLimit, rate_key
-from app.settings import Settings
+from app.contract.directory import Directory
+from app.contract.limits import Quota, RateLimit, rate_key
+from app.contract.settings import Settings
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo, value
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.tracing import Trace, origin_of, trace_of
+from app.contract.tracing import Trace, origin_of, trace_of
 from tests.app.receiver import Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET
 from tests.conftest import Serve, encode, photo
@@ -140,7 +140,7 @@ def test_hostile_values_stay_on_their_line(log_format: str, tmp_path: Path) -> N
     program = (
         "import logging, structlog\n"
         "from app import logs\n"
-        "from app.settings import Settings\n"
+        "from app.contract.settings import Settings\n"
         f"logs.configure(Settings(log_format={log_format!r}))\n"
         "bad = 'a\\nforged\\r\\x1b[31m\\u2028\\ud800' + 'x' * 100_000\n"
         "structlog.get_logger().info('event', value=bad)\n"

@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.api import documented
+from app.contract.schemas import ErrorCode
+from app.contract.store import connect
 from app.problems import STATUS
-from app.schemas import ErrorCode
-from app.store import connect
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import Replica
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.contract.schemas import ErrorCode
 from app.pictures import MEDIA_TYPES, inspect
 from app.problems import ServiceError
-from app.schemas import ErrorCode
 from pictures.decoding import decode
 from pictures.header import ALLOWED_FORMATS
 from tests import samples

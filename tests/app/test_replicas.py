@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from app.store import FINISHED_CHANNEL
+from app.contract.store import FINISHED_CHANNEL
 from tests.app.conftest import KEYS, StandIn, new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem
 from tests.conftest import value

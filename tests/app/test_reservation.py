@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from app.contract.reservation import RECORD_BYTES, reservation
+from app.contract.schemas import Detection, ImageInfo, View, ViewInfo
 from app.problems import ServiceError
-from app.reservation import RECORD_BYTES, reservation
-from app.schemas import Detection, ImageInfo, View, ViewInfo
 from app.service import Order
 from pictures import png
 from tests.app.conftest import StandIn, new_picture

@@ -18,10 +18,10 @@ import httpx2
 import pytest
 from redis import Redis
 
-from app import records
+from app.contract import records
+from app.contract.jobs import JobQueue
+from app.contract.settings import Settings
 from app.embedded import private_redis
-from app.jobs import JobQueue
-from app.settings import Settings
 from tests.app.receiver import Receiver, wait_for
 from tests.conftest import Serve, encode, photo
 
@@ -30,7 +30,7 @@ import asyncio, gc, logging, sys, threading, traceback, warnings
 import structlog
 from app import logs
 from app.problems import of_surprise
-from app.settings import Settings
+from app.contract.settings import Settings
 
 logs.configure(Settings(log_format=sys.argv[1], log_level="debug"))
 log, library = structlog.get_logger(), logging.getLogger("library")

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from app import service as service_module
+from app.contract.jobs import JobQueue
+from app.contract.schemas import Detection, ErrorCode, ImageInfo, View
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.jobs import JobQueue
 from app.problems import ServiceError
-from app.schemas import Detection, ErrorCode, ImageInfo, View
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import Store, connect
 from app.waiting import FinishedEvents
 from benchmarks.api import load
 from benchmarks.api import uploads as made

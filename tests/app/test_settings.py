@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.keys import Keys
-from app.limits import RateLimit
-from app.settings import RedisUrlMissingError, Settings, UnknownSettingError
+from app.contract.keys import Keys
+from app.contract.limits import RateLimit
+from app.contract.settings import RedisUrlMissingError, Settings, UnknownSettingError
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,12 @@ import pytest
 from redis import Redis
 
 from app.admission import Admission, Gate
-from app.directory import Directory
-from app.jobs import JobQueue
-from app.schemas import Detection, View
+from app.contract.directory import Directory
+from app.contract.jobs import JobQueue
+from app.contract.schemas import Detection, View
+from app.contract.settings import Settings
+from app.contract.store import Store
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import Store
 from app.waiting import FinishedEvents
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, NEW, OLD, key, table

@@ -14,11 +14,10 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from app import examples
-from app.embedded import private_redis
-from app.jobs import Backlog, JobQueue, ask_backlog, read_backlog
-from app.reception import Application, Reception
-from app.records import parse, read_ending
-from app.schemas import (
+from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
+from app.contract.reception import Application, Reception
+from app.contract.records import parse, read_ending
+from app.contract.schemas import (
     Detection,
     DetectionError,
     ErrorCode,
@@ -31,8 +30,9 @@ from app.schemas import (
     ViewInfo,
     WorkerInfo,
 )
-from app.settings import Settings
-from app.store import Store, connect
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
+from app.embedded import private_redis
 from tests.buckets import Bucket
 from tests.conftest import require_program
 

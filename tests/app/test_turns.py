@@ -12,7 +12,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
 
-from app.schemas import View
+from app.contract.schemas import View
 from app.service import Order
 from tests.app.conftest import new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table

@@ -10,9 +10,9 @@ import anyio
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
-from app.webhooks.addresses import Exceptions, is_public
-from app.webhooks.signing import SigningSecrets
+from app.contract.addresses import Exceptions, is_public
+from app.contract.settings import Settings
+from app.contract.signing import SigningSecrets
 from app.webhooks.targets import TargetRefusedError, Targets
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

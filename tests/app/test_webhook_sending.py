@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.webhooks.addresses import Exceptions
+from app.contract.addresses import Exceptions
 from app.webhooks.sending import USER_AGENT, NoAnswerError, Sender
 from app.webhooks.targets import TargetRefusedError, Targets
 from tests.app.receiver import Receiver

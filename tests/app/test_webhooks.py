@@ -19,14 +19,14 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from app.contract.jobs import JobQueue
+from app.contract.keys import ANONYMOUS
+from app.contract.schemas import DetectionError, ErrorCode, Status, View
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.jobs import JobQueue
-from app.keys import ANONYMOUS
 from app.problems import ServiceError
-from app.schemas import DetectionError, ErrorCode, Status, View
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import Store, connect
 from app.waiting import FinishedEvents
 from app.webhooks.queue import DELIVERY_FUNCTION, Deliveries
 from tests.app.receiver import Arrival, Receiver, wait_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.schemas import Measured, MeasuredRow, ModelFacts, Thresholds
+from app.contract.schemas import Measured, MeasuredRow, ModelFacts, Thresholds
 from tests.browser.pages import answer
 
 _UNROUNDED = 0.7035186592279647

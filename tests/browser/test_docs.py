@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
+from app.contract.schemas import ErrorCode
 from app.problems import STATUS
-from app.schemas import ErrorCode
 
 
 def test_the_type_of_a_problem_leads_to_its_words(page: Page) -> None:

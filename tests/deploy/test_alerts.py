@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.schemas import ErrorCode
+from app.contract.schemas import ErrorCode
 from tests.conftest import require_program
 from tests.deploy.files import ROOT
 from tests.deploy.promql import RULES_FILE, RUNBOOKS, alerts

@@ -17,8 +17,8 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from app import server
+from app.contract.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from app.embedded import server_binary
-from app.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from tests.conftest import free_port, require_program
 from tests.deploy.files import (
     COMPOSE_FILE,

@@ -16,7 +16,7 @@ from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 from pydantic import BaseModel, ValidationError
 
 from app import server
-from app.settings import Settings
+from app.contract.settings import Settings
 from tests.conftest import require_program
 from tests.deploy.files import (
     ROOT,

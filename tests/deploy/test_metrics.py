@@ -19,11 +19,11 @@ from redis import Redis
 from redis.client import Pipeline
 
 from app import metrics
+from app.contract.jobs import JobQueue
+from app.contract.schemas import ErrorCode
+from app.contract.settings import Settings
 from app.embedded import private_redis
-from app.jobs import JobQueue
 from app.problems import STATUS
-from app.schemas import ErrorCode
-from app.settings import Settings
 from tests.conftest import Serve, encode, photo
 from tests.deploy import live
 from tests.deploy.promql import Documented, documented

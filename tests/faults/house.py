@@ -17,11 +17,11 @@ from rq import Queue
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from app.jobs import JobQueue
-from app.schemas import Detection, Status, View
+from app.contract.jobs import JobQueue
+from app.contract.schemas import Detection, Status, View
+from app.contract.settings import Settings
+from app.contract.store import FINISHED_CHANNEL, Store, connect
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import FINISHED_CHANNEL, Store, connect
 from app.waiting import FinishedEvents
 from tests.conftest import encode
 from tests.faults.worker import KILLER, POISON, Orders, run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.blobs import StorageUnavailableError
+from app.contract.blobs import StorageUnavailableError
 from tests.buckets import Bucket
 from tests.faults.house import GOOD, OWNER, House, opened
 from tests.faults.worker import Orders

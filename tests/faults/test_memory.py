@@ -11,9 +11,9 @@ from PIL import Image
 from redis.exceptions import OutOfMemoryError
 
 from app.admission import Gate
+from app.contract.schemas import Head
 from app.embedded import private_redis
 from app.problems import ServiceError
-from app.schemas import Head
 from tests.conftest import encode
 from tests.faults.house import OWNER, House, opened
 

@@ -18,9 +18,9 @@ import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import guard
+from app.contract.store import connect
 from app.embedded import private_redis
 from app.guard import GuardedClient, connect_guarded
-from app.store import connect
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from app.schemas import ErrorCode, Status, View
+from app.contract.schemas import ErrorCode, Status, View
 from tests.faults.house import BAD, DEADLY, GOOD, LARGE, House
 from worker.scripts import MOST_DEATHS
 

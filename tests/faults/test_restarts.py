@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.schemas import ErrorCode, View
+from app.contract.schemas import ErrorCode, View
 from tests.faults.house import DEADLY, GOOD, LARGE, House
 from worker.scripts import MOST_DEATHS
 

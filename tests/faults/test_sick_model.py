@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from app import metrics, records
+from app import metrics
+from app.contract import records
+from app.contract.schemas import Detection, ErrorCode, Status, View
+from app.contract.settings import Settings
 from app.doctor import machine
 from app.doctor.findings import State
-from app.schemas import Detection, ErrorCode, Status, View
 from app.service import Order, Service
-from app.settings import Settings
 from model import checkpoint
 from model.checkpoint import WEIGHTS_FILE
 from model.config import GammaConfig

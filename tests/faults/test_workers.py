@@ -14,8 +14,8 @@ import pytest
 from rq import Worker
 from rq.suspension import resume, suspend
 
-from app import records
-from app.schemas import Status
+from app.contract import records
+from app.contract.schemas import Status
 from tests.faults.house import GOOD, LIMIT, OWNER, House
 from tests.faults.worker import STAGES, Orders
 

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from app import logs
-from app.settings import Settings
-from app.store import Store
+from app.contract.settings import Settings
+from app.contract.store import Store
 from model.canary import Canary
 from model.config import GammaConfig, Thresholds
 from model.detector import Detector

@@ -21,12 +21,12 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, SimpleWorker
 
+from app.contract.jobs import JobQueue
+from app.contract.schemas import Detection, ErrorCode, Status, View
+from app.contract.settings import Settings
+from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.jobs import JobQueue
-from app.schemas import Detection, ErrorCode, Status, View
 from app.service import Order, Service
-from app.settings import Settings
-from app.store import Store, connect
 from app.waiting import FinishedEvents
 from tests.conftest import encode, free_port, photo
 from worker.scripts import MOST_DEATHS

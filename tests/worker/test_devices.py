@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app import supervisor
-from app.settings import Settings
+from app.contract.settings import Settings
 
 _TORCH = """
 import os

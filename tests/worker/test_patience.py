@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.client import WritesRefusedError, connect
+from app.contract.client import WritesRefusedError, connect
 from app.embedded import private_redis
 from worker.patience import connect_patiently
 

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from app.schemas import Measured
-from app.settings import Settings as ServiceSettings
+from app.contract.schemas import Measured
+from app.contract.settings import Settings as ServiceSettings
 from model import checkpoint
 from model.checkpoint import load_results
 from model.config import GammaConfig

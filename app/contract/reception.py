@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from app import records
-from app.schemas import Detection, Status
+from app.contract import records
+from app.contract.schemas import Detection, Status
 
 
 @dataclass(frozen=True)

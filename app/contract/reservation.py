@@ -1,15 +1,15 @@
 """How much memory of Redis is reserved for the result of a detection, from its upload to its end.
 
 An upload is refused unless its picture and all results that are still to be written fit into what
-Redis may use (`app.scripts.ACCEPT`), so that what was accepted can always be finished.
+Redis may use (`app.contract.scripts.ACCEPT`), so that what was accepted can always be finished.
 """
 
 from __future__ import annotations
 
 from redis.client import Pipeline
 
-from app import scripts
-from app.schemas import Detection, Head, View
+from app.contract import scripts
+from app.contract.schemas import Detection, Head, View
 
 MASK_BYTES = 1
 """Bytes a pixel, of one mask.

@@ -17,13 +17,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from app.client import check_url
-from app.environment import UnknownSettingError as UnknownSettingError
-from app.environment import check_names
-from app.keys import Keys
-from app.limits import RateLimit
-from app.webhooks.addresses import Exceptions
-from app.webhooks.signing import SigningSecrets
+from app.contract.addresses import Exceptions
+from app.contract.client import check_url
+from app.contract.environment import UnknownSettingError as UnknownSettingError
+from app.contract.environment import check_names
+from app.contract.keys import Keys
+from app.contract.limits import RateLimit
+from app.contract.signing import SigningSecrets
 
 CONFIG_VARIABLE = "GAMMA_CONFIG"
 SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"

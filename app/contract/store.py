@@ -20,21 +20,21 @@ from redis.client import Pipeline
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcformat
 
-from app import records, scripts
-from app.blobs import Blob, Blobs, RedisBlobs, blobs_of
-from app.blobs import StorageUnavailableError as StorageUnavailableError
-from app.client import WritesRefusedError as WritesRefusedError
-from app.client import connect as connect
-from app.reception import Application, Reception, reception_of
-from app.reservation import reservation
-from app.schemas import (
+from app.contract import records, scripts
+from app.contract.blobs import Blob, Blobs, RedisBlobs, blobs_of
+from app.contract.blobs import StorageUnavailableError as StorageUnavailableError
+from app.contract.client import WritesRefusedError as WritesRefusedError
+from app.contract.client import connect as connect
+from app.contract.reception import Application, Reception, reception_of
+from app.contract.reservation import reservation
+from app.contract.schemas import (
     Detection,
     DetectionError,
     Head,
     Status,
     WorkerInfo,
 )
-from app.settings import Settings
+from app.contract.settings import Settings
 
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""

@@ -13,9 +13,9 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app.records import WAITING_KEY
-from app.schemas import JOB_FUNCTION
-from app.settings import Settings
+from app.contract.records import WAITING_KEY
+from app.contract.schemas import JOB_FUNCTION
+from app.contract.settings import Settings
 
 RESULT_TTL = 600  # s; only RQ's own tools read it, the answer is in our record
 FAILURE_TTL = 86_400  # s; RQ's default is one year

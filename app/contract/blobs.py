@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from app.settings import Settings
+from app.contract.settings import Settings
 
 
 class StorageUnavailableError(Exception):
@@ -130,7 +130,7 @@ def blobs_of(settings: Settings, patience: float) -> Blobs:
     if settings.store is None:
         return RedisBlobs()
     try:
-        from app.bucket import BucketBlobs
+        from app.contract.bucket import BucketBlobs
     except ModuleNotFoundError as error:
         if error.name not in ("aiohttp", "botocore", "cryptography", "fsspec", "s3fs"):
             raise

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
-from app.blobs import Blob, StorageUnavailableError
+from app.contract.blobs import Blob, StorageUnavailableError
 
 _CONNECT_TIMEOUT = 5.0  # s
 _READ_TIMEOUT = 10.0  # s; without a byte

@@ -2,15 +2,16 @@
 
 Keys that a script cannot know beforehand (the caller's idempotency entry, the cache entry) are
 kept in the record's hash under their full names, so that key names are made in
-`app.records` only.
+`app.contract.records` only.
 
 A detection *holds* the bytes of its picture and of its masks. Detections of one owner may hold the
 same bytes, which are counted once and stay as long as one of them does. A holding is written
 `<bytes> <key>`.
 
-Until a detection ends, memory is *reserved* for its result (`app.reservation`). A reservation,
-`<bytes> <id> <owner>`, is made, counted and released in the same steps as the detection, so no
-crash leaves one behind; it lapses by itself when the detection can no longer have a result.
+Until a detection ends, memory is *reserved* for its result (`app.contract.reservation`). A
+reservation, `<bytes> <id> <owner>`, is made, counted and released in the same steps as the
+detection, so no crash leaves one behind; it lapses by itself when the detection can no longer
+have a result.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from redis.client import Pipeline
 from rq.job import Job
 
-from app import records
+from app.contract import records
 
 _RECORD_BYTES = 4096  # of memory, about, whatever the picture
 

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from app.schemas import Detection, DetectionError, ErrorCode, ModelInfo, Status
+from app.contract.schemas import Detection, DetectionError, ErrorCode, ModelInfo, Status
 
 WORKERS_KEY = "gamma:workers"
 MODEL_KEY = "gamma:model"  # of the worker that was last heard of
 SICK_KEY = "gamma:model-sick"  # why a worker's model was found sick, for a while
 FIELDS = ("status", "record", "deadline")  # of a record's hash, as `read` takes them
 WAITING_KEY = "gamma:waiting"  # sorted set of all that wait, as `waiting_key`
-RESERVATIONS_KEY = "gamma:reservations"  # sorted set of what `app.scripts` reserves, by its end
+RESERVATIONS_KEY = "gamma:reservations"  # sorted set of what the scripts reserve, by its end
 RESERVED_KEY = "gamma:reserved"  # hash: bytes of them by owner, and under '' of all
 PROBE_KEY = "gamma:probe"  # written to see that something can be
 ERASURE_KEY = "gamma:erasure"  # there as long as the append-only file need not be rewritten
@@ -63,7 +63,7 @@ def masks_key(owner: str, name: str) -> str:
 
 
 def holding_key(holding: bytes) -> str:
-    """Key of the bytes that a detection holds, see `app.scripts`."""
+    """Key of the bytes that a detection holds, see `app.contract.scripts`."""
     return holding.partition(b" ")[2].decode()
 
 

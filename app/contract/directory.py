@@ -35,8 +35,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from app.keys import ANONYMOUS, Key, Keys, is_caller_name
-from app.settings import RateLimitSetting, SecretsSetting, Settings
+from app.contract.keys import ANONYMOUS, Key, Keys, is_caller_name
+from app.contract.settings import RateLimitSetting, SecretsSetting, Settings
 
 _FIELD = r"[a-z0-9_]{1,20}"
 _LOOK_INTERVAL = 1.0  # s; a change of the file counts after this time at the latest

@@ -1,0 +1,1 @@
+"""What the API and its workers share; imports no other package of `app`."""
