@@ -19,13 +19,13 @@ from rich.table import Column, Table
 from app.console import console
 from app.contract.schemas import Head
 from app.contract.settings import Settings
-from app.overlays import COLORMAPS, Colormap
 from app.scores import Scores, to_line
 from pictures import finding
 from pictures.blending import heat_map
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
+from pictures.overlays import COLORMAPS, Colormap
 
 _FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "model_version")
 _COLUMNS = ("file", *_FINDINGS, "error")

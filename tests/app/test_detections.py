@@ -15,8 +15,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from app.overlays import DEFAULT_OPACITY
 from model.checkpoint import BUILT_IN, CONFIG_FILE, RESULTS_FILE, digest
+from pictures.overlays import DEFAULT_OPACITY
 from tests.conftest import Serve, encode, photo, value
 
 SIZE = (640, 400)

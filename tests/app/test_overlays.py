@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app import overlays
-from app.overlays import COLORMAPS, Colormap
+from pictures import overlays
 from pictures.blending import heat_map
 from pictures.decoders import Decoders
+from pictures.overlays import COLORMAPS, Colormap
 from tests.conftest import Serve, encode, photo
 
 SIZE = (320, 200)

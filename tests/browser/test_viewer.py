@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 
-from app.overlays import COLORMAPS, Colormap
 from pictures.blending import heat_map
+from pictures.overlays import COLORMAPS, Colormap
 from tests.browser.pages import (
     OTHER_SIZE,
     REGION,
