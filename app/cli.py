@@ -84,7 +84,7 @@ def serve(
     """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), a worker, API and page."""
     from app.contract.ports import PortError
     from app.embedded import PrivateRedisError
-    from app.server import OpenBindError, check_binding
+    from app.http.server import OpenBindError, check_binding
     from app.supervisor import StartError
     from app.supervisor import serve as supervise
 
@@ -125,7 +125,7 @@ def api(
     from app.contract.blobs import StorageSetupError
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
-    from app.server import OpenBindError, run
+    from app.http.server import OpenBindError, run
 
     settings = _settings(
         host=host,
@@ -262,7 +262,7 @@ def detect(
 @app.command()
 def openapi() -> None:
     """Write the OpenAPI document of the API."""
-    from app.api import documented
+    from app.http.api import documented
 
     print(json.dumps(documented().openapi(), indent=2, ensure_ascii=False))
 

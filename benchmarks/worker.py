@@ -31,8 +31,8 @@ from app.contract.schemas import Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from model import views
 from model.config import GammaConfig
 from model.detector import Detector, Part

@@ -2,7 +2,7 @@
 
 The limit is a bucket that holds `count` pictures and fills evenly, `count` in a `window`. One
 number in Redis is the whole state, read and written by one script: replicas share it, and Redis's
-clock alone counts. `app.admission` asks it together with the length of the queue.
+clock alone counts. `app.http.admission` asks it together with the length of the queue.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from app.pictures import inspect
-from app.problems import ServiceError
+from app.http.pictures import inspect
+from app.http.problems import ServiceError
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from tests.browser import files as made

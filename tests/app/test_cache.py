@@ -13,8 +13,8 @@ from app.contract.reception import Reception
 from app.contract.schemas import Detection, View
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import replicas
 from tests.buckets import Bucket

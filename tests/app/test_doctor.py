@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.suspension import suspend
 
-from app import descriptors, metrics, supervisor
+from app import supervisor
 from app.contract.keys import ANONYMOUS
 from app.contract.schemas import ModelInfo, WorkerInfo
 from app.contract.settings import Settings
@@ -26,6 +26,7 @@ from app.contract.store import Store, connect
 from app.doctor import house, machine, storage
 from app.doctor.findings import Finding, State
 from app.embedded import server_binary
+from app.http import descriptors, metrics
 from app.webhooks.queue import Deliveries
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
 from tests.app.test_cli import gamma

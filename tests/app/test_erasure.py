@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from app.embedded import private_redis
-from app.erasure import Erasure
+from app.http.erasure import Erasure
 from tests.app.receiver import wait_for
 from tests.conftest import Serve, encode, photo
 

@@ -88,7 +88,7 @@ def test_app_never_imports_torch() -> None:
 
 def test_no_decoder_runs_in_the_api() -> None:
     program = (
-        "import sys, app.server, app.webhooks.worker\n"
+        "import sys, app.http.server, app.webhooks.worker\n"
         "found = {'PIL', 'pi_heif', '_pi_heif', 'pictures.decoding'} & set(sys.modules)\n"
         "assert not found, found"
     )

@@ -20,11 +20,11 @@ import httpx2
 import pytest
 from PIL import Image
 
-from app import examples
 from app.contract import records
 from app.contract.schemas import ErrorCode
-from app.pictures import inspect
-from app.problems import STATUS, ServiceError
+from app.http import examples
+from app.http.pictures import inspect
+from app.http.problems import STATUS, ServiceError
 from app.webhooks.targets import TargetRefusedError, Targets
 from pictures.decoding import decode
 from pictures.errors import PictureError

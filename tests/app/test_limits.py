@@ -9,10 +9,10 @@ import httpx2
 import pytest
 from redis import Redis
 
-from app.admission import Gate
 from app.contract.directory import Directory
 from app.contract.limits import Quota, RateLimit, rate_key
 from app.contract.settings import Settings
+from app.http.admission import Gate
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo, value
 

@@ -19,10 +19,10 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
-from app.api import documented
 from app.contract.schemas import ErrorCode
 from app.contract.store import connect
-from app.problems import STATUS
+from app.http.api import documented
+from app.http.problems import STATUS
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import Replica
 

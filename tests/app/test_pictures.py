@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from app.contract.schemas import ErrorCode
-from app.pictures import MEDIA_TYPES, inspect
-from app.problems import ServiceError
+from app.http.pictures import MEDIA_TYPES, inspect
+from app.http.problems import ServiceError
 from pictures.decoding import decode
 from pictures.header import ALLOWED_FORMATS
 from tests import samples

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from app.embedded import private_redis
-from app.protocol import MAX_HEAD
+from app.http.protocol import MAX_HEAD
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, photo

@@ -15,8 +15,8 @@ from redis import Redis
 
 from app.contract.reservation import RECORD_BYTES, reservation
 from app.contract.schemas import Detection, ImageInfo, View, ViewInfo
-from app.problems import ServiceError
-from app.service import Order
+from app.http.problems import ServiceError
+from app.http.service import Order
 from pictures import png
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table

@@ -29,7 +29,7 @@ _KINDS = """
 import asyncio, gc, logging, sys, threading, traceback, warnings
 import structlog
 from app import logs
-from app.problems import of_surprise
+from app.http.problems import of_surprise
 from app.contract.settings import Settings
 
 logs.configure(Settings(log_format=sys.argv[1], log_level="debug"))

@@ -11,15 +11,15 @@ import psutil
 import pytest
 from PIL import Image
 
-from app import service as service_module
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, ErrorCode, ImageInfo, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.problems import ServiceError
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http import service as service_module
+from app.http.problems import ServiceError
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from benchmarks.api import load
 from benchmarks.api import uploads as made
 from tests.app.conftest import StandIn, new_picture

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from app.admission import Admission, Gate
 from app.contract.directory import Directory
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, View
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http.admission import Admission, Gate
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, NEW, OLD, key, table
 

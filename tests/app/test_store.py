@@ -13,7 +13,6 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from app import examples
 from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.contract.reception import Application, Reception
 from app.contract.records import parse, read_ending
@@ -33,6 +32,7 @@ from app.contract.schemas import (
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from app.embedded import private_redis
+from app.http import examples
 from tests.buckets import Bucket
 from tests.conftest import require_program
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from app import guard
-from app.together import MOST, Together
+from app.http import guard
+from app.http.together import MOST, Together
 
 
 class Calls:

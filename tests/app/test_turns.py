@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
 
 from app.contract.schemas import View
-from app.service import Order
+from app.http.service import Order
 from tests.app.conftest import new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
 from tests.app.test_shares import House

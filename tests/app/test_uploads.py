@@ -12,9 +12,9 @@ import httpx2
 import pytest
 
 from app.embedded import private_redis
-from app.problems import ServiceError
-from app.room import Room
-from app.uploads import SMALL
+from app.http.problems import ServiceError
+from app.http.room import Room
+from app.http.uploads import SMALL
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
 

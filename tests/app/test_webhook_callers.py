@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.embedded import private_redis
-from app.problems import ServiceError
+from app.http.problems import ServiceError
 from tests.app.receiver import Receiver, wait_for
 from tests.app.test_callers_file import BOB, NEW, OLD, key, replace, table
 from tests.app.test_webhooks import THREADS, House, snippet

@@ -25,9 +25,9 @@ from app.contract.schemas import DetectionError, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.problems import ServiceError
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http.problems import ServiceError
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from app.webhooks.queue import DELIVERY_FUNCTION, Deliveries
 from tests.app.receiver import Arrival, Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET

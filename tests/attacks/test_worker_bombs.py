@@ -17,8 +17,8 @@ import pytest
 from app.contract.schemas import ErrorCode, Status
 from app.contract.settings import Settings
 from app.embedded import private_redis
-from app.pictures import inspect
-from app.problems import ServiceError
+from app.http.pictures import inspect
+from app.http.problems import ServiceError
 from tests.attacks.corpus import PICTURES
 from tests.attacks.memory import forget_peak, limit_memory, peak_memory
 from tests.conftest import encode, photo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from app.contract.schemas import ErrorCode
-from app.problems import STATUS
+from app.http.problems import STATUS
 
 
 def test_the_type_of_a_problem_leads_to_its_words(page: Page) -> None:

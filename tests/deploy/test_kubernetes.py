@@ -15,8 +15,8 @@ from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 from pydantic import BaseModel, ValidationError
 
-from app import server
 from app.contract.settings import Settings
+from app.http import server
 from tests.conftest import require_program
 from tests.deploy.files import (
     ROOT,

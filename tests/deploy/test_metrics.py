@@ -18,12 +18,12 @@ from prometheus_client import Metric
 from redis import Redis
 from redis.client import Pipeline
 
-from app import metrics
 from app.contract.jobs import JobQueue
 from app.contract.schemas import ErrorCode
 from app.contract.settings import Settings
 from app.embedded import private_redis
-from app.problems import STATUS
+from app.http import metrics
+from app.http.problems import STATUS
 from tests.conftest import Serve, encode, photo
 from tests.deploy import live
 from tests.deploy.promql import Documented, documented

@@ -21,8 +21,8 @@ from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, Status, View
 from app.contract.settings import Settings
 from app.contract.store import FINISHED_CHANNEL, Store, connect
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from tests.conftest import encode
 from tests.faults.worker import KILLER, POISON, Orders, run
 

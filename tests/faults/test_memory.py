@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from redis.exceptions import OutOfMemoryError
 
-from app.admission import Gate
 from app.contract.schemas import Head
 from app.embedded import private_redis
-from app.problems import ServiceError
+from app.http.admission import Gate
+from app.http.problems import ServiceError
 from tests.conftest import encode
 from tests.faults.house import OWNER, House, opened
 

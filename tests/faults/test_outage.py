@@ -17,10 +17,10 @@ import httpx2
 import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app import guard
 from app.contract.store import connect
 from app.embedded import private_redis
-from app.guard import GuardedClient, connect_guarded
+from app.http import guard
+from app.http.guard import GuardedClient, connect_guarded
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from app import metrics
 from app.contract import records
 from app.contract.schemas import Detection, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.doctor import machine
 from app.doctor.findings import State
-from app.service import Order, Service
+from app.http import metrics
+from app.http.service import Order, Service
 from model import checkpoint
 from model.checkpoint import WEIGHTS_FILE
 from model.config import GammaConfig

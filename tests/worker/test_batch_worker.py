@@ -26,8 +26,8 @@ from app.contract.schemas import Detection, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from app.embedded import private_redis
-from app.service import Order, Service
-from app.waiting import FinishedEvents
+from app.http.service import Order, Service
+from app.http.waiting import FinishedEvents
 from tests.conftest import encode, free_port, photo
 from worker.scripts import MOST_DEATHS
 

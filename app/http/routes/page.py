@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-_STATIC = Path(__file__).parent.parent / "static"
+_STATIC = Path(__file__).parents[2] / "static"
 _SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
 
 # Browsers ask again each time (304 if unchanged), so that an upgrade never mixes old and new files.

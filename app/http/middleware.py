@@ -9,9 +9,9 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import guard
 from app.contract import tracing
-from app.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
+from app.http import guard
+from app.http.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
 
 REQUEST_ID_HEADER = "X-Request-ID"
 TRACE_HEADER = "traceresponse"

@@ -9,9 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 
-from app import examples
-from app.admission import admit, take
-from app.callers import TheCaller
 from app.contract.schemas import (
     BatchEntry,
     BatchResults,
@@ -21,15 +18,18 @@ from app.contract.schemas import (
     View,
     detection_path,
 )
-from app.metrics import REJECTIONS
-from app.openapi import headers
-from app.pictures import MEDIA_TYPES
-from app.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
-from app.routes.responses import OF_V1, Answers, answer, json_answer, problems
-from app.routes.strict import StrictRoute
-from app.service import Order, Service, no_such_detection, service_of
-from app.uploads import Form, FormRules, Upload, open_form
-from app.waiting import preferred_wait
+from app.http import examples
+from app.http.admission import admit, take
+from app.http.callers import TheCaller
+from app.http.metrics import REJECTIONS
+from app.http.openapi import headers
+from app.http.pictures import MEDIA_TYPES
+from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
+from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
+from app.http.routes.strict import StrictRoute
+from app.http.service import Order, Service, no_such_detection, service_of
+from app.http.uploads import Form, FormRules, Upload, open_form
+from app.http.waiting import preferred_wait
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from app.contract.schemas import ErrorCode, ImageInfo
-from app.problems import ServiceError
+from app.http.problems import ServiceError
 from pictures.errors import (
     CameraRawError,
     DecodingAbortedError,

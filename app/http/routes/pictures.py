@@ -19,15 +19,15 @@ from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from app.callers import TheCaller
 from app.contract.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
-from app.openapi import headers
-from app.pictures import MEDIA_TYPES, refusal
-from app.problems import ServiceError
-from app.room import Claim
-from app.routes.responses import OF_V1, Answers, DetectionId, problems
-from app.routes.strict import StrictRoute
-from app.service import DECODERS, Service, service_of
+from app.http.callers import TheCaller
+from app.http.openapi import headers
+from app.http.pictures import MEDIA_TYPES, refusal
+from app.http.problems import ServiceError
+from app.http.room import Claim
+from app.http.routes.responses import OF_V1, Answers, DetectionId, problems
+from app.http.routes.strict import StrictRoute
+from app.http.service import DECODERS, Service, service_of
 from pictures import overlays
 from pictures.errors import PictureError
 from pictures.overlays import DEFAULT_OPACITY, Colormap

@@ -18,9 +18,9 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.contract.schemas import ROOT_PATH, ErrorCode
-from app.metrics import REJECTIONS
-from app.middleware import REQUEST_ID_HEADER
-from app.problems import MEDIA_TYPE, ServiceError, describe
+from app.http.metrics import REJECTIONS
+from app.http.middleware import REQUEST_ID_HEADER
+from app.http.problems import MEDIA_TYPE, ServiceError, describe
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line and its header fields; also of what stands between two pieces of a body,

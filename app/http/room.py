@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from app.contract.schemas import ErrorCode
-from app.problems import ServiceError
+from app.http.problems import ServiceError
 
 _MOST_WAITING = 32  # of a caller; what has come of their bodies lies in memory
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 
-from app import examples
-from app.callers import TheCaller
 from app.contract.records import CURSOR_PATTERN
 from app.contract.schemas import Detection, DetectionList, ErrorCode
-from app.problems import ServiceError
-from app.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
-from app.routes.strict import StrictRoute
-from app.service import Service, service_of
+from app.http import examples
+from app.http.callers import TheCaller
+from app.http.problems import ServiceError
+from app.http.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
+from app.http.routes.strict import StrictRoute
+from app.http.service import Service, service_of
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 

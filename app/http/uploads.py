@@ -20,8 +20,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.contract.blobs import StorageUnavailableError
 from app.contract.schemas import ErrorCode
 from app.contract.settings import Settings
-from app.problems import ServiceError
-from app.room import Room
+from app.http.problems import ServiceError
+from app.http.room import Room
 
 SMALL = 2**20
 """Bytes up to which a request is kept in memory while it arrives."""

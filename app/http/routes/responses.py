@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import Path, Request, Response
 from pydantic import BaseModel
 
-from app import examples
 from app.contract.schemas import Detection, ErrorCode
-from app.openapi import PROBLEM, headers
-from app.problems import MEDIA_TYPE, STATUS, link_context
+from app.http import examples
+from app.http.openapi import PROBLEM, headers
+from app.http.problems import MEDIA_TYPE, STATUS, link_context
 
 Answers = dict[int | str, dict[str, Any]]
 """OpenAPI entries by HTTP status, as FastAPI takes them."""

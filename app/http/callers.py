@@ -14,8 +14,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.contract.directory import Directory
 from app.contract.keys import ANONYMOUS, Keys
 from app.contract.schemas import ErrorCode
-from app.problems import ServiceError
-from app.service import service_of
+from app.http.problems import ServiceError
+from app.http.service import service_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from app.contract.schemas import ErrorCode
-from app.problems import ServiceError
+from app.http.problems import ServiceError
 
 _MOST_PARAMETERS = 128
 _LONGEST_NAME = 100  # characters of an unknown parameter's name that are repeated

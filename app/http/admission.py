@@ -12,7 +12,6 @@ from fastapi import Request
 from redis import Redis
 from redis.client import Pipeline
 
-from app.callers import Caller
 from app.contract.directory import Directory, Terms
 from app.contract.jobs import Backlog, ask_detections, queue_key, read_detections
 from app.contract.limits import Quota, rate_key
@@ -21,8 +20,9 @@ from app.contract.reservation import ask_reserved
 from app.contract.schemas import ErrorCode, Usage
 from app.contract.scripts import SHARE
 from app.contract.settings import Settings
-from app.problems import ServiceError, storage_full, storage_share_full
-from app.together import Together
+from app.http.callers import Caller
+from app.http.problems import ServiceError, storage_full, storage_share_full
+from app.http.together import Together
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again

@@ -7,12 +7,12 @@ import ctypes
 
 import uvicorn
 
-from app import descriptors, metrics
-from app.api import create_app
-from app.callers import is_loopback
 from app.contract.ports import check_port
 from app.contract.settings import Settings
-from app.protocol import BoundedProtocol
+from app.http import descriptors, metrics
+from app.http.api import create_app
+from app.http.callers import is_loopback
+from app.http.protocol import BoundedProtocol
 
 _DRAIN = 70  # s; longer than the longest `Prefer: wait`
 _M_MMAP_THRESHOLD = -3  # malloc.h

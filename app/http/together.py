@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from app import guard
+from app.http import guard
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -36,8 +36,8 @@ from app.contract.schemas import (
     mask_path,
     overlay_path,
 )
-from app.pictures import MEDIA_TYPES
-from app.problems import ServiceError, describe
+from app.http.pictures import MEDIA_TYPES
+from app.http.problems import ServiceError, describe
 from pictures.decoders import ABORTED
 from pictures.tiff import RAW
 

@@ -10,15 +10,15 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app import examples, guard
-from app.admission import Gate
-from app.callers import TheCaller, identify
 from app.contract.blobs import StorageUnavailableError
 from app.contract.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, WorkerInfo
-from app.problems import ServiceError
-from app.routes.responses import OF_V1, answer, problems
-from app.routes.strict import StrictRoute
-from app.service import Service, service_of
+from app.http import examples, guard
+from app.http.admission import Gate
+from app.http.callers import TheCaller, identify
+from app.http.problems import ServiceError
+from app.http.routes.responses import OF_V1, answer, problems
+from app.http.routes.strict import StrictRoute
+from app.http.service import Service, service_of
 
 router = APIRouter(tags=["system"], route_class=StrictRoute)
 probes = APIRouter(tags=["system"])  # they may add to the path what they like

@@ -10,18 +10,18 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Lifespan
 
-from app import metrics, problems
-from app.admission import Gate
 from app.contract.jobs import JobQueue
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.erasure import Erasure
-from app.guard import connect_guarded
-from app.middleware import Observed
-from app.openapi import Documented
-from app.routes import detections, page, pictures, submissions, system
-from app.service import Service
-from app.waiting import FinishedEvents
+from app.http import metrics, problems
+from app.http.admission import Gate
+from app.http.erasure import Erasure
+from app.http.guard import connect_guarded
+from app.http.middleware import Observed
+from app.http.openapi import Documented
+from app.http.routes import detections, page, pictures, submissions, system
+from app.http.service import Service
+from app.http.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 
 _ROUTERS = [

@@ -14,7 +14,6 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from redis.client import Pipeline
 
-from app import guard
 from app.contract import records, tracing
 from app.contract.directory import Directory
 from app.contract.jobs import JobQueue
@@ -34,9 +33,10 @@ from app.contract.schemas import (
 )
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
-from app.pictures import inspect
-from app.problems import (
+from app.http import guard
+from app.http.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
+from app.http.pictures import inspect
+from app.http.problems import (
     OUTAGES,
     ServiceError,
     of_outage,
@@ -45,9 +45,9 @@ from app.problems import (
     storage_share_full,
     without_traceback,
 )
-from app.together import Together
-from app.uploads import SMALL, Rooms
-from app.waiting import CHECK_INTERVAL, FinishedEvents
+from app.http.together import Together
+from app.http.uploads import SMALL, Rooms
+from app.http.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
 from pictures.decoders import Decoders

@@ -1,0 +1,1 @@
+"""The HTTP API: routes, and what stands between a request and the queue."""
