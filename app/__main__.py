@@ -1,5 +1,5 @@
 """`python -m app` is the `gamma` command."""
 
-from app.cli import app
+from app.command.cli import app
 
 app(prog_name="gamma")

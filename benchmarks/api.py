@@ -27,9 +27,9 @@ import psutil
 import uvloop
 from fastapi import FastAPI, Request
 
+from app.command.embedded import private_redis
 from app.contract.ports import ask
 from app.contract.store import connect
-from app.embedded import private_redis
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, free_port, photo
 

@@ -26,11 +26,11 @@ from redis.connection import UnixDomainSocketConnection
 from rq import Queue, SimpleWorker, Worker, get_current_job
 from rq.serializers import JSONSerializer
 
+from app.command.embedded import private_redis
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.embedded import private_redis
 from app.http.service import Order, Service
 from app.http.waiting import FinishedEvents
 from model import views

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from app import console as app_console
+from app.command import console as app_console
 from training import output
 
 ROOT = Path(__file__).parents[1]
-MAKERS = (ROOT / "app/console.py", ROOT / "training/output.py")
+MAKERS = (ROOT / "app/command/console.py", ROOT / "training/output.py")
 TEXT = "[red]a[/red] [/b] [link=x] :smile: 0x1f"
 
 

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from redis import Redis
 
+from app.command.embedded import private_redis
 from app.contract.schemas import (
     Detection,
     DetectionError,
@@ -29,7 +30,6 @@ from app.contract.schemas import (
     overlay_path,
 )
 from app.contract.store import Store, connect
-from app.embedded import private_redis
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 
@@ -49,7 +49,7 @@ def new_picture() -> bytes:
 @pytest.fixture(autouse=True)
 def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that run in the tests' process do not send its log into their captured output."""
-    monkeypatch.setattr("app.logs.configure", lambda settings: None)
+    monkeypatch.setattr("app.command.logs.configure", lambda settings: None)
 
 
 class StandIn:

@@ -10,10 +10,10 @@ import httpx2
 import pytest
 from redis import Redis
 
+from app.command.embedded import private_redis
 from app.contract.directory import Directory
 from app.contract.jobs import ask_backlog, read_backlog
 from app.contract.settings import Settings
-from app.embedded import private_redis
 from app.http.admission import Gate
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo, value

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app.command.embedded import private_redis
 from app.contract.store import connect
-from app.embedded import private_redis
 from tests.app.conftest import (
     MAX_BATCH_UPLOAD,
     MAX_UPLOAD,

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from app.embedded import running_url
+from app.command.embedded import running_url
 from tests.app.replica import assert_problem
 from tests.buckets import SECRET, Bucket, BucketServer
 from tests.conftest import Serve, encode, photo

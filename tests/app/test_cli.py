@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.detect import _PRINTERS, Format
-from app.embedded import private_redis
+from app.command.cli import app
+from app.command.detect import _PRINTERS, Format
+from app.command.embedded import private_redis
 from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel

@@ -15,7 +15,7 @@ import httpx2
 import psutil
 import pytest
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from app.http.protocol import MAX_FIELDS, MAX_TARGET, MIN_RATE
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo

@@ -19,9 +19,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-import app.detect
+import app.command.detect
 import worker.main
-from app.cli import app as gamma
+from app.command.cli import app as gamma
 from model.engine import ModelOutputError
 from pictures.decoding import decode
 from tests.conftest import encode, photo
@@ -70,7 +70,7 @@ class Decoders:
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     model = Model()
     monkeypatch.setattr(worker.main, "load_detector", lambda settings: model)
-    monkeypatch.setattr(app.detect, "Decoders", Decoders)
+    monkeypatch.setattr(app.command.detect, "Decoders", Decoders)
     return model
 
 

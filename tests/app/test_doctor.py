@@ -18,14 +18,14 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.suspension import suspend
 
-from app import supervisor
+from app.command import supervisor
+from app.command.doctor import machine, redis_server, storage
+from app.command.doctor.findings import Finding, State
+from app.command.embedded import server_binary
 from app.contract.keys import ANONYMOUS
 from app.contract.schemas import ModelInfo, WorkerInfo
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.doctor import house, machine, storage
-from app.doctor.findings import Finding, State
-from app.embedded import server_binary
 from app.http import descriptors, metrics
 from app.webhooks.queue import Deliveries
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
@@ -82,8 +82,8 @@ def found(findings: list[Finding], subject: str, state: State) -> str:
     return f"{one.found} {one.advice}"
 
 
-def house_of(url: str, **settings: object) -> list[Finding]:
-    return house.examine(Settings(redis_url=url, **{"queue_limit": FEW, **settings}))
+def examined(url: str, **settings: object) -> list[Finding]:
+    return redis_server.examine(Settings(redis_url=url, **{"queue_limit": FEW, **settings}))
 
 
 def live(redis: Redis, name: str, version: str) -> None:
@@ -101,37 +101,37 @@ def live(redis: Redis, name: str, version: str) -> None:
     Store(redis).announce(worker, 600)
 
 
-def test_a_good_house_and_who_works_in_it(good: str, redis: Redis) -> None:
-    findings = house_of(good)
+def test_a_good_server_and_its_workers(good: str, redis: Redis) -> None:
+    findings = examined(good)
     assert "append-only file on" in found(findings, "redis", State.OK)
     assert "noeviction" in found(findings, "memory", State.OK)
     found(findings, "clock", State.OK)
     assert "gamma worker" in found(findings, "workers", State.NOTE)
     redis.rpush("rq:queue:gamma", "waiting")
-    assert "1 jobs wait" in found(house_of(good), "workers", State.WRONG)
+    assert "1 jobs wait" in found(examined(good), "workers", State.WRONG)
     live(redis, "one", "7")
-    assert "1 live, gamma 7" in found(house_of(good), "workers", State.OK)
+    assert "1 live, gamma 7" in found(examined(good), "workers", State.OK)
     live(redis, "two", "8")
-    assert "gamma 7, gamma 8" in found(house_of(good), "workers", State.NOTE)
+    assert "gamma 7, gamma 8" in found(examined(good), "workers", State.NOTE)
 
 
 def test_deliveries_that_nobody_can_make(good: str, redis: Redis) -> None:
     with_secret = {"webhook_secrets": SECRET, "webhook_allow": "127.0.0.1"}
-    assert "gamma webhooks" in found(house_of(good, **with_secret), "webhooks", State.NOTE)
+    assert "gamma webhooks" in found(examined(good, **with_secret), "webhooks", State.NOTE)
     deliveries = Deliveries(redis, Settings(redis_url=good, **with_secret))
     with redis.pipeline() as pipeline:
         deadline = datetime.now(UTC) + timedelta(hours=1)
         deliveries.plan(pipeline, "a" * 32, "http://127.0.0.1:9/", ANONYMOUS, deadline)
         pipeline.execute()
-    assert "no process" in found(house_of(good, **with_secret), "webhooks", State.WRONG)
-    assert "GAMMA_WEBHOOK_SECRETS" in found(house_of(good), "webhooks", State.WRONG)
+    assert "no process" in found(examined(good, **with_secret), "webhooks", State.WRONG)
+    assert "GAMMA_WEBHOOK_SECRETS" in found(examined(good), "webhooks", State.WRONG)
     idle = machine.webhooks(Settings(webhook_allow="127.0.0.1"))
     assert "openssl rand" in found(idle, "webhooks", State.WRONG)
 
 
 def test_a_redis_that_forgets_evicts_and_has_no_limit(tmp_path: Path) -> None:
     with server(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as url:
-        findings = house_of(url)
+        findings = examined(url)
         assert "appendonly yes" in found(findings, "redis", State.WRONG)
         memory = [finding for finding in findings if finding.subject == "memory"]
         assert [finding.state for finding in memory] == [State.WRONG, State.WRONG]
@@ -141,8 +141,8 @@ def test_a_redis_that_forgets_evicts_and_has_no_limit(tmp_path: Path) -> None:
 
 def test_a_redis_that_has_no_file_is_accepted_on_request(tmp_path: Path) -> None:
     with server(tmp_path / "redis", *GOOD[2:]) as url:
-        assert "GAMMA_REQUIRE_APPEND_ONLY" in found(house_of(url), "redis", State.WRONG)
-        findings = house_of(url, require_append_only=False)
+        assert "GAMMA_REQUIRE_APPEND_ONLY" in found(examined(url), "redis", State.WRONG)
+        findings = examined(url, require_append_only=False)
         assert "no append-only file" in found(findings, "redis", State.OK)
         for required in (True, False):
             settings = Settings(redis_url=url, require_append_only=required)
@@ -154,7 +154,7 @@ def test_a_valkey_tells_its_own_version(good: str, redis: Redis) -> None:
     info = redis.info()
     assert info["server_name"] == "valkey"
     assert info["valkey_version"] != info["redis_version"]
-    told = found(house_of(good), "redis", State.OK)
+    told = found(examined(good), "redis", State.OK)
     assert told.startswith(f"valkey {info['valkey_version']}, ")
 
 
@@ -166,20 +166,20 @@ def test_a_suspended_queue(good: str, redis: Redis) -> None:
 
     assert suspended() == 0
     suspend(redis)
-    assert "rq resume" in found(house_of(good), "queue", State.WRONG)
+    assert "rq resume" in found(examined(good), "queue", State.WRONG)
     assert suspended() == 1
 
 
 def test_a_memory_that_is_full_before_the_queue_is(good: str, tmp_path: Path) -> None:
-    told = found(house_of(good, queue_limit=10_000), "memory", State.NOTE)
+    told = found(examined(good, queue_limit=10_000), "memory", State.NOTE)
     assert "GAMMA_QUEUE_LIMIT=36" in told  # docs/capacity.md: 1662 kB each while they wait
-    told = found(house_of(good, queue_limit=10_000, storage_limit=0.45), "memory", State.NOTE)
+    told = found(examined(good, queue_limit=10_000, storage_limit=0.45), "memory", State.NOTE)
     assert "GAMMA_QUEUE_LIMIT=18" in told
-    found(house_of(good, queue_limit=4_000, store="s3://bucket"), "memory", State.OK)
+    found(examined(good, queue_limit=4_000, store="s3://bucket"), "memory", State.OK)
     private = Settings(data_dir=tmp_path, redis_maxmemory=2**26, queue_limit=10_000)
-    assert "GAMMA_REDIS_MAXMEMORY" in found(house.examine(private), "memory", State.NOTE)
+    assert "GAMMA_REDIS_MAXMEMORY" in found(redis_server.examine(private), "memory", State.NOTE)
     enough = Settings(data_dir=tmp_path, queue_limit=1000)
-    assert {one.subject for one in house.examine(enough)} == {"redis"}
+    assert {one.subject for one in redis_server.examine(enough)} == {"redis"}
 
 
 def test_fewer_files_than_connections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,40 +200,40 @@ def test_fewer_files_than_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_full_redis(good: str, redis: Redis) -> None:
     redis.set("ballast", b"x" * (16 * 2**20))
-    assert "storage_full" in found(house_of(good, storage_limit=0.2), "memory", State.WRONG)
-    found(house_of(good), "memory", State.OK)
+    assert "storage_full" in found(examined(good, storage_limit=0.2), "memory", State.WRONG)
+    found(examined(good), "memory", State.OK)
     redis.hset("gamma:reserved", "", 50 * 2**20)
-    assert "50.0MiB reserved" in found(house_of(good), "memory", State.WRONG)
+    assert "50.0MiB reserved" in found(examined(good), "memory", State.WRONG)
 
 
 def test_a_password_a_user_with_few_rights_and_a_replica(tmp_path: Path, good: str) -> None:
     with server(tmp_path / "redis", *GOOD, "--requirepass", "secret-of-redis") as url:
         for credentials in ("", ":not-it@"):
-            wrong = house_of(url.replace("//", f"//{credentials}"))
+            wrong = examined(url.replace("//", f"//{credentials}"))
             assert "password" in found(wrong, "redis", State.WRONG)
             assert "not-it" not in repr(wrong)
         right = url.replace("//", "//:secret-of-redis@")
-        found(house_of(right), "redis", State.OK)
+        found(examined(right), "redis", State.OK)
         with connect(right) as redis:
             redis.acl_setuser("weak", enabled=True, passwords=["+weak"], commands=["+ping"])
-            weak = house_of(url.replace("//", "//weak:weak@"))
+            weak = examined(url.replace("//", "//weak:weak@"))
             assert "ACL SETUSER" in found(weak, "redis", State.WRONG)
             host, port = good.removeprefix("redis://").removesuffix("/0").split(":")
             redis.replicaof(host, port)
-            states = [one.state for one in house_of(right) if "replica" in one.found]
+            states = [one.state for one in examined(right) if "replica" in one.found]
             assert states == [State.WRONG]
 
 
 def test_no_redis(tmp_path: Path) -> None:
-    away = house_of(f"redis://127.0.0.1:{free_port()}/0")
+    away = examined(f"redis://127.0.0.1:{free_port()}/0")
     assert "does not answer" in found(away, "redis", State.WRONG)
 
 
 def test_clock_skew(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
     true_time = time.time
     for skew, word in ((3600, "ahead of"), (-3600, "behind")):
-        monkeypatch.setattr(house.time, "time", lambda skew=skew: true_time() + skew)
-        text = found(house_of(good), "clock", State.WRONG)
+        monkeypatch.setattr(redis_server.time, "time", lambda skew=skew: true_time() + skew)
+        text = found(examined(good), "clock", State.WRONG)
         assert f"3600 s {word}" in text
         assert "NTP" in text
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from app.http.erasure import Erasure
 from tests.app.receiver import wait_for
 from tests.conftest import Serve, encode, photo

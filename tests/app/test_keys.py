@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from app.command.embedded import private_redis
 from app.contract.keys import Keys
 from app.contract.settings import Settings
-from app.embedded import private_redis
 from app.http.server import OpenBindError, check_binding
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import value

@@ -139,7 +139,7 @@ def test_what_redis_says_of_an_origin_is_not_trusted(meta: object) -> None:
 def test_hostile_values_stay_on_their_line(log_format: str, tmp_path: Path) -> None:
     program = (
         "import logging, structlog\n"
-        "from app import logs\n"
+        "from app.command import logs\n"
         "from app.contract.settings import Settings\n"
         f"logs.configure(Settings(log_format={log_format!r}))\n"
         "bad = 'a\\nforged\\r\\x1b[31m\\u2028\\ud800' + 'x' * 100_000\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from app.http.protocol import MAX_HEAD
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.app.test_webhook_rules import SECRET

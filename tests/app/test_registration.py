@@ -10,11 +10,11 @@ import pytest
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
+from app.command.doctor.findings import State
+from app.command.doctor.redis_server import _deliveries
+from app.command.embedded import private_redis
 from app.contract.settings import Settings
 from app.contract.store import connect
-from app.doctor.findings import State
-from app.doctor.house import _deliveries
-from app.embedded import private_redis
 from app.webhooks.delivery import Deliverer
 from app.webhooks.queue import queue_name
 from app.webhooks.worker import DeliveryWorker

@@ -10,8 +10,8 @@ from urllib.parse import urljoin
 import httpx2
 import pytest
 
+from app.command.embedded import private_redis
 from app.contract.store import connect
-from app.embedded import private_redis
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 

@@ -18,17 +18,17 @@ import httpx2
 import pytest
 from redis import Redis
 
+from app.command.embedded import private_redis
 from app.contract import records
 from app.contract.jobs import JobQueue
 from app.contract.settings import Settings
-from app.embedded import private_redis
 from tests.app.receiver import Receiver, wait_for
 from tests.conftest import Serve, encode, photo
 
 _KINDS = """
 import asyncio, gc, logging, sys, threading, traceback, warnings
 import structlog
-from app import logs
+from app.command import logs
 from app.http.problems import of_surprise
 from app.contract.settings import Settings
 

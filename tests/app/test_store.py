@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
+from app.command.embedded import private_redis
 from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.contract.reception import Application, Reception
 from app.contract.records import parse, read_ending
@@ -31,7 +32,6 @@ from app.contract.schemas import (
 )
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.embedded import private_redis
 from app.http import examples
 from tests.buckets import Bucket
 from tests.conftest import require_program

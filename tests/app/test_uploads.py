@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from app.http.problems import ServiceError
 from app.http.room import Room
 from app.http.uploads import SMALL

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from app.http.problems import ServiceError
 from tests.app.receiver import Receiver, wait_for
 from tests.app.test_callers_file import BOB, NEW, OLD, key, replace, table

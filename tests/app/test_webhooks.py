@@ -19,12 +19,12 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from app.command.embedded import private_redis
 from app.contract.jobs import JobQueue
 from app.contract.keys import ANONYMOUS
 from app.contract.schemas import DetectionError, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.embedded import private_redis
 from app.http.problems import ServiceError
 from app.http.service import Order, Service
 from app.http.waiting import FinishedEvents

@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from app.command.embedded import private_redis
 from app.contract.store import connect
-from app.embedded import private_redis
 from tests.app.replica import Replica, replicas
 from tests.attacks import corpus
 from tests.attacks.memory import forget_peak, limit_memory, peak_memory

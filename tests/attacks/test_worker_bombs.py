@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.command.embedded import private_redis
 from app.contract.schemas import ErrorCode, Status
 from app.contract.settings import Settings
-from app.embedded import private_redis
 from app.http.pictures import inspect
 from app.http.problems import ServiceError
 from tests.attacks.corpus import PICTURES

@@ -16,8 +16,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from app.command.embedded import server_binary
 from app.contract.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
-from app.embedded import server_binary
 from app.http import server
 from tests.conftest import free_port, require_program
 from tests.deploy.files import (

@@ -18,10 +18,10 @@ from prometheus_client import Metric
 from redis import Redis
 from redis.client import Pipeline
 
+from app.command.embedded import private_redis
 from app.contract.jobs import JobQueue
 from app.contract.schemas import ErrorCode
 from app.contract.settings import Settings
-from app.embedded import private_redis
 from app.http import metrics
 from app.http.problems import STATUS
 from tests.conftest import Serve, encode, photo

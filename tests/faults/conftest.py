@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from tests.faults.house import House, opened
 
 

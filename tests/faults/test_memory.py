@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from redis.exceptions import OutOfMemoryError
 
+from app.command.embedded import private_redis
 from app.contract.schemas import Head
-from app.embedded import private_redis
 from app.http.admission import Gate
 from app.http.problems import ServiceError
 from tests.conftest import encode

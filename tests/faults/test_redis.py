@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.embedded import private_redis
+from app.command.embedded import private_redis
 from tests.faults.house import GOOD, House, opened
 
 pytestmark = pytest.mark.timeout(900)

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from app.command.doctor import machine
+from app.command.doctor.findings import State
 from app.contract import records
 from app.contract.schemas import Detection, ErrorCode, Status, View
 from app.contract.settings import Settings
-from app.doctor import machine
-from app.doctor.findings import State
 from app.http import metrics
 from app.http.service import Order, Service
 from model import checkpoint

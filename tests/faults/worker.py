@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app import logs
+from app.command import logs
 from app.contract.settings import Settings
 from app.contract.store import Store
 from model.canary import Canary

@@ -21,11 +21,11 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, SimpleWorker
 
+from app.command.embedded import private_redis
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.embedded import private_redis
 from app.http.service import Order, Service
 from app.http.waiting import FinishedEvents
 from tests.conftest import encode, free_port, photo

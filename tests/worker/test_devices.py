@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app import supervisor
+from app.command import supervisor
 from app.contract.settings import Settings
 
 _TORCH = """

@@ -19,10 +19,10 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 from rq.worker import SimpleWorker
 
+from app.command.embedded import private_redis
 from app.contract.jobs import JobQueue
 from app.contract.settings import Settings
 from app.contract.store import connect
-from app.embedded import private_redis
 from worker.jobs import (
     DeadlyJobError,
     DetectionJob,

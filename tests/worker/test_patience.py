@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.command.embedded import private_redis
 from app.contract.client import WritesRefusedError, connect
-from app.embedded import private_redis
 from worker.patience import connect_patiently
 
 SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"

@@ -16,7 +16,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 
-from app.processes import start, stop
+from app.command.processes import start, stop
 
 _LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 (macOS) or 108 (Linux)
 _START_TIMEOUT = 60.0  # s; a large append-only file takes its time to load

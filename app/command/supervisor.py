@@ -15,10 +15,10 @@ from pathlib import Path
 
 import structlog
 
+from app.command.embedded import PrivateRedis, PrivateRedisError, private_redis
+from app.command.processes import start, stop
 from app.contract.ports import PortError, ask, check_port
 from app.contract.settings import Settings
-from app.embedded import PrivateRedis, PrivateRedisError, private_redis
-from app.processes import start, stop
 
 _READY_TIMEOUT = 600.0  # s; a large model from a hub has to be fetched first
 _CHECK_INTERVAL = 0.2  # s

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from app.console import console
+from app.command.console import console
+from app.command.doctor import machine, redis_server, storage
+from app.command.doctor.findings import Finding, State, wrong
 from app.contract.settings import Settings
-from app.doctor import house, machine, storage
-from app.doctor.findings import Finding, State, wrong
 
 _STYLES = {State.OK: "green", State.NOTE: "yellow", State.WRONG: "red"}
 
@@ -42,7 +42,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     """Everything that is found, in the order in which it is to be mended."""
     findings: list[Finding] = []
     for check in (
-        house.examine,
+        redis_server.examine,
         storage.bucket,
         machine.disk,
         machine.model,

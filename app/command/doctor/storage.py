@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from app.command.doctor.findings import Finding, note, ok, wrong
 from app.contract.blobs import Blob, StorageSetupError, StorageUnavailableError, blobs_of
 from app.contract.settings import Settings
-from app.doctor.findings import Finding, note, ok, wrong
 
 if TYPE_CHECKING:
     from app.contract.bucket import BucketBlobs

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import ByteSize, ValidationError
 
-from app import logs
-from app.console import complain, console
+from app.command import logs
+from app.command.console import complain, console
 from app.contract.environment import suggestion
 from app.contract.settings import Settings, SettingsFileError, UnknownSettingError
 
@@ -82,11 +82,11 @@ def serve(
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), a worker, API and page."""
+    from app.command.embedded import PrivateRedisError
+    from app.command.supervisor import StartError
+    from app.command.supervisor import serve as supervise
     from app.contract.ports import PortError
-    from app.embedded import PrivateRedisError
     from app.http.server import OpenBindError, check_binding
-    from app.supervisor import StartError
-    from app.supervisor import serve as supervise
 
     given = {
         "host": host,
@@ -231,8 +231,8 @@ def detect(
 
     The exit code is 1 if a picture got no score, or a folder has none in it.
     """
-    from app.detect import Format, detect_files
-    from app.scores import ScoresError
+    from app.command.detect import Format, detect_files
+    from app.command.scores import ScoresError
     from model.canary import ModelSickError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
@@ -284,7 +284,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what is found, what is wrong with it, and what to do about that."""
-    from app.doctor import examine
+    from app.command.doctor import examine
 
     if not examine(_settings(), as_json=as_json):
         raise typer.Exit(1)

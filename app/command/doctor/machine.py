@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ByteSize
 
+from app.command.doctor.findings import Finding, note, ok, wrong
+from app.command.supervisor import has_nvidia_driver
 from app.contract.directory import Callers, CallersFileError, Directory
 from app.contract.ports import PortError, ask, check_port
 from app.contract.settings import Settings
-from app.doctor.findings import Finding, note, ok, wrong
 from app.http import descriptors
 from app.http.server import OpenBindError, check_binding
-from app.supervisor import has_nvidia_driver
 
 _FULL = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written
 _KEY_NOTICE = timedelta(days=7)

@@ -16,10 +16,10 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Column, Table
 
-from app.console import console
+from app.command.console import console
+from app.command.scores import Scores, to_line
 from app.contract.schemas import Head
 from app.contract.settings import Settings
-from app.scores import Scores, to_line
 from pictures import finding
 from pictures.blending import heat_map
 from pictures.decoders import Decoders

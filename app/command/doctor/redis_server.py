@@ -15,13 +15,13 @@ from redis.exceptions import (
 )
 from rq import Queue, Worker
 
+from app.command.doctor.findings import Finding, note, ok, wrong
+from app.command.embedded import PrivateRedisError, running_url, server_binary
 from app.contract.jobs import queue_key
 from app.contract.records import RESERVED_KEY
 from app.contract.reservation import reserved
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.doctor.findings import Finding, note, ok, wrong
-from app.embedded import PrivateRedisError, running_url, server_binary
 from app.webhooks.queue import queue_name
 
 _OLDEST = 7  # major version; PEXPIRETIME, which scripts use, came with it

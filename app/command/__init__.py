@@ -1,0 +1,1 @@
+"""The `gamma` command, and the processes that it starts."""
