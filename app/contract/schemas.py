@@ -29,7 +29,7 @@ Seconds = Annotated[float, Field(ge=0, description="seconds")]
 
 
 class ErrorCode(StrEnum):
-    """Every stable error code of the service; `app.http.problems` gives each its HTTP status."""
+    """Every stable error code of the service."""
 
     ORIGIN_REFUSED = "origin_refused"
     KEY_MISSING = "key_missing"

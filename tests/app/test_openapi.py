@@ -128,6 +128,8 @@ def test_service_keeps_to_the_document(
     if good and "detection_id" in case.path_parameters and case.method != "DELETE":
         one_more = len(case.path_parameters["detection_id"]) % (len(known) + 1)
         case.path_parameters["detection_id"] = [*known, "unknown"][one_more]
+    if good and "ids" in case.query:  # goes with no other, which a schema cannot say
+        case.query = {"ids": case.query["ids"]}
     if "Prefer" in case.headers:
         case.headers["Prefer"] = "wait=0"  # no worker is there to end the longer waits
     case.call_and_validate(
