@@ -10,10 +10,10 @@ import tomllib
 import pytest
 from typer.testing import CliRunner
 
-from app.api import documented
-from app.cli import app as cli
-from app.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
-from app.webhooks.signing import SigningSecrets
+from app.command.cli import app as cli
+from app.contract.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
+from app.contract.signing import SigningSecrets
+from app.http.api import documented
 from tests.deploy.promql import DASHBOARDS, alerts, panels
 from tests.deploy.promql import documented as metrics
 from tests.docs.files import PAGES, ROOT, blocks

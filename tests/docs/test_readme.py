@@ -61,7 +61,7 @@ def test_every_mentioned_folder_exists() -> None:
 
 
 def test_every_command_is_listed() -> None:
-    from app.cli import app
+    from app.command.cli import app
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     rows = re.findall(r"^\| (`gamma .*?) \|", PAGES["README.md"], re.MULTILINE)
