@@ -1,13 +1,12 @@
-"""Write the dashboards that Grafana loads from the questions they answer.
+"""Build Grafana's dashboards from the questions they answer.
 
-`python deploy/grafana/build.py` makes `dashboards/NAME.json` of each `questions/NAME.yml`. A test
-compares the two, so change the questions and run it.
+`python deploy/grafana/build.py` writes `dashboards/NAME.json` from each `questions/NAME.yml`. Edit
+the questions, then run it; a test compares the two.
 
-A panel has a title (the question), a help (how to read the answer, and what to do when it is red),
-a unit of Grafana's and queries, each under the legend of its series. `kind` is one of `KINDS`
-(`lines` if not given), `size` its width, of 24, and height. `steps` gives colours and the value
-from which each holds; `most` is the end of the axis, `empty` says what an answer without series
-means.
+A panel has a title (the question), a help (how to read the answer, and what to do if it is red), a
+Grafana unit, and queries, each under the legend of its series. `kind` is one of `KINDS` (default:
+`lines`), `size` its width (of 24) and height. `steps` maps colours to the values at which they
+begin; `most` is the end of the axis; `empty` is shown if there is no series.
 """
 
 from __future__ import annotations
