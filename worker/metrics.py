@@ -24,55 +24,61 @@ _SCORES = tuple(step / 20 for step in range(1, 21))
 
 
 class JobOutcome(StrEnum):
-    """What became of a job."""
+    """How a job ended."""
 
     SUCCEEDED = "succeeded"
     """The detection has its result."""
     UNREADABLE = "unreadable"
-    """The picture is at fault: the record says how."""
+    """The picture cannot be decoded: the record has the error."""
     FAILED = "failed"
-    """We are: no further try is left."""
+    """An error occurred and no attempt is left."""
     SKIPPED = "skipped"
-    """Nothing to do: the detection was deleted, or had waited too long, before it was taken."""
+    """Nothing to do: the detection was deleted or had expired before it was taken."""
 
 
-JOBS = Counter("gamma_jobs", "Jobs that ended here, by outcome", ["outcome"])
-JOB_ERRORS = Counter("gamma_job_errors", "Tries that ended in an error of ours")
+JOBS = Counter("gamma_jobs", "Ended jobs, by outcome", ["outcome"])
+JOB_ERRORS = Counter("gamma_job_errors", "Attempts that raised an error")
 JOBS_IN_HAND = Gauge("gamma_jobs_in_hand", "Jobs taken from the queue and not ended")
 QUEUE_WAIT = Histogram(
-    "gamma_job_queue_wait_seconds", "From the upload to a worker taking it", buckets=_DURATIONS
+    "gamma_job_queue_wait_seconds",
+    "Time from the upload until a worker takes the job",
+    buckets=_DURATIONS,
 )
 JOB_DURATION = Histogram(
-    "gamma_job_duration_seconds", "From the upload to the final record", buckets=_DURATIONS
+    "gamma_job_duration_seconds", "Time from the upload to the final record", buckets=_DURATIONS
 )
 STAGE_DURATION = Histogram(
     "gamma_stage_duration_seconds",
-    "Time in a stage: of a batch (fetch, forward, store) or a picture (decode, encode)",
+    "Time of a batch (fetch, forward, store) or a picture (decode, encode) in a stage",
     ["stage"],
     buckets=_DURATIONS,
 )
-BATCHES = Counter("gamma_batches", "Forward passes by the reason they left", ["reason"])
+BATCHES = Counter("gamma_batches", "Forward passes, by the reason they started", ["reason"])
 BATCH_PICTURES = Histogram(
-    "gamma_batch_pictures", "Pictures taken together", buckets=(1, 2, 4, 8, 16, 32, 64)
+    "gamma_batch_pictures", "Pictures in a forward pass", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-BATCH_SIZE = Histogram("gamma_batch_size", "Crops computed together", buckets=_CROPS)
-BATCH_LIMIT = Gauge("gamma_batch_limit", "Most crops that a batch may hold")
-CROPS = Counter("gamma_crops", "Crops computed")
+BATCH_SIZE = Histogram("gamma_batch_size", "Crops in a forward pass", buckets=_CROPS)
+BATCH_LIMIT = Gauge("gamma_batch_limit", "Maximum number of crops in a batch")
+CROPS = Counter("gamma_crops", "Computed crops")
 SCORE = Histogram("gamma_score", "AI probabilities", ["model_version"], buckets=_SCORES)
 VERDICTS = Counter(
     "gamma_verdicts", "Detections that succeeded", ["model_version", "verdict", "manipulated"]
 )
-WORKER_UP = Gauge("gamma_worker_up", "1 while the worker is warm and takes work")
+WORKER_UP = Gauge("gamma_worker_up", "Whether the worker is warm and takes work")
 LAST_SUCCESS = Gauge(
-    "gamma_worker_last_success_timestamp_seconds", "When a forward pass last succeeded"
+    "gamma_worker_last_success_timestamp_seconds", "Time of the last successful forward pass"
 )
 WORKER_INFO = Gauge(
-    "gamma_worker_info", "Constant 1", ["model", "version", "backbone", "device", "dtype"]
+    "gamma_worker_info",
+    "Model, device and precision of the worker",
+    ["model", "version", "backbone", "device", "dtype"],
 )
 OUT_OF_MEMORY = Counter(
-    "gamma_out_of_memory", "Forward passes that the device had too little memory for"
+    "gamma_out_of_memory", "Forward passes that did not fit into the device's memory"
 )
-DEVICE_ERRORS = Counter("gamma_device_errors", "Failures of the device; the worker ends")
+DEVICE_ERRORS = Counter(
+    "gamma_device_errors", "Failures of the device, after which the worker ends"
+)
 DEVICE_MEMORY = Gauge("gamma_gpu_memory_bytes", "Memory of the CUDA device", ["kind"])
 
 for _outcome in JobOutcome:
@@ -84,11 +90,11 @@ for _stage in ("fetch", "decode", "forward", "encode", "store"):
 
 
 def expose(info: WorkerInfo, batch_limit: int, host: str, port: int) -> None:
-    """Serve the metrics of this process, whose model is warm, on their own port.
+    """Serve this process's metrics on their own port; the model must be warm.
 
     Args:
-        info: what the worker says of itself.
-        batch_limit: most crops that a batch may hold.
+        info: model, device and precision of the worker.
+        batch_limit: maximum number of crops in a batch.
         host: address to bind.
         port: port to bind.
 
@@ -115,19 +121,19 @@ def expose(info: WorkerInfo, batch_limit: int, host: str, port: int) -> None:
 
 
 def stage(name: str) -> AbstractContextManager[object]:
-    """Time what runs inside as a stage."""
+    """Return a context manager that records the time of a stage."""
     return STAGE_DURATION.labels(name).time()
 
 
 def count_verdict(
     model_version: str, verdict: Verdict, manipulated: bool | None, count: int = 1
 ) -> None:
-    """Count detections that succeeded; those without masks do not say whether manipulated."""
+    """Count detections that succeeded; `manipulated` is None without masks."""
     label = "unknown" if manipulated is None else str(manipulated).lower()
     VERDICTS.labels(model_version, verdict, label).inc(count)
 
 
 def observe(timings: Timings) -> None:
-    """Enter a finished detection's record of times into the histograms."""
+    """Record the times of a finished detection."""
     QUEUE_WAIT.observe(timings.queued)
     JOB_DURATION.observe(timings.total)

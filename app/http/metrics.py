@@ -32,12 +32,12 @@ from app.contract.store import ask_sick, ask_suspended, connect, count_workers
 from app.webhooks import queue as webhooks
 
 UNCOUNTED = frozenset({"/livez", "/readyz"})
-"""Routes that orchestrators ask all the time: they would hide what callers see."""
+"""Routes that orchestrators poll; counting them would hide the requests of callers."""
 
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # s
 _POWERS_OF_TWO = tuple(float(2**power) for power in range(12, 28, 2))
-_UNDOCUMENTED_STATUSES = frozenset({500, 503})  # every route can meet them
-_REDIS_TIMEOUT = 2.0  # s; a scrape has to be answered within 10 s, with Redis or without
+_UNDOCUMENTED_STATUSES = frozenset({500, 503})  # possible on every route
+_REDIS_TIMEOUT = 2.0  # s; a scrape must be answered within 10 s, even without Redis
 
 log = structlog.get_logger()
 
@@ -51,18 +51,20 @@ REQUEST_DURATION = Histogram(
     ["method", "route"],
     buckets=_DURATIONS,
 )
-REJECTIONS = Counter("gamma_http_rejections", "Requests refused, by error code", ["reason"])
-UPLOAD_BYTES = Histogram("gamma_upload_bytes", "Accepted uploads", buckets=_POWERS_OF_TWO)
-IMAGE_PIXELS = Histogram("gamma_image_pixels", "Accepted pictures", buckets=_POWERS_OF_TWO)
+REJECTIONS = Counter("gamma_http_rejections", "Refused requests, by error code", ["reason"])
+UPLOAD_BYTES = Histogram("gamma_upload_bytes", "Size of accepted pictures", buckets=_POWERS_OF_TWO)
+IMAGE_PIXELS = Histogram(
+    "gamma_image_pixels", "Width × height of accepted pictures", buckets=_POWERS_OF_TWO
+)
 CACHED = Counter("gamma_detections_cached", "Detections answered with an earlier result")
-WAITING = Gauge("gamma_http_requests_waiting", "Requests that are held by `Prefer: wait`")
+WAITING = Gauge("gamma_http_requests_waiting", "Requests held by `Prefer: wait`")
 
 for _code in ErrorCode:
     REJECTIONS.labels(_code)
 
 
 def start_at_zero(routes: Iterable[BaseRoute]) -> None:
-    """Make the series of these routes, so that their first request is seen as a rise."""
+    """Create the series of these routes at 0, so that `rate()` sees their first request."""
     for route in routes:
         if isinstance(route, APIRoute) and route.path not in UNCOUNTED:
             statuses = {route.status_code or 200, *map(int, route.responses)}
@@ -75,8 +77,8 @@ def start_at_zero(routes: Iterable[BaseRoute]) -> None:
 class _House(Collector):
     """Reads queues, workers and Redis at scrape time, in one round trip.
 
-    It never runs RQ's registry clean-up. Without Redis it says so, within seconds, and what only
-    Redis knows is absent.
+    It never runs RQ's registry clean-up. Without Redis, `gamma_redis_up` is 0 and the other metrics
+    are absent.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -89,7 +91,9 @@ class _House(Collector):
     def collect(self) -> Iterable[Metric]:
         settings = self._settings
         yield _gauge(
-            "gamma_queue_limit", "Jobs that may wait; more are refused", settings.queue_limit
+            "gamma_queue_limit",
+            "Number of waiting jobs above which uploads are refused",
+            settings.queue_limit,
         )
         started = time.perf_counter()
         try:
@@ -110,35 +114,41 @@ class _House(Collector):
             return
         seconds = time.perf_counter() - started
         yield _gauge("gamma_redis_up", "Whether Redis answers this process", 1)
-        yield _gauge("gamma_redis_round_trip_seconds", "Time this scrape waited for Redis", seconds)
+        yield _gauge(
+            "gamma_redis_round_trip_seconds", "Time that this scrape waited for Redis", seconds
+        )
         yield _gauge(
             "gamma_redis_clock_offset_seconds",
-            "How far the clock of this process is ahead of that of Redis",
+            "How far this process's clock is ahead of Redis's",
             time.time() - seconds / 2 - (clock[0] + clock[1] / 1e6),
         )
         yield from _redis(info, settings)
         yield _gauge(
             "gamma_redis_memory_limit_bytes",
-            "Memory above which uploads are refused; 0: there is no limit",
+            "Memory above which uploads are refused; 0: no limit",
             info["maxmemory"] * settings.storage_limit,
         )
         yield _gauge(
             "gamma_redis_reserved_bytes",
-            "Memory that is reserved for results of accepted uploads",
+            "Memory reserved for results of accepted uploads",
             reserved,
         )
         yield from _queue("gamma_queue", read_detections(detections))
         yield from _queue("gamma_webhook_queue", read_backlog(deliveries))
-        yield _gauge("gamma_workers", "Live, warm workers", workers)
-        yield _gauge("gamma_queue_suspended", "Whether workers are to take no jobs", suspended)
+        yield _gauge("gamma_workers", "Warm workers with a heartbeat in the last 35 s", workers)
+        yield _gauge("gamma_queue_suspended", "Whether the queue is suspended", suspended)
         yield _gauge(
-            "gamma_model_sick", "Whether a worker's model failed its check in 10 minutes", sick
+            "gamma_model_sick",
+            "Whether a worker's model failed its check in the last 10 minutes",
+            sick,
         )
 
 
 def _queue(prefix: str, backlog: Backlog) -> Iterator[Metric]:
-    yield _gauge(f"{prefix}_depth", "Jobs that wait in the queue", backlog.depth)
-    yield _gauge(f"{prefix}_oldest_age_seconds", "Wait of the oldest job", backlog.oldest_age)
+    yield _gauge(f"{prefix}_depth", "Number of waiting jobs", backlog.depth)
+    yield _gauge(
+        f"{prefix}_oldest_age_seconds", "Age of the oldest waiting job", backlog.oldest_age
+    )
 
 
 def _redis(info: Mapping[str, Any], settings: Settings) -> Iterator[Metric]:
@@ -148,13 +158,13 @@ def _redis(info: Mapping[str, Any], settings: Settings) -> Iterator[Metric]:
             "gamma_redis_append_only", "Whether Redis writes its append-only file", durable
         )
     yield _gauge("gamma_redis_clients", "Connections to Redis", info["connected_clients"])
-    yield _gauge("gamma_redis_memory_bytes", "Memory that Redis uses", info["used_memory"])
+    yield _gauge("gamma_redis_memory_bytes", "Memory used by Redis", info["used_memory"])
     yield CounterMetricFamily(
-        "gamma_redis_commands", "Commands Redis has run", info["total_commands_processed"]
+        "gamma_redis_commands", "Commands run by Redis", info["total_commands_processed"]
     )
     yield CounterMetricFamily(
         "gamma_redis_evicted_keys",
-        "Keys Redis has thrown away for want of memory",
+        "Keys evicted because Redis ran out of memory",
         info["evicted_keys"],
     )
 

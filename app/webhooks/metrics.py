@@ -1,4 +1,4 @@
-"""Prometheus metrics of a delivery worker; its queue's are with the API's."""
+"""Prometheus metrics of a delivery worker. The API exposes those of its queue."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _DURATIONS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)  # s
 
 
 class Outcome(StrEnum):
-    """How a try ended."""
+    """How an attempt ended."""
 
     DELIVERED = "delivered"
     RETRIED = "retried"
-    """It failed, and there will be another."""
+    """It failed and will be retried."""
     FAILED = "failed"
-    """It failed, and was the last."""
+    """It failed and was the last one."""
     REFUSED = "refused"
-    """The rules forbid to go there."""
+    """The target is not allowed."""
 
 
-DELIVERIES = Counter("gamma_webhook_deliveries", "Tries to deliver a webhook", ["outcome"])
+DELIVERIES = Counter("gamma_webhook_deliveries", "Attempts to deliver a webhook", ["outcome"])
 DELIVERY_DURATION = Histogram(
-    "gamma_webhook_delivery_seconds", "Time of one try", buckets=_DURATIONS
+    "gamma_webhook_delivery_seconds", "Duration of an attempt", buckets=_DURATIONS
 )
 
 for _outcome in Outcome:
