@@ -4,7 +4,20 @@
  */
 
 import { askForKey, currentKey } from "./key.js";
-import { problemOf, unreachable, unreadable } from "./problem.js";
+import { Problem, problemOf, unreachable, unreadable } from "./problem.js";
+
+/**
+ * What the service sends has all its fields, those without a value too.
+ * @template T
+ * @typedef {T extends object ? {[K in keyof T]-?: Complete<Exclude<T[K], undefined>>} : T} Complete
+ */
+
+/**
+ * @typedef {Complete<import("gamma-api").Detection>} Detection
+ * @typedef {Complete<import("gamma-api").DetectionList>} DetectionList
+ * @typedef {Complete<import("gamma-api").ModelFacts>} ModelFacts
+ * @typedef {import("gamma-api").Head} Layer
+ */
 
 const DETECTIONS = "v1/detections";
 const LONGEST_REFERENCE = 200; // characters
@@ -13,13 +26,19 @@ const LONGEST_REFERENCE = 200; // characters
 export const PAGE = 100;
 
 /**
+ * @typedef {object} Sending
+ * @property {string} once the same for each try, so that the service takes the picture once
+ * @property {AbortSignal} signal
+ * @property {(fraction: number) => void} onProgress called with the share that is sent
+ *
+ * @typedef {{record: Detection, requestId: string?}} Accepted
+ */
+
+/**
  * Send a picture; its name goes along as the reference, so that a reload still knows it.
  * @param {File} file
- * @param {object} options
- * @param {string} options.once the same for each try, so that the service takes the picture once
- * @param {AbortSignal} options.signal
- * @param {(fraction: number) => void} options.onProgress called with the share that is sent
- * @returns {Promise<{record: object, requestId: string?}>}
+ * @param {Sending} options
+ * @returns {Promise<Accepted>}
  * @throws {import("./problem.js").Problem}
  */
 export async function submit(file, options) {
@@ -28,11 +47,17 @@ export async function submit(file, options) {
     try {
       return await send(file, key, options);
     } catch (error) {
-      if (!error.wantsKey || !(await askForKey(key))) throw error;
+      if (!(error instanceof Problem) || !error.wantsKey || !(await askForKey(key))) throw error;
     }
   }
 }
 
+/**
+ * @param {File} file
+ * @param {string?} key
+ * @param {Sending} options
+ * @returns {Promise<Accepted>}
+ */
 function send(file, key, { once, signal, onProgress }) {
   // XMLHttpRequest, because fetch does not tell how much of a body is sent.
   const request = new XMLHttpRequest();
@@ -57,7 +82,7 @@ function send(file, key, { once, signal, onProgress }) {
       ),
     );
     request.addEventListener("load", () => {
-      const header = (name) => request.getResponseHeader(name);
+      const header = (/** @type {string} */ name) => request.getResponseHeader(name);
       if (request.status >= 400) {
         reject(problemOf(request.status, header, request.response));
       } else if (request.response === null) {
@@ -77,19 +102,19 @@ function send(file, key, { once, signal, onProgress }) {
 /**
  * A page of the caller's own detections, newest first.
  * @param {string?} next link that the page before gave; null for the first page
- * @returns {Promise<{detections: object[], next: string?}>}
+ * @returns {Promise<DetectionList>}
  * @throws {import("./problem.js").Problem}
  */
 export async function listDetections(next) {
-  const query = next === null ? `?limit=${PAGE}` : new URL(next, location).search;
+  const query = next === null ? `?limit=${PAGE}` : new URL(next, location.href).search;
   return json(await ask(`${DETECTIONS}${query}`));
 }
 
 /**
  * The records of some detections.
  * @param {string[]} ids at most `PAGE`
- * @returns {Promise<{detections: object[], missing: string[], requestId: string?}>} `missing`: ids
- *     that do not exist, or not for this caller
+ * @returns {Promise<DetectionList & {requestId: string?}>} `missing`: ids that do not exist, or not
+ *     for this caller
  * @throws {import("./problem.js").Problem}
  */
 export async function getDetections(ids) {
@@ -106,13 +131,13 @@ export async function deleteDetection(id) {
   try {
     await ask(detectionPath(id), { method: "DELETE" });
   } catch (problem) {
-    if (problem.status !== 404) throw problem;
+    if (!(problem instanceof Problem) || problem.status !== 404) throw problem;
   }
 }
 
 /**
  * What a live worker says of its model.
- * @returns {Promise<object>}
+ * @returns {Promise<ModelFacts>}
  * @throws {import("./problem.js").Problem}
  */
 export async function getModel() {
@@ -187,15 +212,25 @@ export function originalPath(id) {
   return `${detectionPath(id)}/image`;
 }
 
-/** A name as the service takes it: printable characters, and not too many. */
+/**
+ * A name as the service takes it: printable characters, and not too many.
+ * @param {string} name
+ */
 function reference(name) {
   return [...name.replace(/[\p{C}\p{Z}]/gu, " ")].slice(0, LONGEST_REFERENCE).join("");
 }
 
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ * @returns {Promise<Response>} a success
+ */
 async function ask(path, options = {}) {
   for (;;) {
     const key = currentKey();
+    /** @type {Record<string, string>} */
     const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+    /** @type {Response} */
     let response;
     try {
       response = await fetch(path, { cache: "no-store", ...options, headers });
@@ -209,6 +244,7 @@ async function ask(path, options = {}) {
   }
 }
 
+/** @param {Response} response */
 async function json(response) {
   try {
     return await response.json();

@@ -1,5 +1,9 @@
 /** The model's card: what its scores are worth, how that is known, their limits, then its facts. */
 
+/** @import { ModelFacts } from "./api.js" */
+/** @import { FactRow } from "./dom.js" */
+/** @typedef {NonNullable<ModelFacts["measured"]>} Measured */
+
 import { element, factRows } from "./dom.js";
 import { percent } from "./words.js";
 
@@ -26,7 +30,7 @@ const LIMITS = [
 ];
 
 /**
- * @param {object} facts answer of `GET /v1/model`
+ * @param {ModelFacts} facts
  * @returns {Node[]}
  */
 export function renderCard({ notice, measured = null, ...model }) {
@@ -52,8 +56,13 @@ export function renderCard({ notice, measured = null, ...model }) {
   ];
 }
 
+/**
+ * @param {boolean} trained
+ * @param {string?} notice
+ * @param {Measured?} measured
+ */
 function worth(trained, notice, measured) {
-  if (!trained) return [paragraph(notice, "note")];
+  if (!trained) return [paragraph(notice ?? "", "note")];
   if (measured === null) return [paragraph(UNMEASURED, "note")];
   const { auc, auc_interval: interval, tpr_at_fpr_1: strict, tpr_at_fpr_5: usual } = measured.rows[0];
   const weak = auc < STRONG ? [paragraph("This model is weak: its scores are hints at best.", "note")] : [];
@@ -67,6 +76,7 @@ function worth(trained, notice, measured) {
   ];
 }
 
+/** @param {Measured} measured */
 function evidence({ rows, conditions, photographs, false_alarms: alarms, false_alarms_interval: range }) {
   return [
     heading("By generator"),
@@ -86,6 +96,7 @@ function evidence({ rows, conditions, photographs, false_alarms: alarms, false_a
   ];
 }
 
+/** @param {Measured["rows"]} rows */
 function table(rows) {
   const head = ["Pictures of", "n", "AUC", "Found at 1 %", "Found at 5 %"];
   const columns = head.map((name) => element("th", { scope: "col" }, name));
@@ -97,6 +108,7 @@ function table(rows) {
   );
 }
 
+/** @param {Measured["rows"][number]} row */
 function tableRow({ pictures, n, auc, auc_interval: [low, high], tpr_at_fpr_1: strict, tpr_at_fpr_5: usual }) {
   const interval = element("span", { className: "interval" }, `(${figure(low)}–${figure(high)})`);
   const cells = [[n.toLocaleString("en")], [`${figure(auc)} `, interval], [percent(strict)], [percent(usual)]];
@@ -108,22 +120,30 @@ function tableRow({ pictures, n, auc, auc_interval: [low, high], tpr_at_fpr_1: s
   );
 }
 
+/** @param {string} text */
 function heading(text) {
   return element("h3", {}, text);
 }
 
+/**
+ * @param {string} text
+ * @param {string} [className]
+ */
 function paragraph(text, className = "") {
   return element("p", { className }, text);
 }
 
+/** @param {...FactRow} rows */
 function facts(...rows) {
   return element("dl", { className: "facts" }, ...factRows(...rows));
 }
 
+/** @param {number} share */
 function hundredths(share) {
   return String(Math.round(share * 100));
 }
 
+/** @param {number} value */
 function figure(value) {
   return value.toFixed(2);
 }

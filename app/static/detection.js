@@ -1,51 +1,59 @@
 /** The open picture: where it is on its way, why it got nowhere, or what was found. */
 
+/** @import { Entry, Library, Result } from "./library.js" */
+/** @import { Savable } from "./saving.js" */
+
 import { deleteDetection, detectionPath } from "./api.js";
-import { announce, factRows, say } from "./dom.js";
+import { announce, byId, factRows, say } from "./dom.js";
 import { forget } from "./pictures.js";
 import { Problem } from "./problem.js";
 import { renderResult } from "./result.js";
 import { savables, save } from "./saving.js";
 import * as states from "./states.js";
 
-const byId = (id) => document.getElementById(id);
+const summary = byId("summary");
+const details = byId("details");
+const bar = byId("bar", HTMLProgressElement);
+const permalink = byId("permalink", HTMLAnchorElement);
 
 /** Shows one entry, or none. */
 export class Detection {
   #library;
-  #uploads;
   #model;
   #viewer;
-  #entry = null;
-  #shown = null; // record and model that the result was made from
+  /** @type {Entry?} */ #entry = null;
+  /** @type {{result: Result, untrained: boolean}?} what is shown was made from */ #shown = null;
   #told = ""; // what was announced last of the entry
   #deed = ""; // what was done and is not announced yet
-  #dialog = byId("delete-dialog");
+  #dialog = byId("delete-dialog", HTMLDialogElement);
 
   /**
-   * @param {import("./library.js").Library} library
+   * @param {Library} library
    * @param {import("./uploads.js").Uploads} uploads
    * @param {import("./model.js").ModelCard} model
    * @param {import("./viewer.js").Viewer} viewer
    */
   constructor(library, uploads, model, viewer) {
     this.#library = library;
-    this.#uploads = uploads;
     this.#model = model;
     this.#viewer = viewer;
-    byId("cancel").addEventListener("click", () => uploads.cancel(this.#entry));
-    byId("retry").addEventListener("click", () => uploads.retry(this.#entry));
+    byId("cancel").addEventListener("click", () => {
+      if (this.#entry !== null) uploads.cancel(this.#entry);
+    });
+    byId("retry").addEventListener("click", () => {
+      if (this.#entry !== null) uploads.retry(this.#entry);
+    });
     byId("delete").addEventListener("click", () => this.askToDelete());
     byId("delete-yes").addEventListener("click", () => this.#delete());
     byId("delete-no").addEventListener("click", () => this.#dialog.close());
-    byId("permalink").addEventListener("click", (event) => {
+    permalink.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into another tab or window
       event.preventDefault(); // it leads to where the page is
-      this.#copy(event.currentTarget.href);
+      this.#copy(permalink.href);
     });
   }
 
-  /** @param {import("./library.js").Entry?} entry */
+  /** @param {Entry?} entry */
   render(entry) {
     if (entry !== this.#entry) say(byId("deed-note"), null);
     this.#entry = entry;
@@ -55,14 +63,14 @@ export class Detection {
       this.#tell("");
       return;
     }
-    this.#renderHeading();
-    this.#renderProgress();
-    this.#renderProblem();
+    this.#renderHeading(entry);
+    this.#renderProgress(entry);
+    this.#renderProblem(entry);
     this.#viewer.render(entry);
-    const succeeded = entry.phase === "succeeded";
-    byId("summary").hidden = byId("details").hidden = !succeeded;
-    const untrained = succeeded && this.#model.isUntrained(entry.record.model);
-    if (succeeded) this.#renderResult(untrained);
+    const { result, name } = entry;
+    summary.hidden = details.hidden = result === null;
+    const untrained = result !== null && this.#model.isUntrained(result.model);
+    if (result !== null) this.#renderResult(result, name, untrained);
     this.#tell(states.announcement(entry, untrained));
   }
 
@@ -73,54 +81,64 @@ export class Detection {
     byId("delete-no").focus();
   }
 
-  #renderHeading() {
-    const { name, id, phase } = this.#entry;
+  /** @param {Entry} entry */
+  #renderHeading({ name, id, phase }) {
     byId("detection-title").textContent = name;
-    byId("permalink").hidden = id === null;
-    byId("permalink").href = `#/${id}`;
+    permalink.hidden = id === null;
+    permalink.href = `#/${id}`;
     byId("delete").hidden = id === null || phase === "gone";
   }
 
-  #renderProgress() {
-    const { phase, sent, trouble, finished } = this.#entry;
+  /** @param {Entry} entry */
+  #renderProgress(entry) {
+    const { phase, sent, trouble, finished } = entry;
     byId("progress").hidden = finished;
     if (finished) return;
-    byId("phase").textContent = states.phase(this.#entry);
+    byId("phase").textContent = states.phase(entry);
     byId("cancel").hidden = phase !== "sending" && phase !== "waiting";
-    if (phase === "waiting" || (phase === "sending" && sent < 1)) byId("bar").value = sent;
-    else byId("bar").removeAttribute("value");
+    if (phase === "waiting" || (phase === "sending" && sent < 1)) bar.value = sent;
+    else bar.removeAttribute("value");
     say(byId("trouble"), trouble && states.trouble(trouble));
   }
 
-  #renderProblem() {
-    const { finished, phase, requestId, file } = this.#entry;
+  /** @param {Entry} entry */
+  #renderProblem(entry) {
+    const { finished, phase, requestId, file } = entry;
     const failed = finished && phase !== "succeeded";
     byId("problem").hidden = !failed;
     if (!failed) return;
-    const { title, detail, code, again } = states.failure(this.#entry);
+    const { title, detail, code, again } = states.failure(entry);
     byId("problem-title").textContent = title;
     byId("problem-detail").textContent = detail;
     byId("problem-facts").replaceChildren(...factRows(["Code", code], ["Request", requestId]));
     byId("retry").hidden = !again || file === null;
   }
 
-  #renderResult(untrained) {
-    const { record } = this.#entry;
-    if (this.#shown?.record === record && this.#shown.untrained === untrained) return;
-    this.#shown = { record, untrained };
-    renderResult(record, {
+  /**
+   * @param {Result} result
+   * @param {string} name of the picture
+   * @param {boolean} untrained whether its score means nothing
+   */
+  #renderResult(result, name, untrained) {
+    if (this.#shown?.result === result && this.#shown.untrained === untrained) return;
+    this.#shown = { result, untrained };
+    renderResult(result, {
       untrained,
       point: (layer, place) => this.#viewer.point(layer, place),
-      savables: savables(record).map((savable) => ({
+      savables: savables(result).map((savable) => ({
         label: savable.label,
-        save: () => this.#attempt("It could not be saved.", () => this.#save(savable)),
+        save: () => this.#attempt("It could not be saved.", () => this.#save(savable, result, name)),
       })),
       openCard: () => this.#model.open(),
     });
   }
 
-  #save(savable) {
-    const { record, name } = this.#entry;
+  /**
+   * @param {Savable} savable
+   * @param {Result} record
+   * @param {string} name of the picture
+   */
+  #save(savable, record, name) {
     const { shownLayer: layer, opacity } = this.#viewer;
     return save(savable, { record, name, layer, opacity });
   }
@@ -128,15 +146,20 @@ export class Detection {
   #delete() {
     const entry = this.#entry;
     this.#dialog.close();
-    return this.#attempt("It could not be deleted.", async () => {
-      await deleteDetection(entry.id);
-      forget(detectionPath(entry.id));
+    if (entry === null || entry.id === null) return;
+    const { id } = entry;
+    this.#attempt("It could not be deleted.", async () => {
+      await deleteDetection(id);
+      forget(detectionPath(id));
       this.#deed = `${entry.name} was deleted.`;
       this.#library.remove(entry);
     });
   }
 
-  /** Announce what is new of the entry, after what was done to the one before it. */
+  /**
+   * Announce what is new of the entry, after what was done to the one before it.
+   * @param {string} text
+   */
   #tell(text) {
     if (text === this.#told && this.#deed === "") return;
     this.#told = text;
@@ -144,6 +167,7 @@ export class Detection {
     this.#deed = "";
   }
 
+  /** @param {string} address */
   async #copy(address) {
     try {
       await navigator.clipboard.writeText(address); // `clipboard` exists in secure contexts only
@@ -153,6 +177,10 @@ export class Detection {
     }
   }
 
+  /**
+   * @param {string} otherwise said before the problem
+   * @param {() => Promise<void>} deed
+   */
   async #attempt(otherwise, deed) {
     say(byId("deed-note"), null);
     try {

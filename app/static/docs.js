@@ -10,8 +10,11 @@ function followScheme() {
 dark.addEventListener("change", followScheme);
 followScheme();
 
+/** @typedef {Record<string, {value: {status: number, title: string, detail: string}}>} Examples */
+
 const openapi = await (await fetch("openapi.json")).json();
-openapi.servers = [{ url: new URL(".", location).pathname }]; // where this page is, there is the API
+openapi.servers = [{ url: new URL(".", location.href).pathname }]; // where this page is, there is the API
+/** @type {Map<string, Examples[string]["value"]>} */
 const problems = new Map();
 for (const operations of Object.values(openapi.paths)) {
   for (const { responses } of Object.values(operations)) {
@@ -22,7 +25,7 @@ for (const operations of Object.values(openapi.paths)) {
   }
 }
 
-const list = document.querySelector("dl");
+const list = /** @type {HTMLElement} */ (document.querySelector("dl"));
 for (const [code, { status, title, detail }] of [...problems].sort()) {
   const term = document.createElement("dt");
   term.id = code;
@@ -33,7 +36,7 @@ for (const [code, { status, title, detail }] of [...problems].sort()) {
 }
 
 const asked = location.hash.slice(1);
-SwaggerUIBundle({
+/** @type {any} */ (window).SwaggerUIBundle({
   spec: openapi,
   dom_id: "#swagger-ui",
   deepLinking: !problems.has(asked),

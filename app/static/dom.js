@@ -1,9 +1,65 @@
-/** Making elements; data enters the page as text only. */
+/** Finding and making elements; data enters the page as text only. */
 
 /**
- * @param {string} tag
- * @param {object} [properties] of the element, such as `className`
+ * An event target whose events carry a detail.
+ * @template T
+ * @typedef {Omit<EventTarget, "addEventListener"> & {
+ *   addEventListener(type: string, listener: (event: CustomEvent<T>) => void): void,
+ * }} Emitter
+ */
+
+/**
+ * An element of the page.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} id
+ * @param {new () => T} [type]
+ * @returns {T}
+ */
+export function byId(id, type) {
+  return checked(document.getElementById(id), type);
+}
+
+/**
+ * The first element within another that a selector matches.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} root
+ * @param {string} selector
+ * @param {new () => T} [type]
+ * @returns {T}
+ */
+export function within(root, selector, type) {
+  return checked(root.querySelector(selector), type);
+}
+
+/**
+ * All elements within another that a selector matches.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} root
+ * @param {string} selector
+ * @param {new () => T} [type]
+ * @returns {T[]}
+ */
+export function all(root, selector, type) {
+  return [...root.querySelectorAll(selector)].map((found) => checked(found, type));
+}
+
+/**
+ * @template {HTMLElement} T
+ * @param {Element?} found
+ * @param {new () => T} [type]
+ * @returns {T}
+ */
+function checked(found, type) {
+  if (!(found instanceof (type ?? HTMLElement))) throw new TypeError("The page lacks an element");
+  return /** @type {T} */ (found);
+}
+
+/**
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Partial<HTMLElementTagNameMap[K]>} [properties] of the element, such as `className`
  * @param {...(Node | string)} children
+ * @returns {HTMLElementTagNameMap[K]}
  */
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -21,14 +77,18 @@ export function say(target, text) {
   target.textContent = text ?? "";
 }
 
+/** @typedef {[string, Node | string | null]} FactRow term and value */
+
 /**
  * Rows of a description list; rows without a value are left out.
- * @param {...[string, Node | string | null]} rows
+ * @param {...FactRow} rows
  */
 export function factRows(...rows) {
-  return rows
-    .filter(([, value]) => value !== null)
-    .map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value)));
+  return rows.flatMap(([term, value]) =>
+    value === null
+      ? []
+      : [element("div", {}, element("dt", {}, term), element("dd", {}, value))],
+  );
 }
 
 /**
@@ -36,6 +96,6 @@ export function factRows(...rows) {
  * @param {string} text
  */
 export function announce(text) {
-  const announcer = document.getElementById("announcer");
+  const announcer = byId("announcer");
   if (announcer.textContent !== text) announcer.textContent = text;
 }

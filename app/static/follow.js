@@ -1,5 +1,7 @@
 /** Keeps the library up to date: what is unfinished, and what is new at the service. */
 
+/** @import { Entry } from "./library.js" */
+
 import { PAGE, getDetections, listDetections } from "./api.js";
 import { Problem } from "./problem.js";
 
@@ -12,7 +14,7 @@ const AT_ONCE = 500; // records that are listed without being asked for
 /** Asks for every unfinished detection, many in one request. */
 export class Follower {
   #library;
-  #timer = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #delay = FIRST_DELAY;
   #asking = false;
 
@@ -20,7 +22,7 @@ export class Follower {
   constructor(library) {
     this.#library = library;
     library.addEventListener("change", ({ detail: entry }) => {
-      if (entry.followed && !this.#asking && this.#timer === null) this.soon();
+      if (entry.followed && !this.#asking && this.#timer === undefined) this.soon();
     });
   }
 
@@ -42,24 +44,29 @@ export class Follower {
       }
     } finally {
       this.#asking = false;
-      this.#timer = null;
+      this.#timer = undefined;
     }
     if (![...this.#library.entries].some((entry) => entry.followed)) return;
     this.#timer = setTimeout(() => this.#look(), Math.max(pause, this.#delay));
     this.#delay = Math.min(this.#delay * GROWTH, SLOWEST_DELAY);
   }
 
-  /** @returns {Promise<number>} ms for which the service wants to be left alone */
+  /**
+   * @param {Entry[]} entries
+   * @returns {Promise<number>} ms for which the service wants to be left alone
+   */
   async #ask(entries) {
     try {
-      const { detections, missing, requestId } = await getDetections(entries.map(({ id }) => id));
+      const ids = entries.flatMap(({ id }) => id ?? []);
+      const { detections, missing, requestId } = await getDetections(ids);
       for (const record of detections) this.#library.take(record, requestId);
       for (const entry of entries) {
-        if (missing.includes(entry.id)) this.#library.change(entry, { phase: "gone", requestId });
+        if (entry.id !== null && missing.includes(entry.id)) this.#library.change(entry, { phase: "gone", requestId });
       }
       return 0;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
+      /** @type {Partial<Entry>} */
       const fields = problem.temporary
         ? { trouble: problem }
         : { phase: "refused", problem, requestId: problem.requestId };
@@ -72,8 +79,8 @@ export class Follower {
 /** Lists the caller's detections, those of other pages and programs too. Dispatches `change`. */
 export class Listing extends EventTarget {
   #library;
-  #loading = null;
-  #next = null;
+  /** @type {Promise<void>?} */ #loading = null;
+  /** @type {string?} where older ones are listed */ #next = null;
   /** @type {boolean} whether the first answer has come */ known = false;
   /** @type {Problem?} why the list may be incomplete */ problem = null;
 
@@ -100,6 +107,7 @@ export class Listing extends EventTarget {
     return this.#load(this.#next);
   }
 
+  /** @param {string?} from */
   #load(from) {
     this.#loading ??= this.#walk(from).finally(() => {
       this.#loading = null;
@@ -108,6 +116,7 @@ export class Listing extends EventTarget {
     return this.#loading;
   }
 
+  /** @param {string?} from */
   async #walk(from) {
     const further = !this.known || from !== null; // else only up to what is listed already
     let next = from;

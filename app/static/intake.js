@@ -1,7 +1,7 @@
 /** How pictures come in: chosen, dropped anywhere on the page, or pasted. */
 
-import { say } from "./dom.js";
-import { TYPED_INTO } from "./keyboard.js";
+import { byId, say } from "./dom.js";
+import { isTypedInto } from "./keyboard.js";
 
 // Browsers do not know the types of all that the service takes.
 const PICTURE = /^image\/|\.(heic|heif|avif|tiff?)$/i;
@@ -10,25 +10,27 @@ const PICTURE = /^image\/|\.(heic|heif|avif|tiff?)$/i;
  * @param {(files: File[]) => void} onPictures called with the files of each choice, drop or paste
  */
 export function takePictures(onPictures) {
-  const chooser = document.getElementById("file");
-  const note = document.getElementById("intake-note");
-  const hint = document.getElementById("drop-hint");
+  const chooser = byId("file", HTMLInputElement);
+  const note = byId("intake-note");
+  const hint = byId("drop-hint");
   let depth = 0; // elements that the dragged files are over, from the window inwards
 
-  const take = (files, otherwise) => {
+  /** @type {(files: File[], otherwise?: string) => void} */
+  const take = (files, otherwise = "") => {
     say(note, files.length === 0 ? otherwise : null);
     if (files.length > 0) onPictures(files);
   };
 
   chooser.addEventListener("change", () => {
-    const files = [...chooser.files];
+    const files = [...(chooser.files ?? [])];
     chooser.value = ""; // so that the same file can be chosen again
     if (files.length > 0) take(files);
   });
 
   document.addEventListener("paste", (event) => {
+    if (event.clipboardData === null) return;
     const { files, types } = event.clipboardData;
-    if (event.target.matches(TYPED_INTO) && types.includes("text/plain")) return; // for the field
+    if (isTypedInto(event.target) && types.includes("text/plain")) return; // for the field
     take([...files], "The clipboard holds no picture.");
   });
 
@@ -47,35 +49,58 @@ export function takePictures(onPictures) {
     event.preventDefault();
     depth = 0;
     hint.hidden = true;
-    const files = await filesOf(event.dataTransfer.items);
+    const files = await filesOf(event.dataTransfer?.items ?? []);
     take(files, "That was no picture file. Save the picture first, then drop it.");
   });
 }
 
+/** @param {DragEvent} event */
 function holdsFiles(event) {
-  return event.dataTransfer.types.includes("Files");
+  return event.dataTransfer?.types.includes("Files") ?? false;
 }
 
-/** What was dropped: files as they are, and the pictures in folders. */
+/**
+ * What was dropped: files as they are, and the pictures in folders.
+ * @param {Iterable<DataTransferItem>} items
+ */
 async function filesOf(items) {
   const found = [...items].map((item) => {
     const entry = item.webkitGetAsEntry();
-    return entry?.isDirectory ? picturesIn(entry) : item.getAsFile();
+    return isFolder(entry) ? picturesIn(entry) : item.getAsFile();
   });
   return (await Promise.all(found)).flat().filter((file) => file !== null);
 }
 
+/**
+ * @param {FileSystemEntry?} entry
+ * @returns {entry is FileSystemDirectoryEntry}
+ */
+function isFolder(entry) {
+  return entry?.isDirectory ?? false;
+}
+
+/**
+ * @param {FileSystemDirectoryEntry} folder
+ * @returns {Promise<File[]>}
+ */
 async function picturesIn(folder) {
   const reader = folder.createReader();
+  /** @type {() => Promise<FileSystemEntry[]>} */
   const read = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+  /** @type {Promise<File | File[]>[]} */
   const found = [];
   for (let some = await read(); some.length > 0; some = await read()) {
-    found.push(...some.map((entry) => (entry.isDirectory ? picturesIn(entry) : fileOf(entry))));
+    found.push(...some.map((entry) => (isFolder(entry) ? picturesIn(entry) : fileOf(entry))));
   }
   const files = (await Promise.all(found)).flat();
   return files.filter(({ type, name }) => PICTURE.test(type) || PICTURE.test(name));
 }
 
+/**
+ * @param {FileSystemEntry} entry no folder
+ * @returns {Promise<File>}
+ */
 function fileOf(entry) {
-  return new Promise((resolve, reject) => entry.file(resolve, reject));
+  const ofFile = /** @type {FileSystemFileEntry} */ (entry);
+  return new Promise((resolve, reject) => ofFile.file(resolve, reject));
 }

@@ -1,11 +1,14 @@
 /** The caller's API key: asked for when the service wants one, kept for this tab alone. */
 
+import { byId, within } from "./dom.js";
+
 const STORED = "gamma-api-key";
 
-const dialog = document.getElementById("key-dialog");
-const field = document.getElementById("key");
-const note = document.getElementById("key-note");
+const dialog = byId("key-dialog", HTMLDialogElement);
+const field = byId("key", HTMLInputElement);
+const note = byId("key-note");
 
+/** @type {Promise<boolean>?} */
 let asking = null;
 let declined = false;
 
@@ -47,6 +50,10 @@ export function forgetKey() {
   sessionStorage.removeItem(STORED);
 }
 
+/**
+ * @param {string?} refused
+ * @returns {Promise<boolean>} whether a key was entered
+ */
 function show(refused) {
   field.value = "";
   note.hidden = refused === null;
@@ -70,8 +77,8 @@ function show(refused) {
   });
 }
 
-dialog.querySelector("form").addEventListener("submit", (event) => {
+within(dialog, "form").addEventListener("submit", (event) => {
   event.preventDefault();
   dialog.close("use");
 });
-document.getElementById("key-later").addEventListener("click", () => dialog.close());
+byId("key-later").addEventListener("click", () => dialog.close());

@@ -1,30 +1,30 @@
 /** Single keys that do things, where nothing else wants them; they can be switched off. */
 
-import { element } from "./dom.js";
+import { byId, element } from "./dom.js";
 
 const OFF = "gamma-shortcuts-off"; // a preference, so it outlives the tab
 
-/** Selector of what text is typed into. */
-export const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
+const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
 
 /**
- * @param {{keys: string[], label: string, act: () => void}[]} shortcuts
+ * @typedef {{keys: string[], label: string, act: () => void}} Shortcut
+ * @param {Shortcut[]} shortcuts
  */
 export function listen(shortcuts) {
   const byKey = new Map(shortcuts.flatMap(({ keys, act }) => keys.map((key) => [key, act])));
-  const dialog = document.getElementById("help-dialog");
-  const toggle = document.getElementById("shortcuts");
+  const dialog = byId("help-dialog", HTMLDialogElement);
+  const toggle = byId("shortcuts", HTMLInputElement);
   toggle.checked = localStorage.getItem(OFF) === null;
   toggle.addEventListener("change", () => {
     if (toggle.checked) localStorage.removeItem(OFF);
     else localStorage.setItem(OFF, "true");
   });
-  document.getElementById("help-keys").append(...shortcuts.map(helpRow));
-  document.getElementById("open-help").addEventListener("click", () => dialog.showModal());
+  byId("help-keys").append(...shortcuts.map(helpRow));
+  byId("open-help").addEventListener("click", () => dialog.showModal());
   document.addEventListener("keydown", (event) => {
     const { target, altKey, ctrlKey, metaKey, defaultPrevented } = event;
     if (!toggle.checked || altKey || ctrlKey || metaKey || defaultPrevented) return;
-    if (target.matches(TYPED_INTO) || document.querySelector("dialog[open]") !== null) return;
+    if (isTypedInto(target) || document.querySelector("dialog[open]") !== null) return;
     const act = byKey.get(name(event));
     if (act === undefined) return;
     event.preventDefault();
@@ -32,7 +32,18 @@ export function listen(shortcuts) {
   });
 }
 
-/** The key as shortcuts name it: where another script is typed, the Latin letter of its place. */
+/**
+ * Whether text is typed into an element.
+ * @param {EventTarget?} target
+ */
+export function isTypedInto(target) {
+  return target instanceof Element && target.matches(TYPED_INTO);
+}
+
+/**
+ * The key as shortcuts name it: where another script is typed, the Latin letter of its place.
+ * @param {KeyboardEvent} event
+ */
 function name({ key, code }) {
   if (key.length > 1) return key;
   const isLatin = /[\p{ASCII}\p{Script=Latin}]/u.test(key);
@@ -40,6 +51,7 @@ function name({ key, code }) {
   return (place === null ? key : place[1]).toLowerCase();
 }
 
+/** @param {Shortcut} shortcut */
 function helpRow({ keys, label }) {
   const named = keys.map((key) => element("kbd", {}, key.length === 1 ? key.toUpperCase() : key));
   return element("div", {}, element("dt", {}, label), element("dd", {}, ...named));

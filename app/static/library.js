@@ -1,5 +1,31 @@
 /** Every picture that this page knows: files on their way, and detections of the service. */
 
+/** @import { Detection } from "./api.js" */
+/** @import { Emitter } from "./dom.js" */
+/** @import { Problem } from "./problem.js" */
+
+/**
+ * A succeeded record; a glance has no masks.
+ * @typedef {Detection & {
+ *   [K in "ai_probability" | "verdict" | "thresholds" | "model" | "timings"]:
+ *     NonNullable<Detection[K]>
+ * }} Result
+ *
+ * @typedef {Result & {masks: NonNullable<Detection["masks"]>}} MaskedResult
+ *
+ * @typedef {"waiting" | "sending" | "refused" | "cancelled" | "opening" | "gone" |
+ *   Detection["status"]} Phase
+ */
+
+/**
+ * Whether a result has masks.
+ * @param {Result} record
+ * @returns {record is MaskedResult}
+ */
+export function hasMasks(record) {
+  return record.masks !== null;
+}
+
 const FINAL = new Set(["succeeded", "failed", "expired", "refused", "cancelled", "gone"]);
 const FOLLOWED = new Set(["opening", "queued", "processing"]);
 
@@ -12,13 +38,18 @@ const FOLLOWED = new Set(["opening", "queued", "processing"]);
 export class Entry {
   /** @type {File?} only of pictures that were added here */ file = null;
   /** @type {string?} */ id = null;
-  /** @type {string} */ phase;
+  /** @type {Phase} */ phase = "opening";
   /** @type {number} share of the upload that is sent */ sent = 0;
-  /** @type {object?} */ record = null;
+  /** @type {Detection?} */ record = null;
   /** @type {string?} id of the latest request */ requestId = null;
-  /** @type {import("./problem.js").Problem?} why it was refused */ problem = null;
-  /** @type {import("./problem.js").Problem?} why it makes no progress */ trouble = null;
-  /** @type {number} when it was added, ms since the epoch */ added;
+  /** @type {Problem?} why it was refused */ problem = null;
+  /** @type {Problem?} why it makes no progress */ trouble = null;
+  /** @type {number} when it was added, ms since the epoch */ added = 0;
+
+  /** The record, if it has a result. */
+  get result() {
+    return this.phase === "succeeded" ? /** @type {Result} */ (this.record) : null;
+  }
 
   /** Whether nothing more will change by itself. */
   get finished() {
@@ -38,9 +69,9 @@ export class Entry {
 }
 
 /** Dispatches `change` (detail: the entry) for each entry that is new, changed or removed. */
-export class Library extends EventTarget {
-  #entries = new Set();
-  #byId = new Map();
+export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarget) {
+  /** @type {Set<Entry>} */ #entries = new Set();
+  /** @type {Map<string, Entry>} */ #byId = new Map();
   #newest = 0;
 
   /** @returns {Iterable<Entry>} in no order */
@@ -73,12 +104,13 @@ export class Library extends EventTarget {
 
   /**
    * Take a record that the service gave.
-   * @param {object} record
+   * @param {Detection} record
    * @param {string?} requestId
    * @returns {boolean} whether it is new here
    */
   take(record, requestId = null) {
     const known = this.find(record.id);
+    /** @type {Partial<Entry>} */
     const fields = { record, requestId, phase: record.status, trouble: null, problem: null };
     // Files of this tab are sent side by side; they keep the order in which they were chosen.
     if (!known?.file) fields.added = time(record.created_at);
@@ -93,21 +125,24 @@ export class Library extends EventTarget {
    */
   change(entry, fields) {
     if (!this.#entries.has(entry)) return; // removed while a request for it was on its way
-    if ("id" in fields) this.#byId.delete(entry.id);
+    if ("id" in fields && entry.id !== null) this.#byId.delete(entry.id);
     Object.assign(entry, fields);
-    const other = this.find(entry.id);
-    if (other !== entry && other !== null) this.remove(other); // listed before its own answer came
-    if (entry.id !== null) this.#byId.set(entry.id, entry);
+    if (entry.id !== null) {
+      const other = this.find(entry.id);
+      if (other !== entry && other !== null) this.remove(other); // listed before its own answer came
+      this.#byId.set(entry.id, entry);
+    }
     this.#tell(entry);
   }
 
   /** @param {Entry} entry */
   remove(entry) {
     this.#entries.delete(entry);
-    this.#byId.delete(entry.id);
+    if (entry.id !== null) this.#byId.delete(entry.id);
     this.#tell(entry);
   }
 
+  /** @param {Partial<Entry>} fields */
   #add(fields) {
     const entry = Object.assign(new Entry(), fields);
     this.#newest = Math.max(this.#newest, entry.added);
@@ -117,12 +152,16 @@ export class Library extends EventTarget {
     return entry;
   }
 
+  /** @param {Entry} entry */
   #tell(entry) {
     this.dispatchEvent(new CustomEvent("change", { detail: entry }));
   }
 }
 
-/** ms since the epoch, with the microseconds that Date.parse drops: a batch may arrive within one ms. */
+/**
+ * ms since the epoch, with the microseconds that Date.parse drops: a batch may arrive within one ms.
+ * @param {string} iso
+ */
 function time(iso) {
   return Date.parse(iso) + Number(`0.${/\.\d{3}(\d+)/.exec(iso)?.[1] ?? 0}`);
 }

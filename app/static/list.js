@@ -1,34 +1,39 @@
 /** The review list: a row for each picture that the filter lets through. */
 
-import { element } from "./dom.js";
+/** @import { Entry, Library } from "./library.js" */
+/** @import { ModelCard } from "./model.js" */
+/** @import { Emitter } from "./dom.js" */
+
+import { byId, element, within } from "./dom.js";
 import { FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
 import * as states from "./states.js";
 import { contradicted, percent } from "./words.js";
 
+/** @type {Record<string, number>} */
 const MOVES = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity };
 
 /** Dispatches `select` (detail: the entry) when the user picks a row. */
-export class List extends EventTarget {
+export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) {
   #library;
   #model;
-  #rows = new Map(); // entry → row
-  #entries = new WeakMap(); // row → entry
-  #shown = [];
-  #selected = null;
-  #current = null; // the entry whose row was the last that was selected or had the focus
-  #stale = new Set();
-  #frame = null;
+  /** @type {Map<Entry, HTMLElement>} */ #rows = new Map();
+  /** @type {WeakMap<Element, Entry>} by row */ #entries = new WeakMap();
+  /** @type {Entry[]} */ #shown = [];
+  /** @type {Entry?} */ #selected = null;
+  /** @type {Entry?} whose row was the last that was selected or had the focus */ #current = null;
+  /** @type {Set<Entry>} */ #stale = new Set();
+  /** @type {number?} */ #frame = null;
   #thumbnails = new Thumbnails();
-  #root = document.getElementById("rows");
-  #filters = document.getElementById("filters");
-  #order = document.getElementById("order");
-  #find = document.getElementById("find");
-  #empty = document.getElementById("no-rows");
+  #root = byId("rows");
+  #filters = byId("filters");
+  #order = byId("order", HTMLSelectElement);
+  #find = byId("find", HTMLInputElement);
+  #empty = byId("no-rows");
 
   /**
-   * @param {import("./library.js").Library} library
-   * @param {import("./model.js").ModelCard} model
+   * @param {Library} library
+   * @param {ModelCard} model
    */
   constructor(library, model) {
     super();
@@ -36,30 +41,33 @@ export class List extends EventTarget {
     this.#model = model;
     this.#offer();
     library.addEventListener("change", ({ detail: entry }) => this.#touch(entry));
-    model.addEventListener("change", () => [...this.#rows.keys()].forEach((e) => this.#touch(e)));
+    model.addEventListener("change", () => {
+      for (const entry of this.#rows.keys()) this.#touch(entry);
+    });
     for (const control of [this.#filters, this.#order, this.#find]) {
       control.addEventListener("input", () => this.#arrange());
     }
     this.#root.addEventListener("click", (event) => {
-      const row = event.target.closest("[role=option]");
-      if (row !== null) this.#pick(this.#entries.get(row));
+      const entry = this.#entryAt(event.target);
+      if (entry !== undefined) this.#pick(entry);
     });
     this.#root.addEventListener("keydown", (event) => {
       const { key, target, altKey, ctrlKey, metaKey } = event;
-      if (altKey || ctrlKey || metaKey) return;
-      if (key === "Enter" || key === " ") this.#pick(this.#entries.get(target));
+      const entry = this.#entryAt(target);
+      if (altKey || ctrlKey || metaKey || entry === undefined) return;
+      if (key === "Enter" || key === " ") this.#pick(entry);
       else if (!(key in MOVES)) return;
       else if (this.#selected !== null) this.step(MOVES[key]);
       else this.focus(this.at(MOVES[key]) ?? this.#current); // to be opened only when it is chosen
       event.preventDefault();
     });
     this.#root.addEventListener("focusin", ({ target }) => {
-      this.#current = this.#entries.get(target);
+      this.#current = this.#entryAt(target) ?? null;
       this.#makeReachable();
     });
   }
 
-  /** @returns {import("./library.js").Entry[]} what the list shows, in its order */
+  /** @returns {Entry[]} what the list shows, in its order */
   get shown() {
     this.#flush();
     return this.#shown;
@@ -67,15 +75,15 @@ export class List extends EventTarget {
 
   /**
    * Mark the row of an entry, and bring it into sight.
-   * @param {import("./library.js").Entry?} entry
+   * @param {Entry?} entry
    */
   select(entry) {
-    const before = this.#rows.get(this.#selected);
+    const before = this.#rowOf(this.#selected);
     this.#selected = entry;
     this.#current = entry ?? this.#current;
     this.#flush();
     if (before !== undefined) mark(before, false);
-    const row = this.#rows.get(entry);
+    const row = this.#rowOf(entry);
     if (row !== undefined) {
       mark(row, true);
       this.#root.scrollTop += this.#outOfSight(row);
@@ -85,11 +93,11 @@ export class List extends EventTarget {
 
   /**
    * Give the focus to the row of an entry, or to the first if the list does not show it.
-   * @param {import("./library.js").Entry?} entry
+   * @param {Entry?} entry
    */
   focus(entry) {
-    const row = this.#rows.get(entry);
-    (row?.isConnected ? row : this.#root.firstElementChild)?.focus();
+    const row = this.#rowOf(entry);
+    (row?.isConnected ? row : this.#first)?.focus();
   }
 
   /**
@@ -102,7 +110,7 @@ export class List extends EventTarget {
     const inList = this.#root.contains(document.activeElement);
     this.#pick(entry);
     if (inList || document.activeElement === document.body) {
-      this.#rows.get(entry).focus({ preventScroll: true });
+      this.#rows.get(entry)?.focus({ preventScroll: true });
     }
   }
 
@@ -110,15 +118,33 @@ export class List extends EventTarget {
    * The entry that lies so many rows further on than the open or else the current one, at most at
    * the end.
    * @param {number} by
-   * @returns {import("./library.js").Entry?} null if there is none
+   * @returns {Entry?} null if there is none
    */
   at(by) {
     const { shown } = this;
     const from = this.#selected ?? this.#current;
-    const place = shown.indexOf(from);
+    const place = from === null ? -1 : shown.indexOf(from);
     const last = shown.length - 1;
     const target = place < 0 ? 0 : Math.min(Math.max(place + by, 0), last);
     return shown[target] === from ? null : (shown[target] ?? null);
+  }
+
+  /** @param {Entry?} entry */
+  #rowOf(entry) {
+    return entry === null ? undefined : this.#rows.get(entry);
+  }
+
+  /**
+   * The entry of a row, or of the row that an element lies in.
+   * @param {EventTarget?} target
+   */
+  #entryAt(target) {
+    const row = target instanceof Element ? target.closest("[role=option]") : null;
+    return row === null ? undefined : this.#entries.get(row);
+  }
+
+  get #first() {
+    return /** @type {HTMLElement?} */ (this.#root.firstElementChild);
   }
 
   #offer() {
@@ -133,10 +159,12 @@ export class List extends EventTarget {
     }
   }
 
+  /** @param {Entry} entry */
   #pick(entry) {
     this.dispatchEvent(new CustomEvent("select", { detail: entry }));
   }
 
+  /** @param {Entry} entry */
   #touch(entry) {
     this.#stale.add(entry);
     this.#frame ??= requestAnimationFrame(() => this.#flush());
@@ -144,13 +172,14 @@ export class List extends EventTarget {
 
   #flush() {
     if (this.#stale.size === 0) return;
-    cancelAnimationFrame(this.#frame);
+    if (this.#frame !== null) cancelAnimationFrame(this.#frame);
     this.#frame = null;
     for (const entry of this.#stale) this.#update(entry);
     this.#stale.clear();
     this.#arrange();
   }
 
+  /** @param {Entry} entry */
   #update(entry) {
     let row = this.#rows.get(entry);
     if (!this.#library.has(entry)) {
@@ -164,32 +193,33 @@ export class List extends EventTarget {
       this.#entries.set(row, entry);
       mark(row, entry === this.#selected);
     }
-    const untrained = entry.phase === "succeeded" && this.#model.isUntrained(entry.record.model);
+    const { result } = entry;
+    const untrained = result !== null && this.#model.isUntrained(result.model);
     fill(row, entry, untrained);
     this.#thumbnails.update(row, entry);
   }
 
   #arrange() {
     const view = {
-      filter: this.#filters.querySelector("input:checked").value,
+      filter: within(this.#filters, "input:checked", HTMLInputElement).value,
       order: this.#order.value,
       text: this.#find.value,
     };
     this.#shown = arrange(this.#library.entries, view);
-    const rows = this.#shown.map((entry) => this.#rows.get(entry)).filter((row) => row !== undefined);
+    const rows = this.#shown.flatMap((entry) => this.#rows.get(entry) ?? []);
     const { children } = this.#root;
     if (rows.length !== children.length || rows.some((row, place) => row !== children[place])) {
-      const { activeElement } = document;
-      const selected = this.#rows.get(this.#selected);
+      const focused = rows.find((row) => row === document.activeElement);
+      const selected = this.#rowOf(this.#selected);
       const follow = selected && (!selected.isConnected || this.#outOfSight(selected) === 0);
       this.#place(rows);
       if (follow && selected.isConnected) this.#root.scrollTop += this.#outOfSight(selected);
-      if (rows.includes(activeElement)) activeElement.focus({ preventScroll: true });
+      focused?.focus({ preventScroll: true });
     }
     const counts = count(this.#library.entries);
     for (const label of this.#filters.querySelectorAll("label")) {
-      const { value, checked } = label.firstElementChild;
-      setText(label.querySelector(".count"), String(counts[value]));
+      const { value, checked } = within(label, "input", HTMLInputElement);
+      setText(within(label, ".count"), String(counts[value]));
       label.hidden = counts[value] === 0 && !checked && value !== "all";
     }
     this.#root.hidden = rows.length === 0;
@@ -198,18 +228,25 @@ export class List extends EventTarget {
     this.dispatchEvent(new Event("arranged"));
   }
 
-  /** Show these rows; those that can stay do, so that what is in sight stays in sight. */
+  /**
+   * Show these rows; those that can stay do, so that what is in sight stays in sight.
+   * @param {HTMLElement[]} rows
+   */
   #place(rows) {
+    /** @type {Set<Element>} */
     const shown = new Set(rows);
     for (const row of [...this.#root.children]) if (!shown.has(row)) row.remove();
     let next = this.#root.firstElementChild;
     for (const row of rows) {
-      if (row === next) next = next.nextElementSibling;
+      if (row === next) next = row.nextElementSibling;
       else this.#root.insertBefore(row, next);
     }
   }
 
-  /** How far the list must scroll for a row of it to be seen, pixels. */
+  /**
+   * How far the list must scroll for a row of it to be seen, pixels.
+   * @param {HTMLElement} row
+   */
   #outOfSight(row) {
     const list = this.#root.getBoundingClientRect();
     const { top, bottom } = row.getBoundingClientRect();
@@ -218,9 +255,10 @@ export class List extends EventTarget {
 
   /** One row, and one alone, can be reached with the Tab key: the current, else the first. */
   #makeReachable() {
+    /** @type {HTMLElement?} */
     const reachable = this.#root.querySelector("[tabindex='0']");
-    const current = this.#rows.get(this.#current);
-    const next = current?.isConnected ? current : this.#root.firstElementChild;
+    const current = this.#rowOf(this.#current);
+    const next = current?.isConnected ? current : this.#first;
     if (reachable === next) return;
     if (reachable !== null) reachable.tabIndex = -1;
     if (next !== null) next.tabIndex = 0;
@@ -241,19 +279,27 @@ function makeRow() {
   return row;
 }
 
+/**
+ * @param {HTMLElement} row
+ * @param {boolean} selected
+ */
 function mark(row, selected) {
   row.ariaSelected = String(selected);
 }
 
+/**
+ * @param {HTMLElement} row
+ * @param {Entry} entry
+ * @param {boolean} untrained whether its score means nothing
+ */
 function fill(row, entry, untrained) {
-  const [, name, state, figure, changed, bar] = row.children;
-  const { phase, record } = entry;
-  const succeeded = phase === "succeeded";
-  setText(name, entry.name);
+  const { phase, result } = entry;
+  const bar = within(row, "progress", HTMLProgressElement);
+  setText(within(row, ".name"), entry.name);
   row.title = entry.name;
-  setText(state, states.short(entry, untrained));
-  setText(figure, succeeded ? percent(record.ai_probability) : "");
-  setText(changed, succeeded && record.manipulated ? "manipulated" : "");
+  setText(within(row, ".state"), states.short(entry, untrained));
+  setText(within(row, ".figure"), result === null ? "" : percent(result.ai_probability));
+  setText(within(row, ".changed"), result?.manipulated ? "manipulated" : "");
   row.dataset.tone = tone(entry, untrained);
   bar.hidden = entry.finished;
   if (phase === "sending" && entry.sent < 1) bar.value = entry.sent;
@@ -261,13 +307,21 @@ function fill(row, entry, untrained) {
   else bar.removeAttribute("value");
 }
 
-function tone({ phase, record, finished, trouble }, untrained) {
-  if (phase === "succeeded" && untrained) return "none";
-  if (phase === "succeeded") return contradicted(record) ? "uncertain" : record.verdict;
+/**
+ * @param {Entry} entry
+ * @param {boolean} untrained
+ */
+function tone({ result, finished, trouble }, untrained) {
+  if (result !== null && untrained) return "none";
+  if (result !== null) return contradicted(result) ? "uncertain" : result.verdict;
   if (trouble !== null) return "trouble";
   return finished ? "bad" : "pending";
 }
 
+/**
+ * @param {HTMLElement} target
+ * @param {string} text
+ */
 function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

@@ -1,8 +1,10 @@
 /** The model behind the service: its notice, its line at the foot of the page, and its card. */
 
+/** @import { ModelFacts } from "./api.js" */
+
 import { getModel } from "./api.js";
 import { renderCard } from "./card.js";
-import { element, say } from "./dom.js";
+import { byId, element, say } from "./dom.js";
 import { Problem } from "./problem.js";
 import { unavailable } from "./states.js";
 
@@ -11,20 +13,20 @@ const roomy = matchMedia("(min-width: 40.01rem)"); // as in frame.css
 
 /** Dispatches `change` once it has learnt something new about the model. */
 export class ModelCard extends EventTarget {
-  #facts = null;
-  #problem = null;
-  #timer = null;
-  #notice = document.getElementById("notice");
-  #more = document.getElementById("notice-more");
-  #title = document.getElementById("notice-title");
-  #text = document.getElementById("notice-text");
-  #line = document.getElementById("model-line");
-  #dialog = document.getElementById("card-dialog");
-  #body = document.getElementById("card-body");
+  /** @type {ModelFacts?} */ #facts = null;
+  /** @type {Problem?} */ #problem = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  #notice = byId("notice");
+  #more = byId("notice-more", HTMLDetailsElement);
+  #title = byId("notice-title");
+  #text = byId("notice-text");
+  #line = byId("model-line");
+  #dialog = byId("card-dialog", HTMLDialogElement);
+  #body = byId("card-body");
 
   constructor() {
     super();
-    document.getElementById("open-card").addEventListener("click", () => this.open());
+    byId("open-card").addEventListener("click", () => this.open());
   }
 
   /** Ask the service, again and again until a worker answers. */
@@ -38,10 +40,10 @@ export class ModelCard extends EventTarget {
       this.#problem = problem;
       this.#warn(problem.title, unavailable(problem), true);
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.refresh(), problem.retryAfter * 1000 || RETRY);
+      this.#timer = setTimeout(() => this.refresh(), (problem.retryAfter ?? 0) * 1000 || RETRY);
       return;
     }
-    this.#show();
+    this.#show(this.#facts);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -69,14 +71,19 @@ export class ModelCard extends EventTarget {
     }
   }
 
-  #show() {
-    const { name, version, trained, notice } = this.#facts;
+  /** @param {ModelFacts} facts */
+  #show({ name, version, trained, notice }) {
     if (notice === null) this.#notice.hidden = true;
     else this.#warn(trained ? "How far to trust a score" : "Untrained model", notice, roomy.matches);
     say(this.#line, `Model ${name}, version ${version}`);
   }
 
-  /** The user may fold or unfold a notice; it stays so until there is another one. */
+  /**
+   * The user may fold or unfold a notice; it stays so until there is another one.
+   * @param {string} title
+   * @param {string} text
+   * @param {boolean} open
+   */
   #warn(title, text, open) {
     if (this.#title.textContent !== title) this.#more.open = open;
     this.#title.textContent = title;

@@ -1,7 +1,9 @@
 /** The moderators' page, put together: the list, the open picture, the address and the keys. */
 
+/** @import { Entry } from "./library.js" */
+
 import { Detection } from "./detection.js";
-import { announce, say } from "./dom.js";
+import { all, announce, byId, say } from "./dom.js";
 import { Follower, Listing } from "./follow.js";
 import { takePictures } from "./intake.js";
 import { askAgain, currentKey, forgetKey, keyEvents, keyIsMissing } from "./key.js";
@@ -15,7 +17,6 @@ import { Uploads } from "./uploads.js";
 import { Viewer } from "./viewer.js";
 import { counted } from "./words.js";
 
-const byId = (id) => document.getElementById(id);
 const TITLE = document.title;
 const narrow = matchMedia("(max-width: 59.99rem)"); // as in frame.css
 
@@ -27,16 +28,19 @@ const listing = new Listing(library);
 const list = new List(library, model);
 const viewer = new Viewer();
 const detection = new Detection(library, uploads, model, viewer);
+/** @type {Entry?} */
 let open = null;
 let place = 0; // of the open entry in the list
 let scrolled = 0; // how far the page was when the list was left, pixels
+/** @type {number?} */
 let frame = null;
+/** @type {Set<Entry>} */
 const batch = new Set(); // what was unfinished at any time since nothing was
 
 /**
  * Open an entry, or go back to the list as it was left.
- * @param {import("./library.js").Entry?} entry
- * @param {import("./library.js").Entry?} left its row gets the focus in the list
+ * @param {Entry?} entry
+ * @param {Entry?} left its row gets the focus in the list
  */
 function select(entry, left = open) {
   if (open === null) scrolled = window.scrollY;
@@ -51,7 +55,7 @@ function select(entry, left = open) {
   window.scrollTo({ top: 0 }); // narrow: the page scrolls; wide: the picture's own column
   byId("detection").scrollTop = 0;
   // Narrow: the row that had the focus is hidden now.
-  if (!document.activeElement.checkVisibility()) focusHeading();
+  if (!document.activeElement?.checkVisibility()) focusHeading();
   if (entry.phase === "succeeded") viewer.prepare(list.at(1));
 }
 
@@ -59,7 +63,10 @@ function focusHeading() {
   byId("detection-title").focus({ preventScroll: true });
 }
 
-/** One entry after the other replaces the address; the first that is opened is a step of its own. */
+/**
+ * One entry after the other replaces the address; the first that is opened is a step of its own.
+ * @param {Entry} entry
+ */
 function pick(entry) {
   const first = open === null;
   select(entry);
@@ -81,7 +88,7 @@ function readAddress() {
 }
 
 function render() {
-  cancelAnimationFrame(frame);
+  if (frame !== null) cancelAnimationFrame(frame);
   frame = null;
   if (open !== null && !library.has(open)) {
     moveOn();
@@ -121,14 +128,17 @@ function renderFrame() {
   renderHeld();
 }
 
-/** How far the pictures are that came since all were done. */
+/**
+ * How far the pictures are that came since all were done.
+ * @param {Record<string, number>} counts
+ */
 function renderBatch({ all, pending }) {
   for (const entry of library.entries) if (!entry.finished) batch.add(entry);
   for (const entry of batch) if (!library.has(entry)) batch.delete(entry);
   byId("tally").textContent = states.tally({ all, pending, batch: batch.size }, listing.more);
   byId("all-bar").hidden = pending === 0;
   if (pending > 0) {
-    byId("all-bar").value = 1 - pending / batch.size;
+    byId("all-bar", HTMLProgressElement).value = 1 - pending / batch.size;
     return;
   }
   if (batch.size > 1) announce(states.allDone([...batch]));
@@ -140,17 +150,18 @@ function renderNeighbours() {
   const { shown } = list;
   const found = shown.indexOf(open);
   if (found >= 0) place = found;
-  for (const [id, by] of [["previous", -1], ["next", 1]]) {
+  for (const [id, by] of /** @type {[string, number][]} */ ([["previous", -1], ["next", 1]])) {
+    const button = byId(id, HTMLButtonElement);
     const ends = list.at(by) === null;
-    if (ends && document.activeElement === byId(id)) focusHeading(); // a disabled button loses it
-    byId(id).disabled = ends;
+    if (ends && document.activeElement === button) focusHeading(); // a disabled button loses it
+    button.disabled = ends;
   }
 }
 
 function retriable() {
   return [...library.entries].filter(
     ({ phase, problem, file }) =>
-      file !== null && (phase === "cancelled" || (phase === "refused" && problem.temporary)),
+      file !== null && (phase === "cancelled" || (phase === "refused" && problem?.temporary)),
   );
 }
 
@@ -213,8 +224,8 @@ byId("forget-key").addEventListener("click", () => {
   forgetKey();
   location.assign(location.pathname); // nothing that was seen with the key stays in the page
 });
-for (const button of document.querySelectorAll("[data-close]")) {
-  button.addEventListener("click", () => button.closest("dialog").close());
+for (const button of all(document, "[data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 listen([
   { keys: ["j", "n"], label: "Next picture", act: () => list.step(1) },

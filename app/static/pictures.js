@@ -8,9 +8,12 @@ const KEPT = 128 * 2 ** 20; // bytes
 const TRIES = 4; // where the service asks for patience
 const PATIENCE = 2; // s, where it names no time
 
-const kept = new Map(); // path → { url, bytes }; the least recently used first
-const wanted = new Map(); // path → { promise, start }; not started yet, the latest last
-const running = new Map(); // path → promise
+/** @type {Map<string, {url: string, bytes: number}>} */
+const kept = new Map(); // by path; the least recently used first
+/** @type {Map<string, Wish>} */
+const wanted = new Map(); // by path; not started yet, the latest last
+/** @type {Map<string, Promise<string>>} */
+const running = new Map(); // by path
 let bytes = 0;
 
 /**
@@ -25,12 +28,13 @@ export function load(path) {
     kept.set(path, found);
     return Promise.resolve(found.url);
   }
-  if (running.has(path)) return running.get(path);
-  const before = wanted.get(path);
+  const underway = running.get(path);
+  if (underway !== undefined) return underway;
+  const wished = wanted.get(path) ?? wish(path);
   wanted.delete(path);
-  wanted.set(path, before ?? wish(path));
+  wanted.set(path, wished);
   startNext();
-  return running.get(path) ?? wanted.get(path).promise;
+  return wished.promise;
 }
 
 /**
@@ -41,8 +45,14 @@ export function forget(prefix) {
   for (const path of [...kept.keys()].filter((path) => path.startsWith(prefix))) drop(path);
 }
 
+/**
+ * @typedef {{promise: Promise<string>, start: () => void}} Wish
+ * @param {string} path
+ * @returns {Wish}
+ */
 function wish(path) {
-  let start;
+  let start = () => {};
+  /** @type {Promise<void>} */
   const started = new Promise((resolve) => {
     start = resolve;
   });
@@ -50,14 +60,17 @@ function wish(path) {
 }
 
 function startNext() {
-  while (running.size < PARALLEL && wanted.size > 0) {
-    const [path, { promise, start }] = [...wanted].at(-1);
+  while (running.size < PARALLEL) {
+    const latest = [...wanted].at(-1);
+    if (latest === undefined) return;
+    const [path, { promise, start }] = latest;
     wanted.delete(path);
     running.set(path, promise);
     start();
   }
 }
 
+/** @param {string} path */
 async function fetchOne(path) {
   try {
     const blob = await patiently(path);
@@ -75,22 +88,28 @@ async function fetchOne(path) {
   }
 }
 
+/**
+ * @param {string} path
+ * @returns {Promise<Blob>}
+ */
 async function patiently(path) {
   for (let tries = 1; ; tries += 1) {
     try {
       return await getPicture(path);
     } catch (problem) {
-      const asked = problem instanceof Problem && [429, 503].includes(problem.status);
-      if (!asked || tries === TRIES) throw problem;
+      if (!(problem instanceof Problem) || ![429, 503].includes(problem.status)) throw problem;
+      if (tries === TRIES) throw problem;
       const seconds = problem.retryAfter ?? PATIENCE;
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     }
   }
 }
 
+/** @param {string} path */
 function drop(path) {
-  const { url, bytes: freed } = kept.get(path);
-  URL.revokeObjectURL(url);
+  const dropped = kept.get(path);
+  if (dropped === undefined) return;
+  URL.revokeObjectURL(dropped.url);
   kept.delete(path);
-  bytes -= freed;
+  bytes -= dropped.bytes;
 }

@@ -15,7 +15,12 @@ export class Problem extends Error {
    */
   constructor({ title, detail, code, status, requestId = null, retryAfter = null }) {
     super(detail);
-    Object.assign(this, { title, detail, code, status, requestId, retryAfter });
+    this.title = title;
+    this.detail = detail;
+    this.code = code;
+    this.status = status;
+    this.requestId = requestId;
+    this.retryAfter = retryAfter;
   }
 
   /** Whether the service wants a key, or another one. */
@@ -32,7 +37,7 @@ export class Problem extends Error {
 /**
  * @param {number} status of an answer that is no success
  * @param {(name: string) => string?} header
- * @param {object?} body problem document, if there was one
+ * @param {Partial<import("gamma-api").Problem>?} body problem document, if there was one
  */
 export function problemOf(status, header, body) {
   return new Problem({
@@ -41,7 +46,7 @@ export function problemOf(status, header, body) {
     code: body?.code ?? `http_${status}`,
     status,
     requestId: body?.request_id ?? header("X-Request-ID"),
-    retryAfter: Number.parseInt(header("Retry-After"), 10) || null,
+    retryAfter: Number.parseInt(header("Retry-After") ?? "", 10) || null,
   });
 }
 

@@ -1,24 +1,37 @@
 /** What was found: the verdict and its score, then the facts behind them. */
 
-import { element, factRows } from "./dom.js";
+/** @import { Layer } from "./api.js" */
+/** @import { FactRow } from "./dom.js" */
+/** @import { MaskedResult, Result } from "./library.js" */
+
+import { byId, element, factRows } from "./dom.js";
+import { hasMasks } from "./library.js";
 import * as words from "./words.js";
 
 const UNTRAINED = "The model that gave this score is untrained, so score and verdict mean nothing.";
 
 /**
+ * @typedef {object} Options
+ * @property {boolean} untrained whether the score means nothing
+ * @property {(layer: Layer, place: number) => void} point shows a region in the picture
+ * @property {{label: string, save: () => void}[]} savables
+ * @property {() => void} openCard shows the model's own card
+ */
+
+/**
  * Show a finished record.
- * @param {object} record a succeeded one
- * @param {object} options
- * @param {boolean} options.untrained whether its score means nothing
- * @param {(layer: string, place: number) => void} options.point shows a region in the picture
- * @param {{label: string, save: () => void}[]} options.savables
- * @param {() => void} options.openCard shows the model's own card
+ * @param {Result} record
+ * @param {Options} options
  */
 export function renderResult(record, options) {
-  document.getElementById("summary").replaceChildren(...summary(record, options.untrained));
-  document.getElementById("details").replaceChildren(...details(record, options));
+  byId("summary").replaceChildren(...summary(record, options.untrained));
+  byId("details").replaceChildren(...details(record, options));
 }
 
+/**
+ * @param {Result} record
+ * @param {boolean} untrained
+ */
 function summary(record, untrained) {
   const { ai_probability: score, thresholds } = record;
   const tone = untrained ? "none" : record.verdict;
@@ -34,15 +47,23 @@ function summary(record, untrained) {
     meter(score, thresholds, tone),
     element("p", {}, untrained ? UNTRAINED : words.verdictMeaning(record)),
     ...weakness(record, untrained),
-    ...(record.masks === null ? [] : changes(record, untrained)),
+    ...(hasMasks(record) ? changes(record, untrained) : []),
   ];
 }
 
+/**
+ * @param {Result} record
+ * @param {boolean} untrained
+ */
 function weakness(record, untrained) {
   const text = untrained ? null : words.weakness(record);
   return text === null ? [] : [element("p", { className: "note" }, text)];
 }
 
+/**
+ * @param {MaskedResult} record
+ * @param {boolean} untrained
+ */
 function changes(record, untrained) {
   const { manipulated } = record;
   return [
@@ -57,25 +78,36 @@ function changes(record, untrained) {
   ];
 }
 
+/** @param {MaskedResult} record */
 function marks(record) {
   const className = words.contradicted(record) ? "note" : "";
   return element("p", { className }, words.marksMeaning(record));
 }
 
+/** @param {boolean} untrained */
 function label(untrained) {
   return untrained ? [element("span", { className: "badge" }, "untrained")] : [];
 }
 
-/** The score on its scale; a picture of what the text beside it says. */
+/**
+ * The score on its scale; a picture of what the text beside it says.
+ * @param {number} score
+ * @param {Result["thresholds"]} thresholds
+ * @param {string} tone
+ */
 function meter(score, thresholds, tone) {
   const properties = { className: `meter ${tone}`, ariaHidden: "true" };
   const made = element("div", properties, element("span"));
-  made.style.setProperty("--score", score);
-  made.style.setProperty("--from-uncertain", thresholds.uncertain);
-  made.style.setProperty("--from-generated", thresholds.ai_generated);
+  made.style.setProperty("--score", String(score));
+  made.style.setProperty("--from-uncertain", String(thresholds.uncertain));
+  made.style.setProperty("--from-generated", String(thresholds.ai_generated));
   return made;
 }
 
+/**
+ * @param {Result} record
+ * @param {Options} options
+ */
 function details(record, { untrained, point, savables, openCard }) {
   const { image, view, model, masks, timings } = record;
   const limits = words.coverageMeaning(view);
@@ -88,12 +120,12 @@ function details(record, { untrained, point, savables, openCard }) {
       ["Marked as changed", masks && words.percent(masks.manipulation.area_fraction)],
     ),
     ...(limits === null ? [] : [element("p", { className: "fine" }, limits)]),
-    ...(masks === null
-      ? []
-      : [
+    ...(hasMasks(record)
+      ? [
           ...regions("Regions marked as AI", "ai", record, point),
           ...regions("Regions marked as changed", "manipulation", record, point),
-        ]),
+        ]
+      : []),
     ...facts(
       "Model",
       ["Name", model.name],
@@ -126,6 +158,12 @@ function details(record, { untrained, point, savables, openCard }) {
   ];
 }
 
+/**
+ * @param {string} title
+ * @param {Layer} layer
+ * @param {MaskedResult} record
+ * @param {Options["point"]} point
+ */
 function regions(title, layer, { masks, image }, point) {
   const found = masks[layer].regions;
   if (found.length === 0) return [];
@@ -147,14 +185,23 @@ function regions(title, layer, { masks, image }, point) {
   return [element("h3", {}, title), element("ol", { className: "regions" }, ...items)];
 }
 
-/** Where in the picture a point lies: one of nine fields. */
+/**
+ * Where in the picture a point lies: one of nine fields.
+ * @param {number} x share of the width
+ * @param {number} y share of the height
+ */
 function where(x, y) {
+  /** @type {(share: number, names: string[]) => string} */
   const third = (share, names) => names[Math.min(2, Math.floor(share * 3))];
   const row = third(y, ["top", "middle", "bottom"]);
   const column = third(x, ["left", "centre", "right"]);
   return row === "middle" && column === "centre" ? "centre" : `${row} ${column}`;
 }
 
+/**
+ * @param {string} title
+ * @param {...FactRow} rows
+ */
 function facts(title, ...rows) {
   return [
     element("h3", {}, title),
@@ -162,6 +209,10 @@ function facts(title, ...rows) {
   ];
 }
 
+/**
+ * @param {string} text
+ * @param {() => void} onClick
+ */
 function button(text, onClick) {
   const made = element("button", { type: "button", className: "plain" }, text);
   made.addEventListener("click", onClick);

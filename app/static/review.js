@@ -1,8 +1,15 @@
 /** Which entries the list shows, and in which order. Nothing here touches the DOM. */
 
-const verdictIs = (verdict) => (entry) => entry.phase === "succeeded" && entry.record.verdict === verdict;
+/** @import { Entry } from "./library.js" */
+/** @typedef {(one: Entry, other: Entry) => number} Comparison */
 
-/** Filters by name: their label, and whether they let an entry through. */
+/** @param {string} verdict */
+const verdictIs = (verdict) => (/** @type {Entry} */ entry) => entry.result?.verdict === verdict;
+
+/**
+ * Filters by name: their label, and whether they let an entry through.
+ * @type {Record<string, {label: string, passes: (entry: Entry) => boolean}>}
+ */
 export const FILTERS = {
   all: { label: "All", passes: () => true },
   ai_generated: { label: "Signs of AI", passes: verdictIs("ai_generated") },
@@ -10,7 +17,7 @@ export const FILTERS = {
   authentic: { label: "No sign of AI", passes: verdictIs("authentic") },
   manipulated: {
     label: "Manipulated",
-    passes: (entry) => entry.phase === "succeeded" && entry.record.manipulated,
+    passes: (entry) => entry.result?.manipulated === true,
   },
   pending: { label: "In progress", passes: (entry) => !entry.finished },
   unresolved: {
@@ -19,14 +26,19 @@ export const FILTERS = {
   },
 };
 
+/** @type {Comparison} */
 const newestFirst = (one, other) => other.added - one.added;
+/** @type {(sign: number) => Comparison} */
 const byScore = (sign) => (one, other) => {
   const [a, b] = [score(one), score(other)];
-  if (a === null || b === null) return (a === null) - (b === null) || newestFirst(one, other);
+  if (a === null || b === null) return Number(a === null) - Number(b === null) || newestFirst(one, other);
   return sign * (a - b) || newestFirst(one, other);
 };
 
-/** Orders by name: their label, and how they compare two entries. */
+/**
+ * Orders by name: their label, and how they compare two entries.
+ * @type {Record<string, {label: string, compare: Comparison}>}
+ */
 export const ORDERS = {
   arrival: { label: "By arrival", compare: (one, other) => newestFirst(other, one) },
   newest: { label: "Newest first", compare: newestFirst },
@@ -42,9 +54,9 @@ export const ORDERS = {
 const collator = new Intl.Collator("en", { numeric: true });
 
 /**
- * @param {Iterable<import("./library.js").Entry>} entries
+ * @param {Iterable<Entry>} entries
  * @param {{filter: string, order: string, text: string}} view `text`: part of a name or an id
- * @returns {import("./library.js").Entry[]}
+ * @returns {Entry[]}
  */
 export function arrange(entries, { filter, order, text }) {
   const { passes } = FILTERS[filter];
@@ -56,7 +68,7 @@ export function arrange(entries, { filter, order, text }) {
 
 /**
  * How many entries each filter lets through.
- * @param {Iterable<import("./library.js").Entry>} entries
+ * @param {Iterable<Entry>} entries
  * @returns {Object<string, number>}
  */
 export function count(entries) {
@@ -67,15 +79,21 @@ export function count(entries) {
   return counts;
 }
 
+/** @param {Entry} entry */
 function score(entry) {
   return entry.record?.ai_probability ?? null;
 }
 
+/** @type {Comparison} */
 function byArea(one, other) {
-  const area = (entry) => entry.record?.masks?.manipulation.area_fraction ?? -1;
+  const area = (/** @type {Entry} */ entry) => entry.record?.masks?.manipulation.area_fraction ?? -1;
   return area(other) - area(one) || newestFirst(one, other);
 }
 
+/**
+ * @param {Entry} entry
+ * @param {string} part in lower case
+ */
 function holds(entry, part) {
-  return entry.name.toLowerCase().includes(part) || entry.id?.startsWith(part);
+  return entry.name.toLowerCase().includes(part) || (entry.id?.startsWith(part) ?? false);
 }

@@ -1,16 +1,31 @@
 /** Files that the user can save of a detection. */
 
+/** @import { Layer } from "./api.js" */
+/** @import { Result } from "./library.js" */
+
 import { getPicture, maskPath, originalPath, overlayPath } from "./api.js";
 import { element } from "./dom.js";
 
+/** @type {Record<string, string>} */
 const SUFFIXES = { JPEG: "jpg", TIFF: "tif", HEIF: "heic" };
 const REVOKE_AFTER = 60000; // ms; a browser may ask before it saves
 
 /**
- * What can be saved: a label, the file's name, and how to get it.
+ * @typedef {object} Shown
+ * @property {Result} record
+ * @property {Layer} layer
+ * @property {number} opacity 0 to 1
  *
- * `layer` is `ai` or `manipulation`, `opacity` 0 to 1, `stem` the picture's name without suffix.
+ * @typedef {Shown & {stem: string}} Source `stem`: the picture's name without suffix
+ *
+ * @typedef {object} Savable
+ * @property {string} label
+ * @property {boolean} [ofMask] whether there must be masks
+ * @property {(source: Source) => string} name of the file
+ * @property {(source: Source) => Promise<Blob>} get
  */
+
+/** @type {Savable[]} */
 const SAVABLES = [
   {
     label: "Picture with layer",
@@ -48,7 +63,7 @@ const SAVABLES = [
 
 /**
  * What can be saved of a detection.
- * @param {object} record a succeeded one
+ * @param {Result} record
  */
 export function savables({ masks }) {
   return SAVABLES.filter(({ ofMask }) => masks !== null || !ofMask);
@@ -56,9 +71,8 @@ export function savables({ masks }) {
 
 /**
  * Have the browser save one of them.
- * @param {typeof SAVABLES[number]} savable
- * @param {{record: object, name: string, layer: string, opacity: number}} detection `name`: of the
- *     picture
+ * @param {Savable} savable
+ * @param {Shown & {name: string}} detection `name`: of the picture
  * @throws {import("./problem.js").Problem}
  */
 export async function save(savable, { name, ...shown }) {

@@ -1,5 +1,9 @@
 /** What the page says of pictures on their way, and of those that got nowhere. */
 
+/** @import { Detection } from "./api.js" */
+/** @import { Entry, Phase } from "./library.js" */
+/** @import { Problem } from "./problem.js" */
+
 import { GLUE, contradicted, counted, date, percent, verdict } from "./words.js";
 
 const SHORT_VERDICTS = {
@@ -8,6 +12,7 @@ const SHORT_VERDICTS = {
   ai_generated: "Signs of AI",
 };
 
+/** @type {Partial<Record<Phase, string>>} */
 const SHORT = {
   waiting: "Waiting to be sent",
   opening: "Opening",
@@ -19,6 +24,7 @@ const SHORT = {
   gone: "Not found",
 };
 
+/** @type {Partial<Record<Phase, string>>} */
 const PHASES = {
   waiting: "Waiting in this tab to be sent.",
   opening: "Opening the detection …",
@@ -26,6 +32,7 @@ const PHASES = {
   processing: "Processing: a worker is examining the picture.",
 };
 
+/** @type {Record<string, (record: Detection) => string>} */
 const EXPIRED = {
   detection_expired: (record) =>
     `Picture, masks and score were kept until ${date(record.expires_at)} and are deleted now.`,
@@ -36,7 +43,7 @@ const EXPIRED = {
 /**
  * What is wrong, in a few words. Where a key is wanted, the service speaks to programs, and of the
  * key that it was given; that one is dropped when the user gives no other.
- * @param {import("./problem.js").Problem} problem
+ * @param {Problem} problem
  */
 export function title(problem) {
   return problem.wantsKey ? "This service wants an API key" : problem.title;
@@ -44,7 +51,7 @@ export function title(problem) {
 
 /**
  * Why an entry makes no progress.
- * @param {import("./problem.js").Problem} problem
+ * @param {Problem} problem
  */
 export function trouble(problem) {
   if (problem.wantsKey) return `${title(problem)}. Enter one to go on.`;
@@ -53,27 +60,27 @@ export function trouble(problem) {
 
 /**
  * An entry in a few words, for its row.
- * @param {import("./library.js").Entry} entry
+ * @param {Entry} entry
  * @param {boolean} untrained whether its score means nothing
  */
 export function short(entry, untrained) {
-  const { phase, record, problem, trouble, sent } = entry;
-  if (phase === "succeeded") {
+  const { phase, result, problem, trouble, sent } = entry;
+  if (result !== null) {
     if (untrained) return "Untrained model";
-    return contradicted(record) ? "Low, but marked" : SHORT_VERDICTS[record.verdict];
+    return contradicted(result) ? "Low, but marked" : SHORT_VERDICTS[result.verdict];
   }
-  if (phase === "refused") return problem.title;
+  if (phase === "refused") return problem?.title ?? "";
   if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Held up; trying again";
-  if (phase !== "sending") return SHORT[phase];
+  if (phase !== "sending") return SHORT[phase] ?? "";
   return sent < 1 ? `Uploading: ${share(sent)}` : "Being checked";
 }
 
 /**
  * What an entry without a result is doing.
- * @param {import("./library.js").Entry} entry
+ * @param {Entry} entry
  */
 export function phase(entry) {
-  if (entry.phase !== "sending") return PHASES[entry.phase];
+  if (entry.phase !== "sending") return PHASES[entry.phase] ?? "";
   if (entry.sent < 1) return `Uploading: ${share(entry.sent)} sent`;
   return "Uploaded: the service is checking the file.";
 }
@@ -81,13 +88,13 @@ export function phase(entry) {
 /**
  * Why an entry has no result: `title`, `detail`, `code`, and whether sending the file again may
  * help.
- * @param {import("./library.js").Entry} entry
+ * @param {Entry} entry
  * @returns {{title: string, detail: string, code: string?, again: boolean}}
  */
 export function failure(entry) {
   switch (entry.phase) {
     case "refused": {
-      const { title, detail, code, temporary } = entry.problem;
+      const { title, detail, code, temporary } = /** @type {Problem} */ (entry.problem);
       return { title, detail, code, again: temporary };
     }
     case "cancelled":
@@ -101,12 +108,13 @@ export function failure(entry) {
         again: true,
       };
     case "expired": {
-      const { code, detail } = entry.record.error;
-      const explanation = EXPIRED[code]?.(entry.record) ?? detail;
+      const record = /** @type {Detection} */ (entry.record);
+      const { code, detail } = reason(record);
+      const explanation = EXPIRED[code]?.(record) ?? detail;
       return { title: "This detection has expired", detail: explanation, code, again: true };
     }
     default: {
-      const { code, detail } = entry.record.error;
+      const { code, detail } = reason(/** @type {Detection} */ (entry.record));
       return { title: "The picture could not be examined", detail, code, again: false };
     }
   }
@@ -114,7 +122,7 @@ export function failure(entry) {
 
 /**
  * What it means for pictures that the service does not tell of its model.
- * @param {import("./problem.js").Problem} problem
+ * @param {Problem} problem
  */
 export function unavailable({ code, detail, wantsKey }) {
   if (wantsKey) return "Enter a key to go on.";
@@ -124,7 +132,7 @@ export function unavailable({ code, detail, wantsKey }) {
 
 /**
  * Why nothing is sent at present.
- * @param {import("./problem.js").Problem} problem
+ * @param {Problem} problem
  * @param {number} pending pictures
  */
 export function heldUp({ wantsKey, detail, retryAfter }, pending) {
@@ -141,13 +149,13 @@ export function heldUp({ wantsKey, detail, retryAfter }, pending) {
  * @param {boolean} more whether there are older ones that are not listed
  */
 export function tally({ all, pending, batch }, more) {
-  const spelt = (number) => number.toLocaleString("en");
+  const spelt = (/** @type {number} */ number) => number.toLocaleString("en");
   if (pending > 0) return `${spelt(batch - pending)} of ${spelt(batch)} done`;
   return more ? `the newest ${spelt(all)}` : spelt(all);
 }
 
 /**
- * @param {import("./library.js").Entry[]} entries that are all finished
+ * @param {Entry[]} entries that are all finished
  */
 export function allDone(entries) {
   const failed = entries.filter(({ phase }) => phase !== "succeeded").length;
@@ -158,24 +166,30 @@ export function allDone(entries) {
 /**
  * One sentence for a screen reader about where an entry is; the same as long as nothing new is
  * known.
- * @param {import("./library.js").Entry} entry
+ * @param {Entry} entry
  * @param {boolean} untrained whether the score means nothing
  */
 export function announcement(entry, untrained) {
-  const { phase: now, record, trouble, finished, name } = entry;
+  const { phase: now, result, trouble, finished, name } = entry;
   if (now === "sending") return `Uploading ${name}.`;
   if (!finished) return trouble === null ? phase(entry) : title(trouble);
-  if (now !== "succeeded") {
+  if (result === null) {
     const { title, detail } = failure(entry);
     return `${title}. ${detail}`;
   }
   return [
-    `${name}: finished. AI score ${percent(record.ai_probability)}: ${verdict(record)}.`,
-    ...(record.masks === null ? [] : [`Manipulated: ${record.manipulated ? "yes" : "no"}.`]),
+    `${name}: finished. AI score ${percent(result.ai_probability)}: ${verdict(result)}.`,
+    ...(result.masks === null ? [] : [`Manipulated: ${result.manipulated ? "yes" : "no"}.`]),
     ...(untrained ? ["The model is untrained: these results mean nothing."] : []),
   ].join(" ");
 }
 
+/** @param {Detection} record that has failed or expired */
+function reason({ error }) {
+  return /** @type {NonNullable<typeof error>} */ (error);
+}
+
+/** @param {number} sent */
 function share(sent) {
   return `${Math.floor(sent * 100)}${GLUE}%`;
 }

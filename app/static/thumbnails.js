@@ -1,6 +1,9 @@
 /** Small pictures for the rows that are in sight, and only for those: the service's, or else the file. */
 
+/** @import { Entry } from "./library.js" */
+
 import { renditionPath } from "./api.js";
+import { within } from "./dom.js";
 import { load } from "./pictures.js";
 import { Problem } from "./problem.js";
 
@@ -9,19 +12,23 @@ const MARGIN = "400px"; // beyond the visible part of the list
 
 /** One for each list. */
 export class Thumbnails {
-  #sources = new WeakMap(); // row → id of the detection, or file, that it is to show
+  /** @type {WeakMap<Element, string | File>} by row: id of the detection, or file, to show */
+  #sources = new WeakMap();
   #observer;
 
   constructor() {
-    this.#observer = new IntersectionObserver((changes) => this.#onSight(changes), {
-      rootMargin: MARGIN, // where the page scrolls
-      scrollMargin: MARGIN, // where the list scrolls by itself
-    });
+    this.#observer = new IntersectionObserver(
+      (changes) => this.#onSight(changes),
+      /** @type {IntersectionObserverInit} */ ({
+        rootMargin: MARGIN, // where the page scrolls
+        scrollMargin: MARGIN, // where the list scrolls by itself
+      }),
+    );
   }
 
   /**
    * @param {HTMLElement} row holds an `img`
-   * @param {import("./library.js").Entry} entry what it is to show
+   * @param {Entry} entry what it is to show
    */
   update(row, { id, phase, record, file }) {
     const kept = record !== null && phase !== "gone" && phase !== "expired";
@@ -31,20 +38,25 @@ export class Thumbnails {
     this.#observer.observe(row);
   }
 
+  /** @param {IntersectionObserverEntry[]} changes */
   #onSight(changes) {
     for (const { target, isIntersecting } of changes) {
       if (!isIntersecting) continue;
       this.#observer.unobserve(target);
       const source = this.#sources.get(target);
-      if (source instanceof File) showFile(target.querySelector("img"), source);
-      else this.#load(target, source);
+      if (source instanceof File) showFile(imageOf(target), source);
+      else if (source !== undefined) this.#load(target, source);
     }
   }
 
+  /**
+   * @param {Element} row
+   * @param {string} id
+   */
   async #load(row, id) {
     try {
       const url = await load(renditionPath(id, SIZE));
-      if (this.#sources.get(row) === id) row.querySelector("img").src = url;
+      if (this.#sources.get(row) === id) imageOf(row).src = url;
     } catch (problem) {
       // The row stays without a picture; what is wrong with it is said where it is opened.
       if (!(problem instanceof Problem)) throw problem;
@@ -53,6 +65,15 @@ export class Thumbnails {
   }
 }
 
+/** @param {Element} row */
+function imageOf(row) {
+  return within(row, "img", HTMLImageElement);
+}
+
+/**
+ * @param {HTMLImageElement} image
+ * @param {File} file
+ */
 function showFile(image, file) {
   const url = URL.createObjectURL(file);
   image.onload = () => URL.revokeObjectURL(url);

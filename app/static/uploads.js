@@ -1,5 +1,8 @@
 /** Sends pictures: a few at a time, and no faster than the service says. */
 
+/** @import { Accepted } from "./api.js" */
+/** @import { Entry } from "./library.js" */
+
 import { deleteDetection, isAlive, submit } from "./api.js";
 import { Problem, unreachable } from "./problem.js";
 
@@ -10,12 +13,12 @@ const LONGEST_PAUSE = 30000; // ms
 /** Dispatches `change` when it is held up or goes on. */
 export class Uploads extends EventTarget {
   #library;
-  #waiting = [];
-  #sending = new Map();
-  #once = new WeakMap();
+  /** @type {Entry[]} */ #waiting = [];
+  /** @type {Map<Entry, AbortController>} */ #sending = new Map();
+  /** @type {WeakMap<Entry, string>} */ #once = new WeakMap();
   #parallel = PARALLEL;
   #pause = FIRST_PAUSE;
-  #timer = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #stopped = false;
   /** @type {Problem?} what all uploads wait for */ heldUpBy = null;
 
@@ -40,7 +43,7 @@ export class Uploads extends EventTarget {
 
   /**
    * Send the file of an entry that has no result once more.
-   * @param {import("./library.js").Entry} entry
+   * @param {Entry} entry
    */
   retry(entry) {
     if (entry.id !== null) this.#once.delete(entry); // a new detection, not the answer of the old
@@ -49,7 +52,7 @@ export class Uploads extends EventTarget {
     this.resume();
   }
 
-  /** @param {import("./library.js").Entry} entry that waits or is being sent */
+  /** @param {Entry} entry that waits or is being sent */
   cancel(entry) {
     this.#sending.get(entry)?.abort();
     const place = this.#waiting.indexOf(entry);
@@ -72,25 +75,29 @@ export class Uploads extends EventTarget {
 
   #go() {
     if (this.#stopped) return;
-    while (this.#sending.size < this.#parallel && this.#waiting.length > 0) {
-      this.#send(this.#waiting.shift());
+    while (this.#sending.size < this.#parallel) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      this.#send(next);
     }
   }
 
+  /** @param {Entry} entry */
   async #send(entry) {
     const closing = new AbortController();
     const { signal } = closing;
-    if (!this.#once.has(entry)) this.#once.set(entry, randomName());
+    const once = this.#once.get(entry) ?? randomName();
+    this.#once.set(entry, once);
     this.#sending.set(entry, closing);
     this.#library.change(entry, { phase: "sending", sent: 0, trouble: null });
     try {
-      const { record, requestId } = await submit(entry.file, {
-        once: this.#once.get(entry),
+      const answer = await submit(/** @type {File} */ (entry.file), {
+        once,
         signal,
         onProgress: (sent) => signal.aborted || this.#library.change(entry, { sent }),
       });
-      if (signal.aborted) await deleteDetection(record.id);
-      else this.#accepted(entry, record, requestId);
+      if (signal.aborted) await deleteDetection(answer.record.id);
+      else this.#accepted(entry, answer);
     } catch (error) {
       if (!signal.aborted) {
         if (!(error instanceof Problem)) throw error;
@@ -103,7 +110,11 @@ export class Uploads extends EventTarget {
     }
   }
 
-  #accepted(entry, record, requestId) {
+  /**
+   * @param {Entry} entry
+   * @param {Accepted} answer
+   */
+  #accepted(entry, { record, requestId }) {
     this.#parallel = PARALLEL;
     this.#pause = FIRST_PAUSE;
     if (!this.#stopped) this.#hold(null);
@@ -111,6 +122,11 @@ export class Uploads extends EventTarget {
     this.#library.change(entry, fields);
   }
 
+  /**
+   * @param {Entry} entry
+   * @param {Problem} problem
+   * @param {AbortSignal} signal
+   */
   async #failed(entry, problem, signal) {
     // No answer although the service is up: then it is this file, not the service.
     const silent = problem.status === 0;
@@ -123,6 +139,10 @@ export class Uploads extends EventTarget {
     this.#wait(entry, silent ? unreachable() : problem);
   }
 
+  /**
+   * @param {Entry} entry
+   * @param {Problem} problem
+   */
   #wait(entry, problem) {
     this.#sending.delete(entry);
     this.#library.change(entry, { phase: "waiting", sent: 0, trouble: problem });
@@ -144,6 +164,7 @@ export class Uploads extends EventTarget {
     this.#hold(null);
   }
 
+  /** @param {Problem?} problem */
   #hold(problem) {
     if (this.heldUpBy === problem) return;
     this.heldUpBy = problem;

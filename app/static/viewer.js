@@ -1,7 +1,12 @@
 /** The picture with its heat maps, one layer at a time, and the original beside it. */
 
+/** @import { Layer } from "./api.js" */
+/** @import { Entry, MaskedResult, Result } from "./library.js" */
+/** @typedef {Layer | "none"} Choice */
+
 import { overlayPath, renditionPath } from "./api.js";
-import { element, say } from "./dom.js";
+import { all, byId, element, say, within } from "./dom.js";
+import { hasMasks } from "./library.js";
 import { load } from "./pictures.js";
 import { Problem } from "./problem.js";
 import * as words from "./words.js";
@@ -12,37 +17,38 @@ const LARGEST = 8192; // pixels, longest side; when single pixels matter
 const PATIENCE = 3000; // ms until what could not be loaded is asked for again
 const PICTURE = "the picture"; // in notes
 const NO_PICTURE = "This browser cannot show its format; the service will.";
+/** @type {Layer[]} */
 const LAYERS = ["ai", "manipulation"];
 
 /** Shows the picture of one entry; what belongs to a former entry is dropped first. */
 export class Viewer {
-  #entry = null;
+  /** @type {Entry?} */ #entry = null;
   #generation = 0; // grows with each entry, so that what comes too late is known
-  #source = null; // file or path that the picture is shown from
+  /** @type {File | string | null} file or path that the picture is shown from */ #source = null;
   #withOverlays = false;
-  #fileUrl = null;
-  #missing = new Map(); // what is not shown → why
-  #preferred = "ai"; // layer that the user chose last
-  #lastLayer = "ai";
-  #root = document.getElementById("viewer");
-  #tools = document.getElementById("tools");
-  #reading = document.getElementById("reading");
-  #panes = document.getElementById("panes");
-  #original = this.#panes.querySelector("[data-pane=original]");
-  #pictures = [...this.#panes.querySelectorAll(".picture")];
-  #overlays = [...this.#panes.querySelectorAll(".overlay")];
-  #marks = document.getElementById("marks");
-  #note = document.getElementById("viewer-note");
-  #opacity = document.getElementById("opacity");
-  #opacityValue = document.getElementById("opacity-value");
-  #beside = document.getElementById("beside");
-  #boxes = document.getElementById("boxes");
+  /** @type {string?} */ #fileUrl = null;
+  /** @type {Map<string, string>} what is not shown, and why */ #missing = new Map();
+  /** @type {Layer} that the user chose last */ #preferred = "ai";
+  /** @type {Layer} */ #lastLayer = "ai";
+  #root = byId("viewer");
+  #tools = byId("tools");
+  #reading = byId("reading");
+  #panes = byId("panes");
+  #original = within(this.#panes, "[data-pane=original]");
+  #pictures = all(this.#panes, ".picture", HTMLImageElement);
+  #overlays = all(this.#panes, ".overlay", HTMLImageElement);
+  #marks = byId("marks");
+  #note = byId("viewer-note");
+  #opacity = byId("opacity", HTMLInputElement);
+  #opacityValue = byId("opacity-value", HTMLOutputElement);
+  #beside = byId("beside", HTMLInputElement);
+  #boxes = byId("boxes", HTMLInputElement);
 
   constructor() {
     this.zoom = new Zoom(this.#panes);
     this.zoom.addEventListener("change", () => this.#sharpen());
     this.#tools.addEventListener("input", ({ target }) => {
-      if (LAYERS.includes(target.value)) this.#preferred = target.value;
+      if (target instanceof HTMLInputElement && target.name === "layer") this.#prefer(this.layer);
       this.#arrange();
     });
     this.#reading.addEventListener("input", () => this.#arrange());
@@ -52,32 +58,32 @@ export class Viewer {
     this.#arrange();
   }
 
-  /** @returns {string} `ai`, `manipulation` or `none` */
   get layer() {
-    return this.#tools.querySelector("input[name=layer]:checked").value;
+    const chosen = within(this.#tools, "input[name=layer]:checked", HTMLInputElement);
+    return /** @type {Choice} */ (chosen.value);
   }
 
-  /** @returns {string} `ai` or `manipulation`: the layer that is shown, or was shown last */
+  /** The layer that is shown, or was shown last. */
   get shownLayer() {
     return this.#lastLayer;
   }
 
   /** @returns {number} 0 to 1 */
   get opacity() {
-    return this.#opacity.value / 100;
+    return this.#opacity.valueAsNumber / 100;
   }
 
-  /** @param {import("./library.js").Entry} entry */
+  /** @param {Entry} entry */
   render(entry) {
     if (entry !== this.#entry) this.#start(entry);
-    const { phase, record, file, id, finished } = entry;
-    const succeeded = phase === "succeeded";
-    this.#root.hidden = !succeeded && (finished || (file === null && id === null));
-    this.#tools.hidden = this.#reading.hidden = !succeeded || record.masks === null;
+    const { result, record, file, id, finished } = entry;
+    const masked = result !== null && hasMasks(result) ? result : null;
+    this.#root.hidden = result === null && (finished || (file === null && id === null));
+    this.#tools.hidden = this.#reading.hidden = masked === null;
     if (this.#root.hidden) return;
-    if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN));
+    if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN), record.image);
     else if (file !== null) this.#showFile(file);
-    if (succeeded && record.masks !== null && !this.#withOverlays) this.#overlay(record);
+    if (masked !== null && !this.#withOverlays) this.#overlay(masked);
   }
 
   /** Leave the entry. */
@@ -87,23 +93,27 @@ export class Viewer {
 
   /**
    * Have the pictures of an entry at hand before it is opened.
-   * @param {import("./library.js").Entry?} entry
+   * @param {Entry?} entry
    */
   prepare(entry) {
-    if (entry?.phase !== "succeeded") return;
-    const { record } = entry;
+    const record = entry?.result ?? null;
+    if (record === null) return;
     const paths = record.masks === null ? [] : LAYERS.map((layer) => heatMapPath(record, layer));
-    for (const path of [...paths, renditionPath(entry.id, SCREEN)]) {
+    for (const path of [...paths, renditionPath(record.id, SCREEN)]) {
       load(path).catch((problem) => {
         if (!(problem instanceof Problem)) throw problem; // it is told when the entry is opened
       });
     }
   }
 
-  /** Show a layer; if it is shown already, and `orElse` is given, show that instead. */
-  choose(layer, orElse = null) {
-    const wanted = this.layer === layer && orElse !== null ? orElse : layer;
-    if (LAYERS.includes(wanted)) this.#preferred = wanted;
+  /**
+   * Show a layer; if it is shown already, and `orElse` is given, show that instead.
+   * @param {Choice} layer
+   * @param {Choice} orElse
+   */
+  choose(layer, orElse = layer) {
+    const wanted = this.layer === layer ? orElse : layer;
+    this.#prefer(wanted);
     this.#check(wanted);
     this.#arrange();
   }
@@ -125,7 +135,7 @@ export class Viewer {
 
   /**
    * Point at a region.
-   * @param {string} layer
+   * @param {Layer} layer
    * @param {number} place in the list of the layer's regions
    */
   point(layer, place) {
@@ -134,12 +144,26 @@ export class Viewer {
     this.#arrange();
     for (const mark of this.#marks.children) mark.classList.remove("pointed");
     this.#marks.children[place]?.classList.add("pointed"); // there are none without a picture
-    this.#marks.closest(".pane").scrollIntoView({ block: "nearest" });
-    const { width, height } = this.#entry.record.image;
-    const [x, y, w, h] = this.#entry.record.masks[layer].regions[place].box;
+    this.#marks.closest(".pane")?.scrollIntoView({ block: "nearest" });
+    const record = this.#masked();
+    if (record === null) return;
+    const { width, height } = record.image;
+    const [x, y, w, h] = record.masks[layer].regions[place].box;
     if (this.zoom.magnified) this.zoom.centre((x + w / 2) / width, (y + h / 2) / height);
   }
 
+  /** The record of the entry, if it has masks. */
+  #masked() {
+    const record = this.#entry?.result ?? null;
+    return record !== null && hasMasks(record) ? record : null;
+  }
+
+  /** @param {Choice} layer */
+  #prefer(layer) {
+    if (layer !== "none") this.#preferred = layer;
+  }
+
+  /** @param {Entry?} entry */
   #start(entry) {
     this.#generation += 1;
     this.#entry = entry;
@@ -158,6 +182,7 @@ export class Viewer {
     if (size !== undefined) this.zoom.reset(size.width, size.height);
   }
 
+  /** @param {File} file */
   async #showFile(file) {
     if (this.#source !== null) return;
     this.#source = file;
@@ -171,15 +196,20 @@ export class Viewer {
     }
   }
 
-  async #show(path) {
+  /**
+   * @param {string} path
+   * @param {Result["image"]} image
+   */
+  async #show(path, { width, height }) {
     if (typeof this.#source === "string") return;
-    if (this.#source === null) {
-      const { width, height } = this.#entry.record.image;
-      this.zoom.reset(width, height);
-    }
+    if (this.#source === null) this.zoom.reset(width, height);
     await this.#replace(path);
   }
 
+  /**
+   * @param {string} path
+   * @param {string} [what] is missing if it cannot be loaded
+   */
   async #replace(path, what = PICTURE) {
     this.#source = path;
     const url = await this.#load(path, what, () => this.#source === path);
@@ -190,6 +220,10 @@ export class Viewer {
   /**
    * Load something, again and again while that may help; null once it helps no more, or once the
    * entry is left or what was wanted is something else.
+   * @param {string} path
+   * @param {string} what is missing if it cannot be loaded
+   * @param {() => boolean} isWanted
+   * @returns {Promise<string?>} object URL
    */
   async #load(path, what, isWanted = () => true) {
     const generation = this.#generation;
@@ -215,48 +249,61 @@ export class Viewer {
 
   /** Load all pixels once they can be told apart. */
   #sharpen() {
-    const image = this.#entry?.record?.image;
-    if (!this.zoom.magnified || image === undefined || this.#entry.phase !== "succeeded") return;
-    const path = renditionPath(this.#entry.id, LARGEST);
+    const record = this.#entry?.result ?? null;
+    if (!this.zoom.magnified || record === null) return;
+    const { image, id } = record;
+    const path = renditionPath(id, LARGEST);
     if (Math.max(image.width, image.height) > SCREEN && this.#source !== path) {
       this.#replace(path, "the picture's finest detail");
     }
   }
 
+  /** @param {MaskedResult} record */
   #overlay(record) {
     this.#withOverlays = true;
     this.#offer(record);
     this.#arrange();
-    for (const overlay of this.#overlays) this.#loadOverlay(overlay, record);
+    for (const overlay of this.#overlays) this.#loadOverlay(overlay, record.id);
   }
 
-  /** Say how many regions each layer has, and begin with the preferred one unless it has none. */
+  /**
+   * Say how many regions each layer has, and begin with the preferred one unless it has none.
+   * @param {MaskedResult} record
+   */
   #offer({ masks }) {
-    const count = (layer) => masks[layer].regions.length;
+    const count = (/** @type {Layer} */ layer) => masks[layer].regions.length;
     for (const layer of LAYERS) {
-      this.#input(layer).nextElementSibling.dataset.count = count(layer);
-      this.#input(layer).parentElement.title = words.counted(count(layer), "region");
+      const label = /** @type {HTMLElement} */ (this.#input(layer).parentElement);
+      within(label, "span").dataset.count = String(count(layer));
+      label.title = words.counted(count(layer), "region");
     }
     if (this.layer === "none") return;
-    const other = LAYERS.find((layer) => layer !== this.#preferred);
+    const other = this.#preferred === "ai" ? "manipulation" : "ai";
     const begin = count(this.#preferred) === 0 && count(other) > 0 ? other : this.#preferred;
     this.#check(begin);
   }
 
+  /** @param {Choice} layer */
   #input(layer) {
-    return this.#tools.querySelector(`input[value=${layer}]`);
+    return within(this.#tools, `input[value=${layer}]`, HTMLInputElement);
   }
 
+  /** @param {Choice} layer */
   #check(layer) {
     this.#input(layer).checked = true;
   }
 
-  async #loadOverlay(overlay, record) {
-    const { layer } = overlay.dataset;
-    const url = await this.#load(heatMapPath(record, layer), `the ${words.layer(layer)} layer`);
+  /**
+   * @param {HTMLImageElement} overlay
+   * @param {string} id of the detection
+   */
+  async #loadOverlay(overlay, id) {
+    const layer = /** @type {Layer} */ (overlay.dataset.layer);
+    const url = await this.#load(heatMapPath({ id }, layer), `the ${words.layer(layer)} layer`);
     if (url !== null) overlay.src = url;
   }
 
+  /** @param {HTMLImageElement} picture */
   #onPicture(picture) {
     picture.hidden = false;
     this.#arrange(); // the boxes were waiting for it
@@ -264,6 +311,10 @@ export class Viewer {
     this.zoom.reset(picture.naturalWidth, picture.naturalHeight);
   }
 
+  /**
+   * @param {string} what
+   * @param {string} why
+   */
   #miss(what, why) {
     this.#missing.set(what, why);
     this.#tell();
@@ -290,33 +341,39 @@ export class Viewer {
     this.#panes.style.setProperty("--opacity", `${this.#opacity.value}%`);
     this.#opacityValue.value = `${this.#opacity.value}\u00a0%`;
     this.#reading.classList.toggle("idle", !isLayer);
-    document.getElementById("legend-title").textContent = words.legend(this.#lastLayer);
+    byId("legend-title").textContent = words.legend(this.#lastLayer);
     this.#mark(layer);
   }
 
+  /** @param {Choice} layer */
   #mark(layer) {
     const isPictured = this.#withOverlays && this.#pictures.every(({ hidden }) => !hidden);
-    const shown = isPictured && layer !== "none" && this.#boxes.checked;
-    this.#marks.replaceChildren(...(shown ? marksOf(this.#entry.record, layer) : []));
+    const record = isPictured && this.#boxes.checked ? this.#masked() : null;
+    const marks = record === null || layer === "none" ? [] : marksOf(record, layer);
+    this.#marks.replaceChildren(...marks);
   }
 }
 
 /**
  * Path of a heat map at full strength; the slider weakens it.
- * @param {object} record
- * @param {string} layer
+ * @param {{id: string}} record
+ * @param {Layer} layer
  */
 function heatMapPath({ id }, layer) {
   return overlayPath(id, layer, "opacity=1");
 }
 
+/**
+ * @param {MaskedResult} record
+ * @param {Layer} layer
+ */
 function marksOf({ image, masks }, layer) {
   return masks[layer].regions.map(({ box: [x, y, width, height] }, place) => {
     const mark = element("div", { className: "mark" }, element("span", {}, String(place + 1)));
-    mark.style.setProperty("--x", x / image.width);
-    mark.style.setProperty("--y", y / image.height);
-    mark.style.setProperty("--w", width / image.width);
-    mark.style.setProperty("--h", height / image.height);
+    mark.style.setProperty("--x", String(x / image.width));
+    mark.style.setProperty("--y", String(y / image.height));
+    mark.style.setProperty("--w", String(width / image.width));
+    mark.style.setProperty("--h", String(height / image.height));
     const isTight = y < image.height * 0.1 && height < image.height * 0.3; // its number would cover it
     mark.classList.toggle("below", isTight);
     return mark;

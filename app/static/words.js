@@ -1,5 +1,8 @@
 /** What the page says of results: numbers, verdicts and coverage. Nothing here touches the DOM. */
 
+/** @import { Detection, Layer } from "./api.js" */
+/** @import { MaskedResult, Result } from "./library.js" */
+
 /** Space that does not break a line. */
 export const GLUE = "\u00a0";
 
@@ -23,7 +26,7 @@ const LAYERS = { ai: "AI", manipulation: "manipulation" };
  * @param {number} share
  */
 export function percent(share) {
-  const glued = (number) => `${number}${GLUE}%`;
+  const glued = (/** @type {string} */ number) => `${number}${GLUE}%`;
   if (share > 0 && share < 0.001) return `< ${glued("0.1")}`;
   if (share < 1 && share > 0.999) return `> ${glued("99.9")}`;
   return glued((share * 100).toFixed(share > 0 && share < 1 ? 1 : 0));
@@ -54,19 +57,19 @@ export function counted(number, noun) {
   return `${number.toLocaleString("en")}${GLUE}${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** @param {string} name of a layer */
+/** @param {Layer} name */
 export function layer(name) {
   return LAYERS[name];
 }
 
-/** @param {string} name of a layer */
+/** @param {Layer} name */
 export function legend(name) {
   return `Probability of ${name === "ai" ? "being AI-made" : "being changed"}`;
 }
 
 /**
  * Whether the score clears a picture of which parts are marked as AI.
- * @param {object} record a succeeded one
+ * @param {Result} record
  */
 export function contradicted({ notes }) {
   return notes.includes("marks_contradict_score");
@@ -74,7 +77,7 @@ export function contradicted({ notes }) {
 
 /**
  * Why the score of such a picture means less, if it does.
- * @param {object} record a succeeded one
+ * @param {Result} record
  * @returns {string?}
  */
 export function weakness({ notes }) {
@@ -83,7 +86,7 @@ export function weakness({ notes }) {
 
 /**
  * The verdict in words.
- * @param {object} record a succeeded one
+ * @param {Result} record
  */
 export function verdict(record) {
   return contradicted(record) ? CONTRADICTED : VERDICTS[record.verdict];
@@ -91,7 +94,7 @@ export function verdict(record) {
 
 /**
  * What the verdict means, and what it does not.
- * @param {object} record a succeeded one
+ * @param {Result} record
  */
 export function verdictMeaning({ verdict: name, thresholds }) {
   const uncertain = percent(thresholds.uncertain);
@@ -111,7 +114,7 @@ export function verdictMeaning({ verdict: name, thresholds }) {
 
 /**
  * How the marks of the AI layer go with the score.
- * @param {object} record a succeeded one
+ * @param {MaskedResult} record
  */
 export function marksMeaning(record) {
   const { area_fraction: area, regions } = record.masks.ai;
@@ -128,7 +131,7 @@ export function marksMeaning(record) {
 
 /**
  * Why `manipulated` is what it is.
- * @param {object} record a succeeded one
+ * @param {MaskedResult} record
  */
 export function manipulationMeaning({ masks, thresholds }) {
   const area = percent(masks.manipulation.area_fraction);
@@ -138,7 +141,7 @@ export function manipulationMeaning({ masks, thresholds }) {
 
 /**
  * Which part of the picture the model saw.
- * @param {object} view of a record
+ * @param {Detection["view"]} view
  */
 export function coverage({ mode, tiles }) {
   const part = mode === "center" ? "The centre of the picture only" : "The whole picture";
@@ -155,7 +158,7 @@ export function scale(value) {
 
 /**
  * What the coverage means for the result, if it means something.
- * @param {object} view of a record
+ * @param {Detection["view"]} view
  * @returns {string?}
  */
 export function coverageMeaning({ mode, scale: value }) {
@@ -171,6 +174,7 @@ export function coverageMeaning({ mode, scale: value }) {
   return limits.length === 0 ? null : limits.join(" ");
 }
 
+/** @param {number} value */
 function ratio(value) {
   return `${Math.max(1, Math.round(value * 100))}${GLUE}%`;
 }

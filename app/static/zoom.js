@@ -1,25 +1,28 @@
 /** How large the picture is shown, and which part of it: the same in both panes. */
 
+import { all, byId, within } from "./dom.js";
+
 const STEPS = [0.125, 0.25, 0.5, 1, 2, 4, 8]; // CSS pixels a picture pixel
+const LARGEST = Math.max(...STEPS);
 const TOLERANCE = 1.01;
 const PIXELS_FROM = 2; // from here on single pixels are shown as squares
 
 /** Dispatches `change` when the scale has changed. */
 export class Zoom extends EventTarget {
   #root;
-  #panes;
+  /** @type {HTMLElement[]} */ #panes;
   #width = 1;
-  #scale = null; // null: the whole picture fits
+  /** @type {number?} null: the whole picture fits */ #scale = null;
   #fitted = 1; // scale at which it fits, while it is magnified
-  #out = document.getElementById("zoom-out");
-  #in = document.getElementById("zoom-in");
-  #value = document.getElementById("zoom-value");
+  #out = byId("zoom-out", HTMLButtonElement);
+  #in = byId("zoom-in", HTMLButtonElement);
+  #value = byId("zoom-value", HTMLOutputElement);
 
   /** @param {HTMLElement} root holds the panes, each with one stage */
   constructor(root) {
     super();
     this.#root = root;
-    this.#panes = [...root.querySelectorAll(".pane")];
+    this.#panes = all(root, ".pane");
     this.#out.addEventListener("click", () => this.by(-1));
     this.#in.addEventListener("click", () => this.by(1));
     for (const pane of this.#panes) this.#watch(pane);
@@ -37,16 +40,19 @@ export class Zoom extends EventTarget {
    */
   reset(width, height) {
     this.#width = width;
-    this.#root.style.setProperty("--width", width);
-    this.#root.style.setProperty("--ratio", width / height);
+    this.#root.style.setProperty("--width", String(width));
+    this.#root.style.setProperty("--ratio", String(width / height));
     this.#set(null);
   }
 
-  /** One step closer (1) or further away (-1). */
+  /**
+   * One step closer or further away.
+   * @param {1 | -1} direction 1: closer
+   */
   by(direction) {
     const scale = this.#current();
     if (direction > 0) {
-      this.#set(STEPS.find((step) => step > scale * TOLERANCE) ?? STEPS.at(-1));
+      this.#set(STEPS.find((step) => step > scale * TOLERANCE) ?? LARGEST);
       return;
     }
     const smaller = STEPS.findLast((step) => step < scale / TOLERANCE) ?? null;
@@ -60,7 +66,7 @@ export class Zoom extends EventTarget {
   toggle(around) {
     const fitting = this.#fitting();
     if (this.magnified) this.#set(null);
-    else this.#set(fitting < 1 / TOLERANCE ? 1 : STEPS.find((step) => step > fitting), around);
+    else this.#set(fitting < 1 / TOLERANCE ? 1 : (STEPS.find((step) => step > fitting) ?? LARGEST), around);
   }
 
   /**
@@ -77,7 +83,7 @@ export class Zoom extends EventTarget {
 
   /** Have a pane that was hidden show the same place as the layered one, which never is. */
   align() {
-    const { scrollLeft, scrollTop } = this.#panes.at(-1);
+    const { scrollLeft, scrollTop } = this.#panes[this.#panes.length - 1];
     for (const pane of this.#panes) pane.scrollTo(scrollLeft, scrollTop);
   }
 
@@ -87,31 +93,38 @@ export class Zoom extends EventTarget {
 
   #fitting() {
     if (this.magnified) return this.#fitted;
-    return this.#visiblePane().firstElementChild.clientWidth / this.#width;
+    return stageOf(this.#visiblePane()).clientWidth / this.#width;
   }
 
   #visiblePane() {
-    return this.#panes.find((pane) => !pane.hidden);
+    return this.#panes.find((pane) => !pane.hidden) ?? this.#panes[0];
   }
 
+  /**
+   * @param {number?} scale
+   * @param {[number, number]} around
+   */
   #set(scale, around = this.#middle()) {
     this.#fitted = this.#fitting();
     this.#scale = scale;
     this.#root.classList.toggle("magnified", this.magnified);
-    this.#root.classList.toggle("pixels", this.magnified && scale >= PIXELS_FROM);
+    this.#root.classList.toggle("pixels", scale !== null && scale >= PIXELS_FROM);
     this.#root.style.setProperty("--shown", `${this.#width * (scale ?? 1)}px`);
     for (const pane of this.#panes) {
       if (this.magnified) pane.tabIndex = 0;
       else pane.removeAttribute("tabindex");
     }
-    this.#value.value = this.magnified ? `${scale * 100}\u00a0%` : "Fit";
+    this.#value.value = scale !== null ? `${scale * 100}\u00a0%` : "Fit";
     this.#out.disabled = !this.magnified;
-    this.#in.disabled = scale === STEPS.at(-1);
+    this.#in.disabled = scale === LARGEST;
     if (this.magnified) this.centre(...around);
     this.dispatchEvent(new Event("change"));
   }
 
-  /** What is in the middle of the pane: shares of width and height. */
+  /**
+   * What is in the middle of the pane: shares of width and height.
+   * @returns {[number, number]}
+   */
   #middle() {
     if (!this.magnified) return [0.5, 0.5];
     const pane = this.#visiblePane();
@@ -121,8 +134,10 @@ export class Zoom extends EventTarget {
     ];
   }
 
+  /** @param {HTMLElement} pane */
   #watch(pane) {
-    const stage = pane.firstElementChild;
+    const stage = stageOf(pane);
+    /** @type {PointerEvent?} */
     let from = null;
     pane.addEventListener("scroll", () => {
       for (const other of this.#panes) {
@@ -151,4 +166,9 @@ export class Zoom extends EventTarget {
       });
     }
   }
+}
+
+/** @param {HTMLElement} pane */
+function stageOf(pane) {
+  return within(pane, ".stage");
 }
