@@ -1,6 +1,7 @@
 """What an attacker sends, as data: to add an attack is to add an entry.
 
-`python -m tests.attacks.corpus NAME PORT SECONDS` carries one out, in a process of its own.
+`python -m tests.attacks.corpus PORT SECONDS` carries out each attack that a line of its input
+names, and prints `ready` before it and `done` after it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from tests.pictures.bombs import BOMBS
 
 ATTACKER = "mallory-secret-012345"
 """Key of the caller who attacks."""
+
+RISE = 0.25
+"""Share of an attack in which its connections are opened, one after the other."""
 
 _MIB = 2**20
 _HOST = b" HTTP/1.1\r\nHost: localhost\r\n"
@@ -182,7 +186,8 @@ async def carry_out(attack: Attack, port: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
 
     async def one(number: int) -> None:
-        await asyncio.sleep(number / attack.connections)  # no burst: what is held counts
+        # No burst: what is held counts.
+        await asyncio.sleep(seconds * RISE * number / attack.connections)
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await _connection(attack, port, deadline)
@@ -232,11 +237,13 @@ async def _go_on(
         await asyncio.wait([writing])
 
 
-def main(name: str, port: str, seconds: str) -> None:
-    """Carry out one attack."""
-    attack = attack_of(name)
-    print("ready", flush=True)
-    asyncio.run(carry_out(attack, int(port), float(seconds)))
+def main(port: str, seconds: str) -> None:
+    """Carry out the attacks that are asked for, one after the other."""
+    for line in sys.stdin:
+        attack = attack_of(line.strip())
+        print("ready", flush=True)
+        asyncio.run(carry_out(attack, int(port), float(seconds)))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
