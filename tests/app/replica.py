@@ -80,6 +80,12 @@ class Replica:
     def log(self) -> str:
         return self._log.read_text()
 
+    def unexpected_errors(self) -> list[str]:
+        """Log lines of errors that the API has no answer for; its log must show requests."""
+        lines = self.log().splitlines()
+        assert any('"event": "request' in line for line in lines), self.log()
+        return [line for line in lines if "unexpected_error" in line]
+
     def lines_of(self, request_id: str) -> list[dict]:
         """Log lines of a request, once its last one is written."""
         deadline = time.monotonic() + _START_TIMEOUT

@@ -105,6 +105,13 @@ def test_a_folder_of_a_phone(detect: Detect) -> None:
     assert answer.stderr == "1 left out, not a picture by its name: phone/IMG_0001.MOV\n"
 
 
+def test_a_model_that_is_untrained_is_remarked(detect: Detect, model: Model) -> None:
+    plant("a.jpg")
+    assert "untrained" not in detect("--json", "a.jpg").stderr
+    model.info.trained = False
+    assert "untrained" in detect("--json", "a.jpg").stderr
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(detect: Detect) -> None:
     plant("all/a.jpg", "all/album.jpg/b.jpg", os.fsdecode(b"all/caf\xe9.jpg"), "all/z.jpg")
     Path("all/broken.jpg").write_bytes(encode(photo())[:400])

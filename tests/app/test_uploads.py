@@ -229,7 +229,7 @@ def test_a_disk_that_is_full_is_told(api: Replica, alice: httpx2.Client) -> None
     assert alice.post("/v1/detections", files={"file": PICTURE}).status_code == 202
     resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
     assert alice.post("/v1/detections", files={"file": LARGE_PICTURE}).status_code == 202
-    assert "unexpected_error" not in api.log()
+    assert api.unexpected_errors() == []
 
 
 # -- query parameters -----------------------------------------------------------------------------

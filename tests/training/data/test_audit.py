@@ -199,7 +199,9 @@ def test_look_alikes_of_other_originals_are_remarked(tmp_path: Path) -> None:
     assert "again.jpg" in answer.stdout.replace("\n", "")
     same = again.model_copy(update={"source_id": rows[0].source_id, "split": "train"})
     manifest.write([*rows, same], file)
-    assert "look alike" not in command("audit", file).stdout
+    alike = command("audit", file)
+    assert alike.exit_code == 0, alike.output
+    assert "look alike" not in alike.stdout
 
 
 def test_files_that_are_not_what_the_manifest_says(tmp_path: Path) -> None:
