@@ -26,7 +26,6 @@ from tests.conftest import encode, photo
 SIDE = 300  # pixels
 NEEDED = RECORD_BYTES + 2 * SIDE * SIDE
 MEGABYTE = 2**20
-MARGIN = 50_000  # bytes: the last record, buffers of connections
 
 
 @pytest.fixture
@@ -167,7 +166,8 @@ def test_replicas_together_accept_as_much_as_fits(redis: Redis, redis_url: str, 
         outcomes = list(pool.map(submit, range(len(pictures))))
     assert set(outcomes) == {"accepted", "storage_full"}
     assert reserved(houses[0]) == NEEDED * outcomes.count("accepted")
-    assert -MARGIN < free(houses[0]) < 2 * NEEDED
+    # Eight connections' buffers come and go: up to half a megabyte. Unchecked, it is -6 megabytes.
+    assert -NEEDED < free(houses[0]) < MEGABYTE
     stored = house_keys(houses[0], "gamma:image:*")
     assert len(stored) == outcomes.count("accepted"), "nothing is left of what was refused"
     assert house_keys(houses[0], "gamma:upload:*") == []

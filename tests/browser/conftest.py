@@ -38,11 +38,16 @@ def console() -> Iterator[Console]:
 
 
 @pytest.fixture
-def context(browser: Browser, service: Serve) -> Iterator[BrowserContext]:
+def empty_list(service: Serve) -> None:
+    """Delete what earlier tests left: the page would show it, and its errors."""
     with service.client() as client:
         while found := client.get("/v1/detections", params={"limit": 100}).json()["detections"]:
             for left in found:
                 client.delete(f"/v1/detections/{left['id']}")
+
+
+@pytest.fixture
+def context(browser: Browser, service: Serve, empty_list: None) -> Iterator[BrowserContext]:
     made = new_context(browser, service.url)
     yield made
     made.close()

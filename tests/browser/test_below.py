@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -52,19 +53,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        origin = http.client.HTTPConnection(self.server.origin, timeout=60)
         path = self.path.removeprefix(BELOW)
-        origin.request(self.command, path, body or None, dict(self.headers))
-        answer = origin.getresponse()
-        content = answer.read()
+        with closing(http.client.HTTPConnection(self.server.origin, timeout=60)) as origin:
+            origin.request(self.command, path, body or None, dict(self.headers))
+            answer = origin.getresponse()
+            content = answer.read()
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in _OF_A_CONNECTION:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        origin.close()
+        with suppress(ConnectionError):  # the page has been left
+            self.end_headers()
+            self.wfile.write(content)
 
     do_POST = do_DELETE = do_GET
 
@@ -81,7 +82,7 @@ def proxy(service: Serve) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def context(browser: Browser, proxy: Proxy) -> Iterator[BrowserContext]:
+def context(browser: Browser, proxy: Proxy, empty_list: None) -> Iterator[BrowserContext]:
     made = new_context(browser, proxy.url)
     yield made
     made.close()
