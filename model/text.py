@@ -29,8 +29,8 @@ def mostly_text(picture: NDArray[np.uint8]) -> bool:
         picture: RGB pixels (H, W, 3).
     """
     step = math.ceil(max(picture.shape[:2]) / _LONGEST)
-    sparse = picture[::step, ::step].astype(np.uint16)
-    grey = (sparse[..., 0] + 2 * sparse[..., 1] + sparse[..., 2]) // 4
+    red, green, blue = np.moveaxis(picture[::step, ::step], 2, 0).astype(np.uint16)
+    grey = (red + green + green + blue) >> 2
     for scale in range(_SCALES):
         if scale:
             grey = _halved(grey)
@@ -41,8 +41,10 @@ def mostly_text(picture: NDArray[np.uint8]) -> bool:
 
 def _halved(grey: NDArray[np.uint16]) -> NDArray[np.uint16]:
     rows, columns = (side // 2 for side in grey.shape)
-    quads = grey[: rows * 2, : columns * 2].reshape(rows, 2, columns, 2)
-    halved: NDArray[np.uint16] = quads.sum((1, 3), dtype=np.uint16) // 4
+    even = grey[: rows * 2, : columns * 2]
+    halved: NDArray[np.uint16] = (
+        even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2]
+    ) >> 2
     return halved
 
 
@@ -51,15 +53,18 @@ def _is_written(grey: NDArray[np.uint8]) -> bool:
     rows, columns = (side // _BLOCK for side in grey.shape)
     if rows * columns < _FEWEST:
         return False
-    whole = grey[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
-    blocks = whole.swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
-    darkest, brightest = (edge(blocks, (1, 2)).astype(np.int16) for edge in (np.min, np.max))
+    bands = grey[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns * _BLOCK)
+    darkest, brightest = (
+        edge(edge(bands, 1).reshape(rows, columns, _BLOCK), 2).astype(np.int16)
+        for edge in (np.min, np.max)
+    )
     contrast = brightest - darkest
     flat = (contrast < _FLAT).mean()
     strong = contrast > _INK
     if flat < _LEAST or flat + strong.mean() < _TOGETHER:
         return False  # most photographs end here
-    written = _strokes(blocks[strong], darkest[strong], brightest[strong]).sum() / len(blocks)
+    blocks = bands.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2)[strong]
+    written = _strokes(blocks, darkest[strong], brightest[strong]).sum() / strong.size
     return bool(written >= _LEAST and flat + written >= _TOGETHER)
 
 
