@@ -47,11 +47,6 @@ def key(detection_id: str) -> str:
     return f"gamma:detection:{detection_id}"
 
 
-def upload_key(detection_id: str) -> str:
-    """An upload that is not accepted yet."""
-    return f"gamma:upload:{detection_id}"
-
-
 def image_key(owner: str, name: str) -> str:
     """An upload as it came; its name is its SHA-256, or the detection if it is not shared."""
     return f"gamma:image:{owner}:{name}"

@@ -170,11 +170,19 @@ def test_replicas_together_accept_as_much_as_fits(redis: Redis, redis_url: str, 
     assert -NEEDED < free(houses[0]) < MEGABYTE
     stored = house_keys(houses[0], "gamma:image:*")
     assert len(stored) == outcomes.count("accepted"), "nothing is left of what was refused"
-    assert house_keys(houses[0], "gamma:upload:*") == []
 
 
 def house_keys(house: House, pattern: str) -> list[bytes]:
     return [name for name in house.redis.keys(pattern) if not name.endswith(b":holders")]
+
+
+def test_a_refusal_leaves_the_picture_to_whom_it_serves(house: House) -> None:
+    first = house.submit("alice", picture(1))
+    leave(house, NEEDED // 2)
+    with pytest.raises(ServiceError) as refused:
+        house.submit("alice", picture(1))
+    assert refused.value.code == "storage_full"
+    assert house.worker.store.get_image(first.id) == picture(1)
 
 
 def test_before_their_bodies_are_read_once_there_is_no_room_for_any(house: House) -> None:
