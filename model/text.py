@@ -40,11 +40,10 @@ def mostly_text(picture: NDArray[np.uint8]) -> bool:
 
 
 def _halved(grey: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    rows, columns = (side // 2 for side in grey.shape)
-    even = grey[: rows * 2, : columns * 2]
-    halved: NDArray[np.uint16] = (
-        even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2]
-    ) >> 2
+    rows, columns = (side // 2 * 2 for side in grey.shape)
+    upper, lower = grey[:rows:2, :columns], grey[1:rows:2, :columns]
+    sums = upper + lower
+    halved: NDArray[np.uint16] = np.right_shift(sums[:, ::2] + sums[:, 1::2], 2, dtype=np.uint16)
     return halved
 
 

@@ -138,7 +138,7 @@ class DetectionJob(Job):
     def retry(self, queue: Queue, pipeline: Pipeline) -> None:
         """As RQ's, but near the head of the queue: it has waited already."""
         super().retry(queue, pipeline)
-        pipeline.eval(scripts.RETURN, 1, queue.key, self.id, int(self._abandoned))
+        scripts.RETURN([queue.key], [self.id, int(self._abandoned)], client=pipeline)
 
 
 class DetectionQueue(Queue):
@@ -191,22 +191,25 @@ def take(
     started = now()
     reply = cast(
         tuple[int, list[list[bytes | None]]] | None,
-        worker.connection.eval(
-            scripts.TAKE,
-            6,
-            queue.key,
-            queue.started_job_registry.key,
-            worker.key,
-            worker.executions_key,
-            f"{worker.key}:taken",
-            WORKERS_SUSPENDED,
-            token,
-            most,
-            int(idle),
-            worker.name,
-            started.timestamp(),
-            utcformat(started),
-            EXECUTION_TTL,
+        scripts.TAKE(
+            [
+                queue.key,
+                queue.started_job_registry.key,
+                worker.key,
+                worker.executions_key,
+                f"{worker.key}:taken",
+                WORKERS_SUSPENDED,
+            ],
+            [
+                token,
+                most,
+                int(idle),
+                worker.name,
+                started.timestamp(),
+                utcformat(started),
+                EXECUTION_TTL,
+            ],
+            client=worker.connection,
         ),
     )
     if reply is None:
@@ -230,16 +233,16 @@ def take(
 def keep(pipeline: Pipeline, queue: Queue, worker: BaseWorker, held: Sequence[Held]) -> None:
     """Say that jobs are not abandoned, except those that have been taken for it already."""
     moment = now()
-    pipeline.eval(
-        scripts.KEEP,
-        2,
-        queue.started_job_registry.key,
-        worker.executions_key,
-        worker.name,
-        moment.timestamp(),
-        utcformat(moment),
-        EXECUTION_TTL,
-        *(word for job in held for word in (job.id, job.execution, job.started_at)),
+    scripts.KEEP(
+        [queue.started_job_registry.key, worker.executions_key],
+        [
+            worker.name,
+            moment.timestamp(),
+            utcformat(moment),
+            EXECUTION_TTL,
+            *(word for job in held for word in (job.id, job.execution, job.started_at)),
+        ],
+        client=pipeline,
     )
 
 
@@ -252,28 +255,25 @@ def finish(
     that is no longer this worker's, of which nothing is changed.
     """
     moment = now()
-    pipeline.eval(
-        scripts.FINISH,
-        4,
+    keys = [
         queue.started_job_registry.key,
         FinishedJobRegistry(queue=queue).key,
         worker.key,
         worker.executions_key,
-        worker.name,
-        moment.timestamp(),
-        utcformat(moment),
-        *(
-            word
-            for job, result in zip(held, results, strict=True)
-            for word in (
-                job.id,
-                job.execution,
-                job.started_at,
-                job.result_ttl,
-                b64encode(json.dumps(result).encode()),
-            )
-        ),
+    ]
+    words = (
+        word
+        for job, result in zip(held, results, strict=True)
+        for word in (
+            job.id,
+            job.execution,
+            job.started_at,
+            job.result_ttl,
+            b64encode(json.dumps(result).encode()),
+        )
     )
+    arguments = [worker.name, moment.timestamp(), utcformat(moment), *words]
+    scripts.FINISH(keys, arguments, client=pipeline)
 
 
 def put_back(
@@ -292,7 +292,7 @@ def put_back(
     """
     keys = queue.key, queue.started_job_registry.key, worker.executions_key
     words = [word for job in held for word in (job.id, job.execution)]
-    reply = worker.connection.eval(scripts.PUT_BACK, len(keys), *keys, int(dying), *words)
+    reply = scripts.PUT_BACK(keys, [int(dying), *words], client=worker.connection)
     return [bool(ours) for ours in cast(list[int], reply)]
 
 

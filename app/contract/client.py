@@ -12,7 +12,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
 from redis.connection import HiredisRespSerializer, PythonRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -55,6 +55,20 @@ class Client(_Typed, Redis):
 
 class TypedPipeline(_Typed, Pipeline):
     """As redis-py's, with the errors of `Client`."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """As redis-py's; scripts are loaded, and all is sent again, only if Redis lacks one."""
+        commands, scripts = list(self.command_stack), list(self.scripts)
+        try:
+            return super().execute(raise_on_error)
+        except NoScriptError:
+            for script in scripts:
+                self.immediate_execute_command("SCRIPT LOAD", script.script)  # type: ignore[no-untyped-call]
+            self.command_stack = commands
+            return super().execute(raise_on_error)
+
+    def load_scripts(self) -> None:
+        """Do not ask before each execution, as redis-py does: that is one more round trip."""
 
     def raise_first_error(self, commands: Any, response: Any) -> None:
         """As redis-py's; what fails inside of a transaction does not pass `parse_response`."""

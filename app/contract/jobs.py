@@ -15,26 +15,12 @@ from rq.serializers import JSONSerializer
 
 from app.contract.records import WAITING_KEY
 from app.contract.schemas import JOB_FUNCTION
+from app.contract.scripts import BACKLOG, DETECTIONS
 from app.contract.settings import Settings
 
 RESULT_TTL = 600  # s; only RQ's own tools read it, the answer is in our record
 FAILURE_TTL = 86_400  # s; RQ's default is one year
 JOB_TIMEOUT = 600  # s
-
-# KEYS: queue; ARGV: what precedes a job's id in its key. Returns how many jobs wait, and when the
-# first of them was enqueued. Where no worker clears them away, jobs that outlived their `ttl` stand
-# before the others, listed but gone: the first that is there is searched by halves.
-_BACKLOG = """
-local waiting = redis.call('LLEN', KEYS[1])
-local low, high, place, since = 0, waiting, 0, false
-while low < high do
-  local id = redis.call('LINDEX', KEYS[1], place)
-  local found = redis.call('HGET', ARGV[1] .. id, 'enqueued_at')
-  if found then since, high = found, place else low = place + 1 end
-  place = math.floor((low + high) / 2)
-end
-return {waiting, since}
-"""
 
 
 class JobQueue:
@@ -79,15 +65,6 @@ class JobQueue:
         pipeline.delete(Job.key_for(detection_id))
 
 
-# KEYS: queue, what waits; ARGV: now (s), longest wait (s). Returns how many jobs wait, and when the
-# one came that has waited longest. What has waited too long is expired, and waits no longer.
-_DETECTIONS = """
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1] - ARGV[2])
-local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-return {redis.call('LLEN', KEYS[1]), first[2] or false}
-"""
-
-
 class Backlog(NamedTuple):
     """What waits in a queue."""
 
@@ -105,7 +82,7 @@ def queue_key(queue: str) -> str:
 def ask_detections(pipeline: Pipeline, settings: Settings) -> None:
     """Add the question for the detections that wait to `pipeline`."""
     keys = queue_key(settings.queue), WAITING_KEY
-    pipeline.eval(_DETECTIONS, len(keys), *keys, time.time(), settings.queue_ttl)
+    DETECTIONS(keys, [time.time(), settings.queue_ttl], client=pipeline)
 
 
 def read_detections(reply: list[Any]) -> Backlog:
@@ -116,7 +93,7 @@ def read_detections(reply: list[Any]) -> Backlog:
 
 def ask_backlog(pipeline: Pipeline, queue: str) -> None:
     """Add the question for the backlog of an RQ queue, first in, first out, to `pipeline`."""
-    pipeline.eval(_BACKLOG, 1, queue_key(queue), Job.key_for(""))
+    BACKLOG([queue_key(queue)], client=pipeline)
 
 
 def read_backlog(reply: list[Any]) -> Backlog:

@@ -40,4 +40,4 @@ def reserved(pixels: int, *, masks: bool) -> int:
 
 def ask_reserved(pipeline: Pipeline) -> None:
     """Add the question how many bytes are reserved, for all callers, to `pipeline`."""
-    pipeline.eval(scripts.RESERVED, 0)
+    scripts.RESERVED(client=pipeline)

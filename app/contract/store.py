@@ -106,12 +106,10 @@ class Store:
         soon = int(time.time() * 1000) + _UPLOAD_LIFE
         with self.redis.pipeline() as pipeline:
             for (application, _, jobs), entry in zip(arrivals, entries, strict=True):
-                detection = application.detection
-                expiry = records.milliseconds(detection.expires_at)
-                upload = records.upload_key(detection.id)
-                pipeline.set(upload, entry, pxat=min(soon, expiry))
-                commands = scripts.words(jobs)
-                self._accept(pipeline, application, upload=upload, commands=commands)
+                expiry = records.milliseconds(application.detection.expires_at)
+                picture = self._picture_key(application)
+                pipeline.set(picture, entry, nx=True, pxat=min(soon, expiry))
+                self._accept(pipeline, application, commands=scripts.words(jobs))
             # Should no answer come, it may have been accepted: the objects stay.
             replies = pipeline.execute()[1::2]
         receptions = [
@@ -175,24 +173,21 @@ class Store:
         pipeline: Pipeline,
         application: Application,
         *,
-        upload: str = "",
         source: str = "",
         commands: Iterable[Any] = (),
     ) -> None:
-        """Add to `pipeline` that it is accepted, with what lies under `upload`, or `source` has."""
+        """Add to `pipeline` that it is accepted, with its stored picture or what `source` has."""
         detection, owner = application.detection, application.owner
         key = application.idempotency_key
-        picture = detection.id if self.blobs.apart else detection.image.sha256
         lifetime = detection.expires_at - detection.created_at
         keys = [
             records.key(detection.id),
-            upload,
             records.index_key(owner),
             records.cache_key(owner, detection) if application.cache else "",
             "" if key is None else records.idempotency_key(owner, key),
             records.MODEL_KEY,
             records.WAITING_KEY,
-            records.image_key(owner, picture),
+            self._picture_key(application),
             records.masks_key(owner, detection.id),
             source,
         ]
@@ -221,7 +216,12 @@ class Store:
             application.weight,
             *commands,
         ]
-        pipeline.eval(scripts.ACCEPT, len(keys), *keys, *arguments)
+        scripts.ACCEPT(keys, arguments, client=pipeline)
+
+    def _picture_key(self, application: Application) -> str:
+        image = application.detection.image
+        name = application.detection.id if self.blobs.apart else image.sha256
+        return records.image_key(application.owner, name)
 
     def get(self, detection_id: str) -> Detection | None:
         """The record as of now; one past its time reads `expired`, without its results."""
@@ -285,7 +285,7 @@ class Store:
             self.blobs.clear(detection_id)
         keys = [records.index_key(owner), records.key(detection_id), records.WAITING_KEY]
         arguments = [owner, detection_id, FINISHED_CHANNEL, *scripts.words(jobs)]
-        found = bool(self.redis.eval(scripts.DELETE, len(keys), *keys, *arguments))
+        found = bool(scripts.DELETE(keys, arguments, client=self.redis))
         if unfinished:  # a worker may have finished it in between
             self.blobs.clear(detection_id)
         return found
@@ -367,7 +367,7 @@ class Store:
         with self.redis.pipeline(transaction=False) as pipeline:
             for detection_id in detection_ids:
                 keys = records.key(detection_id), records.WAITING_KEY
-                pipeline.eval(scripts.START, len(keys), *keys, now, detection_id)
+                scripts.START(keys, [now, detection_id], client=pipeline)
             found = pipeline.execute()
         return {
             detection_id: records.parse(record, Status.PROCESSING)
@@ -460,7 +460,7 @@ class Store:
             masks.size,
             *(word for mask in masks.entries.items() for word in mask),
         ]
-        pipeline.eval(scripts.FINISH, 1, records.key(detection.id), *arguments)
+        scripts.FINISH([records.key(detection.id)], arguments, client=pipeline)
 
     def fail(self, detection_id: str, error: DetectionError) -> bool:
         """End a detection as failed.

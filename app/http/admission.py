@@ -18,7 +18,7 @@ from app.contract.limits import Quota, rate_key
 from app.contract.records import index_key, waiting_key
 from app.contract.reservation import ask_reserved
 from app.contract.schemas import ErrorCode, Usage
-from app.contract.scripts import SHARE
+from app.contract.scripts import TAKE
 from app.contract.settings import Settings
 from app.http.callers import Caller
 from app.http.problems import ServiceError, storage_full, storage_share_full
@@ -27,63 +27,6 @@ from app.http.together import Together
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
 _LONGEST_RETRY = 300  # s
-
-# KEYS: queue, what waits of the caller, its rate limit's bucket, its index
-# ARGV: caller, pictures, now (s), longest wait (s), limit of that wait (s), limit of the queue, of
-#   the rate limit (count 0: there is none) count and spacing (µs), weight (0: nobody else is to be
-#   protected), the caller's limits of waiting detections and of bytes (0: none), bytes of memory
-#   that are free ('': any number), '1': pictures lie there too
-# Takes as many pictures as all limits allow. Returns their number, why not more, how many jobs
-# wait, how many of the caller's, for how long (s), bytes that are kept for it and that are reserved
-# for its results, and of the bucket how many pictures are left and µs until it is full.
-# The share of the queue is as that of the memory, see there.
-_TAKE = (
-    SHARE
-    + f"""
-local caller, asked, now, ttl, age_limit, limit, count, spacing = unpack(ARGV, 1, 8)
-local weight, most_waiting, most_bytes, free, inside = unpack(ARGV, 9, 13)
-local taken, reason = tonumber(asked), ''
-local function allow(most, otherwise)
-  if most < taken then taken, reason = most, otherwise end
-end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ttl)
-local waiting, own = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
-local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-local age = first[2] and now - first[2] or 0
-local bytes, coming = held(caller), reserved(caller)
-weight, most_waiting, most_bytes = tonumber(weight), tonumber(most_waiting), tonumber(most_bytes)
-allow(limit - waiting, '{ErrorCode.QUEUE_FULL}')
-if age > tonumber(age_limit) then allow(0, '{ErrorCode.QUEUE_SLOW}') end
-if weight > 0 then
-  allow(math.ceil((weight * (limit - waiting) - own) / (1 + weight)),
-    '{ErrorCode.QUEUE_SHARE_FULL}')
-  if free ~= '' and beyond_share(caller, KEYS[4], weight, free, inside == '1') then
-    allow(0, '{ErrorCode.STORAGE_SHARE_FULL}')
-  end
-end
-if most_waiting > 0 then allow(most_waiting - own, '{ErrorCode.QUEUE_SHARE_FULL}') end
-if most_bytes > 0 and bytes + coming >= most_bytes then
-  allow(0, '{ErrorCode.STORAGE_SHARE_FULL}')
-end
-local left, full_in = 0, 0
-if tonumber(count) > 0 then
-  local time = redis.call('TIME')
-  local moment = time[1] * 1000000 + time[2]
-  local full = math.max(moment, tonumber(redis.call('GET', KEYS[3]) or '') or 0)
-  left = math.max(0, math.floor((moment + count * spacing - full) / spacing))
-  allow(left, '{ErrorCode.RATE_LIMITED}')
-  if taken > 0 then
-    full = full + taken * spacing
-    left = left - taken
-    redis.call('SET', KEYS[3], string.format('%.0f', full), 'PX',
-      math.ceil((full - moment) / 1000))
-  end
-  full_in = full - moment
-end
-return {{math.max(0, taken), reason, waiting, own, math.floor(age), bytes, coming, left,
-  full_in}}
-"""
-)
 
 
 @dataclass(frozen=True)
@@ -171,7 +114,7 @@ class Gate:
     def _take(
         self, pipeline: Pipeline, caller: str, pictures: int, terms: Terms, pressure: _Pressure
     ) -> None:
-        """Add `_TAKE` to `pipeline`."""
+        """Add `TAKE` to `pipeline`."""
         limit = terms.rate_limit
         keys = [
             queue_key(self._settings.queue),
@@ -194,10 +137,10 @@ class Gate:
             "" if pressure.free is None else pressure.free,
             int(self._settings.store is None),
         ]
-        pipeline.eval(_TAKE, len(keys), *keys, *arguments)
+        TAKE(keys, arguments, client=pipeline)
 
     def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
-        """Read what `_TAKE` answered."""
+        """Read what `TAKE` answered."""
         taken, reason, waiting, own, age, _, _, left, full_in = reply
         quota = Quota(terms.rate_limit, left, full_in) if terms.rate_limit else None
         headers = quota.headers() if quota else {}

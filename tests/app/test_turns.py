@@ -112,3 +112,12 @@ def test_what_comes_again_is_first(house: House) -> None:
     assert queued[0] == first.id
     assert queued.index(second.id) < queued.index(third.id)
     assert queued.index(newcomer.id) < 2
+
+
+def test_scripts_that_redis_forgot_are_loaded_again(house: House) -> None:
+    first = house.submit("alice")
+    house.redis.script_flush()
+    second = house.submit("bob")
+    house.redis.script_flush()
+    assert house.worker.finish(first.id)
+    assert house.worker.queued() == [second.id]

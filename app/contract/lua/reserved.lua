@@ -1,0 +1,3 @@
+-- Returns the bytes that are reserved for all owners.
+lapse()
+return reserved('')

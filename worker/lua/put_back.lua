@@ -1,0 +1,26 @@
+-- Puts jobs that a worker has in hand back into the queue.
+--
+-- KEYS: queue, started registry, executions of the worker
+-- ARGV: died ('1': the worker dies); of each job its id and execution
+-- Returns 1 for each job that was still this worker's.
+--
+-- The registry comes first: a full Redis allows that, and then whatever else the script writes.
+local queue, started, executions = unpack(KEYS)
+local died = ARGV[1]
+local returned = {}
+for at = 2, #ARGV, 2 do
+    local id, execution = ARGV[at], ARGV[at + 1]
+    local name = id .. ':' .. execution
+    local ours = redis.call('ZREM', started, name)
+    returned[#returned + 1] = ours
+    if ours == 1 then
+        redis.call('DEL', execution_key(id, execution))
+        redis.call('ZREM', executions_key(id), execution)
+        redis.call('SREM', executions, name)
+        if redis.call('EXISTS', job_key(id)) == 1 then
+            redis.call('HSET', job_key(id), 'status', QUEUED)
+            put_back(queue, id, died)
+        end
+    end
+end
+return returned
