@@ -34,7 +34,7 @@ from worker.jobs import (
     put_back,
     take,
 )
-from worker.scripts import MOST_DEATHS
+from worker.scripts import MOST_DEATHS, TAKE
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}\.\d+|0\.\d+")
 _TTLS = 5  # s; what two runs may differ by
@@ -181,7 +181,7 @@ class Deaf(UnixDomainSocketConnection):
 
     def send_packed_command(self, command, check_health=True):
         super().send_packed_command(command, check_health)
-        self.taking = b"LPOP" in b"".join(command)
+        self.taking = TAKE.sha.encode() in b"".join(command)
 
     def read_response(self, *args, **kwargs):
         answer = super().read_response(*args, **kwargs)
