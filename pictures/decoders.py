@@ -1,5 +1,6 @@
 """Decoding in processes of its own, which a picture may bring down without harm."""
 
+import json
 import math
 import mmap
 import os
@@ -9,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,14 @@ from pictures.channel import Channel, ChannelError, mapped, shared_memory
 from pictures.costs import costs
 from pictures.errors import DecodingAbortedError, PictureError
 from pictures.header import read_header
+from pictures.provenance.embedded import may_hold_manifest
+from pictures.provenance.statement import unreadable_manifest
 
 ABORTED = "decoding takes far more memory or time than its size justifies, or ends the decoder"
 """What is said of a picture that brings a decoder down."""
 
+_COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "pictures.process")
+_UNREADABLE = asdict(unreadable_manifest("reading it takes too much memory or time"))
 _ROOM, _PIXEL_ROOM = 2**28, 4  # bytes of what is shared at most: so many, and so many a pixel
 _KEPT_MEMORY, _KEPT_SHARED = 64 * 2**20, 40 * 2**20  # bytes between two pictures
 _ERRORS = {
@@ -32,6 +39,16 @@ _ERRORS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ProvenanceOptions:
+    """How origins are read."""
+
+    trust_list: Path | None = None
+    """Certificates that signers are trusted by; None: those that come with the package."""
+    location: bool = False
+    """Whether the place where a photograph was taken is among what is read."""
+
+
 class Decoders:
     """A few warm processes that decode pictures; usable from any number of threads.
 
@@ -39,16 +56,21 @@ class Decoders:
     or that has to be ended, is replaced, and costs the picture that it was at.
     """
 
-    def __init__(self, count: int, *, max_pixels: int) -> None:
+    def __init__(
+        self, count: int, *, max_pixels: int, provenance: ProvenanceOptions | None = None
+    ) -> None:
         """Start the processes; they are ready in a moment.
 
         Args:
             count: Pictures that are decoded at the same time; further callers wait.
             max_pixels: Largest width times height of a picture.
+            provenance: How `statements` reads; None: it is not asked for.
         """
         self._max_pixels = max_pixels
+        self._provenance = provenance
         self._free = threading.Semaphore(count)
-        self._idle = [_Decoder(max_pixels) for _ in range(count)]
+        arguments = [] if provenance is None else [str(provenance.trust_list or "")]
+        self._idle = [_Decoder(max_pixels, arguments) for _ in range(count)]
         self._closed = False
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
@@ -63,6 +85,32 @@ class Decoders:
             if len(result) != math.prod(shape):
                 raise DecodingAbortedError(ABORTED)
             return np.frombuffer(result, np.uint8).reshape(shape).copy()
+
+    def statements(self, data: bytes) -> list[dict[str, Any]]:
+        """What a picture file says of its origin, by `provenance.reading` and `.manifest`.
+
+        What brings a reader down costs what that reader would have said.
+
+        Returns:
+            Fields of `provenance.statement.Statement`, as untrusted as the file; of its C2PA
+            manifest first.
+        """
+        found = self._said("metadata", data)
+        if may_hold_manifest(data):
+            manifest = self._said("manifest", data)
+            found = [*([_UNREADABLE] if manifest is None else manifest), *(found or [])]
+        return found or []
+
+    def _said(self, task: str, data: bytes) -> list[dict[str, Any]] | None:
+        try:
+            name = read_header(data, max_pixels=self._max_pixels).format
+            location = self._provenance is not None and self._provenance.location
+            asked = {"task": task, "format": name, "location": location}
+            with self._asked(asked, data) as result:
+                said = json.loads(bytes(result))
+        except (PictureError, ValueError, RecursionError):
+            return None
+        return said if isinstance(said, list) else None
 
     def preview(self, data: bytes, side: int) -> bytes:
         """A picture file made fit for any screen.
@@ -126,7 +174,8 @@ class Decoders:
 class _Decoder:
     """One process, our end of its channel, and the memory that is shared with it."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, arguments: Sequence[str]) -> None:
+        self._arguments = arguments
         self._size = _ROOM + _PIXEL_ROOM * max_pixels
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -137,7 +186,7 @@ class _Decoder:
         memory = shared_memory(self._size)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
-                [sys.executable, "-P", "-W", "ignore", "-m", "pictures.process", str(memory)],
+                [*_COMMAND, str(memory), *self._arguments],
                 env=_environment(),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

@@ -1,12 +1,17 @@
-"""The process of a decoder: `python -m pictures.process MEMORY`, a channel as standard input.
+"""The process of a decoder: `python -m pictures.process MEMORY [TRUST]`, a channel as stdin.
 
 It decodes one picture after the other, within limits of memory and time that follow the size of
 each. It starts with an empty environment, gives up files and networks, and holds nothing open but
 its channel and MEMORY, the descriptor of what it shares with its parent: files and masks lie there
-when a request comes, and the result when it is answered.
+when a request comes, and the result when it is answered. TRUST, a file or nothing, has it read
+what files say of their origin too.
 """
 
+from __future__ import annotations
+
 import contextlib
+import dataclasses
+import json
 import math
 import mmap
 import os
@@ -16,7 +21,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import AvifImagePlugin, Image
 
@@ -26,6 +31,9 @@ from pictures.confinement import confine
 from pictures.costs import Costs, costs
 from pictures.errors import PictureError
 from pictures.header import read_header
+
+if TYPE_CHECKING:
+    from pictures.provenance.statement import Statement
 
 _BAND = 2**18  # pixels that are copied at once
 _QUALITY = 92  # of JPEG: nothing is seen of it, at a third of the bytes of PNG
@@ -39,6 +47,8 @@ def main() -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 2
     Image.init()  # whatever Pillow would import later
     memory, own_memory = mapped(int(sys.argv[1])), _own_memory()
+    for trust_list in sys.argv[2:]:
+        _add_provenance(trust_list)
     confine()
     with socket.socket(fileno=sys.stdin.fileno()) as end:
         channel = Channel(end)
@@ -92,6 +102,27 @@ _TASKS: dict[str, Callable[..., None]] = {
     "preview": _preview,
     "composite": _composite,
 }
+
+
+def _add_provenance(trust_list: str) -> None:
+    """Load what reads origins, which not every decoder does."""
+    from pictures.provenance import reading
+    from pictures.provenance.manifest import Manifests
+
+    manifests = Manifests(Path(trust_list) if trust_list else None)
+
+    def read_metadata(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
+        found = reading.read(data, request["format"], location=request["location"])
+        result.write(_as_json(found))
+
+    def read_manifest(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
+        result.write(_as_json(manifests.read(data, request["format"])))
+
+    _TASKS.update(metadata=read_metadata, manifest=read_manifest)
+
+
+def _as_json(found: list[Statement]) -> bytes:
+    return json.dumps([dataclasses.asdict(one) for one in found]).encode()
 
 
 def _own_memory() -> int | None:

@@ -1,0 +1,194 @@
+"""Where metadata lies in each container. Of broken parts nothing is taken, all others stay."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TypeVar
+
+from PIL import Image
+
+from pictures import jpegfile, pngchunks
+from pictures.errors import PictureError
+from pictures.pngchunks import Chunk
+from pictures.source import Source
+
+MAX_PART = 2**20
+"""Bytes of a part that is looked into, once decompressed; a larger one is skipped."""
+MAX_PARTS = 32
+"""Parts of a file that are looked into, by kind."""
+
+Part = TypeVar("Part", bytes, tuple[str, str])
+
+_EXIF, _XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
+_EXIF_SIZE = 6  # bytes of the former; the last one varies
+_PHOTOSHOP, _APP13, _COMMENT = b"Photoshop 3.0\0", 0xED, 0xFE
+_RESOURCE, _IPTC = b"8BIM", 0x0404
+_PNG_XMP, _RAW = "XML:com.adobe.xmp", "Raw profile type "
+_DESCRIPTION = b"jumd"  # the box with which each C2PA manifest begins, in all containers alike
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+
+
+@dataclass
+class Embedded:
+    """The metadata of a file by its form, in the order of the file."""
+
+    exif: list[bytes] = field(default_factory=list)
+    """TIFF structures; of a TIFF file, the file itself."""
+    xmp: list[bytes] = field(default_factory=list)
+    iptc: list[bytes] = field(default_factory=list)
+    """IIM datasets."""
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """Keyword and text."""
+
+
+def may_hold_manifest(data: bytes) -> bool:
+    """Whether a file may hold a C2PA manifest; False is certain."""
+    return _DESCRIPTION in data
+
+
+def read(data: bytes, picture_format: str) -> Embedded:
+    """The metadata of a picture file.
+
+    Args:
+        data: The whole file.
+        picture_format: One of `header.ALLOWED_FORMATS`.
+    """
+    found = Embedded()
+    if picture_format == "JPEG":
+        with suppress(PictureError):
+            _jpeg(Source(data), found)
+    elif picture_format == "PNG":
+        with suppress(PictureError):
+            _png(Source(data), found)
+    elif picture_format == "WEBP":
+        _webp(data, found)
+    elif picture_format == "TIFF":
+        found.exif.append(data)
+    else:
+        _by_pillow(data, picture_format, found)
+    return found
+
+
+def _jpeg(source: Source, found: Embedded) -> None:
+    data = source.data
+    for segment in jpegfile.segments(source):
+        if segment.end > len(data):
+            return
+        body = data[segment.body : segment.end]
+        if segment.marker == jpegfile.APP1 and body.startswith(_EXIF):
+            _keep(found.exif, body[_EXIF_SIZE:])
+        elif segment.marker == jpegfile.APP1 and body.startswith(_XMP):
+            _keep(found.xmp, body[len(_XMP) :])
+        elif segment.marker == _APP13 and body.startswith(_PHOTOSHOP):
+            for one in _resources(body[len(_PHOTOSHOP) :]):
+                _keep(found.iptc, one)
+        elif segment.marker == _COMMENT:
+            _keep(found.texts, ("Comment", body.decode("utf-8", "replace")))
+
+
+def _resources(body: bytes) -> Iterator[bytes]:
+    """The IPTC datasets among Photoshop's image resources."""
+    at = 0
+    while body.startswith(_RESOURCE, at) and at + 12 <= len(body):
+        kind = int.from_bytes(body[at + 4 : at + 6], "big")
+        start = at + 6 + (body[at + 6] + 2) // 2 * 2  # behind a name of even length
+        size = int.from_bytes(body[start : start + 4], "big")
+        if kind == _IPTC:
+            yield body[start + 4 : start + 4 + size]
+        at = start + 4 + (size + 1) // 2 * 2
+
+
+def _png(source: Source, found: Embedded) -> None:
+    for chunk in pngchunks.chunks(source):
+        if chunk.kind == b"eXIf":
+            content = pngchunks.body(source, chunk)
+            if content is not None:
+                _keep(found.exif, content)
+        elif chunk.kind in _TEXT_CHUNKS and len(found.texts) < MAX_PARTS:
+            text = _png_text(source, chunk)
+            if text is not None:
+                _sort_text(*text, found)
+
+
+def _png_text(source: Source, chunk: Chunk) -> tuple[str, str] | None:
+    content = pngchunks.body(source, chunk)
+    if content is None:
+        return None
+    keyword, _, text = content.partition(b"\0")
+    compressed = chunk.kind == b"zTXt"
+    if compressed:
+        text = text[1:]
+    elif chunk.kind == b"iTXt":
+        compressed = text[:1] == b"\1"
+        text = text[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind language and translation
+    plain = _inflated(text) if compressed else text
+    if plain is None:
+        return None
+    name = keyword.decode("latin-1")
+    if chunk.kind != b"iTXt":  # the standard says Latin-1, and most write UTF-8
+        with suppress(UnicodeDecodeError):
+            return name, plain.decode()
+        return name, plain.decode("latin-1")
+    return name, plain.decode("utf-8", "replace")
+
+
+def _sort_text(keyword: str, text: str, found: Embedded) -> None:
+    if keyword == _PNG_XMP:
+        _keep(found.xmp, text.encode())
+    elif keyword.startswith(_RAW):  # as ImageMagick writes it: a name, a size, hexadecimal digits
+        kinds = {"exif": found.exif, "APP1": found.exif, "xmp": found.xmp}
+        kept, digits = kinds.get(keyword[len(_RAW) :]), text.strip().partition("\n")[2]
+        with suppress(ValueError):
+            body = bytes.fromhex(digits.partition("\n")[2])
+            if kept is not None:
+                _keep(kept, body[_EXIF_SIZE:] if body.startswith(_EXIF) else body)
+    else:
+        _keep(found.texts, (keyword, text))
+
+
+def _webp(data: bytes, found: Embedded) -> None:
+    at = 12
+    for _ in range(8 * MAX_PARTS):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        body = at + 8
+        if body + size > len(data) or not kind:
+            return
+        if kind == b"EXIF":
+            content = data[body : body + size]
+            _keep(found.exif, content[_EXIF_SIZE:] if content.startswith(_EXIF) else content)
+        elif kind == b"XMP ":
+            _keep(found.xmp, data[body : body + size])
+        at = body + (size + 1) // 2 * 2
+
+
+def _by_pillow(data: bytes, picture_format: str, found: Embedded) -> None:
+    """Metadata of GIF, AVIF and HEIF; no pixel is decoded."""
+    with Image.open(BytesIO(data), formats=(picture_format,)) as image:
+        info = image.info
+    exif, xmp, comment = info.get("exif"), info.get("xmp"), info.get("comment")
+    if isinstance(exif, bytes):
+        _keep(found.exif, exif[_EXIF_SIZE:] if exif.startswith(_EXIF) else exif)
+    if isinstance(xmp, bytes):
+        _keep(found.xmp, xmp)
+    if isinstance(comment, bytes):
+        _keep(found.texts, ("Comment", comment.decode("utf-8", "replace")))
+
+
+def _inflated(content: bytes) -> bytes | None:
+    """Decompressed; None if that is too large, or broken."""
+    decompressor = zlib.decompressobj()
+    try:
+        text = decompressor.decompress(content, MAX_PART)
+    except zlib.error:
+        return None
+    return None if decompressor.unconsumed_tail else text
+
+
+def _keep(parts: list[Part], part: Part) -> None:
+    size = len(part) if isinstance(part, bytes) else len(part[1])
+    if size <= MAX_PART and len(parts) < MAX_PARTS:
+        parts.append(part)

@@ -1,0 +1,44 @@
+"""IPTC's information interchange model (IIM): datasets in Photoshop's part of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pictures.provenance import editors
+from pictures.provenance.statement import Says, Source, Statement, clean, present
+
+_MARK, _HEAD = 0x1C, 5  # of a dataset, and the bytes before its value
+_APPLICATION_RECORD = 2
+_NAMES = {65: "program", 80: "creator", 105: "headline", 110: "credit", 115: "source"}
+_MAX_DATASETS = 256
+
+
+def read(data: bytes) -> Statement | None:
+    """What the datasets say; None if none of those that count is there."""
+    found: dict[str, str] = {}
+    for number, value in _datasets(data):
+        if number in _NAMES:
+            found.setdefault(_NAMES[number], clean(value))
+    details = present(**found)
+    if not details:
+        return None
+    named = [details.get(name, "") for name in ("credit", "program", "source", "creator")]
+    generator = next(filter(None, map(editors.generator, named)), None)
+    if generator is not None:
+        return Statement(Source.IPTC, Says.GENERATED, generator, details=details)
+    program = details.get("program", "")
+    edited = editors.is_editor(program)
+    by = program if edited else details.get("credit")
+    return Statement(Source.IPTC, Says.EDITED if edited else None, by, details=details)
+
+
+def _datasets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    for _ in range(_MAX_DATASETS):
+        head = data[at : at + _HEAD]
+        if len(head) < _HEAD or head[0] != _MARK or head[3] & 0x80:  # the last: a long dataset
+            return
+        size = int.from_bytes(head[3:], "big")
+        if head[1] == _APPLICATION_RECORD:
+            yield head[2], data[at + _HEAD : at + _HEAD + size]
+        at += _HEAD + size

@@ -1,0 +1,94 @@
+"""A statement of a file about its origin, and text that hostile bytes may hold."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+MAX_STATEMENTS = 16
+"""Statements of one file that are kept; those of the first sources stay."""
+MAX_TEXT = 200
+"""Characters of a name, a date and the like."""
+MAX_PROMPT = 4000
+"""Characters of a prompt."""
+
+_CUT = "…"
+_INVISIBLE = ("Cc", "Cf", "Cs")  # Unicode categories: control, format (text direction), surrogates
+
+
+class Source(StrEnum):
+    """Where in a file a statement stands."""
+
+    C2PA = "c2pa"
+    XMP = "xmp"
+    IPTC = "iptc"
+    EXIF = "exif"
+    TEXT = "text"
+    """What a generator writes: PNG text chunks, EXIF's comment fields."""
+    ALPHA = "alpha"
+    """Text in the lowest bits of a PNG's opacity, as NovelAI hides it."""
+    WATERMARK = "watermark"
+
+
+class Says(StrEnum):
+    """How the picture came about."""
+
+    GENERATED = "generated"
+    COMPOSITE = "composite"
+    """Parts of it are generated."""
+    CAPTURED = "captured"
+    EDITED = "edited"
+
+
+class Confidence(StrEnum):
+    """What stands behind a statement."""
+
+    SIGNED_TRUSTED = "signed_trusted"
+    """The signature fits the picture, and its certificate leads to the trust list."""
+    SIGNED_UNTRUSTED = "signed_untrusted"
+    """The signature fits the picture; anybody may have made it."""
+    UNSIGNED = "unsigned"
+    """Nothing, or a signature that does not fit: anybody can write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one source of a file says."""
+
+    source: Source
+    says: Says | None = None
+    """None: something is there, and it does not tell how the picture came about."""
+    by: str | None = None
+    """Signer, generator, camera or program."""
+    confidence: Confidence = Confidence.UNSIGNED
+    details: dict[str, Any] = field(default_factory=dict)
+    """Texts, lists and objects for JSON; docs/provenance.md has the keys."""
+
+
+def clean(value: object, most: int = MAX_TEXT) -> str:
+    """Text as it may be shown: valid Unicode without invisible characters, at most so long.
+
+    Args:
+        value: Text, bytes (UTF-8) or a number.
+        most: Characters.
+    """
+    if isinstance(value, bytes):
+        value = value[: 4 * most + 4].decode("utf-8", "replace")
+    text = str(value)[: 2 * most]
+    shown = "".join(
+        char for char in text if char == "\n" or unicodedata.category(char) not in _INVISIBLE
+    ).strip()
+    return shown if len(shown) <= most else shown[: most - 1] + _CUT
+
+
+def present(**values: Any) -> dict[str, Any]:
+    """The values that are there, as details of a statement."""
+    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
+
+
+def unreadable_manifest(reason: str) -> Statement:
+    """What is said of a C2PA manifest that is there and cannot be read."""
+    details = {"valid": False, "trusted": False, "problems": [clean(reason)]}
+    return Statement(Source.C2PA, details=details)

@@ -1,0 +1,90 @@
+"""Text in the lowest bit of a PNG's opacity, column by column, as NovelAI and others hide it."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from pictures import pngchunks
+from pictures.errors import PictureError
+from pictures.provenance import generators
+from pictures.provenance.embedded import MAX_PART
+from pictures.provenance.statement import Source, Statement
+from pictures.source import Source as Bytes
+
+_PLAIN, _COMPRESSED = b"stealth_pnginfo", b"stealth_pngcomp"
+_MAGIC_BITS, _LENGTH_BITS = 8 * len(_PLAIN), 32
+_RGBA, _BYTES, _BITS = 6, 4, 8  # colour type of PNG, bytes and bits
+_MAX_PIXELS = 2**24
+_PREFIX = _PLAIN[:2]
+"""What the opacity of the first rows begins with, before anything else is decoded."""
+
+
+def read(png: bytes) -> list[Statement]:
+    """What the hidden text of a PNG says.
+
+    Raises:
+        Exception: It begins with the mark, and what follows is broken.
+    """
+    width, height, bits, colour = (
+        int.from_bytes(png[16:20], "big"),
+        int.from_bytes(png[20:24], "big"),
+        *png[24:26],
+    )
+    interlaced = png[28]
+    if (bits, colour, interlaced) != (_BITS, _RGBA, 0) or width * height > _MAX_PIXELS:
+        return []
+    if not _begins(png, width, height):
+        return []
+    with Image.open(BytesIO(png), formats=("PNG",)) as image:
+        alpha = np.asarray(image.getchannel("A"))
+    hidden = np.packbits(alpha.T.ravel() & 1).tobytes()
+    start = (_MAGIC_BITS + _LENGTH_BITS) // 8
+    length = int.from_bytes(hidden[len(_PLAIN) : start], "big") // 8
+    body = hidden[start : start + length]
+    if hidden.startswith(_COMPRESSED):
+        body = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_PART)
+    elif not hidden.startswith(_PLAIN):
+        return []
+    text = body[:MAX_PART].decode("utf-8", "replace")
+    texts = [("parameters", text)]
+    if text.startswith("{"):
+        known = json.loads(text)
+        texts = [
+            (str(name), value if isinstance(value, str) else json.dumps(value))
+            for name, value in known.items()
+        ]
+    return generators.read(texts, Source.ALPHA)
+
+
+def _begins(png: bytes, width: int, height: int) -> bool:
+    """Whether the first rows have the mark's first bits; no more than those is decompressed."""
+    rows = 8 * len(_PREFIX)
+    if height < rows:
+        return False
+    stride = 1 + _BYTES * width
+    pixels = zlib.decompressobj()
+    found = bytearray()
+    source = Bytes(png)
+    try:
+        for chunk in pngchunks.chunks(source):
+            if chunk.kind == b"IDAT":
+                data = png[chunk.body : chunk.end - 4]
+                found += pixels.decompress(data, rows * stride - len(found))
+            if len(found) >= rows * stride:
+                break
+    except (PictureError, zlib.error):
+        return False
+    if len(found) < rows * stride:
+        return False
+    # Of the first column each filter needs but the value above: left of it are zeros.
+    above, bit_text = 0, 0
+    for row in range(rows):
+        how, value = found[row * stride], found[row * stride + _BYTES]
+        above = (value + (0, 0, above, above // 2, above)[how % 5]) % 256
+        bit_text = bit_text << 1 | above & 1
+    return bit_text.to_bytes(len(_PREFIX), "big") == _PREFIX
