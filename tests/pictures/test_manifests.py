@@ -1,0 +1,204 @@
+"""C2PA manifests signed by the official library, and what is read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pictures.decoders import Decoders, ProvenanceOptions
+from pictures.provenance.manifest import Manifests
+from pictures.provenance.statement import Confidence, Says, Source, Statement
+from tests import provenance
+from tests.conftest import photo
+from tests.provenance import OPENED, PLACED, action, signed
+from tests.samples import encoded, every_format, heic
+
+
+@pytest.fixture(scope="module")
+def trust_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trust") / "roots.pem"
+    path.write_text(provenance.signer().root)
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifests(trust_list: Path) -> Manifests:
+    return Manifests(trust_list)
+
+
+def one(found: list[Statement]) -> Statement:
+    (statement,) = found
+    assert statement.source is Source.C2PA
+    return statement
+
+
+@pytest.mark.parametrize("image_format", provenance.MEDIA_TYPES)
+def test_a_trusted_signature_in_each_format(manifests: Manifests, image_format: str) -> None:
+    found = one(manifests.read(provenance.generated(image_format), image_format))
+    assert found.says is Says.GENERATED
+    assert found.by == "Test Generator Inc"
+    assert found.confidence is Confidence.SIGNED_TRUSTED
+    details = found.details
+    assert (details["valid"], details["trusted"]) == (True, True)
+    assert details["signer"] == "Test Signer"
+    assert details["claim_generator"] == "Test Generator 1.0"
+    assert details["actions"] == [
+        {"action": "c2pa.created", "source_type": "trainedAlgorithmicMedia"}
+    ]
+    assert "problems" not in details
+
+
+def test_a_signature_of_nobody_that_is_known() -> None:
+    found = one(Manifests().read(provenance.generated(), "JPEG"))
+    assert found.confidence is Confidence.SIGNED_UNTRUSTED
+    assert found.says is Says.GENERATED
+    assert found.details["problems"] == ["signingCredential.untrusted"]
+
+
+def test_changed_pixels_break_the_signature(manifests: Manifests) -> None:
+    found = one(manifests.read(provenance.tampered(), "PNG"))
+    assert found.confidence is Confidence.UNSIGNED
+    assert not found.details["valid"]
+    assert "assertion.dataHash.mismatch" in found.details["problems"]
+
+
+def test_a_changed_claim_breaks_the_signature(manifests: Manifests) -> None:
+    data = provenance.generated()
+    changed = data.replace(b"trainedAlgorithmicMedia", b"digitalCaptureByACamera")
+    assert changed != data
+    found = one(manifests.read(changed, "JPEG"))
+    assert found.confidence is Confidence.UNSIGNED
+    assert not found.details["valid"]
+
+
+def test_a_broken_manifest_is_there_and_not_valid(manifests: Manifests) -> None:
+    data = provenance.generated()
+    at = data.index(b"jumd") + 20
+    broken = data[:at] + bytes(40) + data[at + 40 :]
+    found = one(manifests.read(broken, "JPEG"))
+    assert not found.details["valid"]
+    assert found.details["problems"]
+
+
+@pytest.mark.parametrize(
+    ("actions", "says"),
+    [
+        ([action("created", "trainedAlgorithmicMedia")], Says.GENERATED),
+        ([action("created", "compositeWithTrainedAlgorithmicMedia")], Says.COMPOSITE),
+        ([action("created", "digitalCapture")], Says.CAPTURED),
+        ([action("created", "digitalCapture"), action("resized")], Says.CAPTURED),
+        ([action("created", "digitalCapture"), action("color_adjustments")], Says.EDITED),
+        (
+            [action("created", "digitalCapture"), action("edited", "trainedAlgorithmicMedia")],
+            Says.COMPOSITE,
+        ),
+        ([action("created", "digitalArt")], None),
+        ([action("created", "algorithmicMedia")], None),
+    ],
+)
+def test_what_actions_say(
+    manifests: Manifests, actions: list[dict[str, str]], says: Says | None
+) -> None:
+    data = signed(encoded(photo(64, 48), "JPEG"), "JPEG", *actions)
+    assert one(manifests.read(data, "JPEG")).says is says
+
+
+@pytest.mark.parametrize(
+    ("relationship", "opening", "says"),
+    [
+        ("parentOf", [OPENED], Says.GENERATED),
+        ("parentOf", [OPENED, action("edited")], Says.GENERATED),
+        (
+            "componentOf",
+            [action("created", "digitalCapture"), PLACED],
+            Says.COMPOSITE,
+        ),
+    ],
+)
+def test_what_a_picture_was_made_from(
+    manifests: Manifests, relationship: str, opening: list[dict[str, str]], says: Says
+) -> None:
+    before = provenance.generated()
+    later = encoded(photo(64, 48, 1), "JPEG")
+    data = signed(later, "JPEG", *opening, ingredient=(before, relationship))
+    found = one(manifests.read(data, "JPEG"))
+    assert found.says is says
+    assert found.confidence is Confidence.SIGNED_TRUSTED
+    (ingredient,) = found.details["ingredients"]
+    assert ingredient == {
+        "title": "before.jpg",
+        "relationship": relationship,
+        "signer": "Test Generator Inc",
+        "claim_generator": "Test Generator 1.0",
+        "says": "generated",
+    }
+
+
+def test_a_longer_chain_than_is_followed_ends(manifests: Manifests) -> None:
+    data = provenance.generated()
+    for number in range(20):
+        later = encoded(photo(64, 48, number), "JPEG")
+        data = signed(later, "JPEG", OPENED, ingredient=(data, "parentOf"))
+    assert one(manifests.read(data, "JPEG")).details["valid"]
+
+
+@pytest.mark.parametrize("name", every_format())
+def test_without_a_manifest_nothing_is_said(manifests: Manifests, name: str) -> None:
+    data = heic() if name == "HEIF" else every_format()[name]
+    assert manifests.read(data, name) == []
+
+
+def test_a_broken_trust_list_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "roots.pem"
+    broken.write_text("nothing")
+    with pytest.raises(ValueError, match="trust list"):
+        Manifests(broken)
+    with pytest.raises(OSError, match="absent"):
+        Manifests(tmp_path / "absent.pem")
+
+
+@pytest.fixture(scope="module")
+def decoders(trust_list: Path) -> Iterator[Decoders]:
+    options = ProvenanceOptions(trust_list, location=True)
+    with closing(Decoders(1, max_pixels=1_000_000, provenance=options)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("image_format", provenance.MEDIA_TYPES)
+def test_a_confined_process_reads_the_same(decoders: Decoders, image_format: str) -> None:
+    (found,) = decoders.statements(provenance.generated(image_format))
+    assert (found["source"], found["says"]) == ("c2pa", "generated")
+    assert found["confidence"] == "signed_trusted"
+
+
+def test_a_confined_process_reads_what_needs_codecs(decoders: Decoders) -> None:
+    comment = f"charset=Unicode {provenance.PARAMETERS}"
+    data = provenance.described(
+        provenance.captured(), exif={"Photo.UserComment": comment}, iptc={"Credit": "Agency"}
+    )
+    found = {one["source"]: one for one in decoders.statements(data)}
+    assert found["text"]["details"]["model"] == "dreamshaper_8"
+    assert found["exif"]["by"] == "Canon EOS R5"
+    assert found["exif"]["details"]["latitude"] == "52.510000"
+    assert found["iptc"]["details"] == {"credit": "Agency"}
+    hidden = provenance.with_stealth(b"x" * 50, b"stealth_pnginfo")
+    assert decoders.statements(hidden) == []
+
+
+def test_a_reader_that_is_brought_down_costs_its_own_statement(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Decoders._said
+
+    def dies(self: Decoders, task: str, data: bytes) -> list[dict[str, object]] | None:
+        return None if task == "manifest" else asked(self, task, data)
+
+    monkeypatch.setattr(Decoders, "_said", dies)
+    data = provenance.described(provenance.generated(), exif=provenance.CAMERA)
+    manifest, camera = decoders.statements(data)
+    assert (manifest["source"], manifest["says"]) == ("c2pa", None)
+    assert manifest["details"]["problems"] == ["reading it takes too much memory or time"]
+    assert camera["says"] == "captured"

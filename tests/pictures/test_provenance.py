@@ -1,0 +1,422 @@
+"""What metadata says of a picture's origin, each kind in each container that carries it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import time
+import zlib
+
+import pytest
+from PIL import Image
+
+from pictures.png import chunk
+from pictures.provenance import editors, exif, reading, xmp
+from pictures.provenance.embedded import MAX_PART
+from pictures.provenance.statement import MAX_PROMPT, Confidence, Says, Source, Statement, clean
+from tests import provenance
+from tests.conftest import photo
+from tests.provenance import CAMERA, IPTC, PARAMETERS, described, with_stealth, with_text
+from tests.samples import encoded, every_format
+
+AI = {"iptcExt.DigitalSourceType": IPTC + "trainedAlgorithmicMedia"}
+
+
+def read(data: bytes, image_format: str = "JPEG", *, location: bool = False) -> list[Statement]:
+    return reading.read(data, image_format, location=location)
+
+
+def by_source(found: list[Statement]) -> dict[Source, Statement]:
+    assert len({one.source for one in found}) == len(found)
+    return {one.source: one for one in found}
+
+
+def jpeg() -> bytes:
+    return encoded(photo(64, 48), "JPEG")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_xmp_in_each_container(image_format: str) -> None:
+    data = described(encoded(photo(64, 48), image_format), AI)
+    found = by_source(read(data, image_format))[Source.XMP]
+    assert found == Statement(
+        Source.XMP,
+        Says.GENERATED,
+        None,
+        Confidence.UNSIGNED,
+        {"source_type": "trainedAlgorithmicMedia"},
+    )
+
+
+def test_xmp_in_avif() -> None:
+    packet = described(jpeg(), AI)
+    start, end = packet.index(b"<?xpacket begin"), packet.index(b"<?xpacket end") + 19
+    data = encoded(photo(64, 48), "AVIF", xmp=packet[start:end])
+    assert by_source(read(data, "AVIF"))[Source.XMP].says is Says.GENERATED
+
+
+@pytest.mark.parametrize(
+    ("source_type", "says"),
+    [
+        ("trainedAlgorithmicMedia", Says.GENERATED),
+        ("compositeWithTrainedAlgorithmicMedia", Says.COMPOSITE),
+        ("digitalCapture", Says.CAPTURED),
+        ("minorHumanEdits", Says.EDITED),
+        ("digitalArt", None),
+        ("nothing that is known", None),
+    ],
+)
+def test_digital_source_types(source_type: str, says: Says | None) -> None:
+    data = described(jpeg(), {"iptcExt.DigitalSourceType": IPTC + source_type})
+    assert by_source(read(data))[Source.XMP].says is says
+
+
+def test_credit_program_and_history() -> None:
+    google = described(
+        jpeg(), {"photoshop.Credit": "Made with Google AI"}, {"Credit": "Made with Google AI"}
+    )
+    found = by_source(read(google))
+    assert {one.by for one in found.values()} == {"Google AI"}
+    assert {one.says for one in found.values()} == {Says.GENERATED}
+    assert set(found) == {Source.XMP, Source.IPTC}
+
+    edited = described(jpeg(), {"xmp.CreatorTool": "Adobe Photoshop 25.0 (Windows)"})
+    found = by_source(read(edited))
+    assert found[Source.XMP].says is Says.EDITED
+    assert found[Source.XMP].by == "Adobe Photoshop 25.0 (Windows)"
+
+
+HISTORY = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF
+xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description
+xmlns:m="http://ns.adobe.com/xap/1.0/mm/" xmlns:e="http://ns.adobe.com/xap/1.0/sType/ResourceEvent#">
+<m:History><r:Seq>
+<r:li e:action="created" e:when="2024-05-01"/>
+<r:li r:parseType="Resource"><e:action>saved</e:action>
+<e:softwareAgent>Adobe Photoshop 25.0</e:softwareAgent></r:li>
+</r:Seq></m:History></r:Description></r:RDF></x:xmpmeta>"""
+
+
+def test_history_in_either_form() -> None:
+    found = xmp.read(HISTORY.encode()).statement
+    assert found is not None
+    assert found.says is Says.EDITED
+    assert found.details["history"] == [
+        {"action": "created", "when": "2024-05-01"},
+        {"action": "saved", "program": "Adobe Photoshop 25.0"},
+    ]
+
+
+def test_a_remote_manifest_is_named() -> None:
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF '
+        'xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description '
+        'xmlns:d="http://purl.org/dc/terms/" d:provenance="{}"/></r:RDF></x:xmpmeta>'
+    )
+    there = xmp.read(packet.format("https://manifests.example/1").encode()).statement
+    assert there is not None
+    assert (there.says, there.details) == (
+        None,
+        {"remote_manifest": "https://manifests.example/1"},
+    )
+    assert xmp.read(packet.format("self#jumbf=/c2pa/1").encode()).statement is None
+
+
+def test_camera_and_place() -> None:
+    data = provenance.captured()
+    found = by_source(read(data))[Source.EXIF]
+    assert (found.says, found.by) == (Says.CAPTURED, "Canon EOS R5")
+    assert found.details == {
+        "make": "Canon",
+        "model": "Canon EOS R5",
+        "taken_at": "2024:05:01 10:00:00",
+    }
+    place = by_source(read(data, location=True))[Source.EXIF].details
+    assert (place["latitude"], place["longitude"]) == ("52.510000", "-13.250000")
+
+
+def test_a_photograph_that_was_edited_says_both() -> None:
+    data = described(jpeg(), exif={**CAMERA, "Image.Software": "GIMP 2.10"})
+    captured, edited = read(data)
+    assert (captured.says, captured.by) == (Says.CAPTURED, "Canon EOS R5")
+    assert (edited.says, edited.by) == (Says.EDITED, "GIMP 2.10")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_in_each_container(image_format: str) -> None:
+    data = described(encoded(photo(64, 48), image_format), exif=CAMERA)
+    assert by_source(read(data, image_format))[Source.EXIF].by == "Canon EOS R5"
+
+
+@pytest.mark.parametrize("image_format", ["AVIF", "HEIF"])
+def test_exif_by_pillow(image_format: str) -> None:
+    found = read(every_format()[image_format], image_format)
+    assert all(one.source is Source.EXIF for one in found)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("extra", ["", " über den Wolken"])
+def test_parameters_in_png(compressed: bool, extra: str) -> None:
+    text = PARAMETERS.replace("dusk", f"dusk{extra}")
+    (found,) = read(with_text(compressed, parameters=text), "PNG")
+    assert (found.source, found.says) == (Source.TEXT, Says.GENERATED)
+    assert found.by == "Stable Diffusion web UI"
+    assert found.details["prompt"] == f"a lighthouse at dusk{extra}, <b>oil</b>"
+    assert found.details["negative_prompt"] == "blurry"
+    assert found.details["model"] == "dreamshaper_8"
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("charset", ["Unicode", "Ascii"])
+def test_parameters_in_the_comment_of_exif(image_format: str, charset: str) -> None:
+    comment = {"Photo.UserComment": f"charset={charset} {PARAMETERS}"}
+    data = described(encoded(photo(64, 48), image_format), exif=comment)
+    found = by_source(read(data, image_format))[Source.TEXT]
+    assert found.details["model"] == "dreamshaper_8"
+    assert found.details["negative_prompt"] == "blurry"
+
+
+def test_user_comments_in_either_order_of_bytes() -> None:
+    for order in ("be", "le"):
+        comment = b"UNICODE\0" + "prompt, größer".encode(f"utf-16-{order}")
+        assert exif._comment(comment) == "prompt, größer"
+
+
+GRAPH = {
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {"positive": ["6", 0], "negative": ["7", 0], "model": ["4", 0]},
+    },
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sdxl.safetensors"}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["9", 0], "clip": ["4", 1]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "low quality", "clip": ["4", 1]}},
+    "9": {"class_type": "StringNode", "inputs": {"value": "a lighthouse"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("texts", "by", "model", "prompt"),
+    [
+        ({"prompt": json.dumps(GRAPH)}, "ComfyUI", "sdxl.safetensors", "a lighthouse"),
+        ({"workflow": json.dumps({"nodes": [{"id": 1}]})}, "ComfyUI", None, None),
+        (
+            {
+                "invokeai_metadata": json.dumps(
+                    {"positive_prompt": "a lighthouse", "model": {"model_name": "sd-1.5"}}
+                )
+            },
+            "InvokeAI",
+            "sd-1.5",
+            "a lighthouse",
+        ),
+        (
+            {"sd-metadata": json.dumps({"image": {"prompt": [{"prompt": "a lighthouse"}]}})},
+            "InvokeAI",
+            None,
+            "a lighthouse",
+        ),
+        (
+            {
+                "Software": "NovelAI",
+                "Source": "NovelAI Diffusion V4",
+                "Description": "a lighthouse",
+                "Comment": json.dumps({"uc": "blurry"}),
+            },
+            "NovelAI",
+            "NovelAI Diffusion V4",
+            "a lighthouse",
+        ),
+        (
+            {
+                "Description": "a lighthouse --v 6.1 --ar 3:2 "
+                "Job ID: 01234567-89ab-cdef-0123-456789abcdef"
+            },
+            "Midjourney",
+            "6.1",
+            "a lighthouse --v 6.1 --ar 3:2",
+        ),
+        (
+            {
+                "parameters": json.dumps(
+                    {"sui_image_params": {"prompt": "a lighthouse", "model": "flux1-dev"}}
+                )
+            },
+            "SwarmUI",
+            "flux1-dev",
+            "a lighthouse",
+        ),
+        (
+            {
+                "fooocus_scheme": "fooocus",
+                "parameters": json.dumps({"Prompt": "a lighthouse", "base_model": "juggernaut"}),
+            },
+            "Fooocus",
+            "juggernaut",
+            "a lighthouse",
+        ),
+        ({"AIGC": json.dumps({"Label": "1", "ContentProducer": "Doubao"})}, "Seedream", None, None),
+        ({"Software": "DALL-E 3"}, "DALL·E", None, None),
+    ],
+)
+def test_generators_text(
+    texts: dict[str, str], by: str, model: str | None, prompt: str | None
+) -> None:
+    (found,) = read(with_text(**texts), "PNG")
+    assert (found.source, found.says, found.by) == (Source.TEXT, Says.GENERATED, by)
+    assert (found.details.get("model"), found.details.get("prompt")) == (model, prompt)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"Software": "Adobe ImageReady"},
+        {"Description": "a photo of a ship"},
+        {"prompt": "my diary"},
+        {"workflow": "[1]"},
+        {"prompt": json.dumps({"1": 2})},
+        {"parameters": "{" * 2000},
+        {"prompt": '{"a":' * 200_000},
+        {"Comment": "Created with GIMP"},
+        {"AIGC": json.dumps({"Label": "3"})},
+    ],
+)
+def test_texts_that_say_nothing_of_it(texts: dict[str, str]) -> None:
+    assert all(one.says is not Says.GENERATED for one in read(with_text(**texts), "PNG"))
+
+
+def test_a_graph_whose_links_lead_in_a_circle() -> None:
+    loop = {
+        "1": {"class_type": "KSampler", "inputs": {"positive": ["2", 0]}},
+        "2": {"class_type": "Combine", "inputs": {"conditioning": ["3", 0]}},
+        "3": {"class_type": "Combine", "inputs": {"conditioning": ["2", 0]}},
+    }
+    (found,) = read(with_text(prompt=json.dumps(loop)), "PNG")
+    assert "prompt" not in found.details
+
+
+def test_hidden_text() -> None:
+    known = {"Software": "NovelAI", "Description": "a lighthouse", "Source": "V4"}
+    (found,) = read(with_stealth(gzip.compress(json.dumps(known).encode())), "PNG")
+    assert (found.source, found.by) == (Source.ALPHA, "NovelAI")
+    assert found.details["prompt"] == "a lighthouse"
+    (found,) = read(with_stealth(PARAMETERS.encode(), b"stealth_pnginfo"), "PNG")
+    assert (found.source, found.details["model"]) == (Source.ALPHA, "dreamshaper_8")
+
+
+@pytest.mark.parametrize("filtering", range(5))
+def test_hidden_text_whatever_the_filter_of_the_rows(filtering: int) -> None:
+    """The first column is undone by hand, for each of PNG's filters."""
+    data = with_stealth(PARAMETERS.encode(), b"stealth_pnginfo")
+    picture = Image.open(io.BytesIO(data))
+    width, height = picture.size
+    pixels, raw, before = picture.tobytes(), b"", bytes(4 * width)
+    for row in range(height):
+        line = pixels[4 * width * row :][: 4 * width]
+        raw += bytes([filtering]) + bytes(
+            (value - _predicted(filtering, line, before, at)) % 256 for at, value in enumerate(line)
+        )
+        before = line
+    rows = chunk(b"IDAT", zlib.compress(raw))
+    data = data[: data.index(b"IDAT") - 4] + rows + chunk(b"IEND", b"")
+    assert Image.open(io.BytesIO(data)).tobytes() == pixels
+    (found,) = read(data, "PNG")
+    assert found.source is Source.ALPHA
+
+
+def _predicted(filtering: int, line: bytes, before: bytes, at: int) -> int:
+    left = line[at - 4] if at >= 4 else 0
+    corner, above = before[at - 4] if at >= 4 else 0, before[at]
+    if filtering == 4:
+        distances = [abs(left + above - corner - one) for one in (left, above, corner)]
+        return (left, above, corner)[distances.index(min(distances))]
+    return (0, left, above, (left + above) // 2)[filtering]
+
+
+def test_opacity_without_hidden_text() -> None:
+    picture = photo(64, 96).convert("RGBA")
+    assert read(encoded(picture, "PNG"), "PNG") == []
+
+
+def test_a_broken_part_costs_itself() -> None:
+    good = described(jpeg(), AI, exif=CAMERA)
+    assert set(by_source(read(good))) == {Source.EXIF, Source.XMP}
+    broken_xmp = good.replace(b"</rdf:RDF>", b"</rdf:RDX>")
+    assert broken_xmp != good
+    assert set(by_source(read(broken_xmp))) == {Source.EXIF}
+    at = good.index(b"Exif\0\0") + 6
+    assert set(by_source(read(good[:at] + b"\xff" * 8 + good[at + 8 :]))) == {Source.XMP}
+    texts = with_text(parameters=PARAMETERS, Software="x")
+    at = texts.index(b"Software")
+    damaged = texts[:at] + b"S0ftware" + texts[at + 8 :]  # its CRC is wrong now
+    assert len(read(damaged, "PNG")) == 1
+
+
+def test_metadata_beyond_the_end_of_the_file() -> None:
+    good = described(jpeg(), AI)
+    cut = good[: good.index(b"http://ns.adobe.com/xap/1.0/") + 100]
+    assert read(cut) == []
+
+
+BOMB_ENTITIES = (
+    b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
+    + b"".join(b'<!ENTITY a%d "%s">' % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 9))
+    + b"]><x>&a8;</x>"
+)
+
+
+def nested(tag: bytes, depth: int) -> bytes:
+    dc = b'<%s xmlns:dc="http://purl.org/dc/elements/1.1/">' % tag
+    return dc + b"<%s>" % tag * depth + b"</%s>" % tag * depth + b"</%s>" % tag
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [BOMB_ENTITIES, nested(b"a", 100_000), nested(b"dc:description", 30_000), b"<" * MAX_PART],
+    ids=["entities", "nested", "nested properties", "no XML"],
+)
+def test_xmp_that_is_a_bomb(packet: bytes) -> None:
+    data = with_text(**{"XML:com.adobe.xmp": packet.decode()})
+    started = time.process_time()
+    assert read(data, "PNG") == []
+    assert time.process_time() - started < 2
+
+
+def test_text_that_is_a_bomb() -> None:
+    """Gigabytes once decompressed: skipped after the first."""
+    packed = zlib.compress(bytes(2**26), 9)
+    bomb = chunk(b"zTXt", b"parameters\0\0" + packed)
+    plain = with_text(parameters=PARAMETERS)
+    at = plain.index(b"tEXt") - 4
+    (found,) = read(plain[:at] + 40 * bomb + plain[at:], "PNG")
+    assert found.details["model"] == "dreamshaper_8"
+
+
+def test_long_texts_are_cut() -> None:
+    (found,) = read(with_text(parameters="x" * 100_000 + "\n" + PARAMETERS), "PNG")
+    assert len(found.details["prompt"]) == MAX_PROMPT
+    assert len(json.dumps([found.details])) < 3 * MAX_PROMPT
+
+
+def test_what_is_shown_holds_nothing_invisible() -> None:
+    assert clean("a\u202eb\0c\ud800\x1b[31m\nd") == "abc[31m\nd"
+    assert clean(b"\xff" * 3) == "\ufffd" * 3
+    assert clean("x" * 300) == "x" * 199 + "…"
+    assert clean("x" * 200) == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("program", "generator", "editor"),
+    [
+        ("Adobe Photoshop 25.0", None, True),
+        ("Adobe Firefly 2", "Adobe Firefly", False),
+        ("Midjourney", "Midjourney", False),
+        ("ChatGPT", "OpenAI", False),
+        ("GIMP 2.10", None, True),
+        ("HDR+ 1.0.3", None, False),
+        ("17.5.1", None, False),
+        ("", None, False),
+    ],
+)
+def test_programs_by_name(program: str, generator: str | None, editor: bool) -> None:
+    assert editors.generator(program) == generator
+    assert editors.is_editor(program) is editor
