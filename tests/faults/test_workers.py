@@ -18,16 +18,17 @@ from app.contract import records
 from app.contract.schemas import Status
 from tests.faults.house import GOOD, LIMIT, OWNER, House
 from tests.faults.worker import STAGES, Orders
+from worker import jobs
 
 pytestmark = pytest.mark.timeout(900)
 
 
-def stalled(house: House, folder: Path, stage: str) -> tuple[Orders, list[str]]:
+def stalled(house: House, folder: Path, stage: str, **given: object) -> tuple[Orders, list[str]]:
     """A worker that holds four detections and goes no further than this stage."""
     folder.mkdir()
     before = house.started()
     names = house.submit(*[GOOD] * 4)
-    orders = house.worker(max_batch=2, stall=stage, touch=str(folder))
+    orders = house.worker(max_batch=2, stall=stage, touch=str(folder), **given)
     house.wait(lambda: house.started() == before + 4 and (folder / stage).exists())
     return orders, names
 
@@ -53,13 +54,15 @@ def test_killed_before_during_and_after_the_forward_pass(
 def test_a_worker_that_is_paused_past_its_heartbeat_finishes_nothing_twice(
     house: House, tmp_path: Path
 ) -> None:
-    paused, names = stalled(house, tmp_path / "paused", "forward")
-    killed, held = stalled(house, tmp_path / "killed", "forward")
+    assert jobs.EXECUTION_TTL + 2 * jobs.MAINTENANCE_INTERVAL == 55  # as is documented
+    soon = {"abandoned_after": 6}
+    paused, names = stalled(house, tmp_path / "paused", "forward", **soon)
+    killed, held = stalled(house, tmp_path / "killed", "forward", **soon)
     names += held
     os.kill(house.process(paused).pid, signal.SIGSTOP)
     house.process(killed).kill()
     start = time.monotonic()
-    rescuer = house.worker()
+    rescuer = house.worker(**soon)
     house.wait_until_final(names)  # here the time that this takes does pass
     seconds = time.monotonic() - start
     (tmp_path / "paused" / "go").touch()
@@ -113,6 +116,9 @@ def test_a_deleted_detection_whose_job_still_waits_is_skipped(house: House) -> N
     assert "crops=" not in house.log()
     assert house.results(names) == {1: 4}
     house.nothing_is_left()
+    house.submit(GOOD)
+    assert house.end(house.worker(burst=True), terminate=False) == 0
+    assert "crops=1 " in house.log()  # which it says of what it computes
 
 
 def test_what_has_waited_too_long_is_expired_and_not_computed(house: House) -> None:

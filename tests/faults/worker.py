@@ -76,6 +76,8 @@ class Orders:
     sick_after: float | None = None
     hopeless_after: float | None = None
     """Seconds that take the place of the worker's minutes."""
+    abandoned_after: int | None = None
+    """Seconds that take the place of those after which work without a heartbeat is abandoned."""
     store: str | None = None
     """Bucket of pictures and masks."""
     patience: float = 120.0
@@ -189,6 +191,9 @@ def run(orders: Orders) -> None:
         batch_worker.SICK_AFTER = orders.sick_after
         batch_worker.HOPELESS_AFTER = orders.hopeless_after or 600
         jobs.BEAT_INTERVAL = 0.1
+    if orders.abandoned_after is not None:
+        jobs.EXECUTION_TTL = orders.abandoned_after
+        jobs.BEAT_INTERVAL = jobs.MAINTENANCE_INTERVAL = 1
     if orders.idle_check is not None:
         pipeline._IDLE_CHECK = orders.idle_check
     redis = connect_patiently(orders.redis_url)
