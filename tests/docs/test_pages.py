@@ -14,6 +14,7 @@ from app.command.cli import app as cli
 from app.contract.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from app.contract.signing import SigningSecrets
 from app.http.api import documented
+from tests.app.test_imports import WALLS
 from tests.deploy.promql import DASHBOARDS, alerts, panels
 from tests.deploy.promql import documented as metrics
 from tests.docs.files import PAGES, ROOT, blocks
@@ -96,6 +97,25 @@ def test_paths_exist(page: str) -> None:
     folders = "app|benchmarks|configs|deploy|docs|model|pictures|tests|training|worker"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", PAGES[page]):
         assert (ROOT / path).exists() or path in MADE, path
+
+
+def test_the_packages_are_those_of_the_import_rule() -> None:
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| [^|]+ \| ([^|]+) \|$", PAGES["docs/architecture.md"], re.MULTILINE
+    )
+    assert {package: tuple(re.findall(r"`(.+?)`", may)) for package, may in rows} == WALLS
+
+
+def test_the_places_of_a_change_have_what_is_named() -> None:
+    """A name in the first column, such as an alert, is in a file of the second."""
+    table = PAGES["docs/architecture.md"].partition("\n## Where to change what\n")[2]
+    rows = re.findall(r"^\| ([^|]+) \| (`[^|]+`) \|$", table, re.MULTILINE)
+    assert len(rows) > 20
+    for what, where in rows:
+        files = [ROOT / path for path in re.findall(r"`(.+?)`", where)]
+        assert all(file.exists() for file in files), where
+        for name in re.findall(r"`(.+?)`", what):
+            assert any(name in file.read_text() for file in files), (name, where)
 
 
 MADE = {"deploy/secrets/"}
