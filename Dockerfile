@@ -5,10 +5,10 @@
 #   docker build --target worker --build-arg TORCH=cuda .
 #                                     model worker for NVIDIA GPUs
 #
-# Packages are installed by the hashes in deploy/requirements. Two things have hashes that have to
-# be looked up where they come from; docs/deployment.md says how:
+# Packages are installed by the hashes in deploy/requirements. Two hashes must be looked up at their
+# source; docs/deployment.md says how:
 #
-#   --build-arg BASE=python:3.11.15-slim-trixie@sha256:…    the image that all starts from
+#   --build-arg BASE=python:3.11.15-slim-trixie@sha256:…    base image
 #   --build-arg TORCH_CPU_SHA256=…                          torch for CPUs
 #
 # --build-arg REVISION="$(git rev-parse HEAD)" labels the image with its source.
@@ -18,7 +18,7 @@ FROM ${BASE} AS base
 
 
 # The requirements are installed before the code is copied, so that a change of the code does not
-# download them again. pip stays outside the virtual environment: /opt/gamma is all that goes on.
+# download them again. pip stays outside the virtual environment; only /opt/gamma is copied on.
 FROM base AS requirements
 WORKDIR /src
 COPY deploy/requirements ./
@@ -51,8 +51,8 @@ FROM requirements AS build-worker
 ARG TORCH=cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/gamma/bin/python install --require-hashes -r "worker-$TORCH.txt"
-# PyPI has torch for NVIDIA GPUs, which is among the requirements then. That for CPUs, a tenth as
-# large, comes from the index of its makers, which names a hash too; yours is asked for first.
+# torch for NVIDIA GPUs is on PyPI and in the requirements. torch for CPUs, a tenth of the size, comes
+# from PyTorch's own index, which has a hash too; TORCH_CPU_SHA256 is checked first.
 ARG TORCH_CPU_SHA256
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ "$TORCH" = cpu ]; then \
@@ -66,9 +66,9 @@ RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
     && pip --python /opt/gamma/bin/python check
 
 
-# What both images share: an unprivileged user with a fixed id, no installer, nothing to write to
-# but /tmp. They bind every interface, since nothing reaches a container's loopback; without keys
-# the API still refuses to start so.
+# Shared by both images: an unprivileged user with a fixed id, no installer, only /tmp writable. They
+# bind all interfaces, because a container's loopback cannot be reached; without keys the API refuses
+# to start like that.
 FROM base AS runtime
 RUN pip uninstall --yes --root-user-action=ignore pip setuptools wheel \
     && groupadd --gid 10001 gamma \
@@ -83,14 +83,14 @@ ENV PATH=/opt/gamma/bin:$PATH \
     GAMMA_METRICS_HOST=0.0.0.0 \
     GAMMA_METRICS_PORT=9400 \
     GAMMA_LOG_FORMAT=json
-# A gamma.toml that is mounted here is read.
+# A gamma.toml mounted here is read.
 WORKDIR /etc/gamma
 ENTRYPOINT ["gamma"]
 
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/gamma /opt/gamma
-# Models that GAMMA_CHECKPOINT names on a hub are kept here; a volume takes over this owner.
+# Models downloaded from a hub are kept here; a volume inherits this owner.
 RUN install --directory --owner=10001 --group=10001 /models
 ENV HF_HOME=/models
 ARG VERSION=0.1.0
@@ -103,7 +103,7 @@ LABEL org.opencontainers.image.title="GAMMA worker" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-trixie"
 USER 10001:10001
 EXPOSE 9400
-# The port opens once the model is warm; the gauge falls while the device does not answer.
+# The port opens once the model is warm; the gauge is 0 while the device does not answer.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --start-interval=2s \
     CMD python -I /usr/local/bin/healthcheck.py "$GAMMA_METRICS_PORT" /metrics "gamma_worker_up 1.0"
 CMD ["worker"]
@@ -121,7 +121,7 @@ LABEL org.opencontainers.image.title="GAMMA API" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-trixie"
 USER 10001:10001
 EXPOSE 8000 9400
-# Alive, not ready: an API without a worker says so to its callers and is not to be restarted.
+# Liveness, not readiness: an API without a worker tells its callers, and must not be restarted.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s \
     CMD python -I /usr/local/bin/healthcheck.py "$GAMMA_PORT" /livez
 CMD ["api"]

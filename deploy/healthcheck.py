@@ -1,17 +1,17 @@
 """Exit with 0 if a port of this container answers 200: `healthcheck.py PORT PATH [LINE]`.
 
-With LINE, such as `gamma_worker_up 1.0`, the answer has to have that line. Standard library only
-and deaf to proxy variables, unlike `urllib`.
+With LINE, such as `gamma_worker_up 1.0`, the answer must contain that line. It uses the standard
+library only, and ignores proxy variables, unlike `urllib`.
 """
 
 import sys
 from http.client import HTTPConnection, HTTPException
 
-_TIMEOUT = 4  # s; a little less than the engine allows
+_TIMEOUT = 4  # s; slightly less than the engine's limit
 
 
 def main(port: str, path: str, line: str | None = None) -> int:
-    """Ask once; say on stdout what is wrong, where `docker inspect` shows it."""
+    """Send one request; print an error to stdout, where `docker inspect` shows it."""
     connection = HTTPConnection("127.0.0.1", int(port), timeout=_TIMEOUT)
     try:
         connection.request("GET", path)

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Make what is missing of the secrets in deploy/secrets, one file a setting: the URL of Redis with
-# its password, an API key with the name "default", and the secret that signs webhooks.
+# Create the missing secrets in deploy/secrets, one file for each setting: the URL of Redis with its
+# password, an API key named "default", and the secret that signs webhooks.
 #
-# The folder keeps other users of this machine out. The files have to be readable to all, since
-# Compose mounts them as they are and no container runs as their owner.
+# Only you can enter the folder. The files must be readable for all, because Compose mounts them as
+# they are and no container runs as their owner.
 set -eu
 cd "$(dirname "$0")/secrets"
 chmod 700 .
 umask 077
 
-make() { # NAME VALUE: an existing file is left as it is
+make() { # NAME VALUE: keeps an existing file
     [ -s "$1" ] || printf '%s' "$2" >"$1"
     chmod 444 "$1"
 }

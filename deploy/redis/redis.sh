@@ -1,9 +1,9 @@
 #!/bin/sh
 # redis.sh serve | ping
 #
-# The password stands in one place, the URL that API and workers use. From there it reaches the
-# server by standard input and the client by the environment: never as an argument, since every
-# user of the host sees those.
+# The password is in one place, the URL that API and workers use. The server gets it by standard
+# input and the client by the environment, never as an argument, which every user of the host can
+# see.
 set -eu
 umask 077 # pictures are in the files
 here=$(dirname "$0")
@@ -21,7 +21,7 @@ requirepass $password
 CONFIG
     ;;
 ping)
-    # While the server still loads its file it answers, but not with PONG.
+    # While the server loads its file it answers, but not with PONG.
     shift
     answer=$(VALKEYCLI_AUTH=$password REDISCLI_AUTH=$password valkey-cli "$@" ping)
     [ "$answer" = PONG ]
