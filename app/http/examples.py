@@ -36,6 +36,7 @@ from app.contract.schemas import (
     mask_path,
     overlay_path,
 )
+from app.http.notice import notice
 from app.http.pictures import MEDIA_TYPES
 from app.http.problems import ServiceError, describe
 from pictures.decoders import ABORTED
@@ -188,6 +189,22 @@ BATCH = BatchResults(
         BatchEntry(status=415, problem=problem(ErrorCode.NOT_AN_IMAGE)),
     ]
 )
+_MEASURED = Measured(
+    conditions="pictures of generators that it never saw, as JPEG",
+    photographs=1000,
+    false_alarms=0.02,
+    false_alarms_interval=(0.013, 0.031),
+    rows=[
+        MeasuredRow(
+            pictures="all generators",
+            n=1000,
+            auc=0.9,
+            auc_interval=(0.88, 0.92),
+            tpr_at_fpr_1=0.4,
+            tpr_at_fpr_5=0.6,
+        )
+    ],
+)
 MODEL = ModelFacts(
     name="gamma",
     version="1",
@@ -197,27 +214,8 @@ MODEL = ModelFacts(
     parameters=27_500_000,
     crop_size=512,
     thresholds=_THRESHOLDS,
-    notice=(
-        "Scores are no proof. Measured on 1000 AI-generated pictures and 1000 photographs "
-        "(pictures of generators that it never saw, as JPEG): AUC 0.90; where 5 % of the "
-        "photographs are called, 60% of the others are found."
-    ),
-    measured=Measured(
-        conditions="pictures of generators that it never saw, as JPEG",
-        photographs=1000,
-        false_alarms=0.02,
-        false_alarms_interval=(0.013, 0.031),
-        rows=[
-            MeasuredRow(
-                pictures="all generators",
-                n=1000,
-                auc=0.9,
-                auc_interval=(0.88, 0.92),
-                tpr_at_fpr_1=0.4,
-                tpr_at_fpr_5=0.6,
-            )
-        ],
-    ),
+    notice=notice(trained=True, measured=_MEASURED),
+    measured=_MEASURED,
 )
 ALIVE = ServiceStatus()
 USAGE = Usage(

@@ -15,6 +15,7 @@ from app.contract.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, Wo
 from app.http import examples, guard
 from app.http.admission import Gate
 from app.http.callers import TheCaller, identify
+from app.http.notice import notice
 from app.http.problems import ServiceError
 from app.http.routes.responses import OF_V1, answer, problems
 from app.http.routes.strict import StrictRoute
@@ -26,13 +27,6 @@ probes = APIRouter(tags=["system"])  # they may add to the path what they like
 _READY_TIMEOUT = 1.8  # s; orchestrators ask with few seconds of patience
 _READY_BUDGET = 1.0  # s, for Redis; the bucket has the rest
 _LOOKS = CapacityLimiter(2)  # threads of their own: they wait for no other request
-
-UNTRAINED_NOTICE = (
-    "This model is untrained: its weights are random and its scores mean nothing. "
-    "They show that the service works, not what a picture is."
-)
-
-UNMEASURED_NOTICE = "Scores are no proof, and how good they are was not measured for this model."
 
 
 @router.get(
@@ -55,7 +49,7 @@ def model(request: Request) -> ModelFacts:
         parameters=worker.parameters,
         crop_size=worker.crop_size,
         thresholds=worker.thresholds,
-        notice=_notice(worker),
+        notice=notice(trained=worker.trained, measured=worker.measured),
         measured=worker.measured,
     )
 
@@ -111,20 +105,6 @@ async def readyz(request: Request) -> ServiceStatus:
 def usage(request: Request, caller: TheCaller) -> Usage:
     """What you use of what you are granted."""
     return cast(Gate, request.app.state.gate).usage(caller.name)
-
-
-def _notice(worker: WorkerInfo) -> str:
-    if not worker.trained:
-        return UNTRAINED_NOTICE
-    if worker.measured is None:
-        return UNMEASURED_NOTICE
-    everything = worker.measured.rows[0]
-    return (
-        f"Scores are no proof. Measured on {everything.n} AI-generated pictures and "
-        f"{worker.measured.photographs} photographs: of 100 AI-generated pictures it finds "
-        f"{100 * everything.tpr_at_fpr_5:.0f} while calling 5 of 100 photographs AI-generated "
-        f"(AUC {everything.auc:.2f}, where 0.5 is guessing and 1 is perfect)."
-    )
 
 
 def _live(service: Service) -> list[WorkerInfo]:
