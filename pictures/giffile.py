@@ -6,7 +6,8 @@ from pictures.errors import UndecodablePictureError
 from pictures.source import Source
 
 _SCREEN = 13  # bytes before the palette
-_EXTENSION, _FRAME = b"!", b","
+_EXTENSION, _FRAME, _END = b"!", b",", b";"
+_MOST_BLOCKS = 200_000  # of at most 255 bytes that are counted, about 10 ms
 _CONTROL, _CONTROL_SIZE = 0xF9, 4  # the extension that tells what is transparent, and its bytes
 
 
@@ -49,6 +50,32 @@ def first(source: Source) -> First:
         palette_end=palette_end,
         control=control,
     )
+
+
+def frames(source: Source) -> int:
+    """Count the frames.
+
+    Raises:
+        PictureError: The file ends too early, or has too many blocks.
+    """
+    at, count, left = first(source).at, 0, _MOST_BLOCKS
+    while (kind := source.read(at, 1)) != _END:
+        if kind == _FRAME:
+            count += 1
+            flags = source.number(at + 9, 1)
+            at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+        elif kind == _EXTENSION:
+            at += 2
+        else:
+            raise UndecodablePictureError("a block of an unknown kind")
+        data = source.data
+        while at < len(data) and data[at]:  # a large file has too many for `Source`
+            at += 1 + data[at]
+            left -= 1
+            if not left:
+                raise UndecodablePictureError("more blocks than are counted")
+        at += 1
+    return count
 
 
 def pixels_only(data: bytes) -> bytes:

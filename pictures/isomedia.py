@@ -170,6 +170,19 @@ def read(source: Source) -> Shown:
     return shown
 
 
+def frames(source: Source) -> int:
+    """Count the frames of a sequence; 1 for a still.
+
+    Raises:
+        PictureError: They cannot be read.
+    """
+    if source.read(8, 4) not in _SEQUENCES:
+        return 1
+    path = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz")
+    sizes = _first(source, Box(b"", 0, len(source)), *path)
+    return 1 if sizes is None else max(1, source.number(sizes.start + _VERSION + 4, 4))
+
+
 def boxes(source: Source, start: int, end: int) -> Iterator[Box]:
     """The boxes in a row.
 

@@ -133,6 +133,15 @@ def size(source: Source) -> tuple[int, int]:
     return width, height
 
 
+def pages(source: Source) -> int:
+    """Count the pictures that are no thumbnail.
+
+    Raises:
+        PictureError: They cannot be read.
+    """
+    return max(1, sum(not _reduced(directory) for directory in _directories(source)))
+
+
 def pixels_only(data: bytes) -> bytes:
     """The file with one directory, that of the picture that counts, without its metadata.
 

@@ -128,6 +128,12 @@ class ImageInfo(BaseModel):
     format: str = Field(description="container format, e.g. JPEG")
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    frames: int | None = Field(
+        default=None,
+        gt=0,
+        description="frames of an animation or pages of a TIFF, of which one is examined; 1 for a "
+        "still; null: not known",
+    )
 
 
 class ViewInfo(BaseModel):

@@ -134,6 +134,7 @@ QUEUED = Detection(
         format="JPEG",
         bytes=412_803,
         sha256="3ea868e14eef7f1e737891341f37e12053eaa183354f1907a3f6053b936eb034",
+        frames=1,
     ),
     view=ViewInfo(mode=View.AUTO),
     created_at=_CREATED,

@@ -15,6 +15,7 @@ from pictures.errors import (
     TruncatedPictureError,
     UndecodablePictureError,
 )
+from pictures.frames import count_frames
 from pictures.header import read_header
 
 MEDIA_TYPES = {
@@ -67,6 +68,7 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
         format=header.format,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
+        frames=count_frames(data, header.format),
     )
 
 
