@@ -125,7 +125,7 @@ class BatchWorker(EndingWorker):
         """Take no more work; finish what is in hand, or put it back in time."""
         self._state = WorkerStatus.BUSY  # a signal from now on is one to finish
         self._withdraw()
-        self._store.blobs.hurry()
+        self._store.blobs.stop_retrying()
         told = self._shutdown_requested_date is not None or self.failure is not None
         if told:
             self._end_in_time()

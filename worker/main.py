@@ -17,10 +17,10 @@ from model.detector import Detector
 from pictures.decoders import Decoders
 from worker import metrics
 from worker.batch_worker import BatchWorker, worker_name
-from worker.patience import connect_patiently
 from worker.processing import Processor, describe
+from worker.retry_policy import connect_with_retries
 
-_STORE_PATIENCE = 120.0  # s; as long as without Redis
+_STORE_RETRY = 120.0  # s; as long as without Redis
 
 log = structlog.get_logger()
 
@@ -43,8 +43,8 @@ def run(settings: Settings, *, burst: bool) -> None:
         PortError: the metrics port is taken.
     """
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
-    redis = connect_patiently(settings.required_redis_url)
-    store = Store.open(redis, settings, patience=_STORE_PATIENCE)
+    redis = connect_with_retries(settings.required_redis_url)
+    store = Store.open(redis, settings, retry_for=_STORE_RETRY)
     with _reporting_sickness(settings):
         _work(settings, redis, store, burst=burst)
 

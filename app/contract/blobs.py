@@ -33,10 +33,10 @@ class Blob(NamedTuple):
 
 
 class Blobs(Protocol):
-    """Keeps bytes. Safe to share between threads; only `apart` ones raise."""
+    """Keeps bytes. Safe to share between threads; only `external` ones raise."""
 
     @property
-    def apart(self) -> bool:
+    def external(self) -> bool:
         """Whether they lie elsewhere than in Redis, so that they outlive their entries."""
 
     def keep(self, blobs: Sequence[Blob]) -> list[bytes]:
@@ -83,14 +83,14 @@ class Blobs(Protocol):
             StorageUnavailableError: they could not.
         """
 
-    def hurry(self) -> None:
+    def stop_retrying(self) -> None:
         """Wait for no outage to end from now on: this process is about to."""
 
 
 class RedisBlobs:
     """Bytes in Redis: an entry is the bytes themselves, and what removes it removes them."""
 
-    apart = False
+    external = False
 
     def keep(self, blobs: Sequence[Blob]) -> list[bytes]:
         """As they are."""
@@ -113,16 +113,16 @@ class RedisBlobs:
     def check(self) -> None:
         """Whoever asks has an answer of Redis."""
 
-    def hurry(self) -> None:
-        """The client of Redis has its own patience."""
+    def stop_retrying(self) -> None:
+        """The client of Redis has its own retries."""
 
 
-def blobs_of(settings: Settings, patience: float) -> Blobs:
+def blobs_of(settings: Settings, retry_for: float) -> Blobs:
     """Where the settings want bytes to lie.
 
     Args:
         settings: those of this process.
-        patience: seconds that an outage of the bucket is waited out.
+        retry_for: seconds that an outage of the bucket is waited out.
 
     Raises:
         StorageSetupError: see there.
@@ -135,4 +135,4 @@ def blobs_of(settings: Settings, patience: float) -> Blobs:
         if error.name not in ("aiohttp", "botocore", "cryptography", "fsspec", "s3fs"):
             raise
         raise StorageSetupError from None
-    return BucketBlobs(settings.store, patience)
+    return BucketBlobs(settings.store, retry_for)

@@ -49,18 +49,18 @@ class BucketBlobs:
     Encryption runs in the thread that asks, at some 2 GB/s.
     """
 
-    apart = True
+    external = True
 
-    def __init__(self, url: str, patience: float) -> None:
+    def __init__(self, url: str, retry_for: float) -> None:
         """Nothing is asked of the bucket yet.
 
         Args:
             url: `s3://BUCKET[/PREFIX]`.
-            patience: seconds that an outage is waited out.
+            retry_for: seconds that an outage is waited out.
         """
         self.bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self.prefix = f"{prefix}/" if (prefix := prefix.strip("/")) else ""
-        self._patience = patience
+        self._retry_for = retry_for
         self._logged = float("-inf")
         self._s3 = S3FileSystem(
             skip_instance_cache=True,
@@ -121,9 +121,9 @@ class BucketBlobs:
         """Ask for any object: name, credentials and network are right if there is an answer."""
         self._all([partial(self._list, self.prefix, 1)])
 
-    def hurry(self) -> None:
+    def stop_retrying(self) -> None:
         """Of what is under way, too."""
-        self._patience = 0.0
+        self._retry_for = 0.0
 
     # -- how the bucket is set up --------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class BucketBlobs:
             return []
         return cast(list[dict[str, Any]], answer["Rules"])
 
-    # -- patience ------------------------------------------------------------------------------
+    # -- retries -------------------------------------------------------------------------------
 
     def _all(self, requests: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
         """Send requests at the same time, and wait until each has ended; the first error counts."""
@@ -231,7 +231,7 @@ class BucketBlobs:
             try:
                 return await request()
             except _FAILURES as error:
-                if tries >= _TRIES and time.monotonic() - began >= self._patience:
+                if tries >= _TRIES and time.monotonic() - began >= self._retry_for:
                     reason = f"{type(error).__name__}: {error}"
                     raise StorageUnavailableError(reason) from error
                 if time.monotonic() - self._logged > _LOGGED:

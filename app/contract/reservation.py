@@ -22,15 +22,15 @@ RECORD_BYTES = 8192
 """By which the record grows (32 regions in all), and RQ's result of the job, rounded up."""
 
 
-def reservation(detection: Detection, *, apart: bool) -> int:
+def reservation(detection: Detection, *, external: bool) -> int:
     """Bytes that the result of a queued detection will take at most.
 
     Args:
         detection: its record; `view=glance` makes no masks.
-        apart: whether masks lie elsewhere than in Redis.
+        external: whether masks lie elsewhere than in Redis.
     """
     pixels = detection.image.width * detection.image.height
-    return reserved(pixels, masks=not apart and detection.view.mode is not View.GLANCE)
+    return reserved(pixels, masks=not external and detection.view.mode is not View.GLANCE)
 
 
 def reserved(pixels: int, *, masks: bool) -> int:

@@ -74,18 +74,18 @@ class Store:
         self._storage_limit = storage_limit
 
     @classmethod
-    def open(cls, redis: Redis, settings: Settings, *, patience: float = 1.0) -> Store:
+    def open(cls, redis: Redis, settings: Settings, *, retry_for: float = 1.0) -> Store:
         """The store that the settings describe.
 
         Args:
             redis: connected.
             settings: those of this process.
-            patience: seconds that an outage of the bucket is waited out, if there is one.
+            retry_for: seconds that an outage of the bucket is waited out, if there is one.
 
         Raises:
             StorageSetupError: what the bucket needs is not installed.
         """
-        return cls(redis, blobs_of(settings, patience), storage_limit=settings.storage_limit)
+        return cls(redis, blobs_of(settings, retry_for), storage_limit=settings.storage_limit)
 
     # -- the API's side ------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Store:
         """
         new = application.detection.id
         entries: list[Blob] = []
-        if self.blobs.apart:
+        if self.blobs.external:
             with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(records.image_key(application.owner, known.id))
                 pipeline.hmget(records.masks_key(application.owner, known.id), list(Head))
@@ -208,10 +208,10 @@ class Store:
             int(application.cache and not source),
             records.milliseconds(detection.expires_at),
             detection.image.bytes,
-            int(self.blobs.apart),
+            int(self.blobs.external),
             detection.created_at.timestamp(),
             application.turn,
-            reservation(detection, apart=self.blobs.apart),
+            reservation(detection, external=self.blobs.external),
             self._storage_limit,
             application.weight,
             *commands,
@@ -220,7 +220,7 @@ class Store:
 
     def _picture_key(self, application: Application) -> str:
         image = application.detection.image
-        name = application.detection.id if self.blobs.apart else image.sha256
+        name = application.detection.id if self.blobs.external else image.sha256
         return records.image_key(application.owner, name)
 
     def get(self, detection_id: str) -> Detection | None:
@@ -276,7 +276,7 @@ class Store:
             False if this owner has no such detection.
         """
         unfinished = False
-        if self.blobs.apart:
+        if self.blobs.external:
             (detection,) = self.get_owned([detection_id], owner)
             if detection is None:
                 return False
@@ -413,7 +413,7 @@ class Store:
 
         A command that was sent again because its answer was lost says that it changed nothing.
         """
-        if not self.blobs.apart or not kept:
+        if not self.blobs.external or not kept:
             return
         holdings = self._holdings(list(kept), "masks")
         with self.redis.pipeline(transaction=False) as pipeline:
@@ -445,7 +445,7 @@ class Store:
         masks = masks or KeptMasks({}, 0)
         model = records.model_tag(detection.model)
         name = detection.id
-        if not self.blobs.apart:
+        if not self.blobs.external:
             picture, view = detection.image.sha256, detection.view.mode
             name = records.digest(picture, view, model, str(masks.size))
         arguments: list[Any] = [

@@ -21,8 +21,8 @@ from app.contract.schemas import ErrorCode, Usage
 from app.contract.scripts import TAKE
 from app.contract.settings import Settings
 from app.http.callers import Caller
+from app.http.coalescer import Coalescer
 from app.http.problems import ServiceError, storage_full, storage_share_full
-from app.http.together import Together
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
@@ -63,7 +63,7 @@ class Gate:
         self._redis = redis
         self._pressure = _Pressure(Backlog(0, 0.0), None)
         self._next_look = 0.0
-        self.ask = Together(self.admit_all)
+        self.ask = Coalescer(self.admit_all)
 
     def admit(self, caller: str, pictures: int = 1) -> Admission:
         """Take as many pictures as the limits allow, see `admit_all`."""

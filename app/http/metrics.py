@@ -74,7 +74,7 @@ def start_at_zero(routes: Iterable[BaseRoute]) -> None:
                     REQUESTS.labels(method, route.path, status)
 
 
-class _House(Collector):
+class _QueueCollector(Collector):
     """Reads queues, workers and Redis at scrape time, in one round trip.
 
     It never runs RQ's registry clean-up. Without Redis, `gamma_redis_up` is 0 and the other metrics
@@ -181,5 +181,5 @@ def expose(settings: Settings) -> None:
         RedisUrlMissingError: no Redis is configured.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    REGISTRY.register(_House(settings))
+    REGISTRY.register(_QueueCollector(settings))
     start_http_server(settings.metrics_port, settings.metrics_host)

@@ -37,7 +37,7 @@ MAX_PIECES = 1000
 
 MIN_RATE = 16 * 1024
 """Bytes/s at which a body has to come, and an answer to be read, averaged over
-`BoundedProtocol.patience`."""
+`BoundedProtocol.timeout`."""
 
 _LINGER = 5.0  # s; how long what still comes is read after the last answer, or that would get lost
 _LINGER_BYTES = 2**20  # as above; beyond, the sender is left waiting
@@ -55,7 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
     A body that the answer did not wait for is not waited for either.
     """
 
-    patience: ClassVar[float]
+    timeout: ClassVar[float]
     """Seconds for the whole head of a request; see `MIN_RATE` for its body."""
     max_connections: ClassVar[int]
     """Open connections; beyond, the one that has been idle for longest is closed."""
@@ -65,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _next_word: ClassVar[float] = 0.0  # when to log again that all are in use
 
     _kept = 0  # bytes since the request began, or since its last piece of body
-    _arrived = 0  # bytes in this period of `patience` seconds
+    _arrived = 0  # bytes in this period of `timeout` seconds
     _pieces = 0  # of a body, in what was read last
     _held_up = False  # in this period we have not read all the time
     _in_head = _in_body = False
@@ -278,11 +278,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _begin_period(self) -> None:
         self._arrived, self._held_up = 0, self.flow.read_paused
-        self._wait(self.patience, self._end_period)
+        self._wait(self.timeout, self._end_period)
 
     def _end_period(self) -> None:
         held_up = self._held_up or self.flow.read_paused
-        if self._in_body and (held_up or self._arrived >= self.patience * MIN_RATE):
+        if self._in_body and (held_up or self._arrived >= self.timeout * MIN_RATE):
             self._begin_period()
         else:
             self.transport.close()
@@ -291,12 +291,12 @@ class BoundedProtocol(HttpToolsProtocol):
         unread = self.transport.get_write_buffer_size()
 
         def check() -> None:
-            if unread - self.transport.get_write_buffer_size() < self.patience * MIN_RATE:
+            if unread - self.transport.get_write_buffer_size() < self.timeout * MIN_RATE:
                 self.transport.abort()
             else:
                 self._watch_reader()
 
-        self._reader_timer = self.loop.call_later(self.patience, check)
+        self._reader_timer = self.loop.call_later(self.timeout, check)
 
     def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_waiting()

@@ -25,7 +25,7 @@ class Room:
     Args:
         size: how much there is, for all callers together.
         unit: of what, in the plural.
-        patience: seconds to wait until enough of it is free.
+        timeout: seconds to wait until enough of it is free.
         code: of the refusal if it is not free in time.
     """
 
@@ -33,12 +33,12 @@ class Room:
         self,
         size: int,
         unit: str,
-        patience: float,
+        timeout: float,
         code: ErrorCode = ErrorCode.TOO_MANY_UPLOADS,
     ) -> None:
         self.size = size
         self._unit = unit
-        self._patience = patience
+        self._timeout = timeout
         self._code = code
         self._free = size
         self._held: Counter[str] = Counter()
@@ -93,7 +93,7 @@ class Room:
             raise refusal
         self._waiting[caller] += 1
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 while not self.has(caller, more, own):
                     await self._freed.wait()
         except TimeoutError:

@@ -67,7 +67,7 @@ def run(settings: Settings) -> None:
     _return_freed_memory()
     metrics.expose(settings)
     descriptors.provide(settings)
-    BoundedProtocol.patience = settings.request_timeout
+    BoundedProtocol.timeout = settings.request_timeout
     BoundedProtocol.max_connections = settings.max_connections
     BoundedProtocol.link_root = settings.root_path or ""
     uvicorn.run(

@@ -34,6 +34,7 @@ from app.contract.schemas import (
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.http import guard
+from app.http.coalescer import Coalescer
 from app.http.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.http.pictures import inspect
 from app.http.problems import (
@@ -45,7 +46,6 @@ from app.http.problems import (
     storage_share_full,
     without_traceback,
 )
-from app.http.together import Together
 from app.http.uploads import SMALL, Rooms
 from app.http.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
@@ -168,12 +168,12 @@ class Service:
         return current
 
     @cached_property
-    def _small_orders(self) -> Together[Order, Detection | ServiceError]:
-        return Together(self.submit_all, lambda order: order.owner)
+    def _small_orders(self) -> Coalescer[Order, Detection | ServiceError]:
+        return Coalescer(self.submit_all, lambda order: order.owner)
 
     @cached_property
-    def _records(self) -> Together[tuple[str, str], Detection | None]:
-        return Together(self.store.get_each)
+    def _records(self) -> Coalescer[tuple[str, str], Detection | None]:
+        return Coalescer(self.store.get_each)
 
     def submit(self, order: Order) -> Detection:
         """The detection of one picture, see `submit_all`.

@@ -44,10 +44,10 @@ class Rooms:
     """What uploads and downloads hold: connections, and bytes in memory or on disk."""
 
     def __init__(self, settings: Settings) -> None:
-        self.requests = Room(settings.max_connections, "uploads", patience=0)
-        self.memory = Room(_MEMORY, "bytes", patience=0)
-        self.disk = Room(int(settings.upload_space), "bytes", patience=5)
-        self.large = Room(_LARGE, "bytes", patience=60)
+        self.requests = Room(settings.max_connections, "uploads", timeout=0)
+        self.memory = Room(_MEMORY, "bytes", timeout=0)
+        self.disk = Room(int(settings.upload_space), "bytes", timeout=5)
+        self.large = Room(_LARGE, "bytes", timeout=60)
         self.renderings = Room(_RENDERINGS, "renderings", 30, ErrorCode.TOO_MANY_DOWNLOADS)
         self.downloads = Room(_DOWNLOADS, "bytes", 30, ErrorCode.TOO_MANY_DOWNLOADS)
 

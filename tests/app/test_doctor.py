@@ -146,7 +146,7 @@ def test_a_redis_that_has_no_file_is_accepted_on_request(tmp_path: Path) -> None
         assert "no append-only file" in found(findings, "redis", State.OK)
         for required in (True, False):
             settings = Settings(redis_url=url, require_append_only=required)
-            told = {family.name for family in metrics._House(settings).collect()}
+            told = {family.name for family in metrics._QueueCollector(settings).collect()}
             assert ("gamma_redis_append_only" in told) is required
 
 
@@ -160,7 +160,7 @@ def test_a_valkey_tells_its_own_version(good: str, redis: Redis) -> None:
 
 def test_a_suspended_queue(good: str, redis: Redis) -> None:
     def suspended() -> float:
-        families = metrics._House(Settings(redis_url=good)).collect()
+        families = metrics._QueueCollector(Settings(redis_url=good)).collect()
         (family,) = (one for one in families if one.name == "gamma_queue_suspended")
         return family.samples[0].value
 

@@ -20,7 +20,7 @@ from app.http.service import Order
 from pictures import png
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
-from tests.app.test_shares import House
+from tests.app.test_shares import Stack
 from tests.conftest import encode, photo
 
 SIDE = 300  # pixels
@@ -36,31 +36,31 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def house(redis: Redis, redis_url: str, file: Path) -> House:
-    return House(redis, redis_url, file, queue_limit=10_000)
+def stack(redis: Redis, redis_url: str, file: Path) -> Stack:
+    return Stack(redis, redis_url, file, queue_limit=10_000)
 
 
 def picture(seed: int) -> bytes:
     return encode(photo(SIDE, SIDE, seed))
 
 
-def reserved(house: House, owner: str = "") -> int:
+def reserved(stack: Stack, owner: str = "") -> int:
     """What is reserved for an owner, or for all; the sum is that of the reservations."""
-    total = sum(int(name.split()[0]) for name in house.redis.zrange("gamma:reservations", 0, -1))
-    assert int(house.redis.hget("gamma:reserved", "") or 0) == total
-    return int(house.redis.hget("gamma:reserved", owner) or 0)
+    total = sum(int(name.split()[0]) for name in stack.redis.zrange("gamma:reservations", 0, -1))
+    assert int(stack.redis.hget("gamma:reserved", "") or 0) == total
+    return int(stack.redis.hget("gamma:reserved", owner) or 0)
 
 
-def leave(house: House, space: int) -> None:
+def leave(stack: Stack, space: int) -> None:
     """Set the memory limit so that so many bytes are neither in use nor reserved."""
-    used = house.redis.info("memory")["used_memory"] + reserved(house)
-    house.redis.config_set("maxmemory", int((used + space) / house.settings.storage_limit))
+    used = stack.redis.info("memory")["used_memory"] + reserved(stack)
+    stack.redis.config_set("maxmemory", int((used + space) / stack.settings.storage_limit))
 
 
-def free(house: House) -> float:
-    memory = house.redis.info("memory")
-    limit = memory["maxmemory"] * house.settings.storage_limit
-    return limit - memory["used_memory"] - reserved(house)
+def free(stack: Stack) -> float:
+    memory = stack.redis.info("memory")
+    limit = memory["maxmemory"] * stack.settings.storage_limit
+    return limit - memory["used_memory"] - reserved(stack)
 
 
 # -- how much -------------------------------------------------------------------------------------
@@ -84,66 +84,66 @@ def test_masks_of_noise_need_no_more(size: tuple[int, int]) -> None:
     scale = max(1, 512 // min(size))
     cells = np.random.default_rng(0).integers(0, 256, (height * scale // 4, width * scale // 4))
     noise = Image.fromarray(cells.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    assert 2 * len(png.encode([np.asarray(noise)])) < reservation(queued(*size), apart=False)
+    assert 2 * len(png.encode([np.asarray(noise)])) < reservation(queued(*size), external=False)
 
 
 def test_where_no_masks_come_to_redis_only_the_record_needs_memory() -> None:
-    assert reservation(queued(4000, 3000, View.GLANCE), apart=False) == RECORD_BYTES
-    assert reservation(queued(4000, 3000), apart=True) == RECORD_BYTES
+    assert reservation(queued(4000, 3000, View.GLANCE), external=False) == RECORD_BYTES
+    assert reservation(queued(4000, 3000), external=True) == RECORD_BYTES
 
 
 # -- how long -------------------------------------------------------------------------------------
 
 
-def finish(house: House, name: str) -> None:
-    assert house.worker.finish(name)
+def finish(stack: Stack, name: str) -> None:
+    assert stack.worker.finish(name)
 
 
-def fail(house: House, name: str) -> None:
-    house.worker.fail(name)
+def fail(stack: Stack, name: str) -> None:
+    stack.worker.fail(name)
 
 
-def delete(house: House, name: str) -> None:
-    house.service.delete(name, "alice")
+def delete(stack: Stack, name: str) -> None:
+    stack.service.delete(name, "alice")
 
 
-def delete_in_a_full_redis(house: House, name: str) -> None:
-    house.redis.config_set("maxmemory", 1)
-    delete(house, name)
+def delete_in_a_full_redis(stack: Stack, name: str) -> None:
+    stack.redis.config_set("maxmemory", 1)
+    delete(stack, name)
 
 
 @pytest.mark.parametrize("end", [finish, fail, delete, delete_in_a_full_redis])
 def test_it_is_reserved_until_the_detection_ends(
-    house: House, end: Callable[[House, str], None]
+    stack: Stack, end: Callable[[Stack, str], None]
 ) -> None:
-    names = [house.submit(owner, picture(1)).id for owner in ("alice", "bob")]
-    assert reserved(house) == 2 * NEEDED
-    end(house, names[0])
-    assert reserved(house) == reserved(house, "bob") == NEEDED
-    assert reserved(house, "alice") == 0
-    assert house.gate.usage("bob").reserved_bytes == NEEDED
-    assert not house.worker.store.start([names[0]])
-    assert reserved(house) == NEEDED
+    names = [stack.submit(owner, picture(1)).id for owner in ("alice", "bob")]
+    assert reserved(stack) == 2 * NEEDED
+    end(stack, names[0])
+    assert reserved(stack) == reserved(stack, "bob") == NEEDED
+    assert reserved(stack, "alice") == 0
+    assert stack.gate.usage("bob").reserved_bytes == NEEDED
+    assert not stack.worker.store.start([names[0]])
+    assert reserved(stack) == NEEDED
 
 
 def test_what_waited_too_long_gives_it_back_unless_it_was_begun(
     redis: Redis, redis_url: str, file: Path
 ) -> None:
-    house = House(redis, redis_url, file, queue_ttl=1)
-    begun, waiting = (house.submit("alice", picture(number)).id for number in range(2))
-    record = house.worker.take(begun)
+    stack = Stack(redis, redis_url, file, queue_ttl=1)
+    begun, waiting = (stack.submit("alice", picture(number)).id for number in range(2))
+    record = stack.worker.take(begun)
     time.sleep(1.1)
-    assert house.gate.usage("alice").reserved_bytes == reserved(house) == NEEDED
-    assert house.worker.take(begun) == record, "as another worker does, if that one is killed"
-    assert house.worker.deliver(record)
-    assert house.gate.usage("alice").reserved_bytes == reserved(house) == 0
-    assert not house.worker.store.start([waiting])
+    assert stack.gate.usage("alice").reserved_bytes == reserved(stack) == NEEDED
+    assert stack.worker.take(begun) == record, "as another worker does, if that one is killed"
+    assert stack.worker.deliver(record)
+    assert stack.gate.usage("alice").reserved_bytes == reserved(stack) == 0
+    assert not stack.worker.store.start([waiting])
 
 
-def test_a_known_picture_needs_none(house: House) -> None:
-    finish(house, house.submit("alice", picture(1)).id)
-    assert house.submit("alice", picture(1)).cached
-    assert reserved(house) == 0
+def test_a_known_picture_needs_none(stack: Stack) -> None:
+    finish(stack, stack.submit("alice", picture(1)).id)
+    assert stack.submit("alice", picture(1)).cached
+    assert reserved(stack) == 0
 
 
 # -- what is refused ------------------------------------------------------------------------------
@@ -151,13 +151,13 @@ def test_a_known_picture_needs_none(house: House) -> None:
 
 def test_replicas_together_accept_as_much_as_fits(redis: Redis, redis_url: str, file: Path) -> None:
     file.write_text(table("alice", key(OLD)))
-    houses = [House(redis, redis_url, file, queue_limit=10_000) for _ in range(2)]
+    stacks = [Stack(redis, redis_url, file, queue_limit=10_000) for _ in range(2)]
     pictures = [picture(number) for number in range(60)]
-    leave(houses[0], 5 * MEGABYTE)
+    leave(stacks[0], 5 * MEGABYTE)
 
     def submit(number: int) -> str:
         try:
-            houses[number % 2].submit("alice", pictures[number])
+            stacks[number % 2].submit("alice", pictures[number])
         except ServiceError as error:
             return error.code
         return "accepted"
@@ -165,89 +165,89 @@ def test_replicas_together_accept_as_much_as_fits(redis: Redis, redis_url: str, 
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(submit, range(len(pictures))))
     assert set(outcomes) == {"accepted", "storage_full"}
-    assert reserved(houses[0]) == NEEDED * outcomes.count("accepted")
+    assert reserved(stacks[0]) == NEEDED * outcomes.count("accepted")
     # Eight connections' buffers come and go: up to half a megabyte. Unchecked, it is -6 megabytes.
-    assert -NEEDED < free(houses[0]) < MEGABYTE
-    stored = house_keys(houses[0], "gamma:image:*")
+    assert -NEEDED < free(stacks[0]) < MEGABYTE
+    stored = keys_like(stacks[0], "gamma:image:*")
     assert len(stored) == outcomes.count("accepted"), "nothing is left of what was refused"
 
 
-def house_keys(house: House, pattern: str) -> list[bytes]:
-    return [name for name in house.redis.keys(pattern) if not name.endswith(b":holders")]
+def keys_like(stack: Stack, pattern: str) -> list[bytes]:
+    return [name for name in stack.redis.keys(pattern) if not name.endswith(b":holders")]
 
 
-def test_a_refusal_leaves_the_picture_to_whom_it_serves(house: House) -> None:
-    first = house.submit("alice", picture(1))
-    leave(house, NEEDED // 2)
+def test_a_refusal_leaves_the_picture_to_whom_it_serves(stack: Stack) -> None:
+    first = stack.submit("alice", picture(1))
+    leave(stack, NEEDED // 2)
     with pytest.raises(ServiceError) as refused:
-        house.submit("alice", picture(1))
+        stack.submit("alice", picture(1))
     assert refused.value.code == "storage_full"
-    assert house.worker.store.get_image(first.id) == picture(1)
+    assert stack.worker.store.get_image(first.id) == picture(1)
 
 
-def test_before_their_bodies_are_read_once_there_is_no_room_for_any(house: House) -> None:
+def test_before_their_bodies_are_read_once_there_is_no_room_for_any(stack: Stack) -> None:
     for number in range(4):
-        house.submit("alice", picture(number))
-    leave(house, -1000)
-    refusal = house.ask("bob").refusal
+        stack.submit("alice", picture(number))
+    leave(stack, -1000)
+    refusal = stack.ask("bob").refusal
     assert refusal is not None
     assert refusal.code == "storage_full"
     assert refusal.retry_after == 10
-    finish(house, house.worker.queued()[0])
-    assert house.ask("bob").refusal is None
+    finish(stack, stack.worker.queued()[0])
+    assert stack.ask("bob").refusal is None
 
 
-def test_a_picture_that_can_never_fit_is_not_put_off(house: House) -> None:
-    house.redis.config_set("maxmemory", 100 * MEGABYTE)
+def test_a_picture_that_can_never_fit_is_not_put_off(stack: Stack) -> None:
+    stack.redis.config_set("maxmemory", 100 * MEGABYTE)
     with pytest.raises(ServiceError) as refused:
-        house.submit("alice", encode(Image.new("L", (8000, 8000)), "PNG"))
+        stack.submit("alice", encode(Image.new("L", (8000, 8000)), "PNG"))
     assert refused.value.code == "too_many_pixels"
     assert refused.value.retry_after is None
-    assert house_keys(house, "gamma:image:*") == []
+    assert keys_like(stack, "gamma:image:*") == []
 
 
-def test_reserved_memory_is_of_a_callers_share(house: House) -> None:
-    leave(house, 4 * MEGABYTE)
+def test_reserved_memory_is_of_a_callers_share(stack: Stack) -> None:
+    leave(stack, 4 * MEGABYTE)
     for number in range(60):
-        if (refusal := house.ask("alice").refusal) is not None:
+        if (refusal := stack.ask("alice").refusal) is not None:
             break
-        house.submit("alice", picture(number))
+        stack.submit("alice", picture(number))
     assert refusal is not None
     assert refusal.code == "storage_share_full"
-    assert 1.4 * MEGABYTE < reserved(house) < 2.4 * MEGABYTE
+    assert 1.4 * MEGABYTE < reserved(stack) < 2.4 * MEGABYTE
     with pytest.raises(ServiceError) as refused:  # as when the gate looked before the others came
-        house.submit("alice", picture(61))
+        stack.submit("alice", picture(61))
     assert refused.value.code == "storage_share_full"
-    assert house.ask("bob").refusal is None
-    house.submit("bob", picture(62))
+    assert stack.ask("bob").refusal is None
+    stack.submit("bob", picture(62))
 
 
 def test_reserved_memory_counts_against_a_callers_limit(
     redis: Redis, redis_url: str, file: Path
 ) -> None:
     file.write_text(table("alice", key(OLD), storage_limit='"200KiB"'))
-    house = House(redis, redis_url, file)
-    house.submit("alice", picture(1))
-    house.submit("alice", picture(2))
-    refusal = house.ask("alice").refusal
+    stack = Stack(redis, redis_url, file)
+    stack.submit("alice", picture(1))
+    stack.submit("alice", picture(2))
+    refusal = stack.ask("alice").refusal
     assert refusal is not None
     assert refusal.code == "storage_share_full"
 
 
 def test_a_shorter_retention_ends_no_reservation_of_before(
-    house: House, redis: Redis, redis_url: str, file: Path
+    stack: Stack, redis: Redis, redis_url: str, file: Path
 ) -> None:
-    house.submit("alice", picture(1))
+    stack.submit("alice", picture(1))
     lives = redis.pexpiretime("gamma:reservations")
-    shorter = House(redis, redis_url, file, queue_limit=10_000, retention=60)
+    shorter = Stack(redis, redis_url, file, queue_limit=10_000, retention=60)
     shorter.submit("alice", picture(2))
     for name in ("reservations", "reserved", "waiting", "waiting:alice"):
         assert redis.pexpiretime(f"gamma:{name}") >= lives
 
 
-def test_it_is_reserved_once_though_an_answer_was_lost(house: House) -> None:
+def test_it_is_reserved_once_though_an_answer_was_lost(stack: Stack) -> None:
     picture = new_picture()
     order = Order("alice", picture, View.TILED, idempotency_key="a key")
-    assert house.service.submit(order).id == house.service.submit(order).id
-    assert reserved(house) == RECORD_BYTES + 2 * 16 * 16
-    assert sum(map(len, StandIn.MASKS.values())) < reserved(house)
+    assert stack.service.submit(order).id == stack.service.submit(order).id
+    assert reserved(stack) == RECORD_BYTES + 2 * 16 * 16
+    assert sum(map(len, StandIn.MASKS.values())) < reserved(stack)

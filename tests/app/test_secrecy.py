@@ -135,7 +135,7 @@ class Canaries:
 
 
 @pytest.fixture(params=["console", "json"])
-def house(
+def stack(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[Serve, Redis, Canaries]]:
     canaries = Canaries()
@@ -170,8 +170,8 @@ def raw(service: Serve, request: bytes) -> None:
         connection.recv(65536)
 
 
-def test_no_log_holds_a_secret_whatever_goes_wrong(house: tuple[Serve, Redis, Canaries]) -> None:
-    service, redis, canaries = house
+def test_no_log_holds_a_secret_whatever_goes_wrong(stack: tuple[Serve, Redis, Canaries]) -> None:
+    service, redis, canaries = stack
     bearer = {"Authorization": f"Bearer {canaries.key}"}
     picture = encode(photo(64, 64), comment=canaries.picture.encode())
     with Receiver() as receiver, service.client() as client:

@@ -23,7 +23,7 @@ QUEUE_LIMIT = 12
 MEGABYTE = 2**20
 
 
-class House:
+class Stack:
     """Callers of one service."""
 
     def __init__(self, redis: Redis, url: str, file: Path, **settings: object) -> None:
@@ -58,34 +58,34 @@ def callers(**alices: str) -> str:
 
 
 @pytest.fixture
-def house(redis: Redis, redis_url: str, tmp_path: Path) -> House:
+def stack(redis: Redis, redis_url: str, tmp_path: Path) -> Stack:
     file = tmp_path / "callers.toml"
     file.write_text(callers())
-    return House(redis, redis_url, file)
+    return Stack(redis, redis_url, file)
 
 
 # -- queue ----------------------------------------------------------------------------------------
 
 
-def test_nobody_fills_the_queue_for_another(house: House) -> None:
-    assert house.fill("alice") == (6, "queue_share_full")
-    assert house.fill("bob") == (3, "queue_share_full")
-    assert house.ask("carol").refusal is None
-    assert house.fill("alice") == (0, "queue_share_full")
-    for name in house.worker.queued():
-        house.worker.finish(name)
-    assert house.fill("alice") == (6, "queue_share_full"), "what is done waits no longer"
+def test_nobody_fills_the_queue_for_another(stack: Stack) -> None:
+    assert stack.fill("alice") == (6, "queue_share_full")
+    assert stack.fill("bob") == (3, "queue_share_full")
+    assert stack.ask("carol").refusal is None
+    assert stack.fill("alice") == (0, "queue_share_full")
+    for name in stack.worker.queued():
+        stack.worker.finish(name)
+    assert stack.fill("alice") == (6, "queue_share_full"), "what is done waits no longer"
 
 
-def test_the_last_place_is_for_a_newcomer_and_a_batch_takes_no_more(house: House) -> None:
-    admission = house.ask("alice", 64)
+def test_the_last_place_is_for_a_newcomer_and_a_batch_takes_no_more(stack: Stack) -> None:
+    admission = stack.ask("alice", 64)
     assert admission.taken == 6
     assert admission.refusal is not None
     assert admission.refusal.code == "queue_share_full"
     for number in range(QUEUE_LIMIT - 1):
-        house.redis.rpush("rq:queue:gamma", f"of somebody {number}")
-    assert house.fill("carol") == (1, "queue_full")
-    refusal = house.ask("alice").refusal
+        stack.redis.rpush("rq:queue:gamma", f"of somebody {number}")
+    assert stack.fill("carol") == (1, "queue_full")
+    refusal = stack.ask("alice").refusal
     assert refusal is not None
     assert refusal.code == "queue_full"
 
@@ -93,111 +93,111 @@ def test_the_last_place_is_for_a_newcomer_and_a_batch_takes_no_more(house: House
 def test_a_single_caller_has_the_whole_queue(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     file.write_text(table("alice", key(OLD)))
-    assert House(redis, redis_url, file).fill("alice") == (QUEUE_LIMIT, "queue_full")
+    assert Stack(redis, redis_url, file).fill("alice") == (QUEUE_LIMIT, "queue_full")
 
 
 def test_weights_and_limits_of_a_caller(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     file.write_text(callers(weight="3"))
-    assert House(redis, redis_url, file).fill("alice") == (9, "queue_share_full")
+    assert Stack(redis, redis_url, file).fill("alice") == (9, "queue_share_full")
     redis.flushall()
     file.write_text(callers(queue_limit="2"))
-    assert House(redis, redis_url, file).fill("alice") == (2, "queue_share_full")
+    assert Stack(redis, redis_url, file).fill("alice") == (2, "queue_share_full")
     redis.flushall()
     file.write_text(callers(storage_limit='"5KiB"'))
-    house = House(redis, redis_url, file)
-    first = house.submit("alice", new_picture() + bytes(5000))
-    assert house.fill("alice") == (0, "storage_share_full")
-    assert house.fill("bob", 1) == (1, "")
-    house.service.delete(first.id, "alice")
-    assert house.fill("alice", 1) == (1, "")
+    stack = Stack(redis, redis_url, file)
+    first = stack.submit("alice", new_picture() + bytes(5000))
+    assert stack.fill("alice") == (0, "storage_share_full")
+    assert stack.fill("bob", 1) == (1, "")
+    stack.service.delete(first.id, "alice")
+    assert stack.fill("alice", 1) == (1, "")
 
 
-def test_a_slow_queue_is_that_of_a_caller(house: House) -> None:
-    name = house.submit("alice").id
-    age = house.settings.queue_age_limit + 60
+def test_a_slow_queue_is_that_of_a_caller(stack: Stack) -> None:
+    name = stack.submit("alice").id
+    age = stack.settings.queue_age_limit + 60
     for waiting in ("gamma:waiting", "gamma:waiting:alice"):
-        house.redis.zadd(waiting, {name: time.time() - age})
-    refusal = house.ask("alice").refusal
+        stack.redis.zadd(waiting, {name: time.time() - age})
+    refusal = stack.ask("alice").refusal
     assert refusal is not None
     assert refusal.code == "queue_slow"
-    assert house.ask("bob").refusal is None
+    assert stack.ask("bob").refusal is None
 
 
-def test_what_expired_in_the_queue_waits_no_longer(house: House) -> None:
-    assert house.fill("alice") == (6, "queue_share_full")
-    names = house.worker.queued()
-    house.redis.delete("rq:queue:gamma")  # as workers leave out what has expired
-    ago = time.time() - house.settings.queue_ttl - 1
-    house.redis.zadd("gamma:waiting:alice", dict.fromkeys(names, ago))
-    assert house.fill("alice") == (6, "queue_share_full")
+def test_what_expired_in_the_queue_waits_no_longer(stack: Stack) -> None:
+    assert stack.fill("alice") == (6, "queue_share_full")
+    names = stack.worker.queued()
+    stack.redis.delete("rq:queue:gamma")  # as workers leave out what has expired
+    ago = time.time() - stack.settings.queue_ttl - 1
+    stack.redis.zadd("gamma:waiting:alice", dict.fromkeys(names, ago))
+    assert stack.fill("alice") == (6, "queue_share_full")
 
 
 # -- storage --------------------------------------------------------------------------------------
 
 
-def held(house: House, owner: str = "alice") -> int:
-    return int(house.redis.get(f"gamma:held-bytes:{owner}") or 0)
+def held(stack: Stack, owner: str = "alice") -> int:
+    return int(stack.redis.get(f"gamma:held-bytes:{owner}") or 0)
 
 
-def test_a_picture_that_is_sent_again_is_stored_once(house: House) -> None:
+def test_a_picture_that_is_sent_again_is_stored_once(stack: Stack) -> None:
     picture = new_picture() + bytes(MEGABYTE)
-    first = house.submit("alice", picture)
-    again = house.submit("alice", picture)
-    assert (again.cached, held(house)) == (False, len(picture)), "no result yet"
-    assert house.worker.finish(first.id)
-    assert house.worker.finish(again.id)
+    first = stack.submit("alice", picture)
+    again = stack.submit("alice", picture)
+    assert (again.cached, held(stack)) == (False, len(picture)), "no result yet"
+    assert stack.worker.finish(first.id)
+    assert stack.worker.finish(again.id)
     masks = sum(map(len, StandIn.MASKS.values()))
-    before = house.redis.info("memory")["used_memory"]
+    before = stack.redis.info("memory")["used_memory"]
     for _ in range(50):
-        assert house.submit("alice", picture).cached
-    assert house.redis.info("memory")["used_memory"] - before < 2 * MEGABYTE
-    assert held(house) == len(picture) + masks
-    house.submit("bob", picture)
-    assert held(house, "bob") == len(picture), "callers share nothing"
-    for detection in house.service.store.newest("alice", 100, None).detections:
-        assert house.service.store.get_image(detection.id) == picture
-        house.service.delete(detection.id, "alice")
-    assert held(house) == 0
-    assert house.redis.keys("gamma:*:alice*") == [b"gamma:held-bytes:alice"]
-    assert len(house.redis.keys("gamma:image:*:holders")) == 1, "what bob holds"
+        assert stack.submit("alice", picture).cached
+    assert stack.redis.info("memory")["used_memory"] - before < 2 * MEGABYTE
+    assert held(stack) == len(picture) + masks
+    stack.submit("bob", picture)
+    assert held(stack, "bob") == len(picture), "callers share nothing"
+    for detection in stack.service.store.newest("alice", 100, None).detections:
+        assert stack.service.store.get_image(detection.id) == picture
+        stack.service.delete(detection.id, "alice")
+    assert held(stack) == 0
+    assert stack.redis.keys("gamma:*:alice*") == [b"gamma:held-bytes:alice"]
+    assert len(stack.redis.keys("gamma:image:*:holders")) == 1, "what bob holds"
 
 
-def test_bytes_live_as_long_as_the_last_that_holds_them(house: House) -> None:
+def test_bytes_live_as_long_as_the_last_that_holds_them(stack: Stack) -> None:
     picture = new_picture()
-    first, second = house.submit("alice", picture), house.submit("alice", picture)
-    (image,) = house.redis.keys("gamma:image:alice:*[^s]")
+    first, second = stack.submit("alice", picture), stack.submit("alice", picture)
+    (image,) = stack.redis.keys("gamma:image:alice:*[^s]")
 
     def end() -> int:
-        return int(house.redis.pexpiretime(image))
+        return int(stack.redis.pexpiretime(image))
 
     def moment(detection: Detection) -> int:
         return int(detection.expires_at.timestamp() * 1000)
 
     assert end() == moment(second)
-    house.service.delete(second.id, "alice")
+    stack.service.delete(second.id, "alice")
     assert end() == moment(first)
-    assert house.service.store.get_image(first.id) == picture
+    assert stack.service.store.get_image(first.id) == picture
 
 
 def test_what_has_expired_counts_no_longer(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     file.write_text(callers(storage_limit='"5KiB"'))
-    house = House(redis, redis_url, file, retention=2)
-    house.submit("alice", new_picture() + bytes(5000))
-    assert house.fill("alice") == (0, "storage_share_full")
+    stack = Stack(redis, redis_url, file, retention=2)
+    stack.submit("alice", new_picture() + bytes(5000))
+    assert stack.fill("alice") == (0, "storage_share_full")
     time.sleep(2.1)
-    assert house.fill("alice", 1) == (1, "")
+    assert stack.fill("alice", 1) == (1, "")
 
 
-def test_nobody_fills_the_storage_for_another(house: House) -> None:
-    used = house.redis.info("memory")["used_memory"]
-    house.redis.config_set("maxmemory", int((used + 20 * MEGABYTE) / 0.9))
+def test_nobody_fills_the_storage_for_another(stack: Stack) -> None:
+    used = stack.redis.info("memory")["used_memory"]
+    stack.redis.config_set("maxmemory", int((used + 20 * MEGABYTE) / 0.9))
     for _ in range(20):
-        if (refusal := house.ask("alice").refusal) is not None:
+        if (refusal := stack.ask("alice").refusal) is not None:
             break
-        house.worker.finish(house.submit("alice", new_picture() + bytes(MEGABYTE)).id)
+        stack.worker.finish(stack.submit("alice", new_picture() + bytes(MEGABYTE)).id)
     assert refusal is not None
     assert refusal.code == "storage_share_full"
-    assert 8 * MEGABYTE < held(house) < 12 * MEGABYTE
-    assert house.fill("bob", 1) == (1, "")
+    assert 8 * MEGABYTE < held(stack) < 12 * MEGABYTE
+    assert stack.fill("bob", 1) == (1, "")

@@ -16,108 +16,108 @@ from app.contract.schemas import View
 from app.http.service import Order
 from tests.app.conftest import new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
-from tests.app.test_shares import House
+from tests.app.test_shares import Stack
 from tests.conftest import encode
 from worker.jobs import take
 
 
-def house_of(redis: Redis, url: str, folder: Path, **alices: str) -> House:
+def stack_of(redis: Redis, url: str, folder: Path, **alices: str) -> Stack:
     file = folder / "callers.toml"
     file.write_text(table("alice", key(OLD), **alices) + table("bob", key(BOB)))
-    return House(redis, url, file, cache=False)
+    return Stack(redis, url, file, cache=False)
 
 
 @pytest.fixture
-def house(redis: Redis, redis_url: str, tmp_path: Path) -> House:
-    return house_of(redis, redis_url, tmp_path)
+def stack(redis: Redis, redis_url: str, tmp_path: Path) -> Stack:
+    return stack_of(redis, redis_url, tmp_path)
 
 
-def owners(house: House) -> str:
+def owners(stack: Stack) -> str:
     """Whose the waiting jobs are, in their order, by the first letter."""
-    keys = [f"gamma:detection:{name}" for name in house.worker.queued()]
-    return "".join(house.redis.hget(key, "owner").decode()[0] for key in keys)
+    keys = [f"gamma:detection:{name}" for name in stack.worker.queued()]
+    return "".join(stack.redis.hget(key, "owner").decode()[0] for key in keys)
 
 
-def taken(house: House, most: int) -> str:
+def taken(stack: Stack, most: int) -> str:
     """Whose jobs a worker takes."""
-    queue = Queue("gamma", connection=house.redis, serializer=JSONSerializer)
-    worker = SimpleWorker([queue], connection=house.redis, serializer=JSONSerializer)
+    queue = Queue("gamma", connection=stack.redis, serializer=JSONSerializer)
+    worker = SimpleWorker([queue], connection=stack.redis, serializer=JSONSerializer)
     held, _ = take(worker, queue, most, f"{most}", idle=True)
     return "".join(
-        house.service.store.redis.hget(f"gamma:detection:{job.id}", "owner").decode()[0]
+        stack.service.store.redis.hget(f"gamma:detection:{job.id}", "owner").decode()[0]
         for job in held
     )
 
 
-def test_a_newcomer_does_not_wait_behind_all_of_anothers(house: House) -> None:
-    names = [house.submit("alice").id for _ in range(6)]
-    assert house.worker.queued() == names
+def test_a_newcomer_does_not_wait_behind_all_of_anothers(stack: Stack) -> None:
+    names = [stack.submit("alice").id for _ in range(6)]
+    assert stack.worker.queued() == names
     for _ in range(3):
-        house.submit("bob")
-    assert owners(house) == "abababaaa"
-    assert taken(house, 4) == "abab"
-    house.submit("carol")
-    assert owners(house) == "abcaaa"
-    house.submit("bob")
-    assert owners(house) == "abcabaa"
-    assert [name for name in house.worker.queued() if name in names] == names[2:], "its own order"
+        stack.submit("bob")
+    assert owners(stack) == "abababaaa"
+    assert taken(stack, 4) == "abab"
+    stack.submit("carol")
+    assert owners(stack) == "abcaaa"
+    stack.submit("bob")
+    assert owners(stack) == "abcabaa"
+    assert [name for name in stack.worker.queued() if name in names] == names[2:], "its own order"
 
 
-def test_what_somebody_did_not_use_is_not_saved_up(house: House) -> None:
+def test_what_somebody_did_not_use_is_not_saved_up(stack: Stack) -> None:
     for _ in range(4):
-        house.submit("alice")
-    assert taken(house, 3) == "aaa"
+        stack.submit("alice")
+    assert taken(stack, 3) == "aaa"
     for _ in range(3):
-        house.submit("bob")
-    house.submit("alice")
-    assert owners(house) == "abbab"
+        stack.submit("bob")
+    stack.submit("alice")
+    assert owners(stack) == "abbab"
 
 
-def test_an_empty_queue_forgets(house: House) -> None:
+def test_an_empty_queue_forgets(stack: Stack) -> None:
     for _ in range(5):
-        house.submit("alice")
-    assert taken(house, 8) == "aaaaa"
-    house.submit("alice")
-    house.submit("bob")
-    house.submit("alice")
-    assert owners(house) == "aba"
+        stack.submit("alice")
+    assert taken(stack, 8) == "aaaaa"
+    stack.submit("alice")
+    stack.submit("bob")
+    stack.submit("alice")
+    assert owners(stack) == "aba"
 
 
 def test_weights(redis: Redis, redis_url: str, tmp_path: Path) -> None:
-    house = house_of(redis, redis_url, tmp_path, weight="3")
+    stack = stack_of(redis, redis_url, tmp_path, weight="3")
     for _ in range(12):
-        house.submit("alice")
-        house.submit("bob")
-    assert Counter(taken(house, 8)) == {"a": 6, "b": 2}
+        stack.submit("alice")
+        stack.submit("bob")
+    assert Counter(taken(stack, 8)) == {"a": 6, "b": 2}
 
 
-def test_a_large_picture_is_a_longer_turn(house: House) -> None:
+def test_a_large_picture_is_a_longer_turn(stack: Stack) -> None:
     large = encode(Image.new("RGB", (2048, 1024)), "PNG")
     for number in range(3):
-        house.submit("alice", large + bytes(number))
+        stack.submit("alice", large + bytes(number))
     for _ in range(9):
-        house.submit("bob")
-    assert owners(house) == "abbbbbbbbaba"
-    house.service.submit(Order("carol", large, View.CENTER))
-    house.service.submit(Order("carol", large + b" ", View.CENTER))
-    assert owners(house) == "abcbcbbbbbbaba"
+        stack.submit("bob")
+    assert owners(stack) == "abbbbbbbbaba"
+    stack.service.submit(Order("carol", large, View.CENTER))
+    stack.service.submit(Order("carol", large + b" ", View.CENTER))
+    assert owners(stack) == "abcbcbbbbbbaba"
 
 
-def test_what_comes_again_is_first(house: House) -> None:
-    first, second = house.submit("alice"), house.submit("alice")
-    house.redis.lrem("rq:queue:gamma", 1, first.id)
-    house.redis.lpush("rq:queue:gamma", first.id)
-    third, newcomer = house.submit("alice"), house.submit("bob", new_picture())
-    queued = house.worker.queued()
+def test_what_comes_again_is_first(stack: Stack) -> None:
+    first, second = stack.submit("alice"), stack.submit("alice")
+    stack.redis.lrem("rq:queue:gamma", 1, first.id)
+    stack.redis.lpush("rq:queue:gamma", first.id)
+    third, newcomer = stack.submit("alice"), stack.submit("bob", new_picture())
+    queued = stack.worker.queued()
     assert queued[0] == first.id
     assert queued.index(second.id) < queued.index(third.id)
     assert queued.index(newcomer.id) < 2
 
 
-def test_scripts_that_redis_forgot_are_loaded_again(house: House) -> None:
-    first = house.submit("alice")
-    house.redis.script_flush()
-    second = house.submit("bob")
-    house.redis.script_flush()
-    assert house.worker.finish(first.id)
-    assert house.worker.queued() == [second.id]
+def test_scripts_that_redis_forgot_are_loaded_again(stack: Stack) -> None:
+    first = stack.submit("alice")
+    stack.redis.script_flush()
+    second = stack.submit("bob")
+    stack.redis.script_flush()
+    assert stack.worker.finish(first.id)
+    assert stack.worker.queued() == [second.id]

@@ -145,7 +145,7 @@ def held(room: Room, *claims: tuple[str, int]) -> list[bool]:
 
 
 def test_a_caller_has_no_more_than_it_leaves_to_others() -> None:
-    room = Room(100, "bytes", patience=0)
+    room = Room(100, "bytes", timeout=0)
     assert held(room, *[("alice", 10)] * 7) == [True] * 5 + [False] * 2
     assert held(room, *[("alice", 10)] * 9, *[("bob", 10)] * 4) == (
         [True] * 5 + [False] * 4 + [True] * 2 + [False] * 2
@@ -153,7 +153,7 @@ def test_a_caller_has_no_more_than_it_leaves_to_others() -> None:
 
 
 def test_who_has_nothing_may_have_all_that_is_free() -> None:
-    room = Room(100, "bytes", patience=0)
+    room = Room(100, "bytes", timeout=0)
     assert held(room, ("alice", 80), ("alice", 1), ("bob", 21), ("bob", 20)) == [
         True,
         False,
@@ -164,7 +164,7 @@ def test_who_has_nothing_may_have_all_that_is_free() -> None:
 
 def test_what_is_given_back_is_had_by_who_waits() -> None:
     async def scenario() -> list[str]:
-        room, order = Room(10, "bytes", patience=60), []
+        room, order = Room(10, "bytes", timeout=60), []
 
         async def use(caller: str, seconds: float) -> None:
             async with room.claim(caller, 8):
@@ -179,7 +179,7 @@ def test_what_is_given_back_is_had_by_who_waits() -> None:
 
 def test_only_so_many_wait() -> None:
     async def scenario() -> None:
-        room = Room(10, "bytes", patience=60)
+        room = Room(10, "bytes", timeout=60)
         async with room.claim("alice", 10):
             waiting = [asyncio.create_task(room.take("bob", 10)) for _ in range(64)]
             await asyncio.sleep(0)

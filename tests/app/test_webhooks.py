@@ -39,7 +39,7 @@ PICTURE = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
 THREADS = 8  # of a delivery worker
 
 
-class House:
+class Stack:
     """A Redis with the API's side of it, delivery workers and a receiver."""
 
     def __init__(self, url: str, folder: Path, receiver: Receiver) -> None:
@@ -150,25 +150,25 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def empty(redis_url: str, tmp_path: Path) -> Iterator[House]:
-    """A house in which nobody delivers yet."""
+def empty(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
+    """A stack in which nobody delivers yet."""
     with Receiver() as receiver:
-        house = House(redis_url, tmp_path, receiver)
-        house.redis.flushall()
-        yield house
-        house.close()
+        stack = Stack(redis_url, tmp_path, receiver)
+        stack.redis.flushall()
+        yield stack
+        stack.close()
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A house with one delivery worker, for the tests that do not disturb it."""
-    folder = tmp_path_factory.mktemp("house")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with one delivery worker, for the tests that do not disturb it."""
+    folder = tmp_path_factory.mktemp("stack")
     with private_redis(folder / "redis", 2**26) as (url, _), Receiver() as receiver:
-        house = House(url, folder, receiver)
-        house.start()
-        wait_for(lambda: "webhooks_ready" in house.log.read_text())
-        yield house
-        house.close()
+        stack = Stack(url, folder, receiver)
+        stack.start()
+        wait_for(lambda: "webhooks_ready" in stack.log.read_text())
+        yield stack
+        stack.close()
 
 
 def snippet() -> dict[str, object]:
@@ -179,17 +179,17 @@ def snippet() -> dict[str, object]:
     return names
 
 
-def test_a_delivery_and_its_check_as_documented(house: House) -> None:
-    before = house.metric('gamma_webhook_deliveries_total{outcome="delivered"}')
-    name = house.done("/hook?key=hidden")
-    house.wait_for_outcomes(name, "delivered")
-    (arrival,) = house.arrivals(name)
+def test_a_delivery_and_its_check_as_documented(stack: Stack) -> None:
+    before = stack.metric('gamma_webhook_deliveries_total{outcome="delivered"}')
+    name = stack.done("/hook?key=hidden")
+    stack.wait_for_outcomes(name, "delivered")
+    (arrival,) = stack.arrivals(name)
     assert arrival.path == "/hook?key=hidden"
     assert arrival.event == {
         "event": "detection.finished",
         "id": arrival.headers["webhook-id"],
         "created_at": arrival.event["detection"]["finished_at"],
-        "detection": json.loads(house.store.get(name).model_dump_json()),
+        "detection": json.loads(stack.store.get(name).model_dump_json()),
     }
     assert arrival.event["detection"]["status"] == "succeeded"
     assert "webhook" not in arrival.event["detection"]
@@ -206,66 +206,66 @@ def test_a_delivery_and_its_check_as_documented(house: House) -> None:
         assert not verify(secret, sent, body, tolerance=-1)
     assert not verify("whsec_" + 43 * "B" + "=", sent, body)
 
-    assert house.metric('gamma_webhook_deliveries_total{outcome="delivered"}') == before + 1
-    assert house.metric("gamma_webhook_delivery_seconds_count") >= before + 1
-    (line,) = house.lines(name)
+    assert stack.metric('gamma_webhook_deliveries_total{outcome="delivered"}') == before + 1
+    assert stack.metric("gamma_webhook_delivery_seconds_count") >= before + 1
+    (line,) = stack.lines(name)
     assert (line["host"], line["tries"], line["reason"]) == ("127.0.0.1", 1, "HTTP 200")
-    assert "hidden" not in house.log.read_text()
-    assert "MfKQ9r8" not in house.log.read_text()
+    assert "hidden" not in stack.log.read_text()
+    assert "MfKQ9r8" not in stack.log.read_text()
 
 
-def test_a_receiver_that_fails_twice_is_asked_again(house: House) -> None:
-    house.receiver.answers["/twice"] = [503, 500, 204]
-    name = house.done("/twice")
-    house.wait_for_outcomes(name, "retried", "retried", "delivered")
-    arrivals = house.arrivals(name)
+def test_a_receiver_that_fails_twice_is_asked_again(stack: Stack) -> None:
+    stack.receiver.answers["/twice"] = [503, 500, 204]
+    name = stack.done("/twice")
+    stack.wait_for_outcomes(name, "retried", "retried", "delivered")
+    arrivals = stack.arrivals(name)
     assert len({a.headers["webhook-id"] for a in arrivals}) == 1
     assert len({a.body for a in arrivals}) == 1
     times = [int(a.headers["webhook-timestamp"]) for a in arrivals]
     assert times == sorted(set(times))  # at least a second between them: signed anew
-    house.wait_for_status(name, JobStatus.FINISHED)
+    stack.wait_for_status(name, JobStatus.FINISHED)
 
 
-def test_what_is_given_up_can_be_tried_again_by_hand(house: House) -> None:
-    house.receiver.answers["/broken"] = [500]
-    name = house.done("/broken")
-    house.wait_for_outcomes(name, "retried", "retried", "failed")
-    house.wait_for_status(name, JobStatus.FAILED)
+def test_what_is_given_up_can_be_tried_again_by_hand(stack: Stack) -> None:
+    stack.receiver.answers["/broken"] = [500]
+    name = stack.done("/broken")
+    stack.wait_for_outcomes(name, "retried", "retried", "failed")
+    stack.wait_for_status(name, JobStatus.FAILED)
     failed = FailedJobRegistry(
-        f"{house.settings.queue}-webhooks", house.redis, serializer=JSONSerializer
+        f"{stack.settings.queue}-webhooks", stack.redis, serializer=JSONSerializer
     )
     assert f"msg_{name}" in failed.get_job_ids(cleanup=False)
-    house.receiver.answers["/broken"] = [200]
+    stack.receiver.answers["/broken"] = [200]
     failed.requeue(f"msg_{name}")
-    house.wait_for_outcomes(name, "retried", "retried", "failed", "delivered")
-    assert "request_id" not in house.job(name).meta  # it was not made by a request
-    assert "Traceback" not in house.log.read_text()
+    stack.wait_for_outcomes(name, "retried", "retried", "failed", "delivered")
+    assert "request_id" not in stack.job(name).meta  # it was not made by a request
+    assert "Traceback" not in stack.log.read_text()
 
 
-def test_a_slow_receiver_is_given_up_and_holds_up_nobody(house: House) -> None:
-    release = house.receiver.hold("/slow")
-    slow = house.done("/slow")
-    wait_for(lambda: house.arrivals(slow))
-    quick = house.done("/quick")
-    house.wait_for_outcomes(quick, "delivered")
-    wait_for(lambda: house.outcomes(slow))
-    assert house.lines(slow)[0]["reason"] == "no answer within 3 s"
+def test_a_slow_receiver_is_given_up_and_holds_up_nobody(stack: Stack) -> None:
+    release = stack.receiver.hold("/slow")
+    slow = stack.done("/slow")
+    wait_for(lambda: stack.arrivals(slow))
+    quick = stack.done("/quick")
+    stack.wait_for_outcomes(quick, "delivered")
+    wait_for(lambda: stack.outcomes(slow))
+    assert stack.lines(slow)[0]["reason"] == "no answer within 3 s"
     release.set()
-    house.wait_for_outcomes(slow, "retried", "delivered")
+    stack.wait_for_outcomes(slow, "retried", "delivered")
 
 
-def test_many_deliveries_to_a_slow_receiver_hold_up_nobody(house: House, monkeypatch) -> None:
+def test_many_deliveries_to_a_slow_receiver_hold_up_nobody(stack: Stack, monkeypatch) -> None:
     with Receiver("127.0.0.3") as tarpit, Receiver("127.0.0.2") as other:
         tarpit.hold("/tarpit")
-        monkeypatch.setattr(house, "receiver", tarpit)
-        slow = [house.done("/tarpit") for _ in range(3 * THREADS)]
-        monkeypatch.setattr(house, "receiver", other)
-        quick = house.done("/quick")
-        house.wait_for_outcomes(quick, "delivered")
+        monkeypatch.setattr(stack, "receiver", tarpit)
+        slow = [stack.done("/tarpit") for _ in range(3 * THREADS)]
+        monkeypatch.setattr(stack, "receiver", other)
+        quick = stack.done("/quick")
+        stack.wait_for_outcomes(quick, "delivered")
         assert len(tarpit.arrivals) < len(slow), "it was not their turn"
 
 
-def test_a_stock_worker_delivers_too(empty: House) -> None:
+def test_a_stock_worker_delivers_too(empty: Stack) -> None:
     name = empty.done("/stock")
     empty.receiver.answers["/stock"] = [500, 200]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
@@ -288,58 +288,58 @@ def test_a_stock_worker_delivers_too(empty: House) -> None:
     assert worker.wait(60) == 0
 
 
-def test_a_redirect_into_the_house_leads_nowhere(house: House) -> None:
-    house.receiver.answers["/moved"] = [f"{house.receiver.url}/inner"]
-    name = house.done("/moved")
-    house.wait_for_outcomes(name, "retried", "retried", "failed")
-    assert [a.path for a in house.arrivals(name)] == ["/moved"] * 3
+def test_a_redirect_to_an_internal_address_leads_nowhere(stack: Stack) -> None:
+    stack.receiver.answers["/moved"] = [f"{stack.receiver.url}/inner"]
+    name = stack.done("/moved")
+    stack.wait_for_outcomes(name, "retried", "retried", "failed")
+    assert [a.path for a in stack.arrivals(name)] == ["/moved"] * 3
 
 
-def test_a_receiver_that_is_gone_for_good_is_asked_once(house: House) -> None:
-    house.receiver.answers["/gone"] = [410]
-    name = house.done("/gone")
-    house.wait_for_outcomes(name, "failed")
-    house.wait_for_status(name, JobStatus.FAILED)
-    assert len(house.arrivals(name)) == 1
+def test_a_receiver_that_is_gone_for_good_is_asked_once(stack: Stack) -> None:
+    stack.receiver.answers["/gone"] = [410]
+    name = stack.done("/gone")
+    stack.wait_for_outcomes(name, "failed")
+    stack.wait_for_status(name, JobStatus.FAILED)
+    assert len(stack.arrivals(name)) == 1
 
 
-def test_the_rules_are_those_of_the_delivery_worker(house: House, monkeypatch) -> None:
+def test_the_rules_are_those_of_the_delivery_worker(stack: Stack, monkeypatch) -> None:
     """It may have been restarted with others since the upload."""
-    monkeypatch.setattr(house.receiver, "url", "http://localhost.localdomain/")
+    monkeypatch.setattr(stack.receiver, "url", "http://localhost.localdomain/")
     monkeypatch.setattr(Deliveries, "check", lambda _, url: url)
-    name = house.done("")
-    house.wait_for_outcomes(name, "refused")
-    house.wait_for_status(name, JobStatus.FAILED)
+    name = stack.done("")
+    stack.wait_for_outcomes(name, "refused")
+    stack.wait_for_status(name, JobStatus.FAILED)
 
 
-def test_a_failure_is_told(house: House) -> None:
-    name = house.submit("/hook")
+def test_a_failure_is_told(stack: Stack) -> None:
+    name = stack.submit("/hook")
     error = DetectionError(code=ErrorCode.IMAGE_TRUNCATED, detail="why")
-    assert house.store.fail(name, error)
-    house.wait_for_outcomes(name, "delivered")
-    detection = house.arrivals(name)[0].event["detection"]
+    assert stack.store.fail(name, error)
+    stack.wait_for_outcomes(name, "delivered")
+    detection = stack.arrivals(name)[0].event["detection"]
     assert (detection["status"], detection["error"]["code"]) == ("failed", "image_truncated")
 
 
-def test_what_no_worker_took_in_time_is_told(house: House) -> None:
-    name = house.submit("/hook", queue_ttl=1)
-    house.wait_for_outcomes(name, "delivered")
-    detection = house.arrivals(name)[0].event["detection"]
+def test_what_no_worker_took_in_time_is_told(stack: Stack) -> None:
+    name = stack.submit("/hook", queue_ttl=1)
+    stack.wait_for_outcomes(name, "delivered")
+    detection = stack.arrivals(name)[0].event["detection"]
     assert (detection["status"], detection["error"]["code"]) == ("expired", "queue_timeout")
 
 
-def test_what_was_begun_in_time_is_told_when_it_ends(house: House) -> None:
-    name = house.submit("/hook", queue_ttl=1)
-    assert house.store.start([name])
-    wait_for(lambda: house.job(name).number_of_retries == 1)  # its time came: it is not final yet
-    house.wait_for_status(name, JobStatus.SCHEDULED)
-    assert not house.arrivals(name)
-    assert house.finish(name) == 1
-    house.wait_for_outcomes(name, "delivered")
-    assert house.arrivals(name)[0].event["detection"]["status"] == "succeeded"
+def test_what_was_begun_in_time_is_told_when_it_ends(stack: Stack) -> None:
+    name = stack.submit("/hook", queue_ttl=1)
+    assert stack.store.start([name])
+    wait_for(lambda: stack.job(name).number_of_retries == 1)  # its time came: it is not final yet
+    stack.wait_for_status(name, JobStatus.SCHEDULED)
+    assert not stack.arrivals(name)
+    assert stack.finish(name) == 1
+    stack.wait_for_outcomes(name, "delivered")
+    assert stack.arrivals(name)[0].event["detection"]["status"] == "succeeded"
 
 
-def test_without_a_secret_nothing_is_promised(empty: House) -> None:
+def test_without_a_secret_nothing_is_promised(empty: Stack) -> None:
     settings = Settings(redis_url=empty.url)
     service = Service(
         settings, empty.store, JobQueue(empty.redis, settings), FinishedEvents(empty.url)
@@ -349,7 +349,7 @@ def test_without_a_secret_nothing_is_promised(empty: House) -> None:
     assert refusal.value.code is ErrorCode.WEBHOOK_REFUSED
 
 
-def test_an_end_is_queued_once_and_with_the_record(empty: House) -> None:
+def test_an_end_is_queued_once_and_with_the_record(empty: Stack) -> None:
     name = empty.submit("/hook")
     waiting = Deliveries(empty.redis, empty.settings).queue
     assert waiting.job_ids == []
@@ -367,7 +367,7 @@ def test_an_end_is_queued_once_and_with_the_record(empty: House) -> None:
     assert empty.redis.ttl(f"rq:job:msg_{name}") > 0  # nothing stays for ever
 
 
-def test_nothing_is_told_of_what_was_deleted(empty: House) -> None:
+def test_nothing_is_told_of_what_was_deleted(empty: Stack) -> None:
     deleted, kept = empty.done("/hook"), empty.done("/hook")
     jobs = empty.redis.pipeline()
     assert empty.store.delete(deleted, ANONYMOUS, jobs)
@@ -378,7 +378,7 @@ def test_nothing_is_told_of_what_was_deleted(empty: House) -> None:
     assert not empty.arrivals(deleted)
 
 
-def test_a_killed_worker_loses_nothing(empty: House) -> None:
+def test_a_killed_worker_loses_nothing(empty: Stack) -> None:
     release = empty.receiver.hold("/held")
     first = empty.start(GAMMA_WEBHOOK_TIMEOUT="60")
     name = empty.done("/held")
@@ -400,7 +400,7 @@ def test_a_killed_worker_loses_nothing(empty: House) -> None:
     assert len(empty.arrivals(name)) == 2
 
 
-def test_sigterm_finishes_what_is_being_sent(empty: House) -> None:
+def test_sigterm_finishes_what_is_being_sent(empty: Stack) -> None:
     release = empty.receiver.hold("/held")
     worker = empty.start(GAMMA_WEBHOOK_TIMEOUT="60")
     name = empty.done("/held")
@@ -417,7 +417,7 @@ def test_sigterm_finishes_what_is_being_sent(empty: House) -> None:
     empty.wait_for_outcomes(later, "delivered")
 
 
-def test_a_payload_that_names_other_code_is_not_run(empty: House, tmp_path: Path) -> None:
+def test_a_payload_that_names_other_code_is_not_run(empty: Stack, tmp_path: Path) -> None:
     queue = Deliveries(empty.redis, empty.settings).queue
     target = tmp_path / "made by a payload"
     queue.enqueue_call("os.mkdir", args=(str(target),), job_id="msg_a")
@@ -429,19 +429,19 @@ def test_a_payload_that_names_other_code_is_not_run(empty: House, tmp_path: Path
 
 
 def test_redis_goes_away_and_comes_back(tmp_path: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        receiver = stack.enter_context(Receiver())
+    with contextlib.ExitStack() as contexts:
+        receiver = contexts.enter_context(Receiver())
         with private_redis(tmp_path / "redis", 2**26) as (url, _):
-            house = stack.enter_context(contextlib.closing(House(url, tmp_path, receiver)))
-            worker = house.start()
-            house.receiver.answers["/again"] = [500, 200]
-            before = house.done("/again")
-            wait_for(lambda: house.outcomes(before))
-            house.wait_for_status(before, JobStatus.SCHEDULED)
+            stack = contexts.enter_context(contextlib.closing(Stack(url, tmp_path, receiver)))
+            worker = stack.start()
+            stack.receiver.answers["/again"] = [500, 200]
+            before = stack.done("/again")
+            wait_for(lambda: stack.outcomes(before))
+            stack.wait_for_status(before, JobStatus.SCHEDULED)
         with private_redis(tmp_path / "redis", 2**26):
-            house.wait_for_outcomes(before, "retried", "delivered")
-            after = house.done("/hook")
-            house.wait_for_outcomes(after, "delivered")
+            stack.wait_for_outcomes(before, "retried", "delivered")
+            after = stack.done("/hook")
+            stack.wait_for_outcomes(after, "delivered")
             worker.terminate()
             assert worker.wait(60) == 0
 
@@ -454,7 +454,7 @@ def test_redis_goes_away_and_comes_back(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_missing_is_one_clear_line(
-    empty: House, environment: dict[str, str], named: str
+    empty: Stack, environment: dict[str, str], named: str
 ) -> None:
     assert empty.start(**environment).wait(60) == 1
     assert named in empty.log.read_text()

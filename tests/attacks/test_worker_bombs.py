@@ -22,7 +22,7 @@ from app.http.problems import ServiceError
 from tests.attacks.corpus import PICTURES
 from tests.attacks.memory import forget_peak, limit_memory, peak_memory
 from tests.conftest import encode, photo
-from tests.faults.house import House, opened
+from tests.faults.stack import Stack, opened
 
 MOST_GROWTH = 512 * 2**20
 """Bytes of the worker's own process: up to 192 MiB that it fetches ahead, and copies of those."""
@@ -35,7 +35,7 @@ OUTCOMES = {  # of a bomb; None: it is decoded, to the picture that its header a
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def stack(tmp_path: Path) -> Iterator[Stack]:
     with private_redis(tmp_path / "redis", 2**34) as (url, _), opened(url, tmp_path) as built:
         yield built
 
@@ -52,31 +52,31 @@ def accepted() -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(600)
-def test_bombs_cost_a_worker_no_other_picture(house: House) -> None:
+def test_bombs_cost_a_worker_no_other_picture(stack: Stack) -> None:
     bombs = accepted()
     honest = [encode(photo(64, 64, number)) for number in range(len(bombs))]
-    orders = house.worker()
-    house.wait(house.store.live_workers)
-    worker = psutil.Process(house.process(orders).pid)
+    orders = stack.worker()
+    stack.wait(stack.store.live_workers)
+    worker = psutil.Process(stack.process(orders).pid)
     for process in (worker, *worker.children()):  # decoders that it starts later inherit the limit
         limit_memory(process, "worker")
     before = worker.memory_info().rss
     forget_peak(worker)
 
     pairs = zip(bombs.values(), honest, strict=True)
-    names = house.submit(*itertools.chain.from_iterable(pairs))
-    house.wait(
+    names = stack.submit(*itertools.chain.from_iterable(pairs))
+    stack.wait(
         lambda: (
-            not house.process(orders).is_alive()
-            or all(house.record(name).status.finished for name in names)
+            not stack.process(orders).is_alive()
+            or all(stack.record(name).status.finished for name in names)
         )
     )
-    assert house.process(orders).is_alive(), house.process(orders).exitcode
+    assert stack.process(orders).is_alive(), stack.process(orders).exitcode
     growth = peak_memory(worker) - before
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
-    assert house.end(orders) == 0
+    assert stack.end(orders) == 0
 
-    records = [house.record(name) for name in names]
+    records = [stack.record(name) for name in names]
     assert {record.status for record in records[1::2]} == {Status.SUCCEEDED}
     codes = {
         name: record.error and record.error.code
@@ -84,8 +84,8 @@ def test_bombs_cost_a_worker_no_other_picture(house: House) -> None:
     }
     assert set(codes.values()) <= OUTCOMES, codes
     assert ErrorCode.DECODING_ABORTED in codes.values(), codes
-    assert house.count(orders) == len(names)  # all by this process, each at the first try
-    assert house.results(names) == {1: len(names)}
-    assert house.tries_left(names) == {2}
-    house.nothing_is_left()
+    assert stack.count(orders) == len(names)  # all by this process, each at the first try
+    assert stack.results(names) == {1: len(names)}
+    assert stack.tries_left(names) == {2}
+    stack.nothing_is_left()
     print(f"\n{len(bombs)} bombs: {Counter(codes.values())}; grew by {growth / 2**20:.0f} MiB")

@@ -76,7 +76,7 @@ class Scene:
     """What happens from the start of a test on.
 
     Attributes:
-        changes: series that differ from a healthy house.
+        changes: series that differ from a healthy stack.
         fires: which alerts fire, at which time; nothing else does.
         step: seconds between samples, and between evaluations.
     """
@@ -139,7 +139,7 @@ def _drift(pictures: int, before: float, after: float) -> dict[str, str]:
 
 
 SCENES = [
-    Scene("a healthy house", {}, {"1h": set(), "7h": set()}, step=60),
+    Scene("a healthy stack", {}, {"1h": set(), "7h": set()}, step=60),
     Scene(
         "a night without requests",
         {

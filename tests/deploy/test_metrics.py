@@ -36,7 +36,7 @@ BROKEN = encode(photo(64, 64))[:200]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     running = live.serve(tmp_path_factory.mktemp("metrics"))
     try:
         yield running.wait_until_ready()
@@ -95,9 +95,9 @@ def check_against_table(families: list[Metric], url: str) -> int:
 
 
 @pytest.mark.parametrize("process", live.PROCESSES)
-def test_the_table_is_what_is_exposed(house: Serve, process: str) -> None:
-    families = live.scrape(house, process)
-    check_against_table(families, house.url)
+def test_the_table_is_what_is_exposed(stack: Serve, process: str) -> None:
+    families = live.scrape(stack, process)
+    check_against_table(families, stack.url)
     assert {full_name(family) for family in families if family.samples} == expected(process)
 
 
@@ -111,9 +111,9 @@ def test_units_and_processes_of_the_table_are_known() -> None:
                 assert row.unit.startswith(unit), row.name
 
 
-def test_labelled_counters_stand_at_zero_before_the_first_event(house: Serve) -> None:
+def test_labelled_counters_stand_at_zero_before_the_first_event(stack: Serve) -> None:
     for process in live.PROCESSES:
-        for family in live.scrape(house, process):
+        for family in live.scrape(stack, process):
             row = TABLE[full_name(family)]
             for label, values in row.labels.items():
                 listed = set(ErrorCode) if values == "code" else values
@@ -122,13 +122,13 @@ def test_labelled_counters_stand_at_zero_before_the_first_event(house: Serve) ->
                     assert found == set(listed), (family.name, label)
 
 
-def test_odd_requests_make_no_series_beyond_the_table(house: Serve) -> None:
+def test_odd_requests_make_no_series_beyond_the_table(stack: Serve) -> None:
     chance = random.Random(0)
-    answers = asyncio.run(_send_odd_requests(house.url, chance))
+    answers = asyncio.run(_send_odd_requests(stack.url, chance))
     assert answers == ODD_REQUESTS
-    families = live.scrape(house, "api")
-    assert check_against_table(families, house.url) < 2500  # half of what a scrape may bring
-    with house.client() as client:  # it still serves
+    families = live.scrape(stack, "api")
+    assert check_against_table(families, stack.url) < 2500  # half of what a scrape may bring
+    with stack.client() as client:  # it still serves
         picture = {"file": encode(photo(64, 64))}
         answer = client.post("/v1/detections", files=picture, headers={"Prefer": "wait=60"})
     assert answer.status_code == 200, answer.text
@@ -244,7 +244,7 @@ def test_a_scrape_costs_one_round_trip_and_leaves_registries_alone(
             return execute(pipeline, *args)
 
         monkeypatch.setattr(Pipeline, "execute", counted)
-        found = {family.name: family for family in metrics._House(settings).collect()}
+        found = {family.name: family for family in metrics._QueueCollector(settings).collect()}
         assert len(trips) == 1
         assert found["gamma_queue_depth"].samples[0].value == 1
         assert found["gamma_queue_limit"].samples[0].value == settings.queue_limit
@@ -254,7 +254,7 @@ def test_a_scrape_costs_one_round_trip_and_leaves_registries_alone(
 
 
 def test_a_scrape_is_answered_without_redis() -> None:
-    families = list(metrics._House(Settings(redis_url="redis://127.0.0.1:1")).collect())
+    families = list(metrics._QueueCollector(Settings(redis_url="redis://127.0.0.1:1")).collect())
     found = {family.name: family.samples[0].value for family in families}
     assert found == {"gamma_queue_limit": Settings().queue_limit, "gamma_redis_up": 0}
 
@@ -272,7 +272,9 @@ def test_a_scrape_is_answered_while_redis_hangs() -> None:
         port = silent.getsockname()[1]
         thread = threading.Thread(target=say_nothing)
         thread.start()
-        families = metrics._House(Settings(redis_url=f"redis://127.0.0.1:{port}")).collect()
+        families = metrics._QueueCollector(
+            Settings(redis_url=f"redis://127.0.0.1:{port}")
+        ).collect()
         found = {family.name: family.samples[0].value for family in families}
         ended.set()
         thread.join()

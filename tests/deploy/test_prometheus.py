@@ -11,7 +11,7 @@ from tests.deploy import live
 from tests.deploy.promql import metric_names, panel_queries, rules, runbook_queries
 
 PICTURES = 6
-# What has no answer in a healthy house without a GPU, of an hour's age, and why.
+# What has no answer in a healthy stack without a GPU, of an hour's age, and why.
 SILENT = {
     "ALERTS": "no alert fires",
     "} == 0": "every process is scraped",

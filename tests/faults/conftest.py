@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.command.embedded import private_redis
-from tests.faults.house import House, opened
+from tests.faults.stack import Stack, opened
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def house(redis_url: str, tmp_path: Path) -> Iterator[House]:
+def stack(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
     with opened(redis_url, tmp_path) as built:
         built.redis.flushall()
         yield built

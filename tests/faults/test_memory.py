@@ -15,7 +15,7 @@ from app.contract.schemas import Head
 from app.http.admission import Gate
 from app.http.problems import ServiceError
 from tests.conftest import encode
-from tests.faults.house import OWNER, House, opened
+from tests.faults.stack import OWNER, Stack, opened
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,15 +31,15 @@ def noisy(seed: int) -> bytes:
     return encode(Image.fromarray(pixels), "PNG")
 
 
-def send(house: House, count: int) -> list[str]:
+def send(stack: Stack, count: int) -> list[str]:
     """Upload until it is refused as the storage is full; the ids of what was accepted."""
-    gate = Gate(house.service.settings, house.redis, house.service.directory)
+    gate = Gate(stack.service.settings, stack.redis, stack.service.directory)
     accepted: list[str] = []
     for number in range(count):
         refusal = gate.admit(OWNER).refusal
         try:
             if refusal is None:
-                accepted += house.submit(noisy(number))
+                accepted += stack.submit(noisy(number))
         except ServiceError as error:
             refusal = error
         except OutOfMemoryError:
@@ -51,23 +51,23 @@ def send(house: House, count: int) -> list[str]:
 
 
 def test_all_that_was_accepted_succeeds_though_a_worker_is_killed(tmp_path: Path) -> None:
-    with private_redis(tmp_path / "data", 2**28) as (url, _), opened(url, tmp_path) as house:
-        used = house.redis.info("memory")["used_memory"]
-        house.redis.config_set("maxmemory", used + MEMORY)
-        names = send(house, SENT)
+    with private_redis(tmp_path / "data", 2**28) as (url, _), opened(url, tmp_path) as stack:
+        used = stack.redis.info("memory")["used_memory"]
+        stack.redis.config_set("maxmemory", used + MEMORY)
+        names = send(stack, SENT)
         assert 20 < len(names) < SENT
-        first = house.worker(noise=True)
-        house.wait(lambda: len(house.finished) > 8, PATIENCE)
-        house.process(first).kill()
-        house.process(first).join()
-        house.abandon_all()
-        house.worker(noise=True)
-        house.wait_until_final(names, PATIENCE)
-        house.account(f"{len(names)} of {SENT} accepted", names, succeeded=len(names))
+        first = stack.worker(noise=True)
+        stack.wait(lambda: len(stack.finished) > 8, PATIENCE)
+        stack.process(first).kill()
+        stack.process(first).join()
+        stack.abandon_all()
+        stack.worker(noise=True)
+        stack.wait_until_final(names, PATIENCE)
+        stack.account(f"{len(names)} of {SENT} accepted", names, succeeded=len(names))
         for name in names:
             for head in Head:
-                mask = house.store.get_mask(name, head)
+                mask = stack.store.get_mask(name, head)
                 assert mask is not None
                 assert Image.open(io.BytesIO(mask)).size == (SIDE, SIDE)
-        assert house.redis.zcard("gamma:reservations") == 0
-        assert len(send(house, 1)) == 1, "what was reserved and not needed is free again"
+        assert stack.redis.zcard("gamma:reservations") == 0
+        assert len(send(stack, 1)) == 1, "what was reserved and not needed is free again"

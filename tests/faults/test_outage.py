@@ -68,7 +68,7 @@ class Frozen:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
     folder = tmp_path_factory.mktemp("frozen")
     with (
         private_redis(folder / "redis", 2**28) as (url, server),
@@ -79,8 +79,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
         files = {"file": new_picture()}
         name = httpx2.post(f"{api.url}/v1/detections", files=files).json()["id"]
         assert stand_in.finish(name)
-        with contextlib.closing(Frozen(api, server.process.pid, name)) as house:
-            yield house
+        with contextlib.closing(Frozen(api, server.process.pid, name)) as stack:
+            yield stack
 
 
 def _calls(name: str) -> dict[str, tuple[str, str, dict[str, object]]]:
@@ -101,61 +101,61 @@ def _calls(name: str) -> dict[str, tuple[str, str, dict[str, object]]]:
 
 
 @pytest.mark.parametrize("call", _calls(""))
-def test_the_first_request_that_meets_a_frozen_redis(house: Frozen, call: str) -> None:
-    method, path, options = _calls(house.finished)[call]
-    with house.frozen():
-        answer, seconds = house.request(method, path, **options)
+def test_the_first_request_that_meets_a_frozen_redis(stack: Frozen, call: str) -> None:
+    method, path, options = _calls(stack.finished)[call]
+    with stack.frozen():
+        answer, seconds = stack.request(method, path, **options)
     assert_problem(answer, 503, "redis_unavailable")
     assert int(answer.headers["retry-after"]) > 0
     assert seconds < _WITHIN
-    assert house.request("GET", f"/v1/detections/{house.finished}")[0].status_code == 200
+    assert stack.request("GET", f"/v1/detections/{stack.finished}")[0].status_code == 200
 
 
-def test_while_the_circuit_is_open_every_answer_comes_at_once(house: Frozen) -> None:
-    with house.frozen():
-        house.request("GET", "/v1/detections")
-        for method, path, options in _calls(house.finished).values():
-            answer, seconds = house.request(method, path, **options)
+def test_while_the_circuit_is_open_every_answer_comes_at_once(stack: Frozen) -> None:
+    with stack.frozen():
+        stack.request("GET", "/v1/detections")
+        for method, path, options in _calls(stack.finished).values():
+            answer, seconds = stack.request(method, path, **options)
             assert_problem(answer, 503, "redis_unavailable")
             assert int(answer.headers["retry-after"]) > 0
             assert seconds < _AT_ONCE, (method, path)
-    answer, _ = house.request("POST", "/v1/detections", files={"file": new_picture()})
+    answer, _ = stack.request("POST", "/v1/detections", files={"file": new_picture()})
     assert answer.status_code == 202
 
 
-def test_more_requests_than_threads(house: Frozen) -> None:
+def test_more_requests_than_threads(stack: Frozen) -> None:
     """Those that find no thread wait for one, and do not wait for Redis as well."""
-    with house.frozen(), ThreadPoolExecutor(100) as pool:
-        calls = [pool.submit(house.request, "GET", "/v1/detections") for _ in range(100)]
+    with stack.frozen(), ThreadPoolExecutor(100) as pool:
+        calls = [pool.submit(stack.request, "GET", "/v1/detections") for _ in range(100)]
         answers = [call.result() for call in calls]
     assert {answer.status_code for answer, _ in answers} == {503}
     assert max(seconds for _, seconds in answers) < _WITHIN
 
 
-def test_probes_of_a_frozen_redis(house: Frozen) -> None:
-    with house.frozen(), ThreadPoolExecutor(60) as pool:
-        calls = [pool.submit(house.request, "GET", "/v1/detections") for _ in range(50)]
-        ready, seconds = house.request("GET", "/readyz")
+def test_probes_of_a_frozen_redis(stack: Frozen) -> None:
+    with stack.frozen(), ThreadPoolExecutor(60) as pool:
+        calls = [pool.submit(stack.request, "GET", "/v1/detections") for _ in range(50)]
+        ready, seconds = stack.request("GET", "/readyz")
         assert seconds < _READY_WITHIN
         assert_problem(ready, 503, "redis_unavailable")
-        alive, seconds = house.request("GET", "/livez")
+        alive, seconds = stack.request("GET", "/livez")
         assert seconds < _AT_ONCE
         assert alive.status_code == 200
         for call in calls:
             call.result()
 
 
-def test_a_request_that_waits_ends_with_what_is_known(house: Frozen) -> None:
+def test_a_request_that_waits_ends_with_what_is_known(stack: Frozen) -> None:
     answers: list[tuple[httpx2.Response, float]] = []
 
     def wait() -> None:
         files, headers = {"file": new_picture()}, {"Prefer": "wait=60"}
-        answers.append(house.request("POST", "/v1/detections", files=files, headers=headers))
+        answers.append(stack.request("POST", "/v1/detections", files=files, headers=headers))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    house.wait(lambda: "gamma_http_requests_waiting 1.0" in house.api.metrics())
-    with house.frozen():
+    stack.wait(lambda: "gamma_http_requests_waiting 1.0" in stack.api.metrics())
+    with stack.frozen():
         frozen = time.monotonic()
         waiting.join()
         seconds = time.monotonic() - frozen
@@ -163,16 +163,16 @@ def test_a_request_that_waits_ends_with_what_is_known(house: Frozen) -> None:
     assert answer.status_code == 202
     assert answer.json()["status"] == "queued"
     assert seconds < 2 * _WITHIN  # it looks every 2 s
-    record, _ = house.request("GET", answer.headers["location"])
+    record, _ = stack.request("GET", answer.headers["location"])
     assert record.status_code == 200
 
 
-def test_a_short_pause_is_waited_out(house: Frozen) -> None:
+def test_a_short_pause_is_waited_out(stack: Frozen) -> None:
     """As long as Redis goes on within the budget, nobody notices but for the time."""
     files = {"file": new_picture()}
     with ThreadPoolExecutor(1) as pool:
-        with house.frozen():
-            call = pool.submit(house.request, "POST", "/v1/detections", files=files)
+        with stack.frozen():
+            call = pool.submit(stack.request, "POST", "/v1/detections", files=files)
             time.sleep(0.5)
         answer, seconds = call.result()
     assert answer.status_code == 202
@@ -181,18 +181,18 @@ def test_a_short_pause_is_waited_out(house: Frozen) -> None:
 
 def test_a_dead_redis_that_comes_back(tmp_path: Path) -> None:
     data = tmp_path / "redis"
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as contexts:
         with private_redis(data, 2**26) as (url, server):
-            (api,) = stack.enter_context(replicas(url, tmp_path, 1))
-            house = stack.enter_context(contextlib.closing(Frozen(api, server.process.pid, "")))
+            (api,) = contexts.enter_context(replicas(url, tmp_path, 1))
+            stack = contexts.enter_context(contextlib.closing(Frozen(api, server.process.pid, "")))
             server.process.kill()
             server.process.wait()
-            answer, seconds = house.request("GET", "/v1/detections")
+            answer, seconds = stack.request("GET", "/v1/detections")
             assert_problem(answer, 503, "redis_unavailable")
             assert seconds < _WITHIN
-            assert house.request("GET", "/v1/detections")[1] < _AT_ONCE
+            assert stack.request("GET", "/v1/detections")[1] < _AT_ONCE
         with private_redis(data, 2**26):
-            house.wait(lambda: house.request("GET", "/v1/detections")[0].status_code == 200)
+            stack.wait(lambda: stack.request("GET", "/v1/detections")[0].status_code == 200)
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ from model.views import Crops, View
 from pictures.decoders import Decoders
 from worker import batch_worker, jobs, pipeline
 from worker.batch_worker import BatchWorker, worker_name
-from worker.patience import connect_patiently
 from worker.processing import Processor, describe
+from worker.retry_policy import connect_with_retries
 
 CROP = 32  # pixels; small, so that only what is tested takes time
 POISON = (255, 0, 0)
@@ -80,7 +80,7 @@ class Orders:
     """Seconds that take the place of those after which work without a heartbeat is abandoned."""
     store: str | None = None
     """Bucket of pictures and masks."""
-    patience: float = 120.0
+    retry_for: float = 120.0
     """Seconds that an outage of the bucket is waited out."""
     stop_timeout: float = 60.0
     """Seconds in which it ends after a SIGTERM."""
@@ -196,10 +196,10 @@ def run(orders: Orders) -> None:
         jobs.BEAT_INTERVAL = jobs.MAINTENANCE_INTERVAL = 1
     if orders.idle_check is not None:
         pipeline._IDLE_CHECK = orders.idle_check
-    redis = connect_patiently(orders.redis_url)
+    redis = connect_with_retries(orders.redis_url)
     detector = FaultyDetector(orders)
     info = describe(detector, orders.name)
-    store = Store.open(redis, settings, patience=orders.patience)
+    store = Store.open(redis, settings, retry_for=orders.retry_for)
     with closing(Decoders(2, max_pixels=10**8)) as decoders:
         processor = Processor(detector, info, store, decoders)
         worker = BatchWorker(

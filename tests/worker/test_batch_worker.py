@@ -36,7 +36,7 @@ _LIMIT = 240  # s; for a worker that loads torch and does a little, on a slow ma
 pytestmark = pytest.mark.timeout(2 * _LIMIT)
 
 
-class House:
+class Stack:
     """Redis and the API's side of the queue, without the HTTP."""
 
     def __init__(self, url: str) -> None:
@@ -84,24 +84,24 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def house(redis_url: str) -> Iterator[House]:
-    built = House(redis_url)
+def stack(redis_url: str) -> Iterator[Stack]:
+    built = Stack(redis_url)
     built.redis.flushall()
     yield built
     built.redis.close()
 
 
-def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(house: House) -> None:
+def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(stack: Stack) -> None:
     poison = encode(photo(256, 256), quality=90)[:5000]
     batches = [
-        [house.submit(poison if at == place else encode(photo(256, 256, at))) for at in range(4)]
+        [stack.submit(poison if at == place else encode(photo(256, 256, at))) for at in range(4)]
         for place in range(4)
     ]
-    log = house.work()
+    log = stack.work()
     assert max(int(found) for found in re.findall(r"pictures=(\d+)", log)) > 1, log
     for place, names in enumerate(batches):
         for at, name in enumerate(names):
-            record = house.record(name)
+            record = stack.record(name)
             if at == place:
                 assert record.status is Status.FAILED
                 assert record.error is not None
@@ -109,21 +109,21 @@ def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(house: House) -> 
             else:
                 assert record.status is Status.SUCCEEDED, record.error
     # The picture was at fault, not the work: RQ sees finished jobs and tries none again.
-    assert FinishedJobRegistry(queue=house.queue).get_job_count(cleanup=False) == 16
-    assert FailedJobRegistry(queue=house.queue).get_job_count(cleanup=False) == 0
-    assert house.job(batches[0][0]).return_value() == "failed"
-    assert house.job(batches[0][1]).return_value() == "succeeded"
-    assert house.redis.keys("rq:wip:*") == []
-    assert house.redis.keys("rq:execution*") == []
-    assert house.redis.keys("*intermediate*") == []
+    assert FinishedJobRegistry(queue=stack.queue).get_job_count(cleanup=False) == 16
+    assert FailedJobRegistry(queue=stack.queue).get_job_count(cleanup=False) == 0
+    assert stack.job(batches[0][0]).return_value() == "failed"
+    assert stack.job(batches[0][1]).return_value() == "succeeded"
+    assert stack.redis.keys("rq:wip:*") == []
+    assert stack.redis.keys("rq:execution*") == []
+    assert stack.redis.keys("*intermediate*") == []
 
 
-def test_payloads_that_are_not_ours_run_nothing(house: House, tmp_path) -> None:
+def test_payloads_that_are_not_ours_run_nothing(stack: Stack, tmp_path) -> None:
     trap = tmp_path / "sprung"
     options = {"result_ttl": 60, "failure_ttl": 60}
-    house.queue.enqueue_call("os.system", args=(f"touch {trap}",), job_id="command", **options)
-    house.queue.enqueue_call("gamma.detect", args=("another",), job_id="other", **options)
-    house.queue.enqueue_call(
+    stack.queue.enqueue_call("os.system", args=(f"touch {trap}",), job_id="command", **options)
+    stack.queue.enqueue_call("gamma.detect", args=("another",), job_id="other", **options)
+    stack.queue.enqueue_call(
         "gamma.detect",
         args=("callback",),
         job_id="callback",
@@ -131,66 +131,66 @@ def test_payloads_that_are_not_ours_run_nothing(house: House, tmp_path) -> None:
         **options,
     )
     for field in ("success_callback_name", "failure_callback_name", "stopped_callback_name"):
-        house.redis.hset("rq:job:callback", field, "os.abort")
-        house.redis.hset("rq:job:command", field, "os.abort")
+        stack.redis.hset("rq:job:callback", field, "os.abort")
+        stack.redis.hset("rq:job:command", field, "os.abort")
 
     class Bomb:
         def __reduce__(self):
             return os.system, (f"touch {trap}",)
 
-    house.queue.enqueue_call("gamma.detect", args=("pickle",), job_id="pickle", **options)
-    house.redis.hset("rq:job:pickle", "data", pickle.dumps(Bomb()))
-    good = house.submit(encode(photo(128, 128)))
-    house.work()
+    stack.queue.enqueue_call("gamma.detect", args=("pickle",), job_id="pickle", **options)
+    stack.redis.hset("rq:job:pickle", "data", pickle.dumps(Bomb()))
+    good = stack.submit(encode(photo(128, 128)))
+    stack.work()
     assert not trap.exists()
-    assert house.record(good).status is Status.SUCCEEDED
+    assert stack.record(good).status is Status.SUCCEEDED
     for name in ("command", "other", "pickle"):
-        assert house.job(name).get_status().value == "failed", name
-    assert house.job("callback").return_value() == "skipped"
+        assert stack.job(name).get_status().value == "failed", name
+    assert stack.job("callback").return_value() == "skipped"
 
 
-def test_work_that_is_no_longer_wanted_is_skipped(house: House) -> None:
-    finished, gone, late = (house.submit(encode(photo(128, 128, seed))) for seed in range(3))
-    house.redis.hset(f"gamma:detection:{finished}", "status", "succeeded")
-    house.redis.delete(f"gamma:detection:{gone}")
-    house.redis.hset(f"gamma:detection:{late}", "deadline", time.time() - 1)
-    assert "crops=" not in house.work()
-    assert house.record(late).status is Status.EXPIRED
-    assert {house.job(name).return_value() for name in (finished, gone, late)} == {"skipped"}
+def test_work_that_is_no_longer_wanted_is_skipped(stack: Stack) -> None:
+    finished, gone, late = (stack.submit(encode(photo(128, 128, seed))) for seed in range(3))
+    stack.redis.hset(f"gamma:detection:{finished}", "status", "succeeded")
+    stack.redis.delete(f"gamma:detection:{gone}")
+    stack.redis.hset(f"gamma:detection:{late}", "deadline", time.time() - 1)
+    assert "crops=" not in stack.work()
+    assert stack.record(late).status is Status.EXPIRED
+    assert {stack.job(name).return_value() for name in (finished, gone, late)} == {"skipped"}
 
 
-def test_the_job_of_a_dead_worker_is_done_by_the_next(house: House) -> None:
-    name = house.submit(encode(photo(128, 128)))
-    abandon(house, name)
-    assert house.record(name).status is Status.PROCESSING
-    house.work()
-    assert house.record(name).status is Status.SUCCEEDED
+def test_the_job_of_a_dead_worker_is_done_by_the_next(stack: Stack) -> None:
+    name = stack.submit(encode(photo(128, 128)))
+    abandon(stack, name)
+    assert stack.record(name).status is Status.PROCESSING
+    stack.work()
+    assert stack.record(name).status is Status.SUCCEEDED
 
 
-def test_a_job_that_too_many_workers_died_with_fails(house: House) -> None:
-    name = house.submit(encode(photo(128, 128)))
-    house.redis.hset(f"rq:job:{name}", "deaths", MOST_DEATHS)
-    abandon(house, name)
-    house.work()
-    record = house.record(name)
+def test_a_job_that_too_many_workers_died_with_fails(stack: Stack) -> None:
+    name = stack.submit(encode(photo(128, 128)))
+    stack.redis.hset(f"rq:job:{name}", "deaths", MOST_DEATHS)
+    abandon(stack, name)
+    stack.work()
+    record = stack.record(name)
     assert record.status is Status.FAILED
     assert record.error is not None
     assert record.error.code is ErrorCode.PROCESSING_FAILED
-    assert name in FailedJobRegistry(queue=house.queue).get_job_ids(cleanup=False)
+    assert name in FailedJobRegistry(queue=stack.queue).get_job_ids(cleanup=False)
 
 
-def abandon(house: House, name: str) -> None:
+def abandon(stack: Stack, name: str) -> None:
     """Leave a job as a worker does that was killed long ago in the midst of it."""
-    assert house.redis.lmove(house.queue.key, house.queue.intermediate_queue_key) == name.encode()
-    job = house.job(name)
-    with house.redis.pipeline() as pipeline:
+    assert stack.redis.lmove(stack.queue.key, stack.queue.intermediate_queue_key) == name.encode()
+    job = stack.job(name)
+    with stack.redis.pipeline() as pipeline:
         Execution.create(job, ttl=60, pipeline=pipeline, worker_name="dead")
         job.prepare_for_execution("dead", pipeline)
-        pipeline.lrem(house.queue.intermediate_queue_key, 1, name)
+        pipeline.lrem(stack.queue.intermediate_queue_key, 1, name)
         pipeline.execute()
-    (entry,) = house.redis.zrange("rq:wip:gamma", 0, -1)
-    house.redis.zadd("rq:wip:gamma", {entry: datetime.now(UTC).timestamp() - 1})
-    assert house.store.start([name])
+    (entry,) = stack.redis.zrange("rq:wip:gamma", 0, -1)
+    stack.redis.zadd("rq:wip:gamma", {entry: datetime.now(UTC).timestamp() - 1})
+    assert stack.store.start([name])
 
 
 def test_the_private_names_of_rq_that_the_worker_uses_exist() -> None:

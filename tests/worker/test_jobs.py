@@ -40,7 +40,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}\.\d+|0\.\d+")
 _TTLS = 5  # s; what two runs may differ by
 
 
-class House:
+class Stack:
     """A queue, and a stock worker to compare with."""
 
     def __init__(self, redis: Redis) -> None:
@@ -113,65 +113,65 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def house(redis: Redis) -> House:
+def stack(redis: Redis) -> Stack:
     redis.flushall()
-    return House(redis)
+    return Stack(redis)
 
 
-def test_what_is_taken_kept_and_finished_looks_as_with_rq(house: House) -> None:
-    worker, queue = house.worker, house.queue
-    house.enqueue("a")
-    assert house.redis.lpop(queue.key) == b"a"
+def test_what_is_taken_kept_and_finished_looks_as_with_rq(stack: Stack) -> None:
+    worker, queue = stack.worker, stack.queue
+    stack.enqueue("a")
+    assert stack.redis.lpop(queue.key) == b"a"
     job = queue.fetch_job("a")
     worker.get_heartbeat_ttl = lambda *_: 35
     execution = worker.prepare_execution(job)
     worker.prepare_job_execution(job)
-    begun = house.picture(execution.id)
+    begun = stack.picture(execution.id)
     worker._finalize_success(job, queue, execution, "succeeded")
-    ended = house.picture(execution.id)
-    house.redis.flushall()
-    house.enqueue("a")
-    held = house.take_one()
+    ended = stack.picture(execution.id)
+    stack.redis.flushall()
+    stack.enqueue("a")
+    held = stack.take_one()
     worker.heartbeat()  # of the worker itself, told apart from its jobs' here
-    assert house.redis.delete("rq:worker:tester:taken") == 1
-    assert house.picture(held.execution) == begun
-    house.do(keep, [held])
-    assert house.picture(held.execution) == begun
-    assert house.do(finish, [held], ["succeeded"]) == [1]
-    assert house.picture(held.execution) == ended
+    assert stack.redis.delete("rq:worker:tester:taken") == 1
+    assert stack.picture(held.execution) == begun
+    stack.do(keep, [held])
+    assert stack.picture(held.execution) == begun
+    assert stack.do(finish, [held], ["succeeded"]) == [1]
+    assert stack.picture(held.execution) == ended
     assert queue.fetch_job("a").return_value() == "succeeded"
 
 
-def test_jobs_leave_in_their_order_and_expired_ones_are_dropped(house: House) -> None:
-    house.enqueue("a", "b", "c", "d")
-    house.redis.delete("rq:job:b")
-    held, alone = house.take(2)
+def test_jobs_leave_in_their_order_and_expired_ones_are_dropped(stack: Stack) -> None:
+    stack.enqueue("a", "b", "c", "d")
+    stack.redis.delete("rq:job:b")
+    held, alone = stack.take(2)
     assert [job.id for job in held] == ["a", "c"]
     assert not alone
-    assert house.waiting() == ["d"]
-    assert house.take(2, idle=False)[0][0].id == "d"
-    assert house.take() == ([], False)
+    assert stack.waiting() == ["d"]
+    assert stack.take(2, idle=False)[0][0].id == "d"
+    assert stack.take() == ([], False)
 
 
-def test_nothing_is_taken_while_workers_are_suspended(house: House) -> None:
-    house.enqueue("a", "b")
-    held = house.take(1, token="before")[0][0]
-    suspend(house.redis)
+def test_nothing_is_taken_while_workers_are_suspended(stack: Stack) -> None:
+    stack.enqueue("a", "b")
+    held = stack.take(1, token="before")[0][0]
+    suspend(stack.redis)
     with pytest.raises(SuspendedError):
-        house.take()
-    assert house.take(1, token="before")[0][0].name == held.name  # an answer was lost
-    resume(house.redis)
-    assert [job.id for job in house.take()[0]] == ["b"]
+        stack.take()
+    assert stack.take(1, token="before")[0][0].name == held.name  # an answer was lost
+    resume(stack.redis)
+    assert [job.id for job in stack.take()[0]] == ["b"]
 
 
-def test_a_take_that_is_asked_for_again_tells_what_it_took(house: House) -> None:
-    house.enqueue("a", "b", "c")
-    first, _ = house.take(2, token="first")
-    again, _ = house.take(2, token="first")
+def test_a_take_that_is_asked_for_again_tells_what_it_took(stack: Stack) -> None:
+    stack.enqueue("a", "b", "c")
+    first, _ = stack.take(2, token="first")
+    again, _ = stack.take(2, token="first")
     assert [job.name for job in again] == [job.name for job in first]
-    assert house.waiting() == ["c"]
-    assert StartedJobRegistry(queue=house.queue).get_job_count(cleanup=False) == 2
-    assert house.take(2, token="second")[0][0].id == "c"
+    assert stack.waiting() == ["c"]
+    assert StartedJobRegistry(queue=stack.queue).get_job_count(cleanup=False) == 2
+    assert stack.take(2, token="second")[0][0].id == "c"
 
 
 class Deaf(UnixDomainSocketConnection):
@@ -192,110 +192,110 @@ class Deaf(UnixDomainSocketConnection):
         return answer
 
 
-def test_what_was_taken_is_known_although_the_answer_was_lost(house: House) -> None:
-    house.enqueue("a", "b", "c")
-    path = house.redis.connection_pool.connection_kwargs["path"]
+def test_what_was_taken_is_known_although_the_answer_was_lost(stack: Stack) -> None:
+    stack.enqueue("a", "b", "c")
+    path = stack.redis.connection_pool.connection_kwargs["path"]
     with connect(f"unix://{path}") as deaf:
         deaf.connection_pool.connection_class = Deaf
-        house.worker.connection = deaf
-        held, _ = house.take(2)
+        stack.worker.connection = deaf
+        held, _ = stack.take(2)
     assert Deaf.lost == 2
     assert [job.id for job in held] == ["a", "b"]
-    assert house.waiting() == ["c"]
+    assert stack.waiting() == ["c"]
 
 
-def test_a_suspect_is_taken_alone(house: House) -> None:
-    house.enqueue("a", "b")
-    house.enqueue("suspect", deaths=1)
-    house.enqueue("c")
-    held, alone = house.take()
+def test_a_suspect_is_taken_alone(stack: Stack) -> None:
+    stack.enqueue("a", "b")
+    stack.enqueue("suspect", deaths=1)
+    stack.enqueue("c")
+    held, alone = stack.take()
     assert [job.id for job in held] == ["a", "b"]
     assert alone
-    assert house.take(idle=False) == ([], True)
-    ((suspect,), alone) = house.take(idle=True)
+    assert stack.take(idle=False) == ([], True)
+    ((suspect,), alone) = stack.take(idle=True)
     assert suspect.id == "suspect"
     assert suspect.suspect
     assert not alone
-    assert house.waiting() == ["c"]
+    assert stack.waiting() == ["c"]
 
 
-def test_what_is_put_back_has_its_old_place_and_its_tries(house: House) -> None:
-    house.enqueue("a", "b", "c", "d", "e")
-    (a, b, c, d), _ = house.take(4)
-    house.redis.zrem("rq:wip:gamma", b.name)  # another worker has it
-    house.enqueue("f")
-    assert put_back(house.worker, house.queue, [d]) == [True]
-    assert put_back(house.worker, house.queue, [c, b, a]) == [True, False, True]
-    assert put_back(house.worker, house.queue, [a]) == [False]
-    assert house.waiting() == ["a", "c", "d", "e", "f"]
-    assert house.redis.keys("rq:execution:[^b]*") == house.redis.keys("rq:wip:*") == []
+def test_what_is_put_back_has_its_old_place_and_its_tries(stack: Stack) -> None:
+    stack.enqueue("a", "b", "c", "d", "e")
+    (a, b, c, d), _ = stack.take(4)
+    stack.redis.zrem("rq:wip:gamma", b.name)  # another worker has it
+    stack.enqueue("f")
+    assert put_back(stack.worker, stack.queue, [d]) == [True]
+    assert put_back(stack.worker, stack.queue, [c, b, a]) == [True, False, True]
+    assert put_back(stack.worker, stack.queue, [a]) == [False]
+    assert stack.waiting() == ["a", "c", "d", "e", "f"]
+    assert stack.redis.keys("rq:execution:[^b]*") == stack.redis.keys("rq:wip:*") == []
     for name in "acd":
-        job = house.queue.fetch_job(name)
+        job = stack.queue.fetch_job(name)
         assert (job.get_status(), job.retries_left) == ("queued", 2)
-        assert house.redis.ttl(job.key) == -1  # it has begun, so it is not to expire in the queue
-    assert [job.id for job in house.take()[0]] == ["a", "c", "d", "e", "f"]
+        assert stack.redis.ttl(job.key) == -1  # it has begun, so it is not to expire in the queue
+    assert [job.id for job in stack.take()[0]] == ["a", "c", "d", "e", "f"]
 
 
-def test_suspects_stand_behind_those_that_fewer_workers_died_with(house: House) -> None:
-    house.enqueue("a", "b", "c", "d")
-    (a, b, c), _ = house.take(3)
-    assert put_back(house.worker, house.queue, [a, b, c], dying=True) == [True] * 3
-    assert house.waiting() == ["a", "b", "c", "d"]
-    ((alone,), _) = house.take()
+def test_suspects_stand_behind_those_that_fewer_workers_died_with(stack: Stack) -> None:
+    stack.enqueue("a", "b", "c", "d")
+    (a, b, c), _ = stack.take(3)
+    assert put_back(stack.worker, stack.queue, [a, b, c], dying=True) == [True] * 3
+    assert stack.waiting() == ["a", "b", "c", "d"]
+    ((alone,), _) = stack.take()
     assert alone.id == "a"
-    job = DetectionJob.fetch("a", house.redis, JSONSerializer)
-    house.redis.zrem("rq:wip:gamma", alone.name)
-    with house.redis.pipeline() as pipeline:
+    job = DetectionJob.fetch("a", stack.redis, JSONSerializer)
+    stack.redis.zrem("rq:wip:gamma", alone.name)
+    with stack.redis.pipeline() as pipeline:
         job.abandon()
-        job.retry(house.queue, pipeline)
+        job.retry(stack.queue, pipeline)
         pipeline.execute()
-    assert house.waiting() == ["b", "c", "a", "d"]
-    assert house.redis.hmget("rq:job:a", "retries_left", "deaths") == [b"2", b"2"]
-    assert [house.take()[0][0].id for _ in "bca"] == ["b", "c", "a"]
+    assert stack.waiting() == ["b", "c", "a", "d"]
+    assert stack.redis.hmget("rq:job:a", "retries_left", "deaths") == [b"2", b"2"]
+    assert [stack.take()[0][0].id for _ in "bca"] == ["b", "c", "a"]
 
 
-def test_a_job_that_too_many_workers_died_with_is_not_tried_again(house: House) -> None:
-    house.enqueue("a")
+def test_a_job_that_too_many_workers_died_with_is_not_tried_again(stack: Stack) -> None:
+    stack.enqueue("a")
     for _ in range(MOST_DEATHS + 1):
-        held = house.take_one()
+        held = stack.take_one()
         held.check()
-        put_back(house.worker, house.queue, [held], dying=True)
+        put_back(stack.worker, stack.queue, [held], dying=True)
     with pytest.raises(DeadlyJobError):
-        house.take_one().check()
-    assert house.redis.hget("rq:job:a", "retries_left") == b"0"
+        stack.take_one().check()
+    assert stack.redis.hget("rq:job:a", "retries_left") == b"0"
 
 
-def test_only_an_execution_that_is_ours_is_kept_and_finished_once(house: House) -> None:
-    house.enqueue("a", "b")
-    (ours, lost), _ = house.take()
-    house.redis.zrem("rq:wip:gamma", lost.name)
-    house.redis.delete(f"rq:execution:{lost.name}")
-    house.do(keep, [ours, lost])
-    assert house.redis.keys("rq:execution:*") == [f"rq:execution:{ours.name}".encode()]
-    assert house.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]
-    assert house.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]  # sent again
-    assert house.redis.xlen("rq:results:a") == 1
-    assert not house.redis.exists("rq:results:b")
-    assert house.redis.hget("rq:worker:tester", "successful_job_count") == b"1"
+def test_only_an_execution_that_is_ours_is_kept_and_finished_once(stack: Stack) -> None:
+    stack.enqueue("a", "b")
+    (ours, lost), _ = stack.take()
+    stack.redis.zrem("rq:wip:gamma", lost.name)
+    stack.redis.delete(f"rq:execution:{lost.name}")
+    stack.do(keep, [ours, lost])
+    assert stack.redis.keys("rq:execution:*") == [f"rq:execution:{ours.name}".encode()]
+    assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]
+    assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]  # sent again
+    assert stack.redis.xlen("rq:results:a") == 1
+    assert not stack.redis.exists("rq:results:b")
+    assert stack.redis.hget("rq:worker:tester", "successful_job_count") == b"1"
 
 
-def test_a_full_redis_refuses_a_take_whole_and_still_keeps_what_is_held(house: House) -> None:
-    house.enqueue("a", "b")
-    held = house.take_one()
-    house.redis.expire(f"rq:execution:{held.name}", 1)
-    house.redis.config_set("maxmemory", 1)
+def test_a_full_redis_refuses_a_take_whole_and_still_keeps_what_is_held(stack: Stack) -> None:
+    stack.enqueue("a", "b")
+    held = stack.take_one()
+    stack.redis.expire(f"rq:execution:{held.name}", 1)
+    stack.redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(OutOfMemoryError):
-            house.take()
+            stack.take()
         with pytest.raises(OutOfMemoryError):
-            house.do(finish, [held], ["succeeded"])
-        house.do(keep, [held])
-        assert house.redis.ttl(f"rq:execution:{held.name}") > 1
-        assert house.waiting() == ["b"]
-        assert put_back(house.worker, house.queue, [held]) == [True]
+            stack.do(finish, [held], ["succeeded"])
+        stack.do(keep, [held])
+        assert stack.redis.ttl(f"rq:execution:{held.name}") > 1
+        assert stack.waiting() == ["b"]
+        assert put_back(stack.worker, stack.queue, [held]) == [True]
     finally:
-        house.redis.config_set("maxmemory", 2**28)
-    assert house.waiting() == ["a", "b"]
+        stack.redis.config_set("maxmemory", 2**28)
+    assert stack.waiting() == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -310,12 +310,12 @@ def test_a_full_redis_refuses_a_take_whole_and_still_keeps_what_is_held(house: H
         b'["gamma.detect", null, ["a"], {"more": 1}]',
     ],
 )
-def test_a_payload_that_is_not_ours_is_refused(house: House, payload: bytes) -> None:
-    house.enqueue("a", data=payload)
+def test_a_payload_that_is_not_ours_is_refused(stack: Stack, payload: bytes) -> None:
+    stack.enqueue("a", data=payload)
     with pytest.raises(PayloadError):
-        house.take_one().check()
+        stack.take_one().check()
 
 
-def test_our_own_payload_is_accepted(house: House) -> None:
-    house.enqueue("a")
-    house.take_one().check()
+def test_our_own_payload_is_accepted(stack: Stack) -> None:
+    stack.enqueue("a")
+    stack.take_one().check()

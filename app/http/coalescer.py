@@ -21,7 +21,7 @@ MOST = 16
 _Asked = tuple[Sequence[T], asyncio.Future[Sequence[R]], guard.Budget]
 
 
-class Together(Generic[T, R]):
+class Coalescer(Generic[T, R]):
     """Greedy: the first that asks is served at once, those that ask meanwhile are next, together.
 
     So nobody waits for company, and the busier the process is, the less each request costs.

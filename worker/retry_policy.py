@@ -23,7 +23,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Patience(Retry):
+class RetryPolicy(Retry):
     """Tries again for minutes while Redis is away, and for ever while it takes no writes.
 
     Pictures and masks expire, so a full Redis has room again without anybody's help, and a replica
@@ -48,13 +48,13 @@ class Patience(Retry):
             time.sleep(_PAUSE)
 
 
-def connect_patiently(url: str) -> Redis:
+def connect_with_retries(url: str) -> Redis:
     """As `connect`, for a process that holds work.
 
     Commands may be sent more than once, as whenever a connection breaks.
     """
     redis = connect(url)
-    redis.set_retry(Patience(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES))
+    redis.set_retry(RetryPolicy(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES))
     return redis
 
 

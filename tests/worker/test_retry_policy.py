@@ -9,7 +9,7 @@ import pytest
 
 from app.command.embedded import private_redis
 from app.contract.client import WritesRefusedError, connect
-from worker.patience import connect_patiently
+from worker.retry_policy import connect_with_retries
 
 SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
 
@@ -35,7 +35,7 @@ def test_what_is_refused_is_sent_again(tmp_path: Path, refusal: str, form: str) 
 
         with pytest.raises(WritesRefusedError):
             write(redis)
-        with connect_patiently(url) as patient:
+        with connect_with_retries(url) as patient:
             waiting = threading.Thread(target=write, args=(patient,))
             waiting.start()
             redis.replicaof("NO", "ONE")

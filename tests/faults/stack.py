@@ -41,7 +41,7 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.faults.worker"])
 
 
-class House:
+class Stack:
     """Redis with the API's side of the queue, and workers; pictures there or in a bucket."""
 
     def __init__(self, url: str, folder: Path, store: str | None = None) -> None:
@@ -173,9 +173,9 @@ class House:
 
 
 @contextlib.contextmanager
-def opened(url: str, folder: Path, store: str | None = None) -> Iterator[House]:
-    house = House(url, folder, store)
+def opened(url: str, folder: Path, store: str | None = None) -> Iterator[Stack]:
+    stack = Stack(url, folder, store)
     try:
-        yield house
+        yield stack
     finally:
-        house.close()
+        stack.close()

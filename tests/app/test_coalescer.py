@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from app.http import guard
-from app.http.together import MOST, Together
+from app.http.coalescer import MOST, Coalescer
 
 
 class Calls:
@@ -33,7 +33,7 @@ async def first_and_others(
     calls: Calls, numbers: Sequence[int]
 ) -> list[asyncio.Task[Sequence[int]]]:
     """One call that has begun, and callers that came meanwhile."""
-    double = Together(calls)
+    double = Coalescer(calls)
     tasks = []
     for number in numbers:
         tasks.append(asyncio.create_task(double([number])))
@@ -56,7 +56,7 @@ def test_who_comes_during_a_call_goes_with_the_next() -> None:
 def test_owners_have_turns() -> None:
     async def run() -> None:
         calls = Calls()
-        double = Together(calls, lambda number: "few" if number == 77 else "many")
+        double = Coalescer(calls, lambda number: "few" if number == 77 else "many")
         tasks = [asyncio.create_task(double([0]))]
         await asyncio.to_thread(calls.begun.wait, 60)
         tasks += [asyncio.create_task(double([number])) for number in (*range(1, 40), 77)]
@@ -105,7 +105,7 @@ def test_it_serves_again_after_a_rest() -> None:
     async def run() -> None:
         calls = Calls()
         calls.go_on.set()
-        double = Together(calls)
+        double = Coalescer(calls)
         for number in range(3):
             assert await double([number, -number - 2]) == [2 * number, -2 * number - 4]
         assert calls.sizes == [2, 2, 2]
@@ -132,6 +132,6 @@ def test_a_call_spends_the_budgets_of_all_it_serves() -> None:
         assert others[1] <= 1.8
 
     left: list[float] = []
-    together = Together(call)
+    together = Coalescer(call)
     asyncio.run(run())
     assert left == [2.0]  # as much as any of them may
