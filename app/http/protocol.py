@@ -154,12 +154,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
         Raises:
             OverflowError: the path is too long. It ends the parsing.
+            ValueError: there are several Host fields (RFC 9112, 3.2). It ends the parsing.
         """
         if len(self.url) > MAX_TARGET:
             self._refuse(
                 ErrorCode.HEAD_TOO_LARGE, f"The limit of a path is {MAX_TARGET} bytes, with query."
             )
             raise OverflowError
+        if [name for name, _ in self.headers].count(b"host") > 1:
+            self._refuse(ErrorCode.MALFORMED_REQUEST, "A request has one Host field.")
+            raise ValueError
         self._in_head = False
         super().on_headers_complete()
         self._in_body = True

@@ -113,7 +113,15 @@ def test_who_falls_silent_is_left(api: Replica, request_: bytes) -> None:
         assert client.get("/livez").status_code == 200
 
 
-@pytest.mark.parametrize("nonsense", [b"\x16\x03\x01\x02\x00\x01\x00\x01", b"HELO mail\r\n\r\n"])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"HELO mail\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
+    ],
+    ids=["TLS", "another protocol", "two Host fields"],
+)
 def test_what_is_not_http_gets_a_problem(api: Replica, nonsense: bytes) -> None:
     status, fields, body = talk(api, nonsense)
     assert status == 400
