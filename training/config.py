@@ -18,12 +18,13 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.data.labels import Kind
+from training.errors import UserError
 from training.output import write_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting is unknown or wrong; the message names it and, for a file, the file."""
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,27 +16,16 @@ from training.data import journal, objects, originals
 from training.data.align import Aligner
 from training.data.blend import Blender
 from training.data.crop import Cropper
-from training.data.engines import ClassicalEngine, Engine, EngineError
+from training.data.engines import ClassicalEngine, Engine
 from training.data.inpaint import Inpainter, InpaintError, Plan
-from training.data.journal import Report, RunMismatchError, SkippedError
-from training.data.manifest import ManifestError
+from training.data.journal import Report
 from training.data.masks import MaskType
-from training.data.objects import Objects, ObjectsError
-from training.data.originals import NoOriginalsError, Originals
+from training.data.objects import Objects
+from training.data.originals import Originals
 from training.data.tamper import Forger, Tampering
-from training.output import complain, console
+from training.output import console
 
 _SHOWN = 20  # reasons that are printed; all are in the journal
-_FAILURES = (
-    EngineError,
-    InpaintError,
-    ManifestError,
-    NoOriginalsError,
-    ObjectsError,
-    OSError,
-    RunMismatchError,
-    SkippedError,
-)
 _output = console()
 _errors = console(stderr=True)
 
@@ -94,16 +82,15 @@ def tamper(
 
     Split the pictures first: both sides of a splice are then of one split.
     """
-    with _told():
-        forger = Forger(how, _load(pictures), _load_objects(objects_from), out, seed)
-        report = journal.carry_out(
-            out,
-            forger.settings,
-            count or forger.pictures,
-            forger.make,
-            workers=workers,
-            title=f"{how} into {out}",
-        )
+    forger = Forger(how, _load(pictures), _load_objects(objects_from), out, seed)
+    report = journal.carry_out(
+        out,
+        forger.settings,
+        count or forger.pictures,
+        forger.make,
+        workers=workers,
+        title=f"{how} into {out}",
+    )
     _tell(report)
 
 
@@ -149,32 +136,31 @@ def inpaint(
         )
     if prompt and engine is not EngineName.DIFFUSERS:
         raise typer.BadParameter("only diffusers takes prompts", param_hint="--prompt")
-    with _told():
-        source = _load(pictures)
-        inpainter = Inpainter(
-            source,
-            None if objects_from is None else _load_objects(objects_from),
-            _engine(engine, model or "", fill, steps, device),
-            out,
-            mask_types=mask or list(MaskType),
-            prompt=prompt,
-            seed=seed,
-        )
-        total = count or inpainter.pictures
-        plan = inpainter.plan(total)
-        _output.print(_plan_table(plan, out))
-        if dry_run:
-            return
-        if not plan.fits:
-            raise InpaintError(f"{out}: not enough free space on the disk for the plan")
-        report = journal.carry_out(
-            out,
-            inpainter.settings,
-            total,
-            inpainter.make,
-            workers=1,  # the engine is the bottleneck, and uses all cores or the GPU
-            title=f"inpainting into {out}",
-        )
+    source = _load(pictures)
+    inpainter = Inpainter(
+        source,
+        None if objects_from is None else _load_objects(objects_from),
+        _engine(engine, model or "", fill, steps, device),
+        out,
+        mask_types=mask or list(MaskType),
+        prompt=prompt,
+        seed=seed,
+    )
+    total = count or inpainter.pictures
+    plan = inpainter.plan(total)
+    _output.print(_plan_table(plan, out))
+    if dry_run:
+        return
+    if not plan.fits:
+        raise InpaintError(f"{out}: not enough free space on the disk for the plan")
+    report = journal.carry_out(
+        out,
+        inpainter.settings,
+        total,
+        inpainter.make,
+        workers=1,  # the engine is the bottleneck, and uses all cores or the GPU
+        title=f"inpainting into {out}",
+    )
     _tell(report)
 
 
@@ -192,16 +178,15 @@ def blend(
     workers: _Workers = _CORES,
 ) -> None:
     """Paste original pixels back outside the mask; pictures are paired by source id."""
-    with _told():
-        blender = Blender(inpainted, _load(from_originals or inpainted), out)
-        report = journal.carry_out(
-            out,
-            blender.settings,
-            len(blender.rows),
-            blender.make,
-            workers=workers,
-            title=f"blending into {out}",
-        )
+    blender = Blender(inpainted, _load(from_originals or inpainted), out)
+    report = journal.carry_out(
+        out,
+        blender.settings,
+        len(blender.rows),
+        blender.make,
+        workers=workers,
+        title=f"blending into {out}",
+    )
     _tell(report)
 
 
@@ -227,18 +212,17 @@ def align(
 
     JPEGs stay where they are; the new manifest points to them.
     """
-    with _told():
-        aligner = Aligner(
-            pictures, out, everything=everything, quality=quality, subsampling=subsampling
-        )
-        report = journal.carry_out(
-            out,
-            aligner.settings,
-            len(aligner.rows),
-            aligner.make,
-            workers=workers,
-            title=f"to JPEG {quality}, {subsampling}, in {out}",
-        )
+    aligner = Aligner(
+        pictures, out, everything=everything, quality=quality, subsampling=subsampling
+    )
+    report = journal.carry_out(
+        out,
+        aligner.settings,
+        len(aligner.rows),
+        aligner.make,
+        workers=workers,
+        title=f"to JPEG {quality}, {subsampling}, in {out}",
+    )
     _output.print(f"JPEG quality {quality}, colour subsampling {subsampling}")
     _tell(report)
 
@@ -252,16 +236,15 @@ def crop(
     workers: _Workers = _CORES,
 ) -> None:
     """Cut all pictures to one size, lossless; smaller ones are passed over."""
-    with _told():
-        cropper = Cropper(pictures, out, size=size)
-        report = journal.carry_out(
-            out,
-            cropper.settings,
-            len(cropper.rows),
-            cropper.make,
-            workers=workers,
-            title=f"central {size} x {size} pixels, in {out}",
-        )
+    cropper = Cropper(pictures, out, size=size)
+    report = journal.carry_out(
+        out,
+        cropper.settings,
+        len(cropper.rows),
+        cropper.make,
+        workers=workers,
+        title=f"central {size} x {size} pixels, in {out}",
+    )
     _output.print(f"{cropper.passed_over} smaller pictures passed over")
     _tell(report)
 
@@ -319,13 +302,3 @@ def _tell_left_out(reasons: Sequence[str]) -> None:
 def _tell(report: Report) -> None:
     _tell_left_out(report.skipped)
     _output.print(f"{report.rows} pictures, {report.manifest}", soft_wrap=True)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn what can go wrong into one line and exit code 1."""
-    try:
-        yield
-    except _FAILURES as error:
-        complain(error)
-        raise typer.Exit(1) from None

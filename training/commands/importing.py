@@ -17,7 +17,7 @@ from training.data.importers.layout import Choices, Layout, LayoutError, Problem
 from training.data.importers.reading import Import, Report, listing
 from training.data.importers.table import FIELDS
 from training.data.labels import Kind
-from training.output import complain, console, progress_bar, write_text
+from training.output import console, progress_bar, write_text
 
 _SHOWN = 20  # problems of a kind that are printed; all are in the file
 
@@ -64,21 +64,18 @@ def import_data_set(
     if table is not None and table.resolve() == file.resolve():
         raise typer.BadParameter(f"{file} is the table that is read; name another file")
     layout = LAYOUTS[name]
-    try:
-        with progress_bar() as progress:
-            task = progress.add_task(f"listing {root}", total=None)
-            reading = Import(
-                layout,
-                root,
-                file,
-                choices=Choices(kind, table, _columns(column or [])),
-                sample=sample,
-                seed=seed,
-            )
-            progress.update(task, description=f"reading {root}", total=reading.total)
-            count = manifest.write(reading.rows(lambda: progress.advance(task)), file)
-    except (ValueError, OSError) as error:
-        raise _failure(error) from None
+    with progress_bar() as progress:
+        task = progress.add_task(f"listing {root}", total=None)
+        reading = Import(
+            layout,
+            root,
+            file,
+            choices=Choices(kind, table, _columns(column or [])),
+            sample=sample,
+            seed=seed,
+        )
+        progress.update(task, description=f"reading {root}", total=reading.total)
+        count = manifest.write(reading.rows(lambda: progress.advance(task)), file)
     _output.print(f"{count} rows in {file}", soft_wrap=True)
     _output.print(_counts(layout, reading.report))
     _list_problems(reading.report, file)
@@ -107,19 +104,16 @@ def split_manifests(
     Splits that the rows have already, such as published ones, are forgotten.
     """
     folder = out.resolve().parent
-    try:
-        plan = splits.Plan(
-            validation, test, seed, hold_out_generator or (), hold_out_source or (), held_out_to
-        )
-        before = [
-            manifest.rebase(row, file.resolve().parent, folder)
-            for file in manifests
-            for row in manifest.read(file)
-        ]
-        rows = splits.assign(before, plan)
-        count = manifest.write(rows, out)
-    except (ValueError, OSError) as error:
-        raise _failure(error) from None
+    plan = splits.Plan(
+        validation, test, seed, hold_out_generator or (), hold_out_source or (), held_out_to
+    )
+    before = [
+        manifest.rebase(row, file.resolve().parent, folder)
+        for file in manifests
+        for row in manifest.read(file)
+    ]
+    rows = splits.assign(before, plan)
+    count = manifest.write(rows, out)
     pairs = zip(before, rows, strict=True)
     moved = sum(old.split not in (None, new.split) for old, new in pairs)
     if moved:
@@ -185,8 +179,3 @@ def _list_problems(report: Report, file: Path) -> None:
         for text in found[:_SHOWN]:
             _errors.print(f"{reason}: {text}", soft_wrap=True)
     _errors.print(f"all {len(lines)} left out or guessed: {all_of_them}", soft_wrap=True)
-
-
-def _failure(error: Exception) -> typer.Exit:
-    complain(error)
-    return typer.Exit(1)

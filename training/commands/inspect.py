@@ -15,9 +15,9 @@ from training.data import manifest
 from training.data import preview as sheets
 from training.data.audit import Audit, audit, inspect
 from training.data.labels import LABELS, Kind
-from training.data.manifest import ManifestError, PictureUnreadableError, Row
+from training.data.manifest import ManifestError, Row
 from training.data.separation import describe
-from training.output import complain, console, progress_bar, writing
+from training.output import console, progress_bar, writing
 
 _SHOWN = 5  # places of a problem that are printed
 _CORES = os.cpu_count() or 1
@@ -48,14 +48,10 @@ def audit_manifests(
     or identical files in several splits, identical files with different labels, files that are
     missing, broken or not what the manifest says.
     """
-    try:
-        rows = [(file.parent, row) for file in files for row in manifest.read(file)]
-        with progress_bar() as bar:
-            pictures = inspect(rows, open_files=not quick, workers=workers)
-            found = list(bar.track(pictures, total=len(rows), description="reading pictures"))
-    except (ManifestError, OSError) as error:
-        complain(error)
-        raise typer.Exit(1) from None
+    rows = [(file.parent, row) for file in files for row in manifest.read(file)]
+    with progress_bar() as bar:
+        pictures = inspect(rows, open_files=not quick, workers=workers)
+        found = list(bar.track(pictures, total=len(rows), description="reading pictures"))
     result = audit(found, limit)
     _output.print(_kinds_table([row for _, row in rows]))
     _output.print(_separation_table(result))
@@ -81,16 +77,12 @@ def preview(
     seed: Annotated[int, typer.Option(min=0, help="Decides which")] = 0,
 ) -> None:
     """Draw a contact sheet: picture, AI mask, manipulation mask, labels."""
-    try:
-        rows = sheets.choose(file, count, seed)
-        if not rows:
-            raise ManifestError(f"{file}: no pictures")
-        sheet = sheets.draw_sheet(rows, file.parent, columns)
-        with writing(out) as partial:
-            sheet.save(partial, "PNG")
-    except (ManifestError, PictureUnreadableError, OSError) as error:
-        complain(error)
-        raise typer.Exit(1) from None
+    rows = sheets.choose(file, count, seed)
+    if not rows:
+        raise ManifestError(f"{file}: no pictures")
+    sheet = sheets.draw_sheet(rows, file.parent, columns)
+    with writing(out) as partial:
+        sheet.save(partial, "PNG")
     _output.print(f"{len(rows)} pictures, {out}", soft_wrap=True)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
+from pydantic import BaseModel, ValidationError
 
 from training.data import manifest
-from training.measuring.suites import SuiteError, check_sizes, load_sets
-from training.output import complain, progress_bar, write_text
+from training.errors import UserError
+from training.measuring.suites import check_sizes, load_sets
+from training.output import progress_bar, write_text
 
 if TYPE_CHECKING:
     from model.network import GammaModel
     from training.measuring.card import RunFacts
+
+_Report = TypeVar("_Report", bound=BaseModel)
 
 Source = Annotated[str, typer.Argument(help="Run, checkpoint directory or hub id.")]
 Sets = Annotated[list[Path], typer.Argument(help="Manifests, or suites (TOML) that name several.")]
@@ -49,34 +51,33 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a model on sets of pictures, in three format modes, beside the paper's numbers."""
-    with _reported():
-        from model.views import View
-        from training.measuring.evaluate import evaluate as run
-        from training.measuring.report import to_markdown
-        from training.measuring.scores import fingerprint, make_detector
+    from model.views import View
+    from training.measuring.evaluate import evaluate as run
+    from training.measuring.report import to_markdown
+    from training.measuring.scores import fingerprint, make_detector
 
-        chosen = load_sets(sets, split)
-        check_sizes(chosen, crop)
-        model = _load(checkpoint)
-        kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
-        with progress_bar() as bar:
-            task = bar.add_task("scoring", total=2 * sum(len(s.rows) for s in chosen))
-            summary = run(
-                make_detector(model, device=device),
-                chosen,
-                out,
-                kept,
-                checkpoint=checkpoint,
-                view=View(view),
-                crop=crop,
-                resamples=resamples,
-                advance=lambda: bar.advance(task),
-            )
-        text = to_markdown(summary)
-        write_text(summary.model_dump_json(indent=2) + "\n", out / "summary.json")
-        write_text(text, out / "summary.md")
-        print(text)
-        print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
+    chosen = load_sets(sets, split)
+    check_sizes(chosen, crop)
+    model = _load(checkpoint)
+    kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
+    with progress_bar() as bar:
+        task = bar.add_task("scoring", total=2 * sum(len(s.rows) for s in chosen))
+        summary = run(
+            make_detector(model, device=device),
+            chosen,
+            out,
+            kept,
+            checkpoint=checkpoint,
+            view=View(view),
+            crop=crop,
+            resamples=resamples,
+            advance=lambda: bar.advance(task),
+        )
+    text = to_markdown(summary)
+    write_text(summary.model_dump_json(indent=2) + "\n", out / "summary.json")
+    write_text(text, out / "summary.md")
+    print(text)
+    print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
     if degraded is not None:
         robustness(checkpoint, [degraded], out / "robustness", view, split, crop, device)
 
@@ -91,34 +92,33 @@ def robustness(
     device: Device = "auto",
 ) -> None:
     """Measure how scores hold up under JPEG, WebP, blur, noise, resizing, crops, screenshots."""
-    with _reported():
-        from model.views import View
-        from training.data.changes import DEGRADATIONS
-        from training.measuring.robustness import measure_robustness, to_markdown
-        from training.measuring.scores import fingerprint, make_detector
+    from model.views import View
+    from training.data.changes import DEGRADATIONS
+    from training.measuring.robustness import measure_robustness, to_markdown
+    from training.measuring.scores import fingerprint, make_detector
 
-        chosen = load_sets(sets, split)
-        check_sizes(chosen, crop)
-        model = _load(checkpoint)
-        kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
-        changes = 1 + sum(len(levels) for levels in DEGRADATIONS.values())
-        with progress_bar() as bar:
-            task = bar.add_task("scoring", total=changes * sum(len(s.rows) for s in chosen))
-            report = measure_robustness(
-                make_detector(model, device=device),
-                chosen,
-                out,
-                kept,
-                checkpoint=checkpoint,
-                view=View(view),
-                crop=crop,
-                advance=lambda: bar.advance(task),
-            )
-        text = to_markdown(report)
-        write_text(report.model_dump_json(indent=2) + "\n", out / "robustness.json")
-        write_text(text, out / "robustness.md")
-        print(text)
-        print(f"Written to {out}: robustness.md, .json, .png, pictures.parquet")
+    chosen = load_sets(sets, split)
+    check_sizes(chosen, crop)
+    model = _load(checkpoint)
+    kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
+    changes = 1 + sum(len(levels) for levels in DEGRADATIONS.values())
+    with progress_bar() as bar:
+        task = bar.add_task("scoring", total=changes * sum(len(s.rows) for s in chosen))
+        report = measure_robustness(
+            make_detector(model, device=device),
+            chosen,
+            out,
+            kept,
+            checkpoint=checkpoint,
+            view=View(view),
+            crop=crop,
+            advance=lambda: bar.advance(task),
+        )
+    text = to_markdown(report)
+    write_text(report.model_dump_json(indent=2) + "\n", out / "robustness.json")
+    write_text(text, out / "robustness.md")
+    print(text)
+    print(f"Written to {out}: robustness.md, .json, .png, pictures.parquet")
 
 
 def calibrate(
@@ -132,50 +132,49 @@ def calibrate(
     device: Device = "auto",
 ) -> None:
     """Choose temperature, pooling and thresholds on validation pictures; store them."""
-    with _reported():
-        from model.checkpoint import CANARY_FILE
-        from model.config import Thresholds
-        from model.views import View
-        from training.config import ConfigError
-        from training.data.changes import RAW
-        from training.measuring.calibrate import calibrate as choose
-        from training.measuring.calibrate import describe, gather, store
-        from training.measuring.export import checkpoint_of, write_canary
-        from training.measuring.scores import Job, fingerprint, make_detector
+    from model.checkpoint import CANARY_FILE
+    from model.config import Thresholds
+    from model.views import View
+    from training.config import ConfigError
+    from training.data.changes import RAW
+    from training.measuring.calibrate import calibrate as choose
+    from training.measuring.calibrate import describe, gather, store
+    from training.measuring.export import checkpoint_of, write_canary
+    from training.measuring.scores import Job, fingerprint, make_detector
 
-        chosen = load_sets(sets, "validation")
-        directory = checkpoint_of(checkpoint)
-        model = _load(str(directory))
-        config = model.config
-        config.mask_offsets = {}
-        if crop_size is not None:
-            if crop_size % 32:
-                raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")
-            config.crop_size = crop_size
-        kept = directory / f"scores-{fingerprint(model, view, device)}.jsonl"
-        jobs = [Job(s.name, row, s.folder, RAW) for s in chosen for row in s.rows]
-        with progress_bar() as bar:
-            task = bar.add_task("scoring", total=len(jobs))
-            samples = gather(
-                make_detector(model, device=device),
-                jobs,
-                View(view),
-                kept,
-                lambda: bar.advance(task),
-            )
-        calibration = choose(
-            samples,
-            view=View(view),
-            pooling=config.pooling,
-            temperature=config.temperature,
-            thresholds=Thresholds(**config.thresholds),
+    chosen = load_sets(sets, "validation")
+    directory = checkpoint_of(checkpoint)
+    model = _load(str(directory))
+    config = model.config
+    config.mask_offsets = {}
+    if crop_size is not None:
+        if crop_size % 32:
+            raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")
+        config.crop_size = crop_size
+    kept = directory / f"scores-{fingerprint(model, view, device)}.jsonl"
+    jobs = [Job(s.name, row, s.folder, RAW) for s in chosen for row in s.rows]
+    with progress_bar() as bar:
+        task = bar.add_task("scoring", total=len(jobs))
+        samples = gather(
+            make_detector(model, device=device),
+            jobs,
+            View(view),
+            kept,
+            lambda: bar.advance(task),
         )
-        store(calibration, directory, config.crop_size)
-        if (directory / CANARY_FILE).is_file():
-            write_canary(directory)
-        kept.unlink()
-        print(describe(calibration))
-        print(f"Written to {directory}: config.json, calibration.json")
+    calibration = choose(
+        samples,
+        view=View(view),
+        pooling=config.pooling,
+        temperature=config.temperature,
+        thresholds=Thresholds(**config.thresholds),
+    )
+    store(calibration, directory, config.crop_size)
+    if (directory / CANARY_FILE).is_file():
+        write_canary(directory)
+    kept.unlink()
+    print(describe(calibration))
+    print(f"Written to {directory}: config.json, calibration.json")
 
 
 def export(
@@ -209,56 +208,24 @@ def export(
     push: Annotated[str | None, typer.Option(help="Upload to this hub repository.")] = None,
 ) -> None:
     """Write a checkpoint that serves, with its model card."""
-    with _reported():
-        from training.measuring.export import checkpoint_of
-        from training.measuring.export import export as write
-        from training.measuring.export import push as upload
+    from training.measuring.export import checkpoint_of
+    from training.measuring.export import export as write
+    from training.measuring.export import push as upload
 
-        written = write(
-            checkpoint_of(run),
-            out,
-            _facts(run, evaluation, robust, data_note, licence),
-            version=version,
-            half=half,
-            check=load_sets(check or [], "validation"),
-        )
-        if written.largest_difference is not None:
-            print(f"Half precision moves a probability by {written.largest_difference:.5f} at most")
-        print(
-            f"Written to {out}: version {written.version}, {written.size / 1e6:.1f} MB of weights"
-        )
-        print(f"Serve it: gamma serve --checkpoint {out}")
-        if push is not None:
-            print(f"Uploaded to {upload(out, push)}")
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn errors that users can mend into one line and exit code 1."""
-    from model.checkpoint import CheckpointError
-    from model.engine import DeviceError, ModelOutputError
-    from training.config import ConfigError
-    from training.measuring.calibrate import CalibrationError
-    from training.measuring.export import ExportError
-    from training.measuring.robustness import NothingReadableError
-    from training.measuring.scores import MaskUnusableError
-
-    try:
-        yield
-    except (
-        CalibrationError,
-        CheckpointError,
-        ConfigError,
-        DeviceError,
-        ExportError,
-        MaskUnusableError,
-        ModelOutputError,
-        NothingReadableError,
-        OSError,
-        SuiteError,
-    ) as error:
-        complain(error)
-        raise typer.Exit(1) from None
+    written = write(
+        checkpoint_of(run),
+        out,
+        _facts(run, evaluation, robust, data_note, licence),
+        version=version,
+        half=half,
+        check=load_sets(check or [], "validation"),
+    )
+    if written.largest_difference is not None:
+        print(f"Half precision moves a probability by {written.largest_difference:.5f} at most")
+    print(f"Written to {out}: version {written.version}, {written.size / 1e6:.1f} MB of weights")
+    print(f"Serve it: gamma serve --checkpoint {out}")
+    if push is not None:
+        print(f"Uploaded to {upload(out, push)}")
 
 
 def _load(source: str) -> GammaModel:
@@ -292,13 +259,17 @@ def _facts(
         rows=[row for file in files for row in manifest.read(file)],
         data_note=None if data_note is None else data_note.read_text(encoding="utf-8").strip(),
         licence=licence,
-        calibration=Calibration.model_validate_json(report.read_text(encoding="utf-8"))
-        if report.is_file()
-        else None,
-        evaluation=None
-        if evaluation is None
-        else Summary.model_validate_json(evaluation.read_text(encoding="utf-8")),
-        robustness=None
-        if robust is None
-        else Robustness.model_validate_json(robust.read_text(encoding="utf-8")),
+        calibration=_read_report(report if report.is_file() else None, Calibration),
+        evaluation=_read_report(evaluation, Summary),
+        robustness=_read_report(robust, Robustness),
     )
+
+
+def _read_report(file: Path | None, kind: type[_Report]) -> _Report | None:
+    """Read a report that another command wrote."""
+    if file is None:
+        return None
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{file}: {error}") from error

@@ -165,8 +165,8 @@ def load(model: str, device: str) -> Autoencoder:
             network.load_state_dict(_tensors(file))
         except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
             raise EngineError(f"{file}: not the weights of TAEF2's {part}: {error}") from error
-    # A CPU convolves twice as fast so; the stubs do not know the argument.
-    tiny.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Convolutions on a CPU are twice as fast in this layout.
+    tiny.to(memory_format=torch.channels_last)
     return tiny.to(device).eval()
 
 

@@ -27,6 +27,7 @@ from training.config import ConfigError, LabelSettings, Settings
 from training.data import augment, manifest
 from training.data.augment import GRID, MARGIN, Augmentation
 from training.data.labels import LABELS, Kind, Labels, MaskLabel
+from training.errors import UserError
 
 NO_ORIGINAL = -1
 """Value of `Pictures.originals` where there is none."""
@@ -36,7 +37,7 @@ _CROP_STREAM, _REPLACEMENT_STREAM = 1, 2  # random streams; training.fitting.sam
 _READ_ERRORS = (PictureError, OSError)
 
 
-class UnreadablePictureError(Exception):
+class UnreadablePictureError(UserError):
     """A picture or its mask cannot be read; the message names the file."""
 
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from training.data.labels import Kind
+from training.errors import UserError
 
 _RADIUS = 3  # pixels around each one that classical inpainting looks at
 
 
-class EngineError(Exception):
+class EngineError(UserError):
     """An engine cannot be used; the message names what it was loaded from."""
 
 

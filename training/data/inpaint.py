@@ -23,12 +23,13 @@ from training.data.masks import MaskType
 from training.data.objects import Objects
 from training.data.originals import Originals
 from training.data.pixels import encode_png, encode_region, write
+from training.errors import UserError
 
 _CATEGORY = "{category}"
 _MARGIN = 1.1  # of the disk space, for pictures larger than the one that was measured
 
 
-class InpaintError(ValueError):
+class InpaintError(UserError):
     """What was asked for cannot be made."""
 
 

@@ -12,16 +12,17 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from training.data import manifest
 from training.data.manifest import Row
 from training.data.workers import in_order
+from training.errors import UserError
 from training.output import progress_bar
 
 _NAME = "journal.jsonl"
 
 
-class RunMismatchError(ValueError):
+class RunMismatchError(UserError):
     """A folder holds the output of a run with other settings."""
 
 
-class SkippedError(Exception):
+class SkippedError(UserError):
     """An item cannot be made; the message says why."""
 
 

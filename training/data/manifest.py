@@ -23,6 +23,7 @@ from pictures.decoding import decode
 from pictures.errors import PictureError
 from pictures.finding import name_of
 from training.data.labels import LABELS, Kind
+from training.errors import UserError
 from training.output import writing
 
 Split = Literal["train", "validation", "test"]
@@ -44,11 +45,11 @@ _LUMINANCE_50 = np.array(
 )
 
 
-class PictureUnreadableError(ValueError):
+class PictureUnreadableError(UserError):
     """A file that is not a readable picture; the message names it."""
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """A file that is not a manifest; the message names it and the row."""
 
 
@@ -252,10 +253,10 @@ def _records(file: Path) -> Iterator[Mapping[str, object]]:
         except pa.ArrowInvalid as error:
             raise ManifestError(f"{file}: {error}") from error
         return
-    with file.open(encoding="utf-8-sig") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield json.loads(line)
+                yield json.loads(line.decode("utf-8-sig"))
             except ValueError as error:
                 raise ManifestError(f"{file}: row {number}: {error}") from error
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pictures.finding import LeftOut, find
 from training.data.manifest import Row
 from training.data.pixels import read_picture
+from training.errors import UserError
 
 
-class ObjectsError(ValueError):
+class ObjectsError(UserError):
     """Object annotations cannot be used; the message names the file."""
 
 

@@ -14,9 +14,10 @@ from training.data import manifest
 from training.data.labels import Kind
 from training.data.manifest import PictureUnreadableError, Row
 from training.data.pixels import read_picture
+from training.errors import UserError
 
 
-class NoOriginalsError(ValueError):
+class NoOriginalsError(UserError):
     """A manifest or a folder holds no authentic picture."""
 
 

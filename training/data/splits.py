@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from training.data.manifest import SPLITS, Row, Split
+from training.errors import UserError
 
 
-class SplitError(ValueError):
+class SplitError(UserError):
     """The rows cannot be split as asked."""
 
 

@@ -26,6 +26,7 @@ from model.detector import pool as pool_tiles
 from model.views import View
 from pictures.errors import PictureError
 from training.data.labels import LABELS, Kind, MaskLabel
+from training.errors import UserError
 from training.measuring.metrics import Labels, Values, area_under_roc, class_weights, measure_mask
 from training.measuring.report import table
 from training.measuring.scores import HEADS, Job, Record, Score, identity, score_all
@@ -46,7 +47,7 @@ _MARKED = 0.5
 """Mask threshold once the heads are shifted."""
 
 
-class CalibrationError(ValueError):
+class CalibrationError(UserError):
     """The pictures do not allow a calibration; the message says why."""
 
 

@@ -18,6 +18,7 @@ from model.network import GammaModel
 from model.views import View
 from pictures.errors import PictureError
 from training.data.changes import RAW
+from training.errors import UserError
 from training.measuring.card import RunFacts, short_results, write_card
 from training.measuring.scores import Job, make_detector, score
 from training.measuring.suites import PictureSet
@@ -29,7 +30,7 @@ _LARGE = 5_000  # weights of a tensor
 _DIGITS = 8  # of a digest, in a version
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """A checkpoint cannot be exported as asked; the message says why."""
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from model.detector import Detector
 from model.views import View
 from training.data.changes import DEGRADATIONS, RAW
+from training.errors import UserError
 from training.measuring import plots
 from training.measuring.evaluate import collect
 from training.measuring.metrics import Measures, measure
@@ -23,7 +24,7 @@ from training.measuring.suites import PictureSet
 from training.output import writing
 
 
-class NothingReadableError(ValueError):
+class NothingReadableError(UserError):
     """Not one of the pictures can be read."""
 
 

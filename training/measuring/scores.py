@@ -29,6 +29,7 @@ from training.data.changes import Change, crop_center
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.manifest import PictureUnreadableError, Row
 from training.data.pixels import read_region
+from training.errors import UserError
 from training.measuring.metrics import MaskScore, measure_mask
 from training.output import write_text
 
@@ -43,7 +44,7 @@ _THREADS = 2
 _LEVELS = 256  # values of a mask of bytes
 
 
-class MaskUnusableError(ValueError):
+class MaskUnusableError(UserError):
     """A region mask that is missing, unreadable or of the wrong size; the message names it."""
 
 

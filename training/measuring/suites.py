@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.data import manifest
 from training.data.manifest import Row, Split
+from training.errors import UserError
 
 
-class SuiteError(ValueError):
+class SuiteError(UserError):
     """A suite, or a manifest it names, cannot be used; the message names it."""
 
 

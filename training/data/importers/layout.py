@@ -24,6 +24,7 @@ from PIL import Image
 from pictures.finding import find, name_of
 from training.data.labels import Kind
 from training.data.manifest import PictureUnreadableError, Split
+from training.errors import UserError
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -40,7 +41,7 @@ MASKED = "with a mask"
 """Name, beside those of kinds and generators, under which pictures with a mask are counted."""
 
 
-class LayoutError(ValueError):
+class LayoutError(UserError):
     """The folder does not have the layout of the data set."""
 
 

@@ -122,17 +122,25 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
             case ".json":
                 yield from _objects(file, json.loads(read_text(file)))
             case ".parquet":
-                import pyarrow.parquet as pq
-
-                with pq.ParquetFile(file) as table:
-                    for batch in table.iter_batches():
-                        yield from batch.to_pylist()
+                yield from _parquet_rows(file)
             case suffix:
                 raise LayoutError(f"{file}: tables end in .csv, .tsv, .json, .jsonl or .parquet")
     except OSError as error:
         raise LayoutError(f"{file}: {error}") from error
     except json.JSONDecodeError as error:
         raise LayoutError(f"{file}: not JSON: {error}") from error
+
+
+def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches():
+                yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise LayoutError(f"{file}: {error}") from error
 
 
 def _objects(file: Path, values: Iterable[object]) -> Iterator[dict[str, Any]]:
