@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from training.output import complain, console, progress_bar
+from training.output import console, progress_bar
 
 if TYPE_CHECKING:
     from training.config import Settings
@@ -43,25 +41,22 @@ def fit(
 
     SIGTERM and Ctrl-C end it after the step, with a checkpoint (exit code 143).
     """
-    with _reported():
-        settings = _settings(config, data, sets)
+    settings = _settings(config, data, sets)
 
-        from training.fitting.fit import fit as train
-        from training.fitting.trainer import MODEL_FOLDER
+    from training.fitting.checkpoints import MODEL_FOLDER
+    from training.fitting.fit import fit as train
 
-        result = train(settings, out, resume=resume, console=_console)
-        best = result.best_accuracy
-        _console.print(
-            f"ended by {result.ending} at step {result.step:,}"
-            + ("" if best is None else f", best validation accuracy {best:.4f}")
-            + (f", {result.unreadable} unreadable pictures replaced" if result.unreadable else "")
-        )
-        if not result.finished:
-            _console.print(
-                f"go on with: gamma-train fit {out / 'config.toml'} --out {out} --resume"
-            )
-            raise typer.Exit(_SIGNALLED)
-        typer.echo(out / MODEL_FOLDER)
+    result = train(settings, out, resume=resume, console=_console)
+    best = result.best_accuracy
+    _console.print(
+        f"ended by {result.ending} at step {result.step:,}"
+        + ("" if best is None else f", best validation accuracy {best:.4f}")
+        + (f", {result.unreadable} unreadable pictures replaced" if result.unreadable else "")
+    )
+    if not result.finished:
+        _console.print(f"go on with: gamma-train fit {out / 'config.toml'} --out {out} --resume")
+        raise typer.Exit(_SIGNALLED)
+    typer.echo(out / MODEL_FOLDER)
 
 
 def glance(
@@ -78,37 +73,36 @@ def glance(
     The features of the frozen tower are kept in OUT/features: run it again to go on, or to fit
     anew in minutes. Continue with `fit --set start.checkpoint=OUT/model`.
     """
-    with _reported():
-        settings = _settings(config, data, sets)
+    settings = _settings(config, data, sets)
 
-        from model import checkpoint
-        from training.config import ConfigError
-        from training.fitting import glance as glances
-        from training.fitting.network import build
-        from training.fitting.trainer import MODEL_FOLDER
+    from model import checkpoint
+    from training.config import ConfigError
+    from training.fitting import glance as glances
+    from training.fitting.checkpoints import MODEL_FOLDER
+    from training.fitting.network import build
 
-        model = build(settings)
-        if model.glance is None:
-            raise ConfigError("model.prior: there is none to fit")
-        rows = glances.read_rows(settings.data.manifests)
-        with progress_bar(_console, transient=True) as progress:
-            bar = progress.add_task("features", total=len(rows))
-            features = glances.extract(
-                model.glance,
-                rows,
-                settings.glance,
-                out / "features",
-                lambda: progress.advance(bar),
-            )
-        if folds:
-            auc, results = glances.leave_sources_out(
-                lambda: build(settings), features, settings.glance, folds
-            )
-            for line in glances.describe(auc, results):
-                _console.print(line)
-        glances.fit(model, features, glances.weigh(features, features.train), settings.glance)
-        checkpoint.save(model, out / MODEL_FOLDER)
-        typer.echo(out / MODEL_FOLDER)
+    model = build(settings)
+    if model.glance is None:
+        raise ConfigError("model.prior: there is none to fit")
+    rows = glances.read_rows(settings.data.manifests)
+    with progress_bar(_console, transient=True) as progress:
+        bar = progress.add_task("features", total=len(rows))
+        features = glances.extract(
+            model.glance,
+            rows,
+            settings.glance,
+            out / "features",
+            lambda: progress.advance(bar),
+        )
+    if folds:
+        auc, results = glances.leave_sources_out(
+            lambda: build(settings), features, settings.glance, folds
+        )
+        for line in glances.describe(auc, results):
+            _console.print(line)
+    glances.fit(model, features, glances.weigh(features, features.train), settings.glance)
+    checkpoint.save(model, out / MODEL_FOLDER)
+    typer.echo(out / MODEL_FOLDER)
 
 
 def ablate(
@@ -128,22 +122,21 @@ def ablate(
 
     Run it again to go on: what is done stays done.
     """
-    with _reported():
-        from training.config import ConfigError
+    from training.config import ConfigError
 
-        try:
-            numbers = [int(table) for table in tables.split(",")]
-        except ValueError as error:
-            raise ConfigError(f"--tables {tables}: must be numbers with commas between") from error
-        settings = _settings(config, data, sets)
+    try:
+        numbers = [int(table) for table in tables.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--tables {tables}: must be numbers with commas between") from error
+    settings = _settings(config, data, sets)
 
-        from training.fitting import ablate as ablations
+    from training.fitting import ablate as ablations
 
-        measured = measure or [Path(name) for name in settings.data.manifests]
-        if not ablations.ablate(settings, numbers, seeds, out, measured, split, _console):
-            _console.print("stopped; run the same command to go on")
-            raise typer.Exit(_SIGNALLED)
-        typer.echo(out / ablations.MARKDOWN_FILE)
+    measured = measure or [Path(name) for name in settings.data.manifests]
+    if not ablations.ablate(settings, numbers, seeds, out, measured, split, _console):
+        _console.print("stopped; run the same command to go on")
+        raise typer.Exit(_SIGNALLED)
+    typer.echo(out / ablations.MARKDOWN_FILE)
 
 
 def _settings(config: Path, data: list[Path] | None, sets: list[str] | None) -> Settings:
@@ -151,23 +144,3 @@ def _settings(config: Path, data: list[Path] | None, sets: list[str] | None) -> 
 
     manifests = [str(file.resolve()) for file in data or ()]
     return load(config, [*([f"data.manifests={manifests}"] if manifests else []), *(sets or [])])
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn errors that are the user's to solve into a message and exit code 1."""
-    from training.config import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        complain(error)
-        raise typer.Exit(1) from None
-    except Exception as error:
-        from training.data.dataset import UnreadablePictureError
-        from training.fitting.trainer import DiskError, NonFiniteError
-
-        if not isinstance(error, UnreadablePictureError | DiskError | NonFiniteError):
-            raise
-        complain(error)
-        raise typer.Exit(1) from None

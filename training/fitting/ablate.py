@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction
 
 from model import checkpoint
 from model.engine import to_levels
 from training.config import ConfigError, LabelSettings, Settings, validate
 from training.data.dataset import EvaluationCrops, Pictures, collate, load_pictures
 from training.data.labels import Kind
+from training.fitting.checkpoints import MODEL_FOLDER
 from training.fitting.fit import fit, read_result
-from training.fitting.trainer import MODEL_FOLDER, measure
+from training.fitting.trainer import measure
 from training.output import progress_bar, to_json, write_text
 
 MARKDOWN_FILE = "ablation.md"
@@ -263,7 +263,7 @@ def _assess(run: Run, pictures: Pictures, split: str, console: Console) -> None:
             output = model(to_levels(batch["tiles"].to(device)))
             logits.append(output.logits.float().cpu().numpy())  # (B,)
             labels.append(batch["labels"].numpy())  # (B,)
-    figures = measure(EvalPrediction(np.concatenate(logits), np.concatenate(labels)))
+    figures = measure(np.concatenate(logits), np.concatenate(labels))
     seed = run.settings.train.seed
     facts = {"run": str(run.folder), "seed": seed, "split": split, "pictures": len(pictures)}
     write_text(to_json(facts | figures, indent=1), file)

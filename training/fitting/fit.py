@@ -11,31 +11,30 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
-from transformers import PrinterCallback, TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging as library_logging
 
 from model.engine import preferred_dtype
 from model.network import GammaModel
 from training.config import ConfigError, Settings, differences, load, save
-from training.data.dataset import EvaluationCrops, Pictures, TrainingCrops, load_pictures
+from training.data.dataset import Pictures, load_pictures
 from training.data.labels import Kind
 from training.fitting import cooccurrence, network
-from training.fitting.callbacks import Flow, LogFile, ProgressBar, accuracies
+from training.fitting.checkpoints import UNFINISHED_FOLDER, list_checkpoints
 from training.fitting.glances import Glances
 from training.fitting.sampling import EpochBatches
-from training.fitting.trainer import UNFINISHED_FOLDER, GammaTrainer, list_checkpoints
+from training.fitting.trainer import Ending, Trainer
 from training.output import console as make_console
 from training.output import progress_bar, to_json, write_text
 
 CONFIG_FILE = "config.toml"
 RESULT_FILE = "result.json"
-TENSORBOARD_FOLDER = "tensorboard"
 GLANCES_FOLDER = "glances"
 
 
@@ -43,7 +42,7 @@ GLANCES_FOLDER = "glances"
 class Result:
     """How a run ended."""
 
-    ending: Literal["epochs", "early stopping", "signal"]
+    ending: Ending
     step: int
     best_accuracy: float | None
     """Of the validation pictures, for the network that was kept."""
@@ -65,98 +64,90 @@ def read_result(run: Path) -> Result | None:
 def fit(
     settings: Settings, run: Path, *, resume: bool = False, console: Console | None = None
 ) -> Result:
-    """Train until the epochs are done, nothing gets better, or a signal asks to stop.
+    """Train until the last epoch, early stopping or a signal.
 
-    Under `torchrun` every process calls this; the batch is divided among them.
+    Under `torchrun` every process calls this; each batch is divided among them. SIGTERM and SIGINT
+    end the run after the current step, with a checkpoint; a second signal ends the process.
 
     Args:
-        settings: Everything that decides the run.
-        run: Its folder: `config.toml`, `checkpoint-<step>/`, `model/` (the best network as a
-            Hugging Face folder), `tensorboard/`, `log.jsonl` and, at the end, `result.json`.
-        resume: Go on from the last checkpoint, if there is one.
-        console: Where to say what happens.
+        settings: Settings of the run.
+        run: Folder of the run: `config.toml`, `checkpoint-<step>/`, `model/` (the best network as
+            a Hugging Face folder), `tensorboard/`, `log.jsonl` and, at the end, `result.json`.
+        resume: Resume from the last checkpoint, if there is one.
+        console: Terminal for messages; standard error by default.
 
     Raises:
-        ConfigError: The settings or the rows do not allow a run, or the folder holds another.
-        NonFiniteError: The loss is not a number; there is a checkpoint from before.
-        UnreadablePictureError: A picture cannot be read, and the settings forbid to replace it.
-        DiskError: There is no room to write; the last checkpoint is whole.
+        ConfigError: The settings do not fit the rows, or the folder holds another run.
+        NonFiniteError: The loss or its gradient is not finite. The checkpoint of the step before
+            is written first.
+        UnreadablePictureError: A picture cannot be read, and `data.unreadable` is `fail`.
+        DiskError: A file cannot be written. The last checkpoint is complete.
     """
     console = console or make_console(stderr=True, soft_wrap=True)
     if (run / CONFIG_FILE).exists() and not resume:
-        raise ConfigError(f"{run}: holds a run already; go on with --resume or choose another")
-    arguments = _arguments(settings, run)
+        raise ConfigError(f"{run}: already holds a run; use --resume or another folder")
+    library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    accelerator = _make_accelerator(settings)
     last = next(reversed(list_checkpoints(run)), None)
-    trainer = _make_trainer(settings, run, arguments, console, fresh=last is None)
-    flow, bar = Flow(trainer, settings, console), ProgressBar(console)
-    trainer.remove_callback(PrinterCallback)
-    for callback in (flow, LogFile(run), bar):
-        trainer.add_callback(callback)
+    trainer = _make_trainer(settings, run, accelerator, console, fresh=last is None)
     try:
-        with arguments.distributed_state.main_process_first():
-            if arguments.should_save:
-                _open_run(settings, run, console)
-        if arguments.should_save:
-            trainer.add_callback(_tensorboard(run, last))
-            if resume:
-                console.print(f"going on from {last or 'the start: there is no checkpoint'}")
+        if accelerator.is_main_process:
+            _open_run(settings, run, console)
+        if resume:
+            trainer.log.say(f"resuming from {last or 'the start: there is no checkpoint'}")
         with _stop_on_signal(trainer):
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-            if trainer.eval_dataset is None:
-                trainer.keep_model()
-        result = _conclude(trainer, flow)
-        if arguments.should_save:
+            ending = trainer.train(last)
+        best = max(trainer.log.accuracies(), default=None)
+        result = Result(ending, trainer.step, best, trainer.unreadable.total())
+        if accelerator.is_main_process:
             _close_run(run, result)
     except OSError as error:
-        raise trainer.disk_error(error) from error
+        raise trainer.checkpoints.disk_error(error, trainer.step) from error
     finally:
-        bar.close()
+        trainer.log.close()
     return result
 
 
+def _make_accelerator(settings: Settings) -> Accelerator:
+    """Choose device and precision; join the other processes, if any."""
+    train = settings.train
+    on_cpu = train.device == "cpu" or not torch.cuda.is_available()
+    fastest = preferred_dtype(torch.device("cpu" if on_cpu else "cuda"))
+    precision = fastest if train.precision == "auto" else train.precision
+    AcceleratorState._reset_state()  # the precision of an earlier run in this process
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision="bf16" if precision == "bfloat16" else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
 def _make_trainer(
-    settings: Settings,
-    run: Path,
-    arguments: TrainingArguments,
-    console: Console,
-    *,
-    fresh: bool,
-) -> GammaTrainer:
-    """Read the rows, build the network, and put them together."""
+    settings: Settings, run: Path, accelerator: Accelerator, console: Console, *, fresh: bool
+) -> Trainer:
+    """Read the rows and build the network and its trainer."""
     data = settings.data
     if not data.manifests:
-        raise ConfigError("data.manifests: there is none; give one with --data")
+        raise ConfigError("data.manifests: empty; name a manifest with --data")
     pictures = load_pictures(data.manifests, "train", data.kinds)
-    chosen_by = load_pictures(data.manifests, "validation", data.kinds)
-    if settings.stopping.patience and not len(chosen_by):
+    validation = load_pictures(data.manifests, "validation", data.kinds)
+    if settings.stopping.patience and not len(validation):
         raise ConfigError(
             "no row has split validation, which early stopping needs (stopping.patience=0: never)"
         )
-    batches = EpochBatches(
-        pictures, settings, processes=arguments.world_size, rank=arguments.process_index
-    )
-    arguments.per_device_train_batch_size = batches.size
-    arguments.per_device_eval_batch_size = batches.size
-    if arguments.should_save:
-        _describe(pictures, chosen_by, console)
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    batches = EpochBatches(pictures, settings, processes=processes, rank=rank)
+    if accelerator.is_main_process:
+        _describe(pictures, validation, console)
     model = network.build(settings)
     if fresh and not settings.start.checkpoint:
         cooccurrence.start(model, pictures, settings, console)
-    sets = {"train": pictures, "validation": chosen_by}
+    sets = {"train": pictures, "validation": validation}
     glances = _look_at_all(model, sets, settings, run, console)
-    if arguments.world_size > 1:
-        network.synchronise_batch_norm(model, arguments.device)
-    return GammaTrainer(
-        model,
-        arguments,
-        settings,
-        run,
-        batches,
-        TrainingCrops(pictures, settings),
-        EvaluationCrops(chosen_by, settings) if len(chosen_by) else None,
-        glances,
-        console,
-    )
+    if processes > 1:
+        network.synchronise_batch_norm(model, accelerator.device)
+    return Trainer(model, accelerator, settings, run, batches, sets, glances, console)
 
 
 def _look_at_all(
@@ -180,25 +171,6 @@ def _look_at_all(
     return found
 
 
-def _conclude(trainer: GammaTrainer, flow: Flow) -> Result:
-    return Result(
-        "signal"
-        if trainer.stop_requested
-        else "early stopping"
-        if flow.stopped_early
-        else "epochs",
-        trainer.state.global_step,
-        max(accuracies(trainer.state), default=None),
-        trainer.unreadable.total(),
-    )
-
-
-def _tensorboard(run: Path, last: Path | None) -> TensorBoardCallback:
-    step = int(last.name.rpartition("-")[2]) if last else None
-    writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=step)
-    return TensorBoardCallback(writer)  # type: ignore[no-untyped-call]
-
-
 def _open_run(settings: Settings, run: Path, console: Console) -> None:
     """Make the folder of a run, or clear what an earlier attempt left half-written."""
     run.mkdir(parents=True, exist_ok=True)
@@ -217,46 +189,8 @@ def _close_run(run: Path, result: Result) -> None:
         write_text(to_json(asdict(result), indent=1), run / RESULT_FILE)
 
 
-def _arguments(settings: Settings, run: Path) -> TrainingArguments:
-    """Say to the library what it does itself; log, evaluation and checkpoints are `Flow`'s."""
-    library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    train = settings.train
-    on_cpu = train.device == "cpu" or not torch.cuda.is_available()
-    precision = train.precision
-    if precision == "auto":
-        precision = preferred_dtype(torch.device("cpu" if on_cpu else "cuda"))  # type: ignore[assignment]
-    arguments = TrainingArguments(
-        output_dir=str(run / UNFINISHED_FOLDER),
-        use_cpu=on_cpu,
-        bf16=precision == "bfloat16",
-        seed=train.seed,
-        num_train_epochs=train.epochs,
-        gradient_accumulation_steps=train.accumulation,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.schedule,
-        warmup_steps=train.warmup_steps,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        eval_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_num_workers=settings.data.workers,
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
-    )
-    if arguments.world_size == 1 and arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several GPUs in one process would split the batch norm
-    return arguments
-
-
 @contextmanager
-def _stop_on_signal(trainer: GammaTrainer) -> Iterator[None]:
+def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
     """Let SIGTERM and Ctrl-C end the run after the step, with a checkpoint; again: at once."""
 
     def request(number: int, frame: FrameType | None) -> None:

@@ -62,6 +62,8 @@ class EpochBatches(Sampler[list[Request]]):
             )
         self.size = train.batch_size // parts
         self.epoch = 0
+        self.skip = 0
+        """Steps at the beginning of the epoch that are left out."""
         self._pictures = pictures
         self._settings = settings
         self._processes = processes
@@ -86,7 +88,7 @@ class EpochBatches(Sampler[list[Request]]):
         requests = self._draw()
         accumulation = self._settings.train.accumulation
         parts = requests.reshape(self.steps, accumulation, self._processes, self.size, 2)
-        for part in parts[:, :, self._rank].reshape(-1, self.size, 2):
+        for part in parts[self.skip :, :, self._rank].reshape(-1, self.size, 2):
             yield [Request(self.epoch, int(draw), int(index)) for draw, index in part]
 
     def _draw(self) -> Indices:

@@ -1,345 +1,384 @@
-"""Hugging Face's `Trainer` on a GAMMA network.
+"""The training loop.
 
-What it adds: losses that are exact over processes, checkpoints that are whole or absent, and a stop
-that names the pictures when numbers or files go bad.
+Losses are exact over processes, checkpoints are complete or absent, and errors name the pictures.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from rich.console import Console
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
 
-from model import checkpoint
 from model.engine import to_levels
 from model.network import IGNORE, GammaModel
 from training.config import Settings
 from training.data.dataset import (
     Batch,
     EvaluationCrops,
+    Pictures,
     TrainingCrops,
     UnreadablePictureError,
     collate,
 )
+from training.errors import UserError
+from training.fitting.checkpoints import Checkpoints
 from training.fitting.glances import Glances
+from training.fitting.log import RunLog, is_best, stale_evaluations
 from training.fitting.sampling import EpochBatches
 
-MODEL_FOLDER = "model"
-UNFINISHED_FOLDER = "unfinished"
-_EMA_FILE = "average.safetensors"
+Ending = Literal["epochs", "early stopping", "signal"]
+
 _HEADS = ("ai", "manipulation")
-_TERMS = ("classification_loss", "ai_loss", "manipulation_loss")
-_DISK_ERRORS = (OSError, RuntimeError, SafetensorError)  # torch and safetensors hide the first
+_TERMS = ("loss", "classification_loss", "ai_loss", "manipulation_loss")
+_NO_DECAY = ("bias", "layernorm", "rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)")
 
 
-class NonFiniteError(Exception):
-    """The loss or its gradient is not a number; the message names the pictures of the step."""
+class NonFiniteError(UserError):
+    """The loss or the gradient norm of a step is NaN or infinite."""
 
 
-class DiskError(Exception):
-    """A checkpoint cannot be written; the message says which one is whole."""
-
-
-class GammaTrainer(Trainer):
+class Trainer:
     """Trains one run.
 
-    A step is a step over the global batch: mask losses are means over the supervised pixels of
-    all processes and accumulated parts, as if one process had computed it at once.
+    A step is one optimizer step over the global batch. Mask losses are means over the supervised
+    pixels of all processes and accumulated parts.
     """
 
     def __init__(
         self,
         model: GammaModel,
-        arguments: TrainingArguments,
+        accelerator: Accelerator,
         settings: Settings,
         run: Path,
         batches: EpochBatches,
-        crops: TrainingCrops,
-        validation: EvaluationCrops | None,
+        pictures: dict[str, Pictures],
         glances: dict[str, Glances],
         console: Console,
     ) -> None:
-        """Prepare to train `model` in the run's folder."""
-        self._glances = glances
-        self._split = "train"
-        self.batches = batches
+        """Set up optimizer, schedule, data loaders and log.
+
+        Args:
+            model: The network; trained in place.
+            accelerator: Device, precision and processes.
+            settings: Settings of the run.
+            run: Folder of the run.
+            batches: Batches of this process.
+            pictures: Rows of the splits `train` and `validation`; nothing is evaluated if the
+                latter is empty.
+            glances: Cached features of the frozen tower by split; empty without a prior.
+            console: Terminal for messages.
+        """
+        train, workers = settings.train, settings.data.workers
+        self.step = 0
         self.stop_requested = False
+        """Set by a signal handler, in any process; all processes end after the same step."""
+        self._ending: Ending | None = None
+        """Why training has ended before its last step; None: it has not."""
         self.unreadable: Counter[str] = Counter()
-        self._network = model
+        self._accelerator = accelerator
         self._settings = settings
-        self._run = run
-        self._crops = crops
+        self._batches = batches
+        self._glances = glances
         self._console = console
+        self._total_steps = train.epochs * batches.steps
+        self._network = model
         self._average = None
-        if settings.train.ema_decay:
-            averaging = get_ema_multi_avg_fn(settings.train.ema_decay)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(model, multi_avg_fn=averaging)
-        self._written_step = -1
-        self._paths: list[str] = []
-        self._supervised: list[list[int]] = []
-        self._mean_pixels: list[float] = []
-        self._buffers: list[Tensor] = []
-        self._restart_clock()
-        super().__init__(
-            model=model,
-            args=arguments,
-            data_collator=collate,
-            train_dataset=crops,
-            eval_dataset=validation,
-            compute_metrics=measure,
+        self._kept = model
+        if train.ema_decay:
+            averaging = get_ema_multi_avg_fn(train.ema_decay)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(model.to(accelerator.device), multi_avg_fn=averaging)
+            self._kept = cast(GammaModel, self._average.module)
+        set_seed(train.seed)
+        self._model = accelerator.prepare_model(model)
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(model, train.weight_decay), train.learning_rate, fused=True
         )
-
-    @property
-    def kept_model(self) -> GammaModel:
-        """The network that is evaluated and kept: the moving average, if there is one."""
-        return self._network if self._average is None else cast(GammaModel, self._average.module)
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return a loader that `batches` drives; it is already this process's part."""
-        workers = self._settings.data.workers
-        return DataLoader(
-            self._crops,
-            batch_sampler=self.batches,
+        schedule = "constant_with_warmup" if train.schedule == "constant" else train.schedule
+        steps = (train.warmup_steps, self._total_steps)
+        self._scheduler = get_scheduler(schedule, self._optimizer, *steps)
+        self._loader: DataLoader[Any] = DataLoader(
+            TrainingCrops(pictures["train"], settings),
+            batch_sampler=batches,
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
-            pin_memory=self.args.device.type == "cuda",
-            generator=torch.Generator().manual_seed(self._settings.train.seed),
+            pin_memory=accelerator.device.type == "cuda",
+            generator=torch.Generator().manual_seed(train.seed),
         )
+        self._validation: Any = None
+        if len(pictures["validation"]):
+            crops = EvaluationCrops(pictures["validation"], settings)
+            self._validation = accelerator.prepare_data_loader(
+                DataLoader(crops, batches.size, num_workers=workers, collate_fn=collate)
+            )
+        self.log = RunLog(run, console, enabled=accelerator.is_main_process)
+        state = (model, self._average, self._optimizer, self._scheduler)
+        self.checkpoints = Checkpoints(run, accelerator, *state, train.keep_checkpoints)
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], None]:
-        """Fetch the parts of one step, and agree with the other processes about it."""
-        start = time.perf_counter()
-        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._waited += time.perf_counter() - start
-        problems = [problem for part in parts for problem in part["problems"]]
-        self._report(problems)
-        self._paths = [path for part in parts for path in part["paths"]]
-        self._buffers = [buffer.clone() for buffer in self._network.buffers()]
-        failed = bool(problems) and self._settings.data.unreadable == "fail"
-        self._supervised = self._count_supervised(parts)
-        self._agree(failed, problems, len(parts))
-        self._samples += sum(len(part["paths"]) for part in parts) * self.args.world_size
-        return parts, None
+    def train(self, last: Path | None) -> Ending:
+        """Train until the last epoch, early stopping or a requested stop.
 
-    def _count_supervised(self, parts: list[Batch]) -> list[list[int]]:
-        """Count the supervised pixels by part and head (parts, heads)."""
-        return [
+        Args:
+            last: Checkpoint to resume from.
+
+        Returns:
+            Why training ended.
+
+        Raises:
+            NonFiniteError: The loss or its gradient is not finite. The checkpoint of the step
+                before is written first.
+            UnreadablePictureError: A picture cannot be read and may not be replaced; likewise.
+            DiskError: A checkpoint or the network cannot be written.
+        """
+        if last is not None:
+            self.step, self.log.history = self.checkpoints.load(last)
+        self.log.start(self.step, self._total_steps)
+        self._restart_clock()
+        evaluated = any("eval_loss" in x and x["step"] == self.step for x in self.log.history)
+        if self._evaluates() and not evaluated:
+            self._evaluate()  # the interrupted run stopped before this evaluation
+        while not self._ending and self.step < self._total_steps:
+            self._batches.epoch, self._batches.skip = divmod(self.step, self._batches.steps)
+            self.log.say(self._batches.describe())
+            for parts in self._fetch():
+                self._train_step(parts)
+                self._finish_step()
+                if self._ending:
+                    break
+        if self._validation is None:
+            self.checkpoints.keep(self._kept, self.step)
+        return self._ending or "epochs"
+
+    def _fetch(self) -> Iterator[list[Batch]]:
+        """Yield the accumulated parts of each remaining step of the epoch."""
+        batches = iter(self._loader)
+        while True:
+            start = time.perf_counter()
+            parts = list(islice(batches, self._settings.train.accumulation))
+            self._waited += time.perf_counter() - start
+            if not parts:
+                return
+            yield parts
+
+    def _train_step(self, parts: list[Batch]) -> None:
+        """Compute the gradient of one step and update the weights."""
+        pixels = [
             [int((part[f"{head}_labels"] != IGNORE).sum()) for head in _HEADS] for part in parts
         ]
+        means = self._synchronise(parts, pixels)
+        buffers = [buffer.clone() for buffer in self._network.buffers()]
+        self._model.train()
+        for part, counts in zip(parts, pixels, strict=True):
+            with nullcontext() if part is parts[-1] else self._accelerator.no_sync(self._model):
+                loss = self.compute_loss(self._to_inputs(part, "train"), counts, means)
+                self._accelerator.backward(loss / len(parts))
+        limit = self._settings.train.max_grad_norm or float("inf")
+        self._grad_norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        # Gradients are averaged over processes here: all processes see the same norm.
+        if not bool(self._grad_norm.isfinite()):
+            with torch.no_grad():  # the forward pass may have spoiled the running statistics
+                for buffer, before in zip(self._network.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            self.checkpoints.save(self.step, self.log.history)
+            paths = ", ".join(path for part in parts for path in part["paths"])
+            raise NonFiniteError(
+                f"step {self.step + 1}: the loss or its gradient is not finite. "
+                f"Pictures of the step: {paths}"
+            )
+        self._optimizer.step()
+        self._learning_rate = self._optimizer.param_groups[0]["lr"]
+        self._scheduler.step()
+        self._model.zero_grad()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        self.step += 1
 
-    def _agree(self, failed: bool, problems: list[str], parts: int) -> None:
-        totals = np.sum(self._supervised, axis=0)
-        facts = torch.tensor([failed, *totals], dtype=torch.float64, device=self.args.device)
-        if self.args.world_size > 1:
-            facts = self.accelerator.reduce(facts, "sum")
-        failures, *pixels = facts.tolist()
-        self._mean_pixels = [total / (parts * self.args.world_size) for total in pixels]
+    def _synchronise(self, parts: list[Batch], pixels: list[list[int]]) -> list[float]:
+        """Report unreadable pictures and share pixel counts among processes.
+
+        Args:
+            parts: The accumulated parts of a step.
+            pixels: Supervised pixels by part and head.
+
+        Returns:
+            Mean number of supervised pixels per part over all processes, by head.
+
+        Raises:
+            UnreadablePictureError: A picture of any process is unreadable and may not be replaced.
+        """
+        problems = [problem for part in parts for problem in part["problems"]]
+        self._report(problems)
+        failed = bool(problems) and self._settings.data.unreadable == "fail"
+        failures, *totals = self._sum([float(failed), *np.sum(pixels, axis=0).tolist()])
         if failures:
-            self.write_checkpoint()
-            names = "; ".join(problems) or "another process says which"
+            self.checkpoints.save(self.step, self.log.history)
+            names = "; ".join(problems) or "see the other processes"
             raise UnreadablePictureError(f"a picture of the next step cannot be read: {names}")
+        processes = self._accelerator.num_processes
+        self._samples += sum(len(part["paths"]) for part in parts) * processes
+        return [total / (len(parts) * processes) for total in totals]
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
-        prepared = super()._prepare_inputs(tensors)
-        prepared["pixel_values"] = to_levels(prepared.pop("tiles"))
+    def _sum(self, values: list[float]) -> list[float]:
+        """Sum numbers over processes."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
+        reduced: Tensor = self._accelerator.reduce(tensor, "sum")
+        return reduced.tolist()
+
+    def _to_inputs(self, batch: Batch, split: str) -> dict[str, Any]:
+        """Move a batch to the device as keyword arguments of the network."""
+        device = self._accelerator.device
+        inputs: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in batch.items()
+            if isinstance(value, Tensor)
+        }
+        inputs["pixel_values"] = to_levels(inputs.pop("tiles"))
         if self._glances:
-            kept = self._glances[self._split]
-            prepared["features"] = kept.of(inputs["rows"], inputs["mirrored"], self.args.device)
-        else:
-            del prepared["boxes"]
-        return prepared
+            kept = self._glances[split]
+            inputs["features"] = kept.of(batch["rows"], batch["mirrored"], device)
+        return inputs
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """Return equation 6 for one part of the global batch."""
-        outputs = model(**inputs)
-        counts = self._supervised.pop(0)
+    def compute_loss(self, inputs: dict[str, Any], pixels: list[int], means: list[float]) -> Tensor:
+        """Compute equation 6 for one part of the global batch.
+
+        Args:
+            inputs: Keyword arguments of the network.
+            pixels: Supervised pixels of the part, by head.
+            means: Mean of that number over all parts and processes, by head.
+
+        Returns:
+            The loss, a scalar. Its mean over parts and processes is the loss of the step.
+        """
+        outputs = self._model(**inputs)
         loss: Tensor = outputs.loss
-        for head, count, mean in zip(_HEADS, counts, self._mean_pixels, strict=True):
+        for head, count, mean in zip(_HEADS, pixels, means, strict=True):
             term = outputs.get(f"{head}_loss")
             if term is not None and count != mean:
                 weight = getattr(self._network.config, f"{head}_weight")
                 loss = loss + weight * (count / mean - 1) * term
-        for name in _TERMS:
-            if name in outputs:
-                self._terms[name] = self._terms.get(name, 0) + outputs[name].detach()
+        for name, value in {**outputs, "loss": loss}.items():
+            if name in _TERMS:
+                self._terms[name] = value.detach() + self._terms.get(name, 0)
         self._parts += 1
         return loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        # Gradients are means over processes by now, so all processes see the same and stop.
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        if not bool(torch.isfinite(torch.as_tensor(norm))):
-            with torch.no_grad():  # the forward pass may have poisoned the running statistics
-                for buffer, before in zip(self._network.buffers(), self._buffers, strict=True):
-                    buffer.copy_(before)
-            self.write_checkpoint()
-            raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the loss or its gradient is not finite. "
-                f"Pictures of the step: {', '.join(self._paths)}"
-            )
-        return norm
+    def _finish_step(self) -> None:
+        """Log, evaluate, write a checkpoint and decide whether to stop."""
+        train = self._settings.train
+        self.log.advance(self.step)
+        evaluates = self._evaluates()
+        if self._sum([float(self.stop_requested)])[0]:
+            self.log.say(f"asked to stop: writing a checkpoint of step {self.step}")
+            self._ending = "signal"
+        last = bool(self._ending) or self.step >= self._total_steps
+        if last or self.step % train.log_every == 0:
+            self._log()
+        if evaluates and self._ending != "signal":
+            self._evaluate()
+        if last or evaluates or self.step % train.checkpoint_every == 0:
+            self.checkpoints.save(self.step, self.log.history)
 
-    def agree_to_stop(self) -> bool:
-        """Say whether any process was asked to stop; all of them must ask together."""
-        if self.args.world_size > 1:
-            asked = torch.tensor([float(self.stop_requested)], device=self.args.device)
-            self.stop_requested = bool(self.accelerator.reduce(asked, "sum") > 0)
-        return self.stop_requested
+    def _evaluates(self) -> bool:
+        if self._validation is None or self.step == 0:
+            return False
+        every = self._settings.train.evaluate_every or self._batches.steps
+        return self.step >= self._total_steps or self.step % every == 0
 
-    def update_average(self) -> None:
-        """Let the moving average follow the weights by one step."""
-        if self._average is not None:
-            self._average.update_parameters(self._network)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add to a line of the log what its steps cost and the terms of their loss."""
-        if "loss" in logs:
-            seconds = time.perf_counter() - self._clock
-            logs["samples_per_second"] = self._samples / seconds
-            logs["waiting_share"] = self._waited / seconds
-            logs["unreadable"] = float(sum(self.unreadable.values()))
-            for name, total in self._terms.items():
-                mean = torch.as_tensor(total, device=self.args.device) / max(self._parts, 1)
-                logs[name] = float(self.accelerator.reduce(mean, "mean"))
-            self._restart_clock()
-        super().log(logs, start_time)
+    def _log(self) -> None:
+        """Log means over the steps since the last line, and restart the clock."""
+        seconds = time.perf_counter() - self._clock
+        values = {
+            name: float(self._accelerator.reduce(total / self._parts, "mean"))
+            for name, total in self._terms.items()
+        }
+        values |= {
+            "grad_norm": float(self._grad_norm),
+            "learning_rate": self._learning_rate,
+            "samples_per_second": self._samples / seconds,
+            "waiting_share": self._waited / seconds,
+            "unreadable": float(self.unreadable.total()),
+        }
+        self.log.write(values, self.step, self.step / self._batches.steps)
+        self._restart_clock()
 
     def _restart_clock(self) -> None:
         self._clock = time.perf_counter()
         self._waited = 0.0
-        self._samples = 0
-        self._parts = 0
-        self._terms: dict[str, Tensor | float] = {}
-
-    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """Evaluate what would be kept; training's clock and random numbers do not notice."""
-        start = time.perf_counter()
-        trained, self.model = self.model, self.kept_model
-        self._split = "validation"
-        try:
-            with torch.random.fork_rng(devices=[]):
-                metrics: dict[str, float] = super().evaluate(*arguments, **options)
-        finally:
-            self.model = trained
-            self._split = "train"
-        self._clock += time.perf_counter() - start
-        return metrics
+        self._samples = self._parts = 0
+        self._terms: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def prediction_step(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, image logits (B,) and labels (B,); masks are too large to collect."""
-        self._report(inputs["problems"])
-        prepared = self._prepare_inputs(inputs)
-        outputs = model(**prepared)
-        return outputs.loss, outputs.logits.float(), prepared["labels"]
+    def _evaluate(self) -> None:
+        """Evaluate the kept network, keep it if it is the best, and check early stopping.
+
+        The clock and the random number generator of training are not affected.
+        """
+        start = time.perf_counter()
+        network = self._kept.eval()  # type: ignore[no-untyped-call]
+        found: list[tuple[Tensor, ...]] = []
+        with torch.random.fork_rng(devices=[]):
+            for batch in self._validation:
+                self._report(batch["problems"])
+                inputs = self._to_inputs(batch, "validation")
+                outputs = network(**inputs)
+                labels = inputs["labels"]
+                one = (outputs.loss.repeat(len(labels)), outputs.logits.float(), labels)
+                found.append(self._accelerator.gather_for_metrics(one))
+        losses, logits, labels = (torch.cat(x).cpu().numpy() for x in zip(*found, strict=True))
+        metrics = {"loss": float(losses.mean()), **measure(logits, labels)}
+        values = {f"eval_{name}": value for name, value in metrics.items()}
+        self.log.write(values, self.step, self.step / self._batches.steps)
+        accuracies = self.log.accuracies()
+        if is_best(accuracies):
+            self.checkpoints.keep(self._kept, self.step)
+        stopping = self._settings.stopping
+        if stopping.patience and stale_evaluations(accuracies, stopping.delta) >= stopping.patience:
+            self._ending = "early stopping"
+        self._clock += time.perf_counter() - start
 
     def _report(self, problems: list[str]) -> None:
-        for problem in problems:
-            if not self.unreadable[problem]:
-                self._console.print(f"unreadable, replaced: {problem}")
-            self.unreadable[problem] += 1
-
-    def write_checkpoint(self) -> None:
-        """Write a checkpoint of the state before the next step, if there is none yet."""
-        self._save_checkpoint(self.model, None)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
-        if step == self._written_step:
-            return
-        name = f"checkpoint-{step}"
-        unfinished = self._run / UNFINISHED_FOLDER / name
-        try:
-            super()._save_checkpoint(model, trial)
-            if self._average is not None and self.args.should_save:
-                save_file(self._average.state_dict(), unfinished / _EMA_FILE)
-        except _DISK_ERRORS as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise self.disk_error(error) from error
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            shutil.rmtree(self._run / name, ignore_errors=True)
-            unfinished.rename(self._run / name)
-            for old in list_checkpoints(self._run)[: -self._settings.train.keep_checkpoints]:
-                shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
-        self._written_step = step
-
-    def disk_error(self, error: Exception) -> DiskError:
-        """Say that nothing more could be written, and what is left."""
-        last = next(reversed(list_checkpoints(self._run)), None)
-        free = shutil.disk_usage(self._run).free / 2**20
-        return DiskError(
-            f"{self._run}: cannot write at step {self.state.global_step} ({error}); "
-            f"{free:,.0f} MiB are free there. "
-            + (f"{last} is whole: make room, then go on with --resume" if last else "Make room")
-        )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self._average is not None:
-            self._average.load_state_dict(load_file(Path(resume_from_checkpoint, _EMA_FILE)))
-        self._written_step = int(resume_from_checkpoint.rpartition("-")[2])
-
-    def keep_model(self) -> None:
-        """Write the network as a Hugging Face folder in place of the one that was kept before."""
-        if not self.args.should_save:
-            return
-        kept, partial = self._run / MODEL_FOLDER, self._run / UNFINISHED_FOLDER / MODEL_FOLDER
-        replaced = self._run / UNFINISHED_FOLDER / "replaced"
-        try:
-            for leftover in (partial, replaced):
-                shutil.rmtree(leftover, ignore_errors=True)
-            checkpoint.save(self.kept_model, partial)
-        except _DISK_ERRORS as error:
-            raise self.disk_error(error) from error
-        if kept.exists():
-            kept.rename(replaced)
-        partial.rename(kept)
-        shutil.rmtree(replaced, ignore_errors=True)
+        """Count unreadable pictures; print each the first time."""
+        for problem in sorted(set(problems) - self.unreadable.keys()):
+            self._console.print(f"unreadable, replaced: {problem}")
+        self.unreadable.update(problems)
 
 
-def list_checkpoints(run: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first."""
-    return sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+def _parameter_groups(model: GammaModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Group the trained parameters: biases and norms without weight decay."""
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], _NO_DECAY))  # type: ignore[no-untyped-call]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for name, p in trained if name in decayed], "weight_decay": weight_decay},
+        {"params": [p for name, p in trained if name not in decayed], "weight_decay": 0.0},
+    ]
 
 
-def measure(prediction: EvalPrediction) -> dict[str, float]:
-    """Return accuracy at probability 0.5 and, with both classes there, the AUC."""
-    logits = cast(NDArray[np.float32], prediction.predictions)  # (N,)
-    labels = cast(NDArray[np.float32], prediction.label_ids) > 0.5  # (N,)
-    metrics = {"accuracy": float(((logits > 0) == labels).mean())}
-    if labels.any() and not labels.all():
-        metrics["auc"] = float(roc_auc_score(labels, logits))
+def measure(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> dict[str, float]:
+    """Compute the accuracy at probability 0.5 and, if both classes are present, the AUC.
+
+    Args:
+        logits: Image logits (N,).
+        labels: 0 or 1 (N,).
+    """
+    truth = labels > 0.5
+    metrics = {"accuracy": float(((logits > 0) == truth).mean())}
+    if truth.any() and not truth.all():
+        metrics["auc"] = float(roc_auc_score(truth, logits))
     return metrics

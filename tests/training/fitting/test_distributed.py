@@ -17,8 +17,8 @@ from torch import nn
 from tests.conftest import free_port
 from tests.training.conftest import small_settings
 from training import config
+from training.fitting.checkpoints import list_checkpoints
 from training.fitting.fit import fit
-from training.fitting.trainer import list_checkpoints
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

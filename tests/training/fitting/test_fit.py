@@ -26,14 +26,10 @@ from training import config
 from training.config import ConfigError, Settings
 from training.data.dataset import EvaluationCrops, UnreadablePictureError, collate, load_pictures
 from training.data.labels import Kind
-from training.fitting.callbacks import is_best, stale_evaluations
+from training.fitting.checkpoints import Checkpoints, DiskError, list_checkpoints
 from training.fitting.fit import Result, fit, read_result
-from training.fitting.trainer import (
-    DiskError,
-    GammaTrainer,
-    NonFiniteError,
-    list_checkpoints,
-)
+from training.fitting.log import is_best, stale_evaluations
+from training.fitting.trainer import NonFiniteError, Trainer
 
 Configure = Callable[..., Settings]
 
@@ -61,14 +57,14 @@ def evaluations(run: Path) -> list[dict[str, float]]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Send this process a SIGTERM while it computes the step after so many."""
-    original = GammaTrainer.compute_loss
+    original = Trainer.compute_loss
 
-    def compute(self: GammaTrainer, *arguments: Any, **options: Any) -> Any:
-        if self.state.global_step == steps:
+    def compute(self: Trainer, *arguments: Any) -> Tensor:
+        if self.step == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *arguments, **options)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(GammaTrainer, "compute_loss", compute)
+    monkeypatch.setattr(Trainer, "compute_loss", compute)
 
 
 def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
@@ -150,7 +146,7 @@ def test_a_run_leaves_what_others_need(uninterrupted: tuple[Settings, Path]) -> 
 
 def test_a_folder_holds_one_run(uninterrupted: tuple[Settings, Path]) -> None:
     settings, run = uninterrupted
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         fit(settings, run)
 
 
@@ -193,16 +189,16 @@ def test_the_means_of_the_small_recipe_work_together(configure: Configure, tmp_p
 def test_a_loss_that_is_no_number_stops_with_names(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = GammaTrainer.compute_loss
+    original = Trainer.compute_loss
 
-    def spoil(self: GammaTrainer, model: Any, inputs: dict[str, Any]) -> Any:
-        if self.state.global_step == 1:
+    def spoil(self: Trainer, inputs: dict[str, Any], *arguments: Any) -> Tensor:
+        if self.step == 1:
             inputs["pixel_values"][0] = torch.nan
-        return original(self, model, inputs)
+        return original(self, inputs, *arguments)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(GammaTrainer, "compute_loss", lambda s, m, i, **_: spoil(s, m, i))
+        patch.setattr(Trainer, "compute_loss", spoil)
         with pytest.raises(NonFiniteError, match=r"step 2: .* not finite.*\.png"):
             fit(configure(), run)
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-1"]
@@ -235,17 +231,17 @@ def test_unreadable_pictures_can_end_the_run(
 def test_no_room_to_write_loses_nothing(configure: Configure, tmp_path: Path) -> None:
     settings, run = configure("train.checkpoint_every=1"), tmp_path / "run"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    original = GammaTrainer._save_checkpoint
+    original = Checkpoints.save
 
-    def save_in_little_room(self: GammaTrainer, model: Any, trial: Any) -> None:
-        if self.state.global_step == 2:
+    def save_in_little_room(self: Checkpoints, step: int, *arguments: Any) -> None:
+        if step == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, limits[1]))
-        original(self, model, trial)
+        original(self, step, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GammaTrainer, "_save_checkpoint", save_in_little_room)
+        patch.setattr(Checkpoints, "save", save_in_little_room)
         try:
-            with pytest.raises(DiskError, match=r"cannot write at step 2.*checkpoint-1 is whole"):
+            with pytest.raises(DiskError, match=r"at step 2.*checkpoint-1 is complete"):
                 fit(settings, run)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -310,7 +306,7 @@ def test_the_command_stops_on_sigterm(
     settings = config.load(run / "config.toml", [f"train.epochs={step // 3 + 1}"])
     assert fit(settings, run, resume=True).ending == "epochs"
     said = capsys.readouterr().err
-    assert f"going on from {run}/checkpoint-{step}" in said
+    assert f"resuming from {run}/checkpoint-{step}" in said
     assert "changed since the run began: train.epochs" in said
 
 
