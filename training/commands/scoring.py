@@ -272,4 +272,6 @@ def _read_report(file: Path | None, kind: type[_Report]) -> _Report | None:
     try:
         return kind.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        raise UserError(f"{file}: {error}") from error
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file}: not the expected report: {place}: {first['msg']}") from error
