@@ -49,9 +49,13 @@ def measure(
     views: list[str], sizes: list[str], turns: int, checkpoint: str | None
 ) -> dict[str, float | None]:
     """Seconds of the best turn by view and size, of the version whose modules are imported."""
-    from model import png
     from model.detector import Detector
     from model.views import View
+
+    try:
+        from pictures import png
+    except ImportError:  # earlier commits
+        from model import png
 
     detector = Detector.from_pretrained(checkpoint, device="cpu", max_pixels=10**8, max_tiles=64)
     detector.warm_up()

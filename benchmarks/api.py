@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import psutil
 import uvloop
 from fastapi import FastAPI, Request
@@ -30,8 +31,7 @@ from fastapi import FastAPI, Request
 from app.command.embedded import private_redis
 from app.contract.ports import ask
 from app.contract.store import connect
-from tests.app.replica import Replica, replicas
-from tests.conftest import encode, free_port, photo
+from benchmarks.support import encode, free_port, photo
 
 SUBMIT_BAR = 400  # uploads/s
 WAIT_BAR = 20  # ms over the model's own time, p50
@@ -81,11 +81,13 @@ def worker(url: str, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def python(*arguments: str) -> Iterator[None]:
-    """Another process; what it has started itself, and leaves behind, ends with it."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+def python(*arguments: str, **environment: str) -> Iterator[int]:
+    """Run another Python process; yields its process id. Its child processes end with it."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, env={**os.environ, **environment}
+    )
     try:
-        yield
+        yield process.pid
     finally:
         started = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
@@ -94,17 +96,32 @@ def python(*arguments: str) -> Iterator[None]:
             left.kill()
 
 
-@contextlib.contextmanager
-def service(seconds: float | None = None, **environment: str) -> Iterator[tuple[Replica, str]]:
-    """Redis and an API, with a worker if its model's time is given.
+@dataclass(frozen=True)
+class Api:
+    """A running API process."""
 
-    Redis may use far more than it does: memory is reserved for the results of all that waits.
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def service(seconds: float | None = None) -> Iterator[tuple[Api, str]]:
+    """Run Redis and an API, and a worker if the time of its model is given; yields API and URL.
+
+    The memory limit of Redis is high, because memory is reserved for the results of waiting jobs.
     """
-    settings = {"GAMMA_CACHE": "false", "GAMMA_QUEUE_LIMIT": "1000000", **environment}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        url, _ = stack.enter_context(private_redis(folder / "redis", 2**36))
-        (api,) = stack.enter_context(replicas(url, folder, 1, **settings))
+        url, _ = stack.enter_context(private_redis(Path(name), 2**36))
+        port = free_port()
+        settings = {
+            "GAMMA_REDIS_URL": url,
+            "GAMMA_PORT": str(port),
+            "GAMMA_METRICS_PORT": str(free_port()),
+            "GAMMA_CACHE": "false",
+            "GAMMA_QUEUE_LIMIT": "1000000",
+        }
+        api = Api(port, stack.enter_context(python("-m", "app", "api", **settings)))
+        until(port, "/livez")
         if seconds is not None:
             code = f"from benchmarks.api import worker; worker({url!r}, {seconds})"
             stack.enter_context(python("-c", code))
@@ -290,7 +307,10 @@ def against_litserve(options: argparse.Namespace) -> None:
 def overlay(options: argparse.Namespace) -> None:
     """Heat maps of a megapixel: made, asked for again, and blended with the picture."""
     tags = {"first": [], "cached": [], "composite": []}
-    with service(0.01) as (api, _), api.client() as client:
+    with (
+        service(0.01) as (api, _),
+        httpx2.Client(base_url=f"http://127.0.0.1:{api.port}", timeout=30) as client,
+    ):
         path = client.post(
             "/v1/detections",
             files={"file": encode(photo(1000, 1000))},
@@ -323,7 +343,7 @@ def memory(options: argparse.Namespace) -> None:
     """Resident memory of the API over many uploads; Redis forgets them meanwhile."""
     picture = picture_of(100_000)
     with service() as (api, url):
-        process = psutil.Process(api.process.pid)
+        process = psutil.Process(api.pid)
         redis = connect(url)
         seen = [process.memory_info().rss / 2**20]
         for _ in range(10):

@@ -1,12 +1,14 @@
 """What a load needs: the formulas of docs/capacity.md, its tables, and the inputs measured.
 
     python -m benchmarks.capacity          # the tables of the page, from the inputs below
+    python -m benchmarks.capacity check    # mean waits by the formula and simulated, JSON lines
     python -m benchmarks.capacity measure  # bytes a detection, and the wait beside the formula
 
 The formulas know pictures/s, crops and seconds; nothing of Redis or of devices.
 """
 
 import argparse
+import json
 import math
 import random
 import statistics
@@ -20,7 +22,7 @@ from app.contract.records import holding_key, key
 from app.contract.reservation import reserved
 from app.contract.schemas import View
 from app.contract.settings import Settings
-from tests.conftest import encode, photo
+from benchmarks.support import encode, photo
 
 LOAD = 0.7  # share of their capacity that workers are planned for
 FILL = 0.9  # GAMMA_STORAGE_LIMIT: beyond it uploads are refused
@@ -202,6 +204,23 @@ def _bytes(number: float) -> str:
     return f"{digits / 1e9:,g} GB" if digits < 1e12 else f"{digits / 1e12:,g} TB"
 
 
+def check() -> None:
+    """Print mean waits (s) by the formula and simulated, one JSON object per case."""
+    one = [(device, 1) for device in (Device(1, 0.5), Device(8, 0.08), Device(32, 0.1))]
+    several = [(Device(1, 0.5), 3), (Device(8, 0.08), 4)]
+    for device, count in one + several:
+        for load in (0.3, 0.6, 0.8, 0.9) if count == 1 else (0.3, 0.6, 0.8):
+            rate = load * count * device.rate
+            simulated = simulate(rate, device, count, arrivals=20_000, seed=2)
+            case = {"batch": device.batch, "workers": count, "load": load}
+            waits = {"formula": wait(rate, 1, device, count), "simulated": simulated}
+            print(json.dumps(case | waits))
+    for crops in (1, 6):  # more than the worker can do
+        rate = 1.02 * Device(8, 0.08).rate / crops
+        case = {"batch": 8, "workers": 1, "load": 1.02, "crops": crops}
+        print(json.dumps(case | {"formula": wait(rate, crops, Device(8, 0.08), 1)}))
+
+
 # -- measuring ------------------------------------------------------------------------------------
 
 
@@ -301,11 +320,14 @@ def measure_wait(shares: list[float], seconds: float) -> None:
 def main() -> None:
     """Run one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=["tables", "measure"], default="tables")
+    parts = ["tables", "check", "measure"]
+    parser.add_argument("part", nargs="?", choices=parts, default="tables")
     parser.add_argument("--seconds", type=float, default=30, help="at each arrival rate")
     options = parser.parse_args()
     if options.part == "tables":
         print(tables())
+    elif options.part == "check":
+        check()
     else:
         measure_bytes([(512, 512), (1024, 768), (1600, 1200), (4000, 3000)])
         measure_wait([0.3, 0.6, 0.8], options.seconds)

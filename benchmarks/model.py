@@ -34,7 +34,7 @@ from model.config import GammaConfig
 from model.encoder import encode
 from model.engine import InferenceEngine
 from model.network import Decoder, GammaModel
-from tests.model.textbook import Textbook
+from model.reference import ReferenceModel
 
 SIDE = 512
 # Least ratios to the textbook in float32, for MiT-B2 on a CPU.
@@ -78,7 +78,7 @@ def make_inference(model: GammaModel, name: str, batch: int, device: torch.devic
     """Prepare one variant of the forward pass."""
     dtype = name.rpartition(" ")[2]
     if name.startswith("textbook"):
-        book = Textbook(copy.deepcopy(model).eval(), name.split()[1])
+        book = ReferenceModel(copy.deepcopy(model).eval(), name.split()[1])
         book = book.to(device, getattr(torch, dtype))
         pixels = torch.randn(batch, 3, SIDE, SIDE).to(device, getattr(torch, dtype))
         return torch.inference_mode()(lambda: book(pixels))
@@ -95,7 +95,7 @@ def make_inference(model: GammaModel, name: str, batch: int, device: torch.devic
 def make_training(model: GammaModel, name: str, batch: int, device: torch.device) -> Run:
     """Prepare one variant of the training step: forward and backward."""
     model = copy.deepcopy(model).to(device).train()
-    trained = Textbook(model, "sdpa").to(device) if name.startswith("textbook") else model
+    trained = ReferenceModel(model, "sdpa").to(device) if name.startswith("textbook") else model
     half = name.endswith("bfloat16")
     pixels = torch.randn(batch, 3, SIDE, SIDE, device=device)
     labels = torch.ones(batch, device=device)

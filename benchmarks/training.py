@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from model.network import GammaModel
-from tests.model.textbook import Textbook
+from model.reference import ReferenceModel
 from training.config import Settings, validate
 from training.data import manifest
 from training.data.dataset import TrainingCrops, collate, load_pictures
@@ -61,7 +61,7 @@ def step(settings: Settings, turns: int, device: torch.device) -> None:
     ours: GammaModel = network.build(settings)
     torch.nn.Module.to(ours, device)
     ours.train()
-    book = Textbook(copy.deepcopy(ours), "sdpa").to(device)
+    book = ReferenceModel(copy.deepcopy(ours), "sdpa").to(device)
     pixels = torch.randn(batch, 3, side, side, device=device)
     labels = torch.ones(batch, device=device)
     masks = torch.randint(0, 2, (batch, side, side), device=device, dtype=torch.uint8)

@@ -33,13 +33,13 @@ from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from app.http.service import Order, Service
 from app.http.waiting import FinishedEvents
+from benchmarks.support import encode, photo
 from model import views
 from model.config import GammaConfig
 from model.detector import Detector, Part
 from model.engine import CropOutputs
 from model.network import GammaModel
 from pictures.decoders import Decoders
-from tests.conftest import encode, photo
 from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
 from worker.processing import Outcome, Processor, Ready, describe

@@ -1,25 +1,29 @@
-"""Equations 1 to 8 as they are printed, on the parameters of a `GammaModel`: the reference.
+"""Reference implementation of equations 1 to 8 on the parameters of a `GammaModel`.
 
-Every intermediate result of the paper exists here. Nothing is merged and nothing is skipped, so
-this is slow, and only tests and benchmarks use it.
+It computes every intermediate result of the paper and merges nothing, so it is slow. Tests compare
+the network with it, and benchmarks measure the speed-up; the service does not use it.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from model.encoder import build_encoder
-from model.network import IGNORE, CrossAttention, Decoder, GammaModel, GammaOutput
+from model.network import IGNORE, GammaModel, GammaOutput
 
 
-class Textbook(nn.Module):
-    """The textbook network; its parameters are those of the `GammaModel` it is given."""
+class ReferenceModel(nn.Module):
+    """The paper's network; it shares the parameters of a `GammaModel`."""
 
     def __init__(self, model: GammaModel, attention: str = "sdpa") -> None:
+        """Wrap `model`; `attention` is the encoder's implementation (`sdpa` or `eager`)."""
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.encoder = _plain_encoder(model, attention)
 
     def forward(
@@ -31,6 +35,16 @@ class Textbook(nn.Module):
         levels_of_glance: Tensor | None = None,
         boxes: Tensor | None = None,
     ) -> GammaOutput:
+        """Compute logits, masks and, with labels, the loss of equation 6.
+
+        Args:
+            pixel_values: RGB levels, 0 to 255 (B, 3, H, W).
+            labels: 0 or 1 (B,).
+            ai_labels: 0, 1 or IGNORE (B, H, W).
+            manipulation_labels: 0, 1 or IGNORE (B, H, W).
+            levels_of_glance: RGB levels of the shrunken pictures (B, 3, h, w); only with a prior.
+            boxes: Position of the crops: left, top, right, bottom as shares of the sides (B, 4).
+        """
         model, config = self.model, self.model.config
         mean, std = (
             pixel_values.new_tensor(v)[:, None, None] for v in (config.image_mean, config.image_std)
@@ -38,10 +52,10 @@ class Textbook(nn.Module):
         seen = (pixel_values / 255 - mean) / std
         if config.input == "cooccurrence":
             seen = model.input(pixel_values)
-        lent: list[Tensor] = []
+        side_features: list[Tensor] = []
         if levels_of_glance is not None:
-            vector, *lent = glance(model, levels_of_glance, boxes, pixel_values.shape[2:])
-        features = self._encode(seen, lent)
+            vector, *side_features = glance(model, levels_of_glance, boxes, pixel_values.shape[2:])
+        features = self._encode(seen, side_features)
         pooled = features[-1].mean((2, 3))  # GAP(F_4), (B, C_4)
         cls = model.cls_projection(pooled)[:, None]  # (5), (B, 1, C_dec)
         tokens = model.cls_projection(features[-1].flatten(2).transpose(1, 2))  # (B, N, C_dec)
@@ -70,40 +84,40 @@ class Textbook(nn.Module):
                     output.loss = output.loss + weight * mask  # (6)
         return output
 
-    def _encode(self, seen: Tensor, lent: list[Tensor]) -> tuple[Tensor, ...]:
-        """The four maps, with side features added to what stages 3 and 4 begin with."""
+    def _encode(self, seen: Tensor, side_features: list[Tensor]) -> tuple[Tensor, ...]:
+        """Compute F_1...F_4; side features are added to the embeddings of stages 3 and 4."""
         embeddings = [stage.patch_embeddings for stage in getattr(self.encoder, "stages", [])][2:]
         hooks = []
-        for embedding, side in zip(embeddings, lent):  # noqa: B905 - lent may be empty
+        for embedding, side in zip(embeddings, side_features):  # noqa: B905 - may be empty
             tokens = side.flatten(2).transpose(1, 2)
             hooks.append(
                 embedding.register_forward_hook(
                     lambda _, __, out, tokens=tokens: (out[0] + tokens, *out[1:])
                 )
             )
-        features = self.encoder(seen, output_hidden_states=True).hidden_states
+        features: tuple[Tensor, ...] = self.encoder(seen, output_hidden_states=True).hidden_states
         for hook in hooks:
             hook.remove()
         return features
 
 
 def glance(
-    model: GammaModel, levels: Tensor, boxes: Tensor, size: torch.Size
+    model: Any, levels: Tensor, boxes: Any, size: torch.Size
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a glance adds: a vector (B, C_dec), and maps (B, C_i, h_i, w_i) for stages 3 and 4.
+    """Compute what a glance adds: a vector (B, C_dec) and maps (B, C_i, h_i, w_i) of stages 3, 4.
 
-    The map of a crop is that of the whole picture, enlarged until the crop's box has the size of
-    the stage's map, and cut out.
+    The map of a crop is cut out of the whole picture's map after enlarging it until the crop's box
+    has the size of the stage's map.
     """
     branch = model.glance
     features = branch.look(levels)
     vector = branch.tokens(features.tokens)
     maps = branch.adapter(features.patches).permute(0, 3, 1, 2)
     third, fourth = maps.split(model.encoder.config.hidden_sizes[2:], 1)
-    return vector, _lay(third, boxes, size, 16), _lay(fourth, boxes, size, 32)
+    return vector, _crop(third, boxes, size, 16), _crop(fourth, boxes, size, 32)
 
 
-def _lay(maps: Tensor, boxes: Tensor, size: torch.Size, stride: int) -> Tensor:
+def _crop(maps: Tensor, boxes: Any, size: torch.Size, stride: int) -> Tensor:
     height, width = (-(-side // stride) for side in size)
     crops = []
     for picture, (left, top, right, bottom) in zip(maps, boxes.tolist(), strict=True):
@@ -114,8 +128,8 @@ def _lay(maps: Tensor, boxes: Tensor, size: torch.Size, stride: int) -> Tensor:
     return torch.cat(crops)
 
 
-def decode(decoder: Decoder, features: tuple[Tensor, ...]) -> Tensor:
-    """Equations 1 to 3: F_dec (B, C_dec, H/4, W/4)."""
+def decode(decoder: Any, features: tuple[Tensor, ...]) -> Tensor:
+    """Compute equations 1 to 3: F_dec (B, C_dec, H/4, W/4)."""
     size = features[0].shape[2:]
     projected = [
         layer(feature.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -125,17 +139,19 @@ def decode(decoder: Decoder, features: tuple[Tensor, ...]) -> Tensor:
         [F.interpolate(p, size, mode="bilinear", align_corners=False) for p in projected], dim=1
     )  # (2), (B, 4C, H/4, W/4)
     hidden = F.relu(decoder.batch_norm(decoder.linear_fuse(concat)))
-    return decoder.mlp(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (3)
+    decoded: Tensor = decoder.mlp(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (3)
+    return decoded
 
 
-def attend(attention: CrossAttention, queries: Tensor, keys: Tensor) -> Tensor:
-    """Equation 7 for queries (B, M, C_dec) and keys = values (B, N, C_dec)."""
+def attend(attention: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """Compute equation 7 for queries (B, M, C_dec) and keys = values (B, N, C_dec)."""
     q, k, v = attention.q_proj(queries), attention.k_proj(keys), attention.v_proj(keys)
-    return torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1) @ v
+    attended: Tensor = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1) @ v
+    return attended
 
 
-def mask_loss(logits: Tensor, target: Tensor, size: torch.Size) -> Tensor:
-    """Binary cross-entropy of the upsampled mask over the pixels that supervise."""
+def mask_loss(logits: Tensor, target: Any, size: torch.Size) -> Tensor:
+    """Compute the binary cross-entropy of the upsampled mask over the supervised pixels."""
     upsampled = F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     chosen = target != IGNORE
     if not chosen.any():
@@ -143,21 +159,14 @@ def mask_loss(logits: Tensor, target: Tensor, size: torch.Size) -> Tensor:
     return F.binary_cross_entropy_with_logits(upsampled[chosen], target[chosen].float())
 
 
-def assert_agree(ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> None:
-    """Compare, relative to the largest number of the reference if that is above 1."""
-    scale = max(reference.abs().max().item(), 1.0)
-    assert_close(ours / scale, reference / scale, atol=tolerance, rtol=0)
-
-
 def _plain_encoder(model: GammaModel, attention: str) -> PreTrainedModel:
-    """The library's encoder, sharing the weights of the model's."""
+    """Build the library's encoder with the weights of the model's encoder."""
     channels = model.config.input_channels if model.config.input == "cooccurrence" else 3
     encoder = build_encoder(model.config.backbone, channels)
     encoder.set_attn_implementation(attention)
-    for (name, own), shared in zip(
-        encoder.named_parameters(), model.encoder.parameters(), strict=True
-    ):
-        assert own.shape == shared.shape
+    names = [name for name, _ in encoder.named_parameters()]
+    for name, shared in zip(names, model.encoder.parameters(), strict=True):
         module, _, leaf = name.rpartition(".")
         setattr(encoder.get_submodule(module), leaf, shared)
-    return encoder.train(model.training)
+    encoder.train(model.training)
+    return encoder

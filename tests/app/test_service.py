@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,6 @@ from app.http import service as service_module
 from app.http.problems import ServiceError
 from app.http.service import Order, Service
 from app.http.waiting import FinishedEvents
-from benchmarks.api import load
-from benchmarks.api import uploads as made
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
@@ -87,6 +86,25 @@ def test_a_redis_that_takes_no_writes_is_an_outage(tmp_path: Path, refusal: str)
 # -- memory ---------------------------------------------------------------------------------------
 
 
+def upload_many(api: Replica, picture: bytes, numbers: range, connections: int = 16) -> None:
+    """Upload a different picture for each number, over several connections."""
+
+    def upload(mine: range) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=60)
+        for number in mine:
+            body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            body += picture + number.to_bytes(8, "big") + b"\r\n--x--\r\n"
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            connection.request("POST", "/v1/detections", body, headers)
+            answer = connection.getresponse()
+            assert answer.status == 202, answer.read()
+            answer.read()
+        connection.close()
+
+    with ThreadPoolExecutor(connections) as threads:
+        list(threads.map(upload, [numbers[start::connections] for start in range(connections)]))
+
+
 def test_ten_thousand_uploads_leave_nothing_behind(tmp_path: Path) -> None:
     uploads = 10_000
     with (
@@ -95,9 +113,9 @@ def test_ten_thousand_uploads_leave_nothing_behind(tmp_path: Path) -> None:
     ):
         process = psutil.Process(api.process.pid)
         picture = encode(photo(32, 32))
-        load(api.port, made(picture, uploads // 5))
+        upload_many(api, picture, range(uploads // 5))
         before = process.memory_info().rss
-        load(api.port, made(picture, uploads - uploads // 5))
+        upload_many(api, picture, range(uploads // 5, uploads))
         assert process.memory_info().rss - before < 5 * 2**20
         with connect(url) as redis:
             assert redis.llen("rq:queue:gamma") == uploads

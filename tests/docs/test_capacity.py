@@ -1,40 +1,50 @@
-"""docs/capacity.md: its tables, and its formula beside a simulation."""
+"""docs/capacity.md: its tables, and its formula compared with a simulation."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.capacity import Device, simulate, tables, wait
+ROOT = Path(__file__).parents[2]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.capacity", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run("check").splitlines()]
 
 
 def test_the_page_has_the_tables_of_its_formulas() -> None:
-    for table in tables().split("\n\n"):
-        assert table in PAGE
+    page = (ROOT / "docs/capacity.md").read_text()
+    tables = run().strip().split("\n\n")
+    assert len(tables) == 2
+    for table in tables:
+        assert table in page
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.9])
-@pytest.mark.parametrize("device", [Device(1, 0.5), Device(8, 0.08), Device(32, 0.1)], ids=str)
-def test_the_wait_before_one_worker(device: Device, share: float) -> None:
-    rate = share * device.rate
-    simulated = simulate(rate, device, 1, arrivals=20_000, seed=2)
-    assert wait(rate, 1, device, 1) == pytest.approx(simulated, rel=0.15)
+def test_the_wait_for_one_worker(cases: list[dict[str, Any]]) -> None:
+    found = [case for case in cases if case["workers"] == 1 and case["load"] < 1]
+    assert len(found) == 12
+    for case in found:
+        assert case["formula"] == pytest.approx(case["simulated"], rel=0.15), case
 
 
-@pytest.mark.parametrize(("device", "count"), [(Device(1, 0.5), 3), (Device(8, 0.08), 4)], ids=str)
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
-def test_before_several_workers_it_is_rarely_longer(
-    device: Device, count: int, share: float
-) -> None:
-    rate = share * count * device.rate
-    simulated = simulate(rate, device, count, arrivals=20_000, seed=2)
-    assert simulated < 1.3 * wait(rate, 1, device, count)
+def test_for_several_workers_it_is_rarely_longer(cases: list[dict[str, Any]]) -> None:
+    found = [case for case in cases if case["workers"] > 1]
+    assert len(found) == 6
+    for case in found:
+        assert case["simulated"] < 1.3 * case["formula"], case
 
 
-def test_a_load_beyond_what_they_can_do_waits_for_ever() -> None:
-    device = Device(8, 0.08)
-    assert wait(101, 1, device, 1) == float("inf")
-    assert wait(17, 6, device, 1) == float("inf")
+def test_an_overload_waits_forever(cases: list[dict[str, Any]]) -> None:
+    found = [case["formula"] for case in cases if case["load"] > 1]
+    assert found == [float("inf"), float("inf")]

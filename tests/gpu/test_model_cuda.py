@@ -16,7 +16,7 @@ from model.detector import Detector
 from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
 from model.network import GammaModel
 from tests.conftest import photo
-from tests.model.textbook import assert_agree
+from tests.model.agreement import assert_agree
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch sees no CUDA device here"

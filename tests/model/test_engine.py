@@ -5,8 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from model.engine import CropOutputs, DeviceError, InferenceEngine, Place, to_levels
+from model.reference import ReferenceModel
 from model.views import GLANCE_SIZES
-from tests.model.textbook import Textbook, assert_agree
+from tests.model.agreement import assert_agree
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def tiles(photo):
 def reference(model, tiles):
     """The textbook network, in its evaluation form."""
     with torch.inference_mode():
-        return Textbook(model)(to_levels(tiles))
+        return ReferenceModel(model)(to_levels(tiles))
 
 
 def test_float32_is_the_textbook_network(model, tiles):
@@ -96,7 +97,7 @@ def test_a_glance_is_the_textbook_network_too(glancing, tiles, glances):
     levels = [to_levels(some)[:1] for some in glances[:2]]
     with torch.inference_mode():
         expected = [
-            Textbook(glancing.eval())(
+            ReferenceModel(glancing.eval())(
                 to_levels(tile[None]), levels_of_glance=level, boxes=box[None]
             )
             for tile, level, box in zip(tiles, levels, boxes, strict=False)

@@ -7,7 +7,8 @@ from torch.testing import assert_close
 from model.config import GammaConfig
 from model.encoder import build_encoder, encode
 from model.network import IGNORE, GammaModel, GammaOutput
-from tests.model.textbook import Textbook, assert_agree
+from model.reference import ReferenceModel
+from tests.model.agreement import assert_agree
 
 ABLATIONS = [
     {"heads": "none"},
@@ -58,7 +59,7 @@ def test_outputs_loss_and_gradients_are_those_of_the_equations(make_model, ablat
     own_statistics = {n: b.clone() for n, b in model.named_buffers()}
     for name, buffer in model.named_buffers():
         buffer.copy_(statistics[name])
-    reference, expected = run(Textbook(model).train(training), data)
+    reference, expected = run(ReferenceModel(model).train(training), data)
     assert_same(dict(ours), dict(reference))
     assert_same(dict(model.named_buffers()), own_statistics)
     assert_same(gradients, {name.removeprefix("model."): g for name, g in expected.items()})
@@ -70,7 +71,7 @@ def test_they_differ_by_rounding_alone(make_model, ablation):
     model = make_model(**ablation).double().eval()
     pixels = batch(64, 96)[0].double()
     gradients = []
-    for network in (model, Textbook(model)):
+    for network in (model, ReferenceModel(model)):
         output = network(pixels)
         sum(tensor.sin().sum() for tensor in output.to_tuple()).backward()
         gradients.append(
@@ -85,7 +86,7 @@ def test_odd_sizes_agree_too(make_model, height, width):
     model = make_model().eval()
     data = batch(height, width)
     ours, gradients = run(model, data)
-    reference, expected = run(Textbook(model), data)
+    reference, expected = run(ReferenceModel(model), data)
     assert ours.ai.shape == (2, -(-height // 4), -(-width // 4))
     assert_same(dict(ours), dict(reference))
     assert_same(gradients, {name.removeprefix("model."): g for name, g in expected.items()})
