@@ -10,23 +10,23 @@ import { percent } from "./words.js";
 const STRONG = 0.9; // AUC below which the card says that the model is weak
 
 const UNMEASURED =
-  "How good its scores are was not measured. Nothing is known of how many AI-generated pictures " +
-  "it finds, nor of how many photographs it suspects.";
+  "The accuracy of this model was not measured. It is unknown how many AI-generated pictures it " +
+  "finds, and how many photographs it wrongly suspects.";
 
 const READING =
-  "n: how many pictures there were. AUC: how often a generated picture gets a higher score than a " +
-  "photograph; 1 is perfect, 0.5 is guessing. In brackets: where the true value lies with 95 % " +
-  "confidence; the fewer pictures, the wider. Found at 5 %: the share of the generated pictures " +
-  "that it finds while calling 5 of 100 photographs AI-generated.";
+  "n: number of pictures. AUC: how often a generated picture gets a higher score than a " +
+  "photograph; 1 is perfect, 0.5 is guessing. In brackets: the 95 % confidence interval; fewer " +
+  "pictures make it wider. Found at 5 %: the share of generated pictures that it finds while " +
+  "calling 5 of 100 photographs AI-generated.";
 
 const LIMITS = [
-  "A score is no proof. Decide nothing about a person, and remove no picture, on a score alone.",
-  "Heavy compression, resizing, screenshots, noise and filters lower it, and change verdicts.",
-  "Generators unlike those above may go unnoticed. Drawings, renderings, scans and other pictures " +
-    "that are no photographs may be suspected without reason.",
-  "The masks are hints. Their outlines are vague, they miss changes, and they mark places that " +
-    "nobody changed.",
-  "It judges how a picture was made, not whether what it shows is true.",
+  "A score is not a proof. Do not judge a person or remove a picture on a score alone.",
+  "Heavy compression, resizing, screenshots, noise and filters change scores and verdicts.",
+  "Pictures of other generators may be missed. Drawings, renderings, scans and other pictures that " +
+    "are not photographs may get a high score without reason.",
+  "The masks are hints. Their outlines are vague, they miss some changes, and they mark some " +
+    "unchanged places.",
+  "A score says how a picture was made, not whether what it shows is true.",
 ];
 
 /**
@@ -35,7 +35,7 @@ const LIMITS = [
  */
 export function renderCard({ notice, measured = null, ...model }) {
   return [
-    heading("What a score is worth"),
+    heading("How reliable a score is"),
     ...worth(model.trained, notice, measured),
     ...(measured === null ? [] : evidence(measured)),
     heading("Limits"),

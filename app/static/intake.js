@@ -31,7 +31,7 @@ export function takePictures(onPictures) {
     if (event.clipboardData === null) return;
     const { files, types } = event.clipboardData;
     if (isTypedInto(event.target) && types.includes("text/plain")) return; // for the field
-    take([...files], "The clipboard holds no picture.");
+    take([...files], "There is no picture in the clipboard.");
   });
 
   window.addEventListener("dragenter", (event) => {
@@ -50,7 +50,7 @@ export function takePictures(onPictures) {
     depth = 0;
     hint.hidden = true;
     const files = await filesOf(event.dataTransfer?.items ?? []);
-    take(files, "That was no picture file. Save the picture first, then drop it.");
+    take(files, "This is not a picture file. Save the picture first, then drop the file.");
   });
 }
 

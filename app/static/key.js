@@ -57,7 +57,7 @@ export function forgetKey() {
 function show(refused) {
   field.value = "";
   note.hidden = refused === null;
-  note.textContent = refused === null ? "" : "The service does not accept the key it was given.";
+  note.textContent = refused === null ? "" : "The service does not accept this key.";
   dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {

@@ -65,7 +65,7 @@ export class ModelCard extends EventTarget {
   #fill() {
     if (this.#facts === null) {
       const why = this.#problem === null ? "The service has not answered yet." : this.#problem.detail;
-      this.#body.replaceChildren(element("p", {}, `Nothing is known of the model. ${why}`));
+      this.#body.replaceChildren(element("p", {}, `There is no information about the model. ${why}`));
     } else {
       this.#body.replaceChildren(...renderCard(this.#facts));
     }
@@ -74,7 +74,7 @@ export class ModelCard extends EventTarget {
   /** @param {ModelFacts} facts */
   #show({ name, version, trained, notice }) {
     if (notice === null) this.#notice.hidden = true;
-    else this.#warn(trained ? "How far to trust a score" : "Untrained model", notice, roomy.matches);
+    else this.#warn(trained ? "How reliable a score is" : "Untrained model", notice, roomy.matches);
     say(this.#line, `Model ${name}, version ${version}`);
   }
 

@@ -230,17 +230,17 @@ for (const button of all(document, "[data-close]")) {
 listen([
   { keys: ["j", "n"], label: "Next picture", act: () => list.step(1) },
   { keys: ["k", "p"], label: "Previous picture", act: () => list.step(-1) },
-  { keys: ["a"], label: "AI layer, or none", act: () => viewer.choose("ai", "none") },
-  { keys: ["m"], label: "Manipulation layer, or none", act: () => viewer.choose("manipulation", "none") },
-  { keys: ["o"], label: "Original, and back", act: () => viewer.toggleOriginal() },
+  { keys: ["a"], label: "AI layer on or off", act: () => viewer.choose("ai", "none") },
+  { keys: ["m"], label: "Manipulation layer on or off", act: () => viewer.choose("manipulation", "none") },
+  { keys: ["o"], label: "Original on or off", act: () => viewer.toggleOriginal() },
   { keys: ["s"], label: "Side by side", act: () => viewer.toggleBeside() },
   { keys: ["b"], label: "Region boxes", act: () => viewer.toggleBoxes() },
-  { keys: ["z"], label: "Own pixels, or the whole picture", act: () => viewer.zoom.toggle() },
-  { keys: ["+"], label: "Closer", act: () => viewer.zoom.by(1) },
-  { keys: ["-"], label: "Further away", act: () => viewer.zoom.by(-1) },
+  { keys: ["z"], label: "Actual size or fit", act: () => viewer.zoom.toggle() },
+  { keys: ["+"], label: "Zoom in", act: () => viewer.zoom.by(1) },
+  { keys: ["-"], label: "Zoom out", act: () => viewer.zoom.by(-1) },
   { keys: ["x", "Delete"], label: "Delete the open picture", act: () => detection.askToDelete() },
-  { keys: ["c"], label: "What the model can do", act: () => model.open() },
-  { keys: ["?"], label: "This list", act: () => byId("open-help").click() },
+  { keys: ["c"], label: "About the model", act: () => model.open() },
+  { keys: ["?"], label: "Keyboard shortcuts", act: () => byId("open-help").click() },
 ]);
 
 history.scrollRestoration = "manual"; // the list and the picture scroll in the same page, if narrow

@@ -42,7 +42,7 @@ export class Problem extends Error {
 export function problemOf(status, header, body) {
   return new Problem({
     title: body?.title ?? `The service answered with HTTP status ${status}`,
-    detail: body?.detail ?? "It gave no reason.",
+    detail: body?.detail ?? "No reason was given.",
     code: body?.code ?? `http_${status}`,
     status,
     requestId: body?.request_id ?? header("X-Request-ID"),
@@ -51,7 +51,7 @@ export function problemOf(status, header, body) {
 }
 
 /** @param {string} [detail] */
-export function unreachable(detail = "There is no answer. The service is down, or the network is.") {
+export function unreachable(detail = "No answer: the service or the network is down.") {
   const title = "The service cannot be reached";
   return new Problem({ title, detail, code: "unreachable", status: 0 });
 }
@@ -62,8 +62,8 @@ export function unreachable(detail = "There is no answer. The service is down, o
  */
 export function unreadable(status, header) {
   return new Problem({
-    title: "The answer cannot be read",
-    detail: "Something that is not this service answered.",
+    title: "Invalid answer",
+    detail: "The answer did not come from this service.",
     code: "unreadable",
     status,
     requestId: header("X-Request-ID"),

@@ -113,7 +113,7 @@ function details(record, { untrained, point, savables, openCard }) {
   const limits = words.coverageMeaning(view);
   return [
     ...facts(
-      "What was covered",
+      "Coverage",
       ["Examined", words.coverage(view)],
       ["Scale", words.scale(view.scale)],
       ["Marked as AI", masks && words.percent(masks.ai.area_fraction)],
@@ -131,7 +131,7 @@ function details(record, { untrained, point, savables, openCard }) {
       ["Name", model.name],
       ["Version", untrained ? element("span", { className: "badge" }, model.version) : model.version],
     ),
-    button("What this model can do, and cannot", openCard),
+    button("About the model and its limits", openCard),
     element("h3", {}, "Save"),
     element(
       "div",
@@ -148,12 +148,12 @@ function details(record, { untrained, point, savables, openCard }) {
     ),
     ...facts(
       "Time",
-      ["Result", record.cached ? "known already: the same file was examined before" : null],
+      ["Result", record.cached ? "from an earlier detection of the same file" : null],
       ["Queued", words.seconds(timings.queued)],
       ["Decoding", words.seconds(timings.decode)],
       ["Network", words.seconds(timings.forward)],
       ["Masks", words.seconds(timings.encode)],
-      ["In all", words.seconds(timings.total)],
+      ["Total", words.seconds(timings.total)],
     ),
   ];
 }

@@ -37,7 +37,7 @@ const EXPIRED = {
   detection_expired: (record) =>
     `Picture, masks and score were kept until ${date(record.expires_at)} and are deleted now.`,
   queue_timeout: () =>
-    "No worker took the picture in time. Nothing was found out about it; send it again.",
+    "No worker took the picture in time, so it was not examined. Send it again.",
 };
 
 /**
@@ -46,7 +46,7 @@ const EXPIRED = {
  * @param {Problem} problem
  */
 export function title(problem) {
-  return problem.wantsKey ? "This service wants an API key" : problem.title;
+  return problem.wantsKey ? "This service needs an API key" : problem.title;
 }
 
 /**
@@ -54,7 +54,7 @@ export function title(problem) {
  * @param {Problem} problem
  */
 export function trouble(problem) {
-  if (problem.wantsKey) return `${title(problem)}. Enter one to go on.`;
+  if (problem.wantsKey) return `${title(problem)}. Enter one to continue.`;
   return `${problem.title}. ${problem.detail} Trying again.`;
 }
 
@@ -70,7 +70,7 @@ export function short(entry, untrained) {
     return contradicted(result) ? "Low, but marked" : SHORT_VERDICTS[result.verdict];
   }
   if (phase === "refused") return problem?.title ?? "";
-  if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Held up; trying again";
+  if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Delayed; trying again";
   if (phase !== "sending") return SHORT[phase] ?? "";
   return sent < 1 ? `Uploading: ${share(sent)}` : "Being checked";
 }
@@ -101,7 +101,7 @@ export function failure(entry) {
       return { title: "Cancelled", detail: "The picture was not sent.", code: null, again: true };
     case "gone":
       return {
-        title: "There is no such detection",
+        title: "Detection not found",
         detail:
           "It was deleted, it expired long ago, it belongs to another API key, or it never existed.",
         code: "not_found",
@@ -125,8 +125,8 @@ export function failure(entry) {
  * @param {Problem} problem
  */
 export function unavailable({ code, detail, wantsKey }) {
-  if (wantsKey) return "Enter a key to go on.";
-  const wait = "Pictures can be sent already; they wait in the queue until a worker is ready.";
+  if (wantsKey) return "Enter a key to continue.";
+  const wait = "You can send pictures; they wait in the queue until a worker is ready.";
   return code === "no_worker" ? `${detail} ${wait}` : detail;
 }
 

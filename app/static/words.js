@@ -16,8 +16,8 @@ const CONTRADICTED = "Low score, but parts are marked as AI";
 const WORTH_TELLING = 0.001; // share of a picture from which marks on it are spoken of
 
 const MOSTLY_TEXT =
-  "The picture is mostly text. This model calls too many pages of text AI-made: give the score " +
-  "little weight.";
+  "The picture is mostly text. The model gives too many pages of text a high score, so this score " +
+  "means little.";
 
 const LAYERS = { ai: "AI", manipulation: "manipulation" };
 
@@ -101,14 +101,14 @@ export function verdictMeaning({ verdict: name, thresholds }) {
   const generated = percent(thresholds.ai_generated);
   return {
     authentic:
-      `The score is below ${uncertain}, where this model begins to suspect a picture. ` +
-      "It can miss generated pictures, so this does not show that the picture is genuine.",
+      `The score is below ${uncertain}, the model's threshold for “uncertain”. ` +
+      "The model misses some generated pictures, so this does not prove that the picture is genuine.",
     uncertain:
-      `The score lies between ${uncertain} and ${generated}. ` +
-      "The model does not decide; look at the picture by other means.",
+      `The score is between ${uncertain} and ${generated}, so the model does not decide. ` +
+      "Check the picture by other means.",
     ai_generated:
-      `The score is ${generated} or more, where this model calls a picture generated. ` +
-      "It can be wrong about genuine pictures, so look at what else is known of this one.",
+      `The score is ${generated} or more, the model's threshold for “AI-generated”. ` +
+      "The model can be wrong about genuine pictures: check this one by other means too.",
   }[name];
 }
 
@@ -122,7 +122,7 @@ export function marksMeaning(record) {
   if (contradicted(record)) {
     return (
       "The score of the whole picture is below the threshold, but parts of it are marked as AI: " +
-      `${found}${percent(area)} of the picture. Score or marks are wrong; look at the marked parts.`
+      `${found}${percent(area)} of the picture. Either the score or the marks are wrong: look at the marked parts.`
     );
   }
   if (area < WORTH_TELLING) return "No part of the picture is marked as AI.";
@@ -136,7 +136,7 @@ export function marksMeaning(record) {
 export function manipulationMeaning({ masks, thresholds }) {
   const area = percent(masks.manipulation.area_fraction);
   const from = percent(thresholds.manipulated_area);
-  return `${area} of the picture is marked as changed; ${from} or more counts as yes.`;
+  return `${area} of the picture is marked as changed; ${from} or more counts as manipulated.`;
 }
 
 /**
@@ -163,14 +163,14 @@ export function scale(value) {
  */
 export function coverageMeaning({ mode, scale: value }) {
   const limits = [];
-  if (mode === "center") limits.push("What lies outside the centre was not examined.");
+  if (mode === "center") limits.push("Only the centre was examined.");
   if (value !== null && value < 1) {
     limits.push(
-      `The picture was examined at ${ratio(value)} of its resolution. Traces finer than that were ` +
-        "not seen.",
+      `The picture was examined at ${ratio(value)} of its resolution, so finer traces were not ` +
+        "visible.",
     );
   }
-  if (mode === "glance") limits.push("A glance does not tell which parts are AI-made or changed.");
+  if (mode === "glance") limits.push("A glance gives no masks: it does not show which parts are AI-made or changed.");
   return limits.length === 0 ? null : limits.join(" ");
 }
 

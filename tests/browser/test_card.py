@@ -67,7 +67,7 @@ def test_card_begins_with_what_a_score_is_worth(page: Page) -> None:
     headings = card.get_by_role("heading", level=3)
     expect(headings).to_have_text(
         [
-            "What a score is worth",
+            "How reliable a score is",
             "By generator",
             "How this was measured",
             "Limits",
@@ -124,7 +124,7 @@ def test_strong_model_is_not_called_weak(page: Page) -> None:
 
 def test_card_without_measurements_says_so(page: Page) -> None:
     card = open_card(page, measured=None)
-    expect(card).to_contain_text("How good its scores are was not measured")
+    expect(card).to_contain_text("The accuracy of this model was not measured")
     expect(card.get_by_role("table")).to_have_count(0)
     expect(card).to_contain_text("screenshots")
 

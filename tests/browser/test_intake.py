@@ -134,7 +134,7 @@ def test_drop(page: Page) -> None:
 def test_drop_of_something_else(page: Page) -> None:
     transfer = page.evaluate_handle("new DataTransfer()")
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    expect(page.locator("#intake-note")).to_contain_text("That was no picture file")
+    expect(page.locator("#intake-note")).to_contain_text("This is not a picture file")
 
 
 def test_drop_of_a_folder(page: Page, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_paste_of_text(page: Page) -> None:
     expect(page.locator("#intake-note")).to_be_hidden()
     page.locator("[name=filter]:checked").focus()
     paste(page, text)
-    expect(page.locator("#intake-note")).to_have_text("The clipboard holds no picture.")
+    expect(page.locator("#intake-note")).to_have_text("There is no picture in the clipboard.")
 
 
 def test_file_that_was_sent_before_is_known(page: Page) -> None:

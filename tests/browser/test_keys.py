@@ -1,4 +1,4 @@
-"""The page with a service that wants a key."""
+"""The page with a service that needs a key."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def enter(page: Page, key: str) -> None:
 
 def test_asks_for_the_key_once_and_brings_it_everywhere(page: Page) -> None:
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("wants an API key")
+    expect(dialog).to_contain_text("needs an API key")
     enter(page, "not the key of anyone")
     expect(dialog).to_contain_text("does not accept the key")
     enter(page, KEY)
@@ -82,7 +82,7 @@ def test_forgotten_key_takes_everything_along(page: Page) -> None:
     finished(page, SMALL_SIZE)
     page.get_by_role("button", name="Forget key").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("wants an API key")
+    expect(dialog).to_contain_text("needs an API key")
     expect(rows(page)).to_have_count(0)
     assert page.evaluate("sessionStorage.length") == 0
     enter(page, OTHER_KEY)
@@ -113,13 +113,13 @@ def test_pictures_wait_for_a_key_that_is_given_later(page: Page) -> None:
     expect(held).to_contain_text("1 picture waits in this tab")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(rows(page)).to_contain_text("Waiting for a key")
-    wanted = "This service wants an API key."
-    expect(page.locator("#trouble")).to_have_text(f"{wanted} Enter one to go on.")
+    wanted = "This service needs an API key."
+    expect(page.locator("#trouble")).to_have_text(f"{wanted} Enter one to continue.")
     held.get_by_role("button", name="Enter key").click()
     enter(page, "not the key of anyone")
     expect(page.get_by_role("dialog")).to_contain_text("does not accept the key")
     page.keyboard.press("Escape")
-    expect(page.locator("#trouble")).to_have_text(f"{wanted} Enter one to go on.")
+    expect(page.locator("#trouble")).to_have_text(f"{wanted} Enter one to continue.")
     held.get_by_role("button", name="Enter key").click()
     enter(page, KEY)
     finished(page, SMALL_SIZE)

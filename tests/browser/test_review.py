@@ -64,10 +64,10 @@ def test_older_ones_are_listed_on_demand(page: Page) -> None:
     page.reload()
     expect(rows(page)).to_have_count(500)
     expect(page.locator("#tally")).to_have_text("the newest 500")
-    page.get_by_role("button", name="List older ones").click()
+    page.get_by_role("button", name="Show older").click()
     expect(rows(page)).to_have_count(530)
     expect(page.locator("#tally")).to_have_text("530")
-    expect(page.get_by_role("button", name="List older ones")).to_be_hidden()
+    expect(page.get_by_role("button", name="Show older")).to_be_hidden()
     assert len(made.records) == 530
 
 
@@ -92,7 +92,7 @@ def test_filter_order_and_find(page: Page) -> None:
     page.get_by_label("Find by name or id").fill("2.JPG")
     assert names(page) == ["picture 12.jpg"]
     page.get_by_label("Find by name or id").fill("nothing like it")
-    expect(page.get_by_text("No picture is like that.")).to_be_visible()
+    expect(page.get_by_text("No pictures match.")).to_be_visible()
     page.get_by_label("Find by name or id").fill("")
     pick_filter(page, "All")
     by_score = sorted(records, key=lambda made: -float(str(made["ai_probability"])))
@@ -141,7 +141,7 @@ def test_keys_can_be_switched_off_and_leave_fields_alone(page: Page) -> None:
     expect(page.locator("#detection")).to_be_hidden()
     page.get_by_label("Find by name or id").fill("")
     page.get_by_role("button", name="Keyboard").click()
-    page.get_by_label("Single keys do this").uncheck()
+    page.get_by_label("Use single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.reload()
     expect(rows(page)).to_have_count(2)
@@ -150,7 +150,7 @@ def test_keys_can_be_switched_off_and_leave_fields_alone(page: Page) -> None:
     expect(page.locator("#detection")).to_be_hidden()
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.get_by_role("button", name="Keyboard").click()
-    page.get_by_label("Single keys do this").check()
+    page.get_by_label("Use single-key shortcuts").check()
     page.keyboard.press("Escape")
     page.keyboard.press("j")
     expect(page.locator("#detection-title")).to_have_text("picture 0.jpg")
@@ -232,7 +232,7 @@ def test_permalink_opens_the_detection_again(page: Page, console: Console) -> No
 
 def test_permalink_to_nothing(page: Page) -> None:
     page.goto(f"/#/{'0' * 32}")
-    expect(page.locator("#problem")).to_contain_text("There is no such detection")
+    expect(page.locator("#problem")).to_contain_text("Detection not found")
     expect(page.get_by_role("button", name="Delete")).to_be_hidden()
 
 

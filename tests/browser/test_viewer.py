@@ -90,7 +90,7 @@ def test_result_of_a_picture(page: Page) -> None:
     expect(fact(page, "Examined")).to_contain_text("The whole picture")
     expect(fact(page, "Name").first).to_have_text(found["model"]["name"])
     expect(fact(page, "SHA-256")).to_have_text(found["image"]["sha256"])
-    for term in ("Scale", "Kept until", "In all"):
+    for term in ("Scale", "Kept until", "Total"):
         expect(fact(page, term)).not_to_be_empty()
     for layer in ("ai", "manipulation"):
         expect_natural_size(overlay(page, layer), SIZE)
@@ -420,7 +420,7 @@ def test_what_was_not_covered_is_said(page: Page) -> None:
     open_made(page, 4, view={"mode": "center", "tiles": 1, "scale": 0.5})
     expect(fact(page, "Examined")).to_have_text("The centre of the picture only, in 1 tile")
     expect(fact(page, "Scale")).to_have_text("shrunk to 50 % of its size")
-    expect(page.locator("#details")).to_contain_text("outside the centre was not examined")
+    expect(page.locator("#details")).to_contain_text("Only the centre was examined")
     expect(page.locator("#details")).to_contain_text("examined at 50 % of its resolution")
 
 
