@@ -84,7 +84,7 @@ def test_card_begins_with_what_a_score_is_worth(page: Page) -> None:
         "compression",
         "screenshots",
         "masks are hints",
-        "no proof",
+        "not a proof",
         "5,822,707",
     ):
         expect(card).to_contain_text(text)
