@@ -23,11 +23,11 @@ from worker.processing import Outcome
 
 _NOT_FINISHED = DetectionError(
     code=ErrorCode.PROCESSING_FAILED,
-    detail="The worker could not finish it, and no further try is left.",
+    detail="Processing failed, and no attempt is left.",
 )
 _NO_FINITE_OUTPUTS = DetectionError(
     code=ErrorCode.MODEL_OUTPUT_INVALID,
-    detail="The model gave no valid answer, and no further try is left.",
+    detail="The model's output was invalid, and no attempt is left.",
 )
 
 log = structlog.get_logger()

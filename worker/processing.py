@@ -123,7 +123,7 @@ class Processor:
             code = next(code for kind, code in _PICTURE_ERRORS if isinstance(error, kind))
             return Outcome(failed(record, DetectionError(code=code, detail=str(error))))
         except GlanceError as error:
-            detail = f"{error}; ask for another view."
+            detail = f"{error}; use another view."
             refused = DetectionError(code=ErrorCode.VIEW_REFUSED, detail=detail)
             return Outcome(failed(record, refused))
         except Exception as error:  # one picture's surprise must not end the others

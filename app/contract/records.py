@@ -121,7 +121,7 @@ def read(found: Sequence[bytes | None]) -> Detection | None:
             "Picture and results were kept until expires_at.",
         )
     if detection.status is Status.QUEUED and float(deadline) <= now:
-        return _expired(detection, ErrorCode.QUEUE_TIMEOUT, "No worker took it in time.")
+        return _expired(detection, ErrorCode.QUEUE_TIMEOUT, "No worker took the detection in time.")
     return detection
 
 

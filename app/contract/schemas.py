@@ -140,16 +140,17 @@ class ViewInfo(BaseModel):
     """What of the picture the model saw; all but the mode is known once it is computed."""
 
     mode: View = Field(
-        description="`auto`: crops over the whole picture, as many as the device has the time "
-        "for; `tiled`: as many as there may be; `center`: one; `glance`: none, and no masks"
+        description="`auto`: tiles over the whole picture, as many as the device can compute "
+        "within seconds; `tiled`: up to the limit; `center`: one crop; `glance`: no crops, no masks"
     )
-    tiles: int | None = Field(default=None, description="crops that were computed")
+    tiles: int | None = Field(default=None, description="number of computed crops")
     glances: int | None = Field(
-        default=None, description="looks at the whole picture, or at parts of it, strongly shrunk"
+        default=None,
+        description="number of looks at the whole picture, or parts of it, strongly shrunk",
     )
     scale: float | None = Field(
         default=None,
-        description="size the crops (without any: the glance) were cut at / picture size; "
+        description="scale at which the crops (without crops: the glance) were taken; "
         "1 = native resolution",
     )
 
@@ -159,7 +160,7 @@ class Region(BaseModel):
 
     box: tuple[int, int, int, int] = Field(description="x, y, width, height in picture pixels")
     area: Probability = Field(description="fraction of the picture")
-    score: Probability = Field(description="mean probability inside")
+    score: Probability = Field(description="mean probability in the region")
 
 
 class MaskInfo(BaseModel):
@@ -182,11 +183,11 @@ class Masks(BaseModel):
 class Thresholds(BaseModel):
     """What the verdict was read with (stored in the checkpoint)."""
 
-    uncertain: Probability = Field(description="ai_probability from which it is not `authentic`")
-    ai_generated: Probability = Field(description="ai_probability from which it is `ai_generated`")
-    mask: Probability = Field(description="pixel probability from which a pixel counts")
+    uncertain: Probability = Field(description="lowest ai_probability that is not `authentic`")
+    ai_generated: Probability = Field(description="lowest ai_probability that is `ai_generated`")
+    mask: Probability = Field(description="lowest probability of a marked pixel")
     manipulated_area: Probability = Field(
-        description="area fraction of the manipulation mask from which `manipulated` is true"
+        description="lowest area fraction of the manipulation mask at which `manipulated` is true"
     )
 
 
@@ -197,7 +198,7 @@ class ModelInfo(BaseModel):
     version: str = Field(description="`untrained` for the built-in random initialisation")
     digest: str | None = Field(
         default=None,
-        description="names weights and config by their content: 16 hex digits of a SHA-256; null "
+        description="identifies weights and config: 16 hex digits of a SHA-256; null "
         "in records of older releases",
     )
 
@@ -226,16 +227,17 @@ class Detection(BaseModel):
     ref_id: str | None = Field(default=None, description="the caller's own reference")
     status: Status = Status.QUEUED
     cached: bool = Field(
-        default=False, description="the result is that of an earlier detection of the same picture"
+        default=False,
+        description="whether the result is that of an earlier detection of the picture",
     )
     ai_probability: Probability | None = None
     verdict: Verdict | None = None
     manipulated: bool | None = Field(default=None, description="null without masks")
     notes: list[Note] = Field(
         default=[],
-        description="why score and verdict need a second look. `marks_contradict_score`: the "
-        "verdict is `authentic`, and parts are marked as AI; `mostly_text`: a page of text, of "
-        "which the model calls too many generated. Others may come",
+        description="reasons to be careful with the score. `marks_contradict_score`: the "
+        "verdict is `authentic`, but parts are marked as AI; `mostly_text`: a page of text, which "
+        "often gets too high a score. More notes may be added",
     )
     thresholds: Thresholds | None = None
     masks: Masks | None = Field(default=None, description="null with `view=glance`")
@@ -255,19 +257,19 @@ class DetectionList(BaseModel):
     detections: list[Detection] = Field(description="newest first; with `ids`: in their order")
     next: Link | None = Field(default=None, description="path of the next page, if there is one")
     missing: list[str] = Field(
-        default=[], description="those of `ids` that are not there, or not the caller's"
+        default=[], description="those of `ids` that do not exist or belong to another caller"
     )
 
 
 class MeasuredRow(BaseModel):
     """Scores of one generator's pictures against the photographs, or of all."""
 
-    pictures: str = Field(description="whose: a generator, or `all generators`")
-    n: int = Field(gt=0, description="AI-generated pictures")
+    pictures: str = Field(description="a generator, or `all generators`")
+    n: int = Field(gt=0, description="number of AI-generated pictures")
     auc: Probability
-    auc_interval: tuple[Probability, Probability] = Field(description="95 %, bootstrap")
-    tpr_at_fpr_1: Probability = Field(description="share found where 1 % of photographs are called")
-    tpr_at_fpr_5: Probability = Field(description="share found where 5 % of photographs are called")
+    auc_interval: tuple[Probability, Probability] = Field(description="95 % confidence, bootstrap")
+    tpr_at_fpr_1: Probability = Field(description="true positive rate at 1 % false positives")
+    tpr_at_fpr_5: Probability = Field(description="true positive rate at 5 % false positives")
 
 
 class Measured(BaseModel):
@@ -275,8 +277,10 @@ class Measured(BaseModel):
 
     conditions: str = Field(description="which pictures, and how they were prepared")
     photographs: int = Field(gt=0)
-    false_alarms: Probability = Field(description="share of them that is called `ai_generated`")
-    false_alarms_interval: tuple[Probability, Probability] = Field(description="95 %, Wilson")
+    false_alarms: Probability = Field(description="share of them with the verdict `ai_generated`")
+    false_alarms_interval: tuple[Probability, Probability] = Field(
+        description="95 % confidence, Wilson"
+    )
     rows: list[MeasuredRow] = Field(min_length=1, description="all generators first")
 
 
@@ -301,14 +305,14 @@ class ModelFacts(BaseModel):
     name: str
     version: str
     digest: str | None = Field(description="of weights and config, as in records")
-    trained: bool = Field(description="false: scores are meaningless, the network is random")
+    trained: bool = Field(description="false: the weights are random and scores mean nothing")
     backbone: str
     parameters: int
-    crop_size: int = Field(description="pixels a side")
+    crop_size: int = Field(description="side of a crop, pixels")
     thresholds: Thresholds
     notice: str | None = Field(description="what a reader of the scores must know first")
     measured: Measured | None = Field(
-        default=None, description="null: the checkpoint brings no results"
+        default=None, description="null: the checkpoint has no results"
     )
 
 
@@ -317,35 +321,39 @@ class Usage(BaseModel):
 
     caller: str = Field(description="name of the caller; `anonymous` without keys")
     waiting: int = Field(description="detections that wait for a worker")
-    oldest_wait: Seconds = Field(description="seconds that the oldest of them has waited")
-    kept_bytes: int = Field(description="of pictures and masks; what is sent again counts once")
+    oldest_wait: Seconds = Field(description="how long the oldest of them has waited, s")
+    kept_bytes: int = Field(
+        description="stored bytes of pictures and masks; a picture sent twice counts once"
+    )
     reserved_bytes: int = Field(
-        description="of memory, for the results of detections that are not finished"
+        description="memory reserved for the results of unfinished detections"
     )
-    uploads_left: int | None = Field(description="that may come now; null: no rate limit")
-    rate_limit: str | None = Field(description="most uploads, e.g. `600/minute`; null: any number")
-    queue_limit: int | None = Field(description="most that may wait; null: as the share allows")
+    uploads_left: int | None = Field(description="pictures you may upload now; null: no rate limit")
+    rate_limit: str | None = Field(description="maximum upload rate, e.g. `600/minute`; null: none")
+    queue_limit: int | None = Field(
+        description="maximum number of waiting detections; null: your share"
+    )
     storage_limit: int | None = Field(
-        description="most bytes kept and reserved; null: as the share allows"
+        description="maximum of stored and reserved bytes; null: your share"
     )
-    weight: float = Field(description="share of queue and storage, beside other callers'")
+    weight: float = Field(description="part of queue and storage relative to other callers")
 
 
 class ServiceStatus(BaseModel):
     """Answer of `/livez` and `/readyz`."""
 
     status: Literal["ok"] = "ok"
-    workers: int | None = Field(default=None, description="live, warm workers (readiness only)")
+    workers: int | None = Field(default=None, description="number of warm workers (readiness only)")
     suspended: bool | None = Field(
         default=None,
-        description="whether workers take no jobs at present (`rq suspend`; readiness only)",
+        description="whether the queue is suspended (`rq suspend`; readiness only)",
     )
 
 
 class Problem(BaseModel):
     """RFC 9457 problem document (`application/problem+json`)."""
 
-    type: Link = Field(description="URI reference that names the kind of problem")
+    type: Link = Field(description="URI reference of the problem type")
     title: str
     status: int
     detail: str
@@ -355,14 +363,14 @@ class Problem(BaseModel):
         default=None, description="path of the record, where there is one"
     )
     retry_after: int | None = Field(
-        default=None, description="seconds until it is worth trying again, as in `Retry-After`"
+        default=None, description="seconds until you should try again, as in `Retry-After`"
     )
 
 
 class BatchEntry(BaseModel):
     """What became of one file of a batch: a detection, or a refusal."""
 
-    status: int = Field(description="the HTTP status that this file alone would have been given")
+    status: int = Field(description="the HTTP status that this file would have had alone")
     detection: Detection | None = None
     problem: Problem | None = None
 

@@ -177,7 +177,7 @@ class Gate:
 def _queue_slow(own: int, age: int, limit: int) -> ServiceError:
     return ServiceError(
         ErrorCode.QUEUE_SLOW,
-        f"The oldest of your {own} waiting detections has waited for {age} s.",
+        f"The oldest of your {own} waiting detections has waited {age} s.",
         retry_after=_clamped(max(age - limit, age * _DRAINED)),
     )
 
@@ -195,7 +195,7 @@ def _queue_full(backlog: Backlog) -> ServiceError:
     # queue takes about as long to drain.
     return ServiceError(
         ErrorCode.QUEUE_FULL,
-        f"{backlog.depth} detections wait already, the oldest for {backlog.oldest_age:.0f} s.",
+        f"{backlog.depth} detections are waiting, the oldest for {backlog.oldest_age:.0f} s.",
         retry_after=_clamped(backlog.oldest_age * _DRAINED),
     )
 

@@ -64,7 +64,7 @@ def _check_origin(request: Request) -> None:
     if not ours or request.headers.get("sec-fetch-site") == "cross-site":
         raise ServiceError(
             ErrorCode.ORIGIN_REFUSED,
-            "Without keys only this machine is served, under a name of its own.",
+            "Without keys, the service answers only this machine, under one of its own names.",
         )
 
 
@@ -86,7 +86,7 @@ def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None)
         )
     name = keys.caller_of(credentials.credentials)
     if name is None:
-        raise ServiceError(ErrorCode.KEY_INVALID, "This key is not known, or no longer.")
+        raise ServiceError(ErrorCode.KEY_INVALID, "This key is unknown or has expired.")
     return Caller(name)
 
 

@@ -49,21 +49,25 @@ _THRESHOLDS = Thresholds(uncertain=0.35, ai_generated=0.65, mask=0.5, manipulate
 _FORMATS = ", ".join(MEDIA_TYPES)
 
 _DETAILS = {
-    ErrorCode.ORIGIN_REFUSED: "Without keys only this machine is served, under a name of its own.",
-    ErrorCode.TOO_MANY_CONNECTIONS: "1000 connections are in use.",
-    ErrorCode.HEAD_TOO_LARGE: "The limit of a request's head is 65536 bytes.",
+    ErrorCode.ORIGIN_REFUSED: (
+        "Without keys, the service answers only this machine, under one of its own names."
+    ),
+    ErrorCode.TOO_MANY_CONNECTIONS: "1000 connections are open.",
+    ErrorCode.HEAD_TOO_LARGE: "The limit for a request's head is 65536 bytes.",
     ErrorCode.KEY_MISSING: "Send your key in the header `Authorization: Bearer …`.",
-    ErrorCode.KEY_INVALID: "This key is not known.",
+    ErrorCode.KEY_INVALID: "This key is unknown or has expired.",
     ErrorCode.RATE_LIMITED: "Your limit is 600/minute pictures.",
     ErrorCode.MALFORMED_REQUEST: "`view` must be one of auto, tiled, center, glance.",
     ErrorCode.FILE_MISSING: "The form has no file part named `file`.",
-    ErrorCode.FILE_EMPTY: "The file part holds no bytes.",
+    ErrorCode.FILE_EMPTY: "The file part is empty.",
     ErrorCode.UPLOAD_TOO_LARGE: "The limit is 52428800 bytes for an upload.",
-    ErrorCode.TOO_MANY_UPLOADS: "There is no room for 50000000 bytes more of yours at present.",
-    ErrorCode.TOO_MANY_DOWNLOADS: "There is no room for 50000000 bytes more of yours at present.",
+    ErrorCode.TOO_MANY_UPLOADS: "There is no room for 50000000 more bytes of yours at the moment.",
+    ErrorCode.TOO_MANY_DOWNLOADS: (
+        "There is no room for 50000000 more bytes of yours at the moment."
+    ),
     ErrorCode.TOO_MANY_PIXELS: "12000 × 9000 = 108000000 pixels; the limit is 64000000.",
     ErrorCode.TOO_ELONGATED: "6000 × 100; one side may be at most 50 times as long as the other.",
-    ErrorCode.NOT_AN_IMAGE: f"The file is none of {_FORMATS}.",
+    ErrorCode.NOT_AN_IMAGE: f"The file is not one of {_FORMATS}.",
     ErrorCode.FORMAT_UNSUPPORTED: f"PDF is not one of {_FORMATS}.",
     ErrorCode.CAMERA_RAW: f"{RAW[:1].upper()}{RAW[1:]}.",
     ErrorCode.IMAGE_TRUNCATED: "the file ends too early: image file is truncated",
@@ -71,34 +75,34 @@ _DETAILS = {
         "the picture cannot be decoded: broken data stream when reading image file"
     ),
     ErrorCode.DECODING_ABORTED: ABORTED,
-    ErrorCode.VIEW_REFUSED: "gamma 1 has no prior to glance with; ask for another view.",
-    ErrorCode.PROCESSING_FAILED: "The worker could not finish it, and no further try is left.",
-    ErrorCode.MODEL_OUTPUT_INVALID: "The model gave no valid answer, and no further try is left.",
-    ErrorCode.NOT_FOUND: "There is no such detection.",
+    ErrorCode.VIEW_REFUSED: "gamma 1 has no prior to glance with; use another view.",
+    ErrorCode.PROCESSING_FAILED: "Processing failed, and no attempt is left.",
+    ErrorCode.MODEL_OUTPUT_INVALID: "The model's output was invalid, and no attempt is left.",
+    ErrorCode.NOT_FOUND: "There is no detection with this id.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",
-    ErrorCode.DETECTION_UNFINISHED: "It is processing.",
-    ErrorCode.DETECTION_FAILED: "It failed; the record says why.",
-    ErrorCode.DETECTION_EXPIRED: "Picture and masks are no longer kept.",
-    ErrorCode.NO_MASKS: "A glance makes none; ask for another view.",
+    ErrorCode.DETECTION_UNFINISHED: "The detection is processing.",
+    ErrorCode.DETECTION_FAILED: "The detection failed; its record gives the reason.",
+    ErrorCode.DETECTION_EXPIRED: "The picture and its masks are no longer stored.",
+    ErrorCode.NO_MASKS: "The view `glance` gives no masks; use another view.",
     ErrorCode.IDEMPOTENCY_MISMATCH: (
-        "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key."
+        "This Idempotency-Key was used with another picture, view, ref_id or webhook_url."
     ),
     ErrorCode.WEBHOOK_REFUSED: "Plain http is not allowed; use https.",
-    ErrorCode.QUEUE_TIMEOUT: "No worker took it in time.",
+    ErrorCode.QUEUE_TIMEOUT: "No worker took the detection in time.",
     ErrorCode.QUEUE_SHARE_FULL: "5000 of your detections wait, which is your share of the queue.",
-    ErrorCode.QUEUE_FULL: "10000 detections wait already, the oldest for 412 s.",
-    ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited for 1834 s.",
-    ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at present.",
+    ErrorCode.QUEUE_FULL: "10000 detections are waiting, the oldest for 412 s.",
+    ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited 1834 s.",
+    ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at the moment.",
     ErrorCode.STORAGE_SHARE_FULL: (
-        "Your pictures, results to come and records take your share of the storage (/v1/usage). "
+        "Your pictures, expected results and records use your share of the storage (/v1/usage). "
         "Delete detections, or wait until some end or expire."
     ),
     ErrorCode.STORAGE_FULL: (
-        "The memory of Redis is in use, or reserved for the results of pictures that wait."
+        "Redis's memory is used, or reserved for the results of waiting pictures."
     ),
-    ErrorCode.STORAGE_UNAVAILABLE: "Pictures can be neither stored nor read at present.",
-    ErrorCode.NO_WORKER: "No warm worker has been heard of lately.",
-    ErrorCode.INTERNAL_ERROR: "The service met an error of its own.",
+    ErrorCode.STORAGE_UNAVAILABLE: "Pictures cannot be stored or read at the moment.",
+    ErrorCode.NO_WORKER: "No warm worker is alive.",
+    ErrorCode.INTERNAL_ERROR: "Internal server error.",
 }
 _OF_A_DETECTION = {
     ErrorCode.DETECTION_UNFINISHED,

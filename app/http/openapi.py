@@ -16,42 +16,41 @@ PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _EVERYWHERE = ("X-Request-ID", "traceresponse")
 _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Request-ID": (
-        "Names the request in answers and log lines: the one you sent, if it is 1 to 64 letters, "
-        "digits, `.`, `_`, `-`; else a new one.",
+        "Id of the request in answers and log lines: yours, if it has 1 to 64 letters, digits, "
+        "`.`, `_`, `-`; otherwise a new one.",
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     ),
     "traceresponse": (
-        "The W3C trace that the request belongs to: that of your `traceparent`, or a new one.",
+        "W3C trace of the request: that of your `traceparent`, or a new one.",
         {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
     ),
     "Location": ("Path of the record.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": (
-        "Seconds until it is worth asking again.",
+        "Seconds until you should try again.",
         {"type": "integer", "minimum": 1},
     ),
     "RateLimit-Policy": (
-        "Your limit: `q` pictures in `w` seconds. Only if there is one.",
+        "Your limit: `q` pictures in `w` seconds. Only with a rate limit.",
         {"type": "string", "examples": ['"uploads";q=600;w=60']},
     ),
     "RateLimit": (
-        "Where you stand: `r` pictures may come now, all of them again in `t` seconds.",
+        "Your quota: `r` pictures now, the full limit again in `t` seconds.",
         {"type": "string", "examples": ['"uploads";r=599;t=1']},
     ),
     "Preference-Applied": (
-        "The wait that was granted, in seconds; only if one was asked for.",
+        "The wait that was applied, in seconds; only if you sent `Prefer: wait`.",
         {"type": "string", "pattern": "^wait=[0-9]{1,2}$"},
     ),
     "Server-Timing": (
-        "Where the detection's time went, in ms (W3C Server Timing): the record's `timings`; only "
-        "once it is finished.",
+        "The record's `timings` in ms (W3C Server Timing); only of a finished detection.",
         {"type": "string", "examples": ["queued;dur=13.0, forward;dur=412.0, total;dur=480.0"]},
     ),
     "ETag": (
-        "Names the body; sent back as `If-None-Match`, it spares sending the body again.",
+        "Identifies the body; send it as `If-None-Match` to avoid a repeated download.",
         {"type": "string", "pattern": '^"[0-9a-f]{32}"$'},
     ),
-    "Cache-Control": ("How long it may be kept, by whom.", {"type": "string"}),
-    "Content-Disposition": ("Its name, if it is saved.", {"type": "string"}),
+    "Cache-Control": ("How long the answer may be cached, and by whom.", {"type": "string"}),
+    "Content-Disposition": ("File name for saving.", {"type": "string"}),
     "WWW-Authenticate": ("`Bearer`.", {"type": "string"}),
 }
 
@@ -81,6 +80,11 @@ def _correct(document: dict[str, Any]) -> None:
         components["schemas"].pop(name, None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            # The first paragraph of a docstring says more than the name of its function.
+            summary, _, rest = operation.pop("description").partition("\n\n")
+            operation["summary"] = " ".join(summary.split()).rstrip(".")
+            if rest:
+                operation["description"] = rest
             answers = operation["responses"]
             if MEDIA_TYPE not in answers.get("422", {}).get("content", {MEDIA_TYPE: {}}):
                 del answers["422"]

@@ -57,7 +57,7 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
             the header itself is broken.
     """
     if not data:
-        raise ServiceError(ErrorCode.FILE_EMPTY, "The file part holds no bytes.")
+        raise ServiceError(ErrorCode.FILE_EMPTY, "The file part is empty.")
     try:
         header = read_header(data, max_pixels=max_pixels)
     except PictureError as error:
@@ -98,5 +98,5 @@ def refusal(error: PictureError, data: bytes) -> ServiceError:
         "SVG" if b"<svg" in data[:4096].lower() else None,
     )
     if name is None:
-        return ServiceError(ErrorCode.NOT_AN_IMAGE, f"The file is none of {accepted}.")
+        return ServiceError(ErrorCode.NOT_AN_IMAGE, f"The file is not one of {accepted}.")
     return ServiceError(ErrorCode.FORMAT_UNSUPPORTED, f"{name} is not one of {accepted}.")

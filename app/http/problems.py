@@ -22,36 +22,36 @@ from app.contract.schemas import ROOT_PATH, ErrorCode, Problem
 MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[ErrorCode, tuple[int, str]] = {
-    ErrorCode.ORIGIN_REFUSED: (403, "The request comes from elsewhere"),
-    ErrorCode.KEY_MISSING: (401, "A key is needed"),
+    ErrorCode.ORIGIN_REFUSED: (403, "The request comes from another site or machine"),
+    ErrorCode.KEY_MISSING: (401, "A key is required"),
     ErrorCode.KEY_INVALID: (403, "The key is not accepted"),
-    ErrorCode.RATE_LIMITED: (429, "The rate limit is reached"),
+    ErrorCode.RATE_LIMITED: (429, "The rate limit is exceeded"),
     ErrorCode.HEAD_TOO_LARGE: (431, "The head of the request is too large"),
     ErrorCode.TOO_MANY_CONNECTIONS: (503, "All connections are in use"),
     ErrorCode.MALFORMED_REQUEST: (400, "The request is malformed"),
     ErrorCode.FILE_MISSING: (400, "No file was sent"),
     ErrorCode.FILE_EMPTY: (400, "The file is empty"),
-    ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload has too many bytes"),
-    ErrorCode.TOO_MANY_UPLOADS: (503, "Too many uploads arrive at the same time"),
+    ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload is too large"),
+    ErrorCode.TOO_MANY_UPLOADS: (503, "Too many uploads at the same time"),
     ErrorCode.TOO_MANY_DOWNLOADS: (503, "Too many downloads at the same time"),
     ErrorCode.TOO_MANY_PIXELS: (413, "The picture has too many pixels"),
-    ErrorCode.TOO_ELONGATED: (422, "The picture is too long for its width"),
+    ErrorCode.TOO_ELONGATED: (422, "The picture is too elongated"),
     ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
     ErrorCode.FORMAT_UNSUPPORTED: (415, "The image format is not supported"),
-    ErrorCode.CAMERA_RAW: (415, "The file is camera raw"),
+    ErrorCode.CAMERA_RAW: (415, "Camera raw is not supported"),
     ErrorCode.IMAGE_TRUNCATED: (422, "The image file is truncated"),
     ErrorCode.IMAGE_UNDECODABLE: (422, "The image cannot be decoded"),
-    ErrorCode.DECODING_ABORTED: (422, "The image takes too much to decode"),
-    ErrorCode.VIEW_REFUSED: (422, "The model cannot look at it this way"),
+    ErrorCode.DECODING_ABORTED: (422, "Decoding the image takes too many resources"),
+    ErrorCode.VIEW_REFUSED: (422, "The model does not support this view"),
     ErrorCode.PROCESSING_FAILED: (500, "The detection failed"),
-    ErrorCode.MODEL_OUTPUT_INVALID: (500, "The model gave no valid answer"),
+    ErrorCode.MODEL_OUTPUT_INVALID: (500, "The model's output is invalid"),
     ErrorCode.NOT_FOUND: (404, "Not found"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
     ErrorCode.DETECTION_UNFINISHED: (409, "The detection is not finished"),
     ErrorCode.DETECTION_FAILED: (409, "The detection has no result"),
     ErrorCode.DETECTION_EXPIRED: (410, "The detection has expired"),
     ErrorCode.NO_MASKS: (404, "The detection has no masks"),
-    ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The idempotency key belongs to another request"),
+    ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The idempotency key was used for another request"),
     ErrorCode.WEBHOOK_REFUSED: (422, "The webhook URL is not accepted"),
     ErrorCode.QUEUE_TIMEOUT: (410, "The detection expired in the queue"),
     ErrorCode.QUEUE_SHARE_FULL: (429, "Your share of the queue is full"),
@@ -62,7 +62,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.STORAGE_FULL: (503, "The storage is full"),
     ErrorCode.STORAGE_UNAVAILABLE: (503, "The storage is unavailable"),
     ErrorCode.NO_WORKER: (503, "No worker is ready"),
-    ErrorCode.INTERNAL_ERROR: (500, "Internal error"),
+    ErrorCode.INTERNAL_ERROR: (500, "Internal server error"),
 }
 """HTTP status and title of each code."""
 
@@ -182,7 +182,7 @@ def storage_full() -> ServiceError:
     """There is no memory for another picture and its result."""
     return ServiceError(
         ErrorCode.STORAGE_FULL,
-        "The memory of Redis is in use, or reserved for the results of pictures that wait.",
+        "Redis's memory is used, or reserved for the results of waiting pictures.",
     )
 
 
@@ -190,7 +190,7 @@ def storage_share_full() -> ServiceError:
     """The caller has its share of the storage."""
     return ServiceError(
         ErrorCode.STORAGE_SHARE_FULL,
-        "Your pictures, results to come and records take your share of the storage (/v1/usage). "
+        "Your pictures, expected results and records use your share of the storage (/v1/usage). "
         "Delete detections, or wait until some end or expire.",
     )
 
@@ -200,15 +200,15 @@ def of_outage(error: Exception) -> ServiceError:
     if isinstance(error, StorageUnavailableError):
         log.error("storage_unavailable", error=str(error))
         return ServiceError(
-            ErrorCode.STORAGE_UNAVAILABLE, "Pictures can be neither stored nor read at present."
+            ErrorCode.STORAGE_UNAVAILABLE, "Pictures cannot be stored or read at the moment."
         )
     if isinstance(error, OutOfMemoryError):
         log.error("storage_full", error=str(error))
         return ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
     log.error("redis_unavailable", error=str(error))
     if isinstance(error, WritesRefusedError):
-        return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue takes nothing at present.")
-    return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at present.")
+        return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue accepts no jobs at the moment.")
+    return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at the moment.")
 
 
 async def _outage(request: Request, error: Exception) -> Response:
@@ -248,7 +248,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 def of_surprise(error: Exception, **facts: str) -> ServiceError:
     """What an error that nobody expected means to the caller; it is logged here."""
     log.error("unexpected_error", exc_info=error, **facts)
-    return ServiceError(ErrorCode.INTERNAL_ERROR, "The service met an error of its own.")
+    return ServiceError(ErrorCode.INTERNAL_ERROR, "Internal server error.")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

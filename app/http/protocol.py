@@ -87,7 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._tell_of_exhaustion()
         if full and not self._make_room():
             self._refuse(
-                ErrorCode.TOO_MANY_CONNECTIONS, f"{self.max_connections} connections are in use."
+                ErrorCode.TOO_MANY_CONNECTIONS, f"{self.max_connections} connections are open."
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -110,13 +110,13 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:  # it may be ignored (RFC 9110, 7.8)
             pass
         except httptools.HttpParserError:
-            self._refuse(ErrorCode.MALFORMED_REQUEST, "This is not a sound HTTP/1.1 request.")
+            self._refuse(ErrorCode.MALFORMED_REQUEST, "The request is not valid HTTP/1.1.")
         else:
             self._held_up |= self.flow.read_paused
             self._kept = 0 if self._pieces else self._kept + len(data)
             if (self._in_head or self._in_body) and self._kept > MAX_HEAD:
                 self._refuse(
-                    ErrorCode.HEAD_TOO_LARGE, f"The limit of a request's head is {MAX_HEAD} bytes."
+                    ErrorCode.HEAD_TOO_LARGE, f"The limit for a request's head is {MAX_HEAD} bytes."
                 )
 
     def on_message_begin(self) -> None:
@@ -143,9 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._in_head:
             return
         if len(self.headers) == MAX_FIELDS:
-            self._refuse(
-                ErrorCode.HEAD_TOO_LARGE, f"The limit of a request is {MAX_FIELDS} header fields."
-            )
+            self._refuse(ErrorCode.HEAD_TOO_LARGE, f"The limit is {MAX_FIELDS} header fields.")
             raise OverflowError
         super().on_header(name, value)
 
@@ -158,11 +156,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         if len(self.url) > MAX_TARGET:
             self._refuse(
-                ErrorCode.HEAD_TOO_LARGE, f"The limit of a path is {MAX_TARGET} bytes, with query."
+                ErrorCode.HEAD_TOO_LARGE,
+                f"The limit for a path with its query is {MAX_TARGET} bytes.",
             )
             raise OverflowError
         if [name for name, _ in self.headers].count(b"host") > 1:
-            self._refuse(ErrorCode.MALFORMED_REQUEST, "A request has one Host field.")
+            self._refuse(ErrorCode.MALFORMED_REQUEST, "A request must have exactly one Host field.")
             raise ValueError
         self._in_head = False
         super().on_headers_complete()

@@ -273,7 +273,7 @@ class Service:
         if self.deliveries is None or secrets is None:
             raise ServiceError(
                 ErrorCode.WEBHOOK_REFUSED,
-                "There is no secret to sign your webhooks with (GAMMA_WEBHOOK_SECRETS, or "
+                "No secret is configured for your webhooks (GAMMA_WEBHOOK_SECRETS, or "
                 "webhook_secrets in GAMMA_CALLERS_FILE).",
             )
         try:
@@ -311,11 +311,11 @@ class Service:
         if reception is Reception.MISMATCH:
             return ServiceError(
                 ErrorCode.IDEMPOTENCY_MISMATCH,
-                "Another picture, view, ref_id or webhook_url was sent with this Idempotency-Key.",
+                "This Idempotency-Key was used with another picture, view, ref_id or webhook_url.",
             )
         if reception is Reception.TOO_LARGE:
             return ServiceError(
-                ErrorCode.TOO_MANY_PIXELS, "Its result would not fit into the memory of Redis."
+                ErrorCode.TOO_MANY_PIXELS, "Its result would not fit into Redis's memory."
             )
         if reception is Reception.FULL:
             return storage_full()
@@ -351,7 +351,7 @@ class Service:
 
 def no_such_detection() -> ServiceError:
     """The same for what never was, what was deleted, and what is another caller's."""
-    return ServiceError(ErrorCode.NOT_FOUND, "There is no such detection.")
+    return ServiceError(ErrorCode.NOT_FOUND, "There is no detection with this id.")
 
 
 def _reused(known: Detection, new: Detection) -> Detection:

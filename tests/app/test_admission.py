@@ -73,7 +73,7 @@ def test_a_full_queue(redis: Redis, api: Replica) -> None:
     before = value(api.metrics(), counter)
     assert [post(api).status_code for _ in range(QUEUE_LIMIT)] == [202] * QUEUE_LIMIT
     refused = post(api)
-    assert f"{QUEUE_LIMIT} detections wait" in assert_problem(refused, 503, "queue_full")["detail"]
+    assert f"{QUEUE_LIMIT} detections are waiting" in assert_problem(refused, 503, "queue_full")["detail"]
     assert 1 <= int(refused.headers["retry-after"]) <= 300
     assert value(api.metrics(), counter) == before + 1
     redis.lpop(QUEUE)
@@ -100,7 +100,7 @@ def test_a_slow_queue(redis: Redis, api: Replica) -> None:
     queue_a_job(redis, "a", AGE_LIMIT + 40)
     refused = wait_for(api, "queue_slow")
     document = assert_problem(refused, 503, "queue_slow")
-    assert "has waited for 14" in document["detail"]
+    assert "has waited 14" in document["detail"]
     assert 40 <= int(refused.headers["retry-after"]) <= 100
     assert api.raw(POST, "Content-Length: 9999999", FORM)[0] == 503, "it waits for the body"
     redis.flushall()

@@ -48,6 +48,16 @@ def answers(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
                 yield operation["operationId"], status, answer
 
 
+def test_summaries_are_sentences_of_their_own() -> None:
+    """Not the names of functions, such as `Read List`."""
+    paths = documented().openapi()["paths"]
+    summaries = [operation["summary"] for item in paths.values() for operation in item.values()]
+    assert len(set(summaries)) == len(summaries)
+    for summary in summaries:
+        assert len(summary.split()) >= 3, summary
+        assert not summary.endswith("."), summary
+
+
 def test_checked_in_document_is_current(document: dict[str, Any]) -> None:
     assert json.loads(CHECKED_IN.read_text()) == document, (
         "the API has changed; run: gamma openapi > docs/openapi.json"

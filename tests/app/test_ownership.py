@@ -37,7 +37,7 @@ def test_every_route_treats_the_detection_of_another_as_none(
     for method, path in calls:
         foreign = bob.request(method, path)
         assert_problem(foreign, 404, "not_found")
-        assert foreign.json()["detail"] == "There is no such detection.", path
+        assert foreign.json()["detail"] == "There is no detection with this id.", path
     for method, path in calls:
         assert alice.request(method, path).is_success, f"{method} {path}"
 

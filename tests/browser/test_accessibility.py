@@ -117,7 +117,7 @@ def deleting(page: Page) -> None:
 
 
 def key_wanted(page: Page) -> None:
-    page.route("**/v1/**", answer(problem("A key is needed", "key_missing"), 401))
+    page.route("**/v1/**", answer(problem("A key is required", "key_missing"), 401))
     page.reload()
     page.get_by_role("textbox", name="API key").fill("wrong")
     page.keyboard.press("Enter")

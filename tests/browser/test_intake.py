@@ -292,7 +292,7 @@ def test_upload_beyond_the_limit(page: Page, console: Console) -> None:
         }"""
     )
     shown = page.locator("#problem")
-    expect(shown).to_contain_text("The upload has too many bytes", timeout=TIMEOUT)
+    expect(shown).to_contain_text("The upload is too large", timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("status", [429, 503])

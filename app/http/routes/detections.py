@@ -34,14 +34,16 @@ def read_list(
     caller: TheCaller,
     ids: Annotated[
         list[str] | None,
-        Query(description="these detections only, at most 100: `a,b,c`, or given several times"),
+        Query(description="only these detections, at most 100: `a,b,c`, or repeated"),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=_MAX_LISTED, description="most detections")] = 50,
+    limit: Annotated[
+        int, Query(ge=1, le=_MAX_LISTED, description="maximum number of detections")
+    ] = 50,
     cursor: Annotated[
-        str | None, Query(pattern=CURSOR_PATTERN, description="as in `next` of the page before")
+        str | None, Query(pattern=CURSOR_PATTERN, description="from `next` of the previous page")
     ] = None,
 ) -> Response:
-    """Your detections, newest first, a page at a time; or the ones you name.
+    """List your detections, newest first, in pages; or return those in `ids`.
 
     New detections do not move the pages that follow.
     """
@@ -49,7 +51,7 @@ def read_list(
     if ids is not None:
         if {"limit", "cursor"} & request.query_params.keys():
             raise ServiceError(
-                ErrorCode.MALFORMED_REQUEST, "`ids` goes with neither `limit` nor `cursor`."
+                ErrorCode.MALFORMED_REQUEST, "`ids` cannot be combined with `limit` or `cursor`."
             )
         return json_answer(request, _named(service, caller.name, ids))
     page = service.store.newest(caller.name, limit, cursor)
@@ -60,7 +62,7 @@ def read_list(
 def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
     names = list(dict.fromkeys(name for part in ids for name in part.split(",") if name))
     if len(names) > _MAX_LISTED:
-        raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"`ids` may name {_MAX_LISTED} at most.")
+        raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"The limit is {_MAX_LISTED} ids.")
     found = dict(zip(names, service.store.get_owned(names, owner), strict=True))
     return DetectionList(
         detections=[detection for detection in found.values() if detection is not None],
@@ -85,7 +87,7 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
     },
 )
 def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Response:
-    """The record."""
+    """Return the record of a detection."""
     return json_answer(request, service_of(request).record(detection_id, caller.name))
 
 
@@ -93,7 +95,7 @@ def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Resp
     "/{detection_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    response_description="It is gone",
+    response_description="Deleted",
     responses=problems(
         *OF_V1,
         ErrorCode.MALFORMED_REQUEST,
@@ -102,5 +104,5 @@ def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Resp
     ),
 )
 def delete(request: Request, detection_id: DetectionId, caller: TheCaller) -> None:
-    """Remove everything about a detection; what waits in the queue is not computed."""
+    """Delete a detection: record, picture and masks. A waiting one is not computed."""
     service_of(request).delete(detection_id, caller.name)

@@ -64,7 +64,7 @@ _CONDITION = {
             "name": "If-None-Match",
             "in": "header",
             "schema": {"type": "string"},
-            "description": "the `ETag` of an answer that you have",
+            "description": "the `ETag` of an earlier answer",
         }
     ]
 }
@@ -115,12 +115,12 @@ async def image(
         Query(
             ge=16,
             le=8192,
-            description="give a JPEG of the upright first frame, as the model sees it, shrunk to "
+            description="return a JPEG of the upright first frame, as the model sees it, shrunk to "
             "fit so many pixels a side; absent: the upload as it came",
         ),
     ] = None,
 ) -> Response:
-    """The picture: as it was uploaded, or made fit for any screen."""
+    """Return the picture as uploaded, or as a JPEG of limited size."""
     service = service_of(request)
     detection = await run_in_threadpool(service.record, detection_id, caller.name)
     info = detection.image
@@ -154,7 +154,7 @@ async def mask(
     head: Head,
     caller: TheCaller,
 ) -> Response:
-    """Probability map: 8-bit grey, picture size, 255 = 1."""
+    """Return a mask: 8-bit grey, size of the picture, 255 is a probability of 1."""
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(request, detection, "mask", head)
@@ -182,14 +182,20 @@ async def overlay(
     head: Head,
     caller: TheCaller,
     opacity: Annotated[
-        float, Query(ge=0, le=1, description="of a pixel with probability 1; others: their share")
+        float,
+        Query(
+            ge=0,
+            le=1,
+            description="opacity of a pixel with probability 1; it scales with the probability",
+        ),
     ] = DEFAULT_OPACITY,
-    colormap: Annotated[Colormap, Query(description="colours of weak and strong")] = Colormap.HEAT,
+    colormap: Annotated[Colormap, Query(description="colour map")] = Colormap.HEAT,
     composite: Annotated[
-        bool, Query(description="blend with the upright picture instead of leaving it transparent")
+        bool,
+        Query(description="blend with the upright picture instead of a transparent background"),
     ] = False,
 ) -> Response:
-    """Heat map of picture size: transparent, to lay over the picture, or blended with it."""
+    """Return a mask as a heat map, transparent or blended with the picture."""
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(
@@ -316,18 +322,20 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
     path = detection_path(detection_id)
     if not detection.status.finished:
         raise ServiceError(
-            ErrorCode.DETECTION_UNFINISHED, f"It is {detection.status}.", detection=path
+            ErrorCode.DETECTION_UNFINISHED, f"The detection is {detection.status}.", detection=path
         )
     if detection.status is Status.FAILED:
         raise ServiceError(
-            ErrorCode.DETECTION_FAILED, "It failed; the record says why.", detection=path
+            ErrorCode.DETECTION_FAILED,
+            "The detection failed; its record gives the reason.",
+            detection=path,
         )
     if detection.error is not None:  # expired, in the queue or after it
         raise ServiceError(detection.error.code, detection.error.detail, detection=path)
     if detection.masks is None:
         raise ServiceError(
             ErrorCode.NO_MASKS,
-            f"A {detection.view.mode} makes none; ask for another view.",
+            f"The view `{detection.view.mode}` gives no masks; use another view.",
             detection=path,
         )
     return detection
@@ -359,6 +367,6 @@ def _refusing(picture: bytes) -> Iterator[None]:
 def _expired(detection_id: str) -> ServiceError:
     return ServiceError(
         ErrorCode.DETECTION_EXPIRED,
-        "Picture and masks are no longer kept.",
+        "The picture and its masks are no longer stored.",
         detection=detection_path(detection_id),
     )

@@ -47,7 +47,7 @@ _FIELDS: dict[str, Any] = {
     "webhook_url": {
         "type": "string",
         "format": "uri",
-        "description": "told, signed, when the detection has ended",
+        "description": "URL that receives the record, signed, when the detection has ended",
         "examples": ["https://hooks.example.com/gamma"],
     },
 }
@@ -56,13 +56,14 @@ _REF_ID = {
     "type": "string",
     "minLength": 1,
     "maxLength": _MAX_REF_ID,
-    "description": "your reference: no control or format characters, no space but the plain one",
+    "description": "your own reference, without control and format characters, and without other "
+    "spaces than the plain one",
     "examples": [examples.QUEUED.ref_id],
 }
 _FILE = {
     "type": "string",
     "format": "binary",
-    "description": f"a picture: {', '.join(MEDIA_TYPES)}; told by its bytes, not by its name",
+    "description": f"a picture: {', '.join(MEDIA_TYPES)}; the bytes decide, not the name",
 }
 _HEADERS = [
     {
@@ -76,9 +77,9 @@ _HEADERS = [
         "name": "Idempotency-Key",
         "in": "header",
         "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_KEY},
-        "description": "your name for this request. Sent again with it, as long as the record "
-        "lives, the same request has the same detection; another one is refused. Requests with "
-        "one key that come at the same time count as one.",
+        "description": "a name for this request. While the record exists, a repeat of the "
+        "request returns the same detection, and another request is refused. Simultaneous requests "
+        "with one key count as one.",
     },
 ]
 _REQUEST_PROBLEMS = (
@@ -166,7 +167,7 @@ def _with_rate_limit(answers: Answers) -> Answers:
     openapi_extra=_request_body({"file": _FILE, **_FIELDS, "ref_id": _REF_ID}, "file"),
 )
 async def create(request: Request, caller: TheCaller) -> Response:
-    """Submit one picture."""
+    """Upload one picture."""
     service = service_of(request)
     async with service.rooms.requests.claim(caller.name, 1):
         await admit(request, caller)
@@ -231,14 +232,14 @@ async def create(request: Request, caller: TheCaller) -> Response:
                 "type": "array",
                 "items": {**_REF_ID, "minLength": 0},
                 "maxItems": MAX_FILES,
-                "description": "none, or one for each file in their order; empty: none",
+                "description": "none, or one for each file, in order; empty: none",
             },
         },
         "files",
     ),
 )
 async def create_batch(request: Request, caller: TheCaller) -> Response:
-    """Submit up to 64 pictures; each is accepted or refused for itself.
+    """Upload up to 64 pictures; each is accepted or refused separately.
 
     `Prefer: wait` holds the answer until all of them have ended. An `Idempotency-Key` counts for
     each file at its place.

@@ -33,12 +33,12 @@ _LOOKS = CapacityLimiter(2)  # threads of their own: they wait for no other requ
     "/v1/model",
     dependencies=[Depends(identify)],
     responses={
-        200: answer("The model card in short", model=examples.MODEL),
+        200: answer("Facts about the model", model=examples.MODEL),
         **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NO_WORKER),
     },
 )
 def model(request: Request) -> ModelFacts:
-    """The model card in short, as the newest live worker tells it."""
+    """Return facts about the model of the newest live worker."""
     worker = _live(service_of(request))[-1]
     return ModelFacts(
         name=worker.model.name,
@@ -60,7 +60,7 @@ def model(request: Request) -> ModelFacts:
     responses={200: answer("It does", alive=examples.ALIVE)},
 )
 async def livez() -> ServiceStatus:
-    """Whether this process answers."""
+    """Check that this process answers."""
     return ServiceStatus()
 
 
@@ -77,7 +77,7 @@ async def livez() -> ServiceStatus:
     },
 )
 async def readyz(request: Request) -> ServiceStatus:
-    """Whether a POST would be served: Redis takes writes, the bucket answers, a worker lives."""
+    """Check that uploads get results: Redis accepts writes, bucket and worker are alive."""
     service = service_of(request)
 
     def look() -> ServiceStatus:
@@ -98,17 +98,17 @@ async def readyz(request: Request) -> ServiceStatus:
 @router.get(
     "/v1/usage",
     responses={
-        200: answer("What is used, and the limits", usage=examples.USAGE),
+        200: answer("Usage and limits", usage=examples.USAGE),
         **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST),
     },
 )
 def usage(request: Request, caller: TheCaller) -> Usage:
-    """What you use of what you are granted."""
+    """Return your usage and your limits."""
     return cast(Gate, request.app.state.gate).usage(caller.name)
 
 
 def _live(service: Service) -> list[WorkerInfo]:
     workers = service.store.live_workers()
     if not workers:
-        raise ServiceError(ErrorCode.NO_WORKER, "No warm worker has been heard of lately.")
+        raise ServiceError(ErrorCode.NO_WORKER, "No warm worker is alive.")
     return workers
