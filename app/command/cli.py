@@ -121,7 +121,7 @@ def api(
     metrics_port: MetricsPort = None,
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
-    """Run the HTTP API and the page; Redis and workers are elsewhere."""
+    """Run the HTTP API and the page, without Redis and workers."""
     from app.contract.blobs import StorageSetupError
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
@@ -151,7 +151,7 @@ def worker(
     metrics_port: MetricsPort = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
-    burst: Annotated[bool, typer.Option("--burst", help="Quit once the queue is empty.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Stop once the queue is empty.")] = False,
 ) -> None:
     """Run one worker: it takes jobs from Redis and runs the model on one device."""
     from redis.exceptions import RedisError
@@ -180,7 +180,7 @@ def worker(
 
 @app.command()
 def webhooks(metrics_port: MetricsPort = None) -> None:
-    """Deliver webhooks: one process is enough, more share the work."""
+    """Deliver webhooks. One process is enough; more share the work."""
     from redis.exceptions import RedisError
 
     from app.contract.directory import CallersFileError
@@ -204,32 +204,34 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
 
 @app.command()
 def detect(
-    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders with pictures.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     overlays: Annotated[
         Path | None,
         typer.Option(
             file_okay=False,
-            help="Write both heat maps of each picture to this folder, in subfolders like the "
-            "pictures'; no file is replaced.",
+            help="Write both heat maps of each picture to this folder, in the same subfolders as "
+            "the pictures. Existing files are kept.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="Write the results to this file, as --json prints them. The same command again "
-            "goes on where it stopped, and tries again what had no score.",
+            help="Write the results to this file, as --json prints them. Repeat the command to "
+            "resume it and to retry pictures without a score.",
         ),
     ] = None,
     view: Annotated[str | None, _option("default_view", "--view")] = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
 ) -> None:
-    """Score pictures here and now, without service or Redis.
+    """Score pictures without the service or Redis.
 
-    The exit code is 1 if a picture got no score, or a folder has none in it.
+    The exit code is 1 if a picture got no score, or a folder has no pictures.
     """
     from app.command.detect import Format, detect_files
     from app.command.scores import ScoresError
@@ -238,7 +240,7 @@ def detect(
     from model.engine import DeviceError
 
     if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv exclude each other")
+        raise typer.BadParameter("--json and --csv cannot be combined")
     if as_csv and output is not None:
         raise typer.BadParameter("--output writes JSON lines, not --csv")
     if overlays is not None and overlays.resolve() in {file.resolve() for file in files}:
@@ -253,7 +255,7 @@ def detect(
         raise _fail(error) from None
     except KeyboardInterrupt:
         if output is not None:
-            console(stderr=True).print("stopped; run the same command to go on")
+            console(stderr=True).print("stopped; run the same command to resume")
         raise typer.Exit(_INTERRUPTED) from None
     if not fine:
         raise typer.Exit(1)
@@ -261,7 +263,7 @@ def detect(
 
 @app.command()
 def openapi() -> None:
-    """Write the OpenAPI document of the API."""
+    """Print the OpenAPI document of the API."""
     from app.http.api import documented
 
     print(json.dumps(documented().openapi(), indent=2, ensure_ascii=False))
@@ -281,9 +283,9 @@ def print_settings() -> None:
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what is found, what is wrong with it, and what to do about that."""
+    """Check the set-up and say what to fix."""
     from app.command.doctor import examine
 
     if not examine(_settings(), as_json=as_json):

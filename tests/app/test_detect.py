@@ -232,7 +232,7 @@ def test_an_interrupted_scan_goes_on(detect: Detect, model: Model) -> None:
     command = ("album", "--output", "out/scores.jsonl")
     answer = detect(*command)
     assert answer.exit_code == 130
-    assert "run the same command to go on" in answer.stderr
+    assert "run the same command to resume" in answer.stderr
     scores = Path("out/scores.jsonl")
     assert len(rows(scores.read_text())) == 3
     plant("album/0.jpg")  # is mended meanwhile

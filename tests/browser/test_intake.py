@@ -207,7 +207,7 @@ def test_file_that_was_sent_before_is_known(page: Page) -> None:
         choose(page, file(SMALL_SIZE, f"{number}.png", seed=77))
         expect(page.locator("#detection-title")).to_have_text(f"{number}.png")
         finished(page, SMALL_SIZE)
-    expect(fact(page, "Result")).to_contain_text("known already")
+    expect(fact(page, "Result")).to_contain_text("earlier detection")
 
 
 def test_keyboard_alone(page: Page) -> None:
@@ -312,7 +312,7 @@ def test_over_the_limit_the_pictures_wait_and_go_on(
     expect(notice).to_contain_text("Too much at once")
     expect(notice).to_contain_text("2 pictures wait in this tab")
     expect(notice).to_contain_text("tries again in 3,600 seconds")
-    expect(rows(page).filter(has_text="Held up")).to_have_count(2)
+    expect(rows(page).filter(has_text="Delayed")).to_have_count(2)
     page.unroute("**/v1/detections")
     with page.expect_request("**/v1/detections") as sent:
         page.get_by_role("button", name="Try now").click()

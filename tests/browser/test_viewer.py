@@ -432,7 +432,7 @@ def test_a_glance_has_no_layers(page: Page) -> None:
     row(page, made["ref_id"]).click()
     expect(fact(page, "Examined")).to_have_text("The whole picture, at a glance")
     expect(page.locator("#details")).to_contain_text("examined at 25 % of its resolution")
-    expect(page.locator("#details")).to_contain_text("does not tell which parts")
+    expect(page.locator("#details")).to_contain_text("does not show which parts")
     expect(page.locator("#tools")).to_be_hidden()
     expect(page.locator("#picture")).to_be_visible()
     expect(summary(page)).not_to_contain_text("Manipulated")
