@@ -16,7 +16,7 @@ const CONTRADICTED = "Low score, but parts are marked as AI";
 const WORTH_TELLING = 0.001; // share of a picture from which marks on it are spoken of
 
 const MOSTLY_TEXT =
-  "The picture is mostly text. The model gives too many pages of text a high score, so this score " +
+  "The picture is mostly text. The model gives too many pages of text a high score, so this one " +
   "means little.";
 
 const LAYERS = { ai: "AI", manipulation: "manipulation" };
@@ -102,7 +102,8 @@ export function verdictMeaning({ verdict: name, thresholds }) {
   return {
     authentic:
       `The score is below ${uncertain}, the model's threshold for “uncertain”. ` +
-      "The model misses some generated pictures, so this does not prove that the picture is genuine.",
+      "The model misses some generated pictures, so this does not prove that the picture is " +
+      "genuine.",
     uncertain:
       `The score is between ${uncertain} and ${generated}, so the model does not decide. ` +
       "Check the picture by other means.",
@@ -122,7 +123,8 @@ export function marksMeaning(record) {
   if (contradicted(record)) {
     return (
       "The score of the whole picture is below the threshold, but parts of it are marked as AI: " +
-      `${found}${percent(area)} of the picture. Either the score or the marks are wrong: look at the marked parts.`
+      `${found}${percent(area)} of the picture. Either the score or the marks are wrong: look at ` +
+      "the marked parts."
     );
   }
   if (area < WORTH_TELLING) return "No part of the picture is marked as AI.";
@@ -170,7 +172,9 @@ export function coverageMeaning({ mode, scale: value }) {
         "visible.",
     );
   }
-  if (mode === "glance") limits.push("A glance gives no masks: it does not show which parts are AI-made or changed.");
+  if (mode === "glance") {
+    limits.push("A glance gives no masks: it does not show which parts are AI-made or changed.");
+  }
   return limits.length === 0 ? null : limits.join(" ");
 }
 

@@ -73,7 +73,8 @@ def test_a_full_queue(redis: Redis, api: Replica) -> None:
     before = value(api.metrics(), counter)
     assert [post(api).status_code for _ in range(QUEUE_LIMIT)] == [202] * QUEUE_LIMIT
     refused = post(api)
-    assert f"{QUEUE_LIMIT} detections are waiting" in assert_problem(refused, 503, "queue_full")["detail"]
+    detail = assert_problem(refused, 503, "queue_full")["detail"]
+    assert f"{QUEUE_LIMIT} detections are waiting" in detail
     assert 1 <= int(refused.headers["retry-after"]) <= 300
     assert value(api.metrics(), counter) == before + 1
     redis.lpop(QUEUE)
