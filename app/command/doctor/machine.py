@@ -38,20 +38,20 @@ def disk(settings: Settings) -> list[Finding]:
             wrong(
                 "disk",
                 f"{folder} cannot be written: {error.strerror}",
-                "make room" if full else "name a folder that this user may write: --data-dir",
+                "free space" if full else "use a folder that this user may write: --data-dir",
             )
         ]
     free, most = shutil.disk_usage(folder).free, int(settings.redis_maxmemory)
     found = f"{ByteSize(free).human_readable()} free at {folder}"
     if free < _FULL:
-        return [wrong("disk", f"only {found}", "make room, or name another folder: --data-dir")]
+        return [wrong("disk", f"only {found}", "free space, or use another folder: --data-dir")]
     if free < most:
         return [
             note(
                 "disk",
-                f"{found}, less than GAMMA_REDIS_MAXMEMORY: once Redis is full its file will not "
+                f"{found}, less than GAMMA_REDIS_MAXMEMORY: once Redis is full, its file will not "
                 "fit",
-                "lower GAMMA_REDIS_MAXMEMORY, or name a larger disk: --data-dir",
+                "lower GAMMA_REDIS_MAXMEMORY, or use a larger disk: --data-dir",
             )
         ]
     return [ok("disk", found)]
@@ -92,8 +92,8 @@ def model(settings: Settings) -> list[Finding]:
             wrong(
                 "model",
                 str(error),
-                "fetch or export the checkpoint again; if GAMMA_DEVICE=cpu is well with the same "
-                "files, it is the device",
+                "fetch or export the checkpoint again; if GAMMA_DEVICE=cpu passes with the same "
+                "files, the device is faulty",
             )
         ]
     info = detector.info
@@ -120,7 +120,7 @@ def device(settings: Settings) -> list[Finding]:
         wrong(
             "device",
             "this machine has an NVIDIA driver, but workers would run on the CPU",
-            f"{_why_no_gpu()}; or say that it is meant so: GAMMA_DEVICE=cpu",
+            f"{_why_no_gpu()}; or set GAMMA_DEVICE=cpu if this is intended",
         )
     ]
 
@@ -140,12 +140,12 @@ def _why_no_gpu() -> str:
         )
     if not has_nvidia_driver():
         return (
-            "no NVIDIA driver is seen: install it; a container needs the NVIDIA Container Toolkit "
-            "and `--gpus all`"
+            "no NVIDIA driver was found: install it; a container needs the NVIDIA Container "
+            "Toolkit and `--gpus all`"
         )
     return (
-        f"`nvidia-smi` says whether the driver works and knows CUDA {torch.version.cuda}, and "
-        "which numbers the GPUs have"
+        f"check with `nvidia-smi` that the driver works and supports CUDA {torch.version.cuda}, "
+        "and which numbers the GPUs have"
     )
 
 
@@ -191,15 +191,15 @@ def access(settings: Settings) -> list[Finding]:
             return [
                 note(
                     "access",
-                    "no keys (GAMMA_ALLOW_ANONYMOUS): whoever reaches the API may use it",
-                    "right behind a gateway that asks for keys itself; else set GAMMA_API_KEYS",
+                    "no keys (GAMMA_ALLOW_ANONYMOUS): anyone who reaches the API may use it",
+                    "fine behind a gateway that checks keys; otherwise set GAMMA_API_KEYS",
                 )
             ]
         return [ok("access", f"no keys, and only this machine reaches {settings.host}")]
     try:
         callers = Directory(settings).now
     except CallersFileError as error:
-        return [wrong("access", str(error), "mend the file of GAMMA_CALLERS_FILE")]
+        return [wrong("access", str(error), "fix the file that GAMMA_CALLERS_FILE names")]
     return [ok("access", f"keys of {', '.join(callers.terms)}"), *_expiring(callers)]
 
 

@@ -75,12 +75,14 @@ def _unreachable(error: Exception) -> Finding:
             "give it all commands on all keys and channels: `ACL SETUSER NAME ~* &* +@all`",
         )
     if isinstance(error, BusyLoadingError):
-        return wrong("redis", "it still loads its file", "wait; the log of the Redis says how long")
+        return wrong(
+            "redis", "it is still loading its file", "wait; Redis's log shows the progress"
+        )
     return wrong(
         "redis",
         f"GAMMA_REDIS_URL does not answer: {error}",
-        "start the Redis; then see that host and port are right, that it binds an address which "
-        "this machine reaches, and that no firewall or NetworkPolicy is between",
+        "start Redis; then check host and port, that it binds an address which this machine "
+        "can reach, and that no firewall or NetworkPolicy blocks it",
     )
 
 
@@ -95,13 +97,13 @@ def _server(redis: Redis, settings: Settings) -> list[Finding]:
         found.append(
             wrong(
                 "redis",
-                "it shards its keys (cluster mode), and keys that are used together get parted",
-                "use one server, with a replica if you like",
+                "it shards keys (cluster mode), but GAMMA changes several keys in one step",
+                "use one server, optionally with a replica",
             )
         )
     if info["role"] != "master":
         found.append(
-            wrong("redis", "it is a replica and takes no writes", "name the primary in the URL")
+            wrong("redis", "it is a replica and accepts no writes", "name the primary in the URL")
         )
     coming = int(cast(bytes | None, redis.hget(RESERVED_KEY, "")) or 0)
     return [*found, *_memory(info, coming, settings), *_file(info, settings)]
@@ -121,7 +123,7 @@ def _memory(info: dict[str, Any], coming: int, settings: Settings) -> list[Findi
         found.append(
             wrong(
                 "memory",
-                f"maxmemory-policy is {policy}: under memory pressure Redis would drop queued work",
+                f"maxmemory-policy is {policy}: when memory is full, Redis evicts accepted work",
                 "`redis-cli CONFIG SET maxmemory-policy noeviction`, and the same in redis.conf",
             )
         )
@@ -143,7 +145,7 @@ def _memory(info: dict[str, Any], coming: int, settings: Settings) -> list[Findi
                 f"{ByteSize(coming).human_readable()} reserved for results: uploads are refused "
                 "(storage_full)",
                 "if much is reserved, start more workers; else raise maxmemory, or shorten "
-                "GAMMA_RETENTION for what comes from now on",
+                "GAMMA_RETENTION for new uploads",
             )
         )
     used = f"{info['used_memory_human']} of {info['maxmemory_human']}, {policy}"
@@ -162,7 +164,7 @@ def _small(most: int, settings: Settings) -> list[Finding]:
             "memory",
             f"{ByteSize(most).human_readable()} let about {fit} pictures wait, {each // 1000} kB "
             f"each with what is reserved, and {settings.queue_limit} may (GAMMA_QUEUE_LIMIT): "
-            "uploads are refused for want of memory (storage_full) before the queue is full",
+            "uploads are refused because memory is full (storage_full) before the queue is",
             f"GAMMA_QUEUE_LIMIT={fit}, or more memory (GAMMA_REDIS_MAXMEMORY, or maxmemory of your "
             "Redis): docs/capacity.md",
         )
@@ -188,7 +190,7 @@ def _file(info: dict[str, Any], settings: Settings) -> list[Finding]:
             wrong(
                 "redis",
                 f"{version} cannot write its append-only file",
-                "its disk is full or read-only: make room; it tries again by itself",
+                "its disk is full or read-only: fix that; Redis retries by itself",
             )
         ]
     if info["aof_last_bgrewrite_status"] != "ok":
@@ -196,7 +198,7 @@ def _file(info: dict[str, Any], settings: Settings) -> list[Finding]:
             wrong(
                 "redis",
                 f"{version} could not rewrite its append-only file: what was deleted stays in it",
-                "its disk needs room for the file twice; it tries again by itself",
+                "its disk needs space for the file twice; Redis retries by itself",
             )
         ]
     return [ok("redis", f"{version}, append-only file on")]
@@ -209,12 +211,12 @@ def _clock(redis: Redis) -> list[Finding]:
     there = seconds + microseconds / 1e6
     skew = max(before - there, there - after, 0.0)  # at least; the answer took its time
     if skew <= _SKEW:
-        return [ok("clock", "as that of Redis's machine")]
+        return [ok("clock", "same as on Redis's machine")]
     ahead = "ahead of" if before > there else "behind"
     return [
         wrong(
             "clock",
-            f"this machine's clock is {skew:.0f} s {ahead} that of Redis's machine",
+            f"this machine's clock is {skew:.0f} s {ahead} the clock of Redis's machine",
             "run an NTP client (chrony, systemd-timesyncd) on both",
         )
     ]
@@ -237,7 +239,7 @@ def _workers(redis: Redis, settings: Settings) -> list[Finding]:
             note(
                 "workers",
                 f"{len(workers)} live, with different models: {', '.join(models)}",
-                "right only during a roll-out; else set the same GAMMA_CHECKPOINT everywhere",
+                "fine only during a roll-out; otherwise set the same GAMMA_CHECKPOINT everywhere",
             )
         ]
     devices = ", ".join(sorted({f"{worker.device} {worker.dtype}" for worker in workers}))
