@@ -30,6 +30,15 @@ _FINAL_TIMEOUT = 90  # s
 _port_blocks = iter(random.sample(range(20_000, 32_000, 4), 3_000))
 
 
+_MARKS = {"attacks": ("slow",), "browser": ("browser", "slow"), "faults": ("slow",)}  # by folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in _MARKS.get(item.path.relative_to(Path(__file__).parent).parts[0], ()):
+            item.add_marker(mark)
+
+
 def free_ports(count: int) -> int:
     """The first of `count` free ports in a row, at most four; each is given out once.
 
@@ -150,6 +159,14 @@ def wait_until_final(client: httpx2.Client, detection_id: str) -> dict:
             return record
         assert time.monotonic() < deadline, record
         time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a small network: a service with it is ready in a few seconds."""
+    from tests.towers import small_checkpoint  # not above: it imports torch
+
+    return small_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture(scope="session")

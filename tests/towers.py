@@ -1,4 +1,6 @@
-"""A tower for tests in which it does not matter what CLIP sees: small, quick, and always there."""
+"""Small networks and towers, for tests in which it does not matter what they see."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model import tower
+from model.config import GammaConfig
+from model.network import GammaModel
 from model.tower import GRID, TOKENS, WIDTH, Tower, TowerFeatures
+
+
+def small_checkpoint(folder: Path) -> Path:
+    """A network that computes a 64-pixel crop in milliseconds; returns its folder."""
+    torch.manual_seed(0)
+    config = GammaConfig(
+        backbone="mit_b0", decoder_channels=32, output_channels=24, crop_size=64, version="small"
+    )
+    GammaModel(config).save_pretrained(folder)
+    return folder
 
 
 class SmallTower(Tower):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -19,14 +20,14 @@ FIRST, SECOND, OTHER = (encode(photo(64, 64, seed)) for seed in (11, 12, 13))
 
 @pytest.fixture(scope="module")
 def serving(
-    bucket_server: BucketServer, tmp_path_factory: pytest.TempPathFactory
+    bucket_server: BucketServer, tmp_path_factory: pytest.TempPathFactory, small_model: Path
 ) -> Iterator[tuple[Serve, Bucket]]:
     bucket = Bucket(bucket_server)
     running = Serve(
         tmp_path_factory.mktemp("bucket") / "data",
         GAMMA_STORE=bucket.url,
         GAMMA_LOG_LEVEL="debug",
-        GAMMA_MAX_BATCH="1",
+        GAMMA_CHECKPOINT=str(small_model),
     )
     try:
         yield running.wait_until_ready(), bucket

@@ -23,9 +23,10 @@ RETENTION = 40  # s
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def serving(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
     running = Serve(
         tmp_path_factory.mktemp("erasure") / "data",
+        GAMMA_CHECKPOINT=str(small_model),
         GAMMA_ERASE_WITHIN=str(WITHIN),
         GAMMA_RETENTION=str(RETENTION),
     )

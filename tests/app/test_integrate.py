@@ -30,7 +30,6 @@ from pictures.decoding import decode
 from pictures.errors import PictureError
 from tests.app.receiver import Receiver, wait_for
 from tests.conftest import Serve, encode, photo, require_program
-from tests.deploy.live import small_checkpoint
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integrate.md").read_text()
 BLOCKS = [
@@ -82,10 +81,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, environment: dict[str, str]) -> Iterator[Serve]:
+def service(folder: Path, environment: dict[str, str], small_model: Path) -> Iterator[Serve]:
     running = Serve(
         folder / "data",
-        *("--checkpoint", str(small_checkpoint(folder / "model")), "--device", "cpu"),
+        *("--checkpoint", str(small_model), "--device", "cpu"),
         **environment,
         GAMMA_RATE_LIMIT=f"{RATE_LIMIT}/minute",
         GAMMA_WEBHOOK_ALLOW="127.0.0.1",

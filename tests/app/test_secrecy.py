@@ -136,7 +136,7 @@ class Canaries:
 
 @pytest.fixture(params=["console", "json"])
 def stack(
-    request: pytest.FixtureRequest, tmp_path: Path
+    request: pytest.FixtureRequest, tmp_path: Path, small_model: Path
 ) -> Iterator[tuple[Serve, Redis, Canaries]]:
     canaries = Canaries()
     with private_redis(tmp_path / "redis", 2**28) as (url, _), Redis.from_url(url) as redis:
@@ -145,6 +145,7 @@ def stack(
         (tmp_path / "uploads").mkdir()
         running = Serve(
             tmp_path / "data",
+            GAMMA_CHECKPOINT=str(small_model),
             GAMMA_REDIS_URL=url.replace("unix://", f"unix://:{canaries.password}@"),
             GAMMA_API_KEYS=f"alice={canaries.key}",
             GAMMA_WEBHOOK_SECRETS=f"whsec_{canaries.signing}",

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -16,7 +17,11 @@ from tests.app.test_cli import gamma
 from tests.conftest import Serve, encode, free_port, free_ports, photo, wait_until_final
 from tests.deploy.live import serve
 
-QUICK = {"GAMMA_MAX_BATCH": "2"}  # fewer batch sizes to warm up
+
+@pytest.fixture(scope="module")
+def quick(small_model: Path) -> dict[str, str]:
+    """Settings of a service that is ready soon."""
+    return {"GAMMA_CHECKPOINT": str(small_model)}
 
 
 def descendants(service: Serve) -> list[psutil.Process]:
@@ -29,8 +34,10 @@ def kill_redis(service: Serve) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_process_and_no_socket(tmp_path: Path, number: int) -> None:
-    service = Serve(tmp_path / "data", **QUICK).wait_until_ready()
+def test_a_signal_leaves_no_process_and_no_socket(
+    tmp_path: Path, number: int, quick: dict[str, str]
+) -> None:
+    service = Serve(tmp_path / "data", **quick).wait_until_ready()
     processes = descendants(service)
     assert len(processes) == 7  # Redis, worker, API, and two decoders of each of the latter
     assert (service.data_dir / "redis.sock").is_socket()
@@ -39,27 +46,31 @@ def test_a_signal_leaves_no_process_and_no_socket(tmp_path: Path, number: int) -
     assert not (service.data_dir / "redis.sock").exists()
 
 
-def test_queued_work_survives_a_restart(tmp_path: Path) -> None:
+def test_queued_work_survives_a_restart(tmp_path: Path, quick: dict[str, str]) -> None:
     data_dir = tmp_path / "data"
-    first = Serve(data_dir, **QUICK).wait_until_ready()
+    first = Serve(data_dir, **quick).wait_until_ready()
     with first.client() as client:
         answers = [
             client.post("/v1/detections", files={"file": encode(photo(900, 900, seed))})
-            for seed in range(6)
+            for seed in range(12)
         ]
     ids = [answer.json()["id"] for answer in answers]
     assert first.stop() == 0
-    second = Serve(data_dir, **QUICK).wait_until_ready()
+    stopped = datetime.now(UTC)
+    second = Serve(data_dir, **quick).wait_until_ready()
     try:
         with second.client() as client:
             records = [wait_until_final(client, name) for name in ids]
         assert [record["status"] for record in records] == ["succeeded"] * len(ids)
+        assert any(datetime.fromisoformat(record["finished_at"]) > stopped for record in records)
     finally:
         second.stop()
 
 
-def test_a_killed_worker_is_replaced_and_its_work_done(tmp_path: Path) -> None:
-    service = Serve(tmp_path / "data", **QUICK).wait_until_ready()
+def test_a_killed_worker_is_replaced_and_its_work_done(
+    tmp_path: Path, quick: dict[str, str]
+) -> None:
+    service = Serve(tmp_path / "data", **quick).wait_until_ready()
     try:
         (worker,) = (p for p in descendants(service) if p.cmdline()[-1] == "worker")
         worker.kill()
@@ -74,8 +85,10 @@ def test_a_killed_worker_is_replaced_and_its_work_done(tmp_path: Path) -> None:
         service.stop()
 
 
-def test_a_killed_redis_is_started_again_or_the_service_ends(tmp_path: Path) -> None:
-    service = serve(tmp_path).wait_until_ready()
+def test_a_killed_redis_is_started_again_or_the_service_ends(
+    tmp_path: Path, small_model: Path
+) -> None:
+    service = serve(tmp_path, small_model).wait_until_ready()
     try:
         with service.client() as client:
 
@@ -104,21 +117,23 @@ def test_a_killed_redis_is_started_again_or_the_service_ends(tmp_path: Path) -> 
         service.stop()
 
 
-def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
-    service = Serve(tmp_path / "data", **QUICK).wait_until_ready()
+def test_killing_the_supervisor_leaves_no_process(tmp_path: Path, quick: dict[str, str]) -> None:
+    service = Serve(tmp_path / "data", **quick).wait_until_ready()
     processes = descendants(service)
     service.stop(signal.SIGKILL)
     assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_proxies_of_the_environment_are_not_between_its_processes(tmp_path: Path) -> None:
+def test_proxies_of_the_environment_are_not_between_its_processes(
+    tmp_path: Path, quick: dict[str, str]
+) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     proxies = {
         name: f"{scheme}://{nobody}"
         for scheme, upper in (("http", "HTTP_PROXY"), ("socks5", "ALL_PROXY"))
         for name in (upper, upper.lower())
     }
-    service = Serve(tmp_path / "data", **QUICK, **proxies)
+    service = Serve(tmp_path / "data", **quick, **proxies)
     try:
         service.wait_until_ready()
         ports = {
@@ -192,10 +207,12 @@ def test_a_port_in_use_by_a_process_alone(
     assert f"port {taken} ({setting}) is taken by another program" in ended.stderr
 
 
-def test_a_deep_data_directory_needs_no_short_socket_path(tmp_path: Path) -> None:
+def test_a_deep_data_directory_needs_no_short_socket_path(
+    tmp_path: Path, quick: dict[str, str]
+) -> None:
     deep = tmp_path.joinpath(*["directory-with-a-long-name"] * 5, "data")
     deep.parent.mkdir(parents=True)
-    service = Serve(deep, **QUICK).wait_until_ready()
+    service = Serve(deep, **quick).wait_until_ready()
     try:
         with service.client() as client:
             assert client.get("/readyz").status_code == 200
@@ -209,9 +226,9 @@ def test_binding_beyond_loopback_must_be_asked_for(tmp_path: Path) -> None:
     assert "--allow-anonymous" in refused.log
 
 
-def test_keys(tmp_path: Path) -> None:
+def test_keys(tmp_path: Path, quick: dict[str, str]) -> None:
     secret = "alice-secret-0123456789"
-    service = Serve(tmp_path / "data", GAMMA_API_KEYS=f"alice={secret}", **QUICK)
+    service = Serve(tmp_path / "data", GAMMA_API_KEYS=f"alice={secret}", **quick)
     try:
         files = {"file": encode(photo(64, 64), "PNG")}
         with service.wait_until_ready().client() as client:
@@ -223,4 +240,5 @@ def test_keys(tmp_path: Path) -> None:
             assert client.get(answer.json()["masks"]["ai"]["mask_url"]).status_code == 200
     finally:
         assert service.stop() == 0
+    assert "key_missing" in service.log  # requests are logged
     assert secret not in service.log

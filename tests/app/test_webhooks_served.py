@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,10 +25,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def service(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
     running = Serve(
         tmp_path_factory.mktemp("service") / "data",
-        GAMMA_MAX_BATCH="1",
+        GAMMA_CHECKPOINT=str(small_model),
         GAMMA_LOG_FORMAT="json",
         GAMMA_WEBHOOK_SECRETS=SECRET,
         GAMMA_WEBHOOK_ALLOW="127.0.0.1",

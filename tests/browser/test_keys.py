@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -26,9 +27,13 @@ OTHER_KEY = "a-secret-of-the-other-caller"
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def keyed(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
     keys = f"first={KEY},other={OTHER_KEY}"
-    running = Serve(tmp_path_factory.mktemp("keyed") / "data", GAMMA_API_KEYS=keys)
+    running = Serve(
+        tmp_path_factory.mktemp("keyed") / "data",
+        GAMMA_API_KEYS=keys,
+        GAMMA_CHECKPOINT=str(small_model),
+    )
     try:
         yield running.wait_until_ready()
     finally:

@@ -1,4 +1,4 @@
-"""The whole service, quick: a small network, workers, webhooks, and what their ports say."""
+"""The whole service with webhooks, and what its ports say."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import torch
 import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.config import GammaConfig
-from model.network import GammaModel
 from tests.conftest import Serve, free_port, require_program
 from tests.deploy.files import ROOT
 
@@ -28,21 +25,11 @@ _TIMEOUT = 60  # s
 _SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 
-def small_checkpoint(folder: Path) -> Path:
-    """A network that computes a 64-pixel crop in milliseconds."""
-    torch.manual_seed(0)
-    config = GammaConfig(
-        backbone="mit_b0", decoder_channels=32, output_channels=24, crop_size=64, version="small"
-    )
-    GammaModel(config).save_pretrained(folder)
-    return folder
-
-
-def serve(folder: Path) -> Serve:
-    """A `gamma serve` with that network, on the CPU, with webhooks."""
+def serve(folder: Path, model: Path) -> Serve:
+    """A `gamma serve` with this network, on the CPU, with webhooks."""
     return Serve(
         folder / "data",
-        *("--checkpoint", str(small_checkpoint(folder / "model")), "--device", "cpu"),
+        *("--checkpoint", str(model), "--device", "cpu"),
         GAMMA_WEBHOOK_SECRETS=_SECRET,
     )
 

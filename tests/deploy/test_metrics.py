@@ -36,8 +36,8 @@ BROKEN = encode(photo(64, 64))[:200]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    running = live.serve(tmp_path_factory.mktemp("metrics"))
+def stack(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
+    running = live.serve(tmp_path_factory.mktemp("metrics"), small_model)
     try:
         yield running.wait_until_ready()
     finally:

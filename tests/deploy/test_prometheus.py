@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,10 +23,12 @@ SILENT = {
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Prometheus]:
+def prometheus(
+    tmp_path_factory: pytest.TempPathFactory, small_model: Path
+) -> Iterator[live.Prometheus]:
     """It has seen the service before and after a short load."""
     folder = tmp_path_factory.mktemp("prometheus")
-    service = live.serve(folder)
+    service = live.serve(folder, small_model)
     running = None
     try:
         service.wait_until_ready()
