@@ -15,6 +15,8 @@ from typing import Self
 
 import boto3
 
+from tests.ports import free_port
+
 _START_TIMEOUT = 110  # s
 _NAMES = itertools.count()
 SECRET = "a-secret-that-no-log-may-hold"
@@ -28,7 +30,7 @@ class Link:
         self._listener: socket.socket | None = None
         self._connections: list[socket.socket] = []
         self._guard = threading.Lock()
-        self.port = 0
+        self.port = free_port()
         self.open()
 
     def open(self) -> None:
@@ -36,7 +38,6 @@ class Link:
         if self._listener is not None:
             return
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
@@ -56,7 +57,11 @@ class Link:
         with contextlib.suppress(OSError):  # cut
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    raise
                 with self._guard:
                     self._connections += [near, far]
                 threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
@@ -77,9 +82,7 @@ class BucketServer:
     """`moto`'s S3 server in a process of its own, behind a `Link`."""
 
     def __enter__(self) -> Self:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
             stdout=subprocess.DEVNULL,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,11 +20,11 @@ import pytest
 from PIL import Image
 
 from tests.buckets import Bucket, BucketServer
+from tests.ports import free_port, free_ports
 
 _READY = re.compile(r"GAMMA is ready on (\S+)")
 _START_TIMEOUT = 120  # s
 _FINAL_TIMEOUT = 90  # s
-_port_blocks = iter(random.sample(range(20_000, 32_000, 4), 3_000))
 
 
 _MARKS = {"attacks": ("slow",), "browser": ("browser", "slow"), "faults": ("slow",)}  # by folder
@@ -37,24 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in _MARKS.get(item.path.relative_to(Path(__file__).parent).parts[0], ()):
             item.add_marker(mark)
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row, at most four; each is given out once.
-
-    They lie below the ports that systems give to outgoing connections: no connection can take
-    one between this look and the start of a server.
-    """
-    for first in _port_blocks:
-        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-    raise AssertionError("no ports left")
-
-
-def free_port() -> int:
-    return free_ports(1)
 
 
 def require_program(*names: str) -> str:
