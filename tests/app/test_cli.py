@@ -230,12 +230,16 @@ def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", ["serve", "api", "worker", "webhooks", "doctor", "detect"])
-def test_a_misspelt_setting_ends_every_command(tmp_path: Path, command: str) -> None:
-    (tmp_path / "gamma.toml").write_text("max_bach = 1\n")
-    files = ["gamma.toml"] if command == "detect" else []
-    told = gamma(command, *files, cwd=tmp_path)
-    assert told.returncode == 2
+def test_a_misspelt_setting_ends_every_command(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("gamma.toml").write_text("max_bach = 1\n")
+    arguments = [command, "gamma.toml"] if command == "detect" else [command]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 2
     assert "max_bach: there is no such setting; did you mean max_batch?" in told.stderr
-    told = gamma(command, *files, cwd=tmp_path, GAMMA_QUEUE_LIMT="7")
-    assert told.returncode == 2
+    told = CliRunner().invoke(app, arguments, env={"GAMMA_QUEUE_LIMT": "7"})
+    assert told.exit_code == 2
     assert "GAMMA_QUEUE_LIMT is no setting; did you mean GAMMA_QUEUE_LIMIT?" in told.stderr
