@@ -16,9 +16,8 @@ from model.tower import GRID, TOKENS, WIDTH, Tower, TowerFeatures
 def small_checkpoint(folder: Path) -> Path:
     """A network that computes a 64-pixel crop in milliseconds; returns its folder."""
     torch.manual_seed(0)
-    config = GammaConfig(
-        backbone="mit_b0", decoder_channels=32, output_channels=24, crop_size=64, version="small"
-    )
+    parts = {"backbone": "mit_b0", "decoder_channels": 32, "output_channels": 24}
+    config = GammaConfig(**parts, crop_size=64, version="small", trained=True)
     GammaModel(config).save_pretrained(folder)
     return folder
 
