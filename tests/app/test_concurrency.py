@@ -50,27 +50,26 @@ def test_redis_holds_no_pickle_and_no_picture_in_a_job(service: Serve) -> None:
         client.post(
             "/v1/detections", files={"file": picture}, headers={"Prefer": "wait=60"}
         ).raise_for_status()
-    redis = Redis.from_url(f"unix://{service.data_dir / 'redis.sock'}")
     checked = 0
-    for key in redis.scan_iter("rq:*"):
-        kind = redis.type(key)
-        if kind == b"hash":
-            values = list(redis.hgetall(key).values())
-        elif kind == b"list":
-            values = redis.lrange(key, 0, -1)
-        elif kind == b"stream":
-            values = [item for _, fields in redis.xrange(key) for item in fields.values()]
-        else:
-            continue
-        for found in values:
-            checked += 1
-            assert not found.startswith(b"\x80"), f"{key}: a pickle"
-            assert picture[:64] not in found, f"{key}: a picture"
-            assert len(found) < 1000, f"{key}: {len(found)} bytes in one field"
-    assert checked > 10
-    assert list(redis.scan_iter("gamma:image:*"))
-    assert all(redis.pttl(key) > 0 for key in redis.scan_iter("gamma:*:*"))
-    redis.close()
+    with Redis.from_url(f"unix://{service.data_dir / 'redis.sock'}") as redis:
+        for key in redis.scan_iter("rq:*"):
+            kind = redis.type(key)
+            if kind == b"hash":
+                values = list(redis.hgetall(key).values())
+            elif kind == b"list":
+                values = redis.lrange(key, 0, -1)
+            elif kind == b"stream":
+                values = [item for _, fields in redis.xrange(key) for item in fields.values()]
+            else:
+                continue
+            for found in values:
+                checked += 1
+                assert not found.startswith(b"\x80"), f"{key}: a pickle"
+                assert picture[:64] not in found, f"{key}: a picture"
+                assert len(found) < 1000, f"{key}: {len(found)} bytes in one field"
+        assert checked > 10
+        assert list(redis.scan_iter("gamma:image:*"))
+        assert all(redis.pttl(key) > 0 for key in redis.scan_iter("gamma:*:*"))
 
 
 def test_rq_info_shows_queue_and_worker(service: Serve) -> None:

@@ -271,7 +271,7 @@ def test_one_caller_leaves_connections_to_others(api: Replica) -> None:
         connections = [stack.enter_context(connected(api)) for _ in range(CONNECTIONS)]
         for connection in connections:
             connection.sendall(half_upload(KEY))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(refused := select.select(connections, [], [], 0.1)[0]) < CONNECTIONS // 2:
             assert time.monotonic() < deadline
         assert all(one.recv(65536).startswith(b"HTTP/1.1 503") for one in refused)
@@ -284,13 +284,13 @@ def test_connections_in_use_make_no_room(api: Replica) -> None:
     with contextlib.ExitStack() as stack:
         for key in KEYS:
             stack.enter_context(connected(api)).sendall(half_upload(key))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (answer := httpx2.get(f"{api.url}/livez")).status_code != 503:
             assert time.monotonic() < deadline, "the heads were not read in time"
         assert answer.json()["code"] == "too_many_connections"
         assert answer.headers["retry-after"] == "1"
         assert httpx2.get(f"{api.url}/livez").status_code == 503
     assert api.log().count("connections_exhausted") == 1  # in a minute
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while httpx2.get(f"{api.url}/livez").status_code != 200:
         assert time.monotonic() < deadline

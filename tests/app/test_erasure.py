@@ -122,7 +122,7 @@ def test_it_is_done_again_in_time(redis: Redis) -> None:
     before = rewrites(redis)
     process.rewrite_if_due()
     assert rewrites(redis) == before + 1
-    wait_for(lambda: not redis.exists("gamma:erasure"), timeout=5)
+    wait_for(lambda: not redis.exists("gamma:erasure"), timeout=30)
     process.rewrite_if_due()
     assert rewrites(redis) == before + 2
 

@@ -230,10 +230,10 @@ def test_whoever_waits_is_told(store: Store) -> None:
     deleted = create(store, age=1)
     with store.redis.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("gamma:finished")
-        channel.get_message(timeout=5)
+        channel.get_message(timeout=60)
         finish(store, name)
         assert store.delete(deleted, "owner", store.redis.pipeline())
-        messages = [channel.get_message(timeout=5)["data"].partition(b" ") for _ in range(2)]
+        messages = [channel.get_message(timeout=60)["data"].partition(b" ") for _ in range(2)]
     (first, _, ending), (second, _, nothing) = messages
     assert first == name.encode()
     assert read_ending(ending) == store.get(name)

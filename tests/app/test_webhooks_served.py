@@ -124,4 +124,4 @@ def test_a_delivery_the_cache_a_crash_and_the_end(service: Serve, receiver: Rece
 
     processes = psutil.Process(service.process.pid).children(recursive=True)
     assert service.stop() == 0
-    assert not psutil.wait_procs(processes, timeout=10)[1]
+    assert not psutil.wait_procs(processes, timeout=30)[1]

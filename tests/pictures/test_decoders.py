@@ -224,7 +224,7 @@ def test_a_decoder_ends_with_whom_it_works_for() -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
     with contextlib.suppress(psutil.NoSuchProcess):
-        child.wait(20)
+        child.wait(60)
 
 
 def test_a_closed_pool_leaves_no_process(decoders: Decoders) -> None:
