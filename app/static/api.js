@@ -1,13 +1,13 @@
 /**
- * The service's HTTP API, as far as this page uses it. Every call brings the key, if there is one.
- * Addresses are relative to the page: a proxy may serve both below any path.
+ * The calls of the HTTP API that this page uses. Each sends the key, if there is one. URLs are relative
+ * to the page, so that a proxy can serve both at any path.
  */
 
 import { askForKey, currentKey } from "./key.js";
 import { Problem, problemOf, unreachable, unreadable } from "./problem.js";
 
 /**
- * What the service sends has all its fields, those without a value too.
+ * Answers contain all fields, also those without a value.
  * @template T
  * @typedef {T extends object ? {[K in keyof T]-?: Complete<Exclude<T[K], undefined>>} : T} Complete
  */
@@ -22,7 +22,7 @@ import { Problem, problemOf, unreachable, unreadable } from "./problem.js";
 const DETECTIONS = "v1/detections";
 const LONGEST_REFERENCE = 200; // characters
 
-/** Most ids that one request may name, and most records that one answer holds. */
+/** Maximum number of ids in a request, and of records in an answer. */
 export const PAGE = 100;
 
 /**
@@ -35,7 +35,7 @@ export const PAGE = 100;
  */
 
 /**
- * Send a picture; its name goes along as the reference, so that a reload still knows it.
+ * Send a picture with its name as the reference, so that the name survives a reload.
  * @param {File} file
  * @param {Sending} options
  * @returns {Promise<Accepted>}
@@ -59,7 +59,7 @@ export async function submit(file, options) {
  * @returns {Promise<Accepted>}
  */
 function send(file, key, { once, signal, onProgress }) {
-  // XMLHttpRequest, because fetch does not tell how much of a body is sent.
+  // XMLHttpRequest, because fetch does not report upload progress.
   const request = new XMLHttpRequest();
   const form = new FormData();
   form.append("file", file);
@@ -100,7 +100,7 @@ function send(file, key, { once, signal, onProgress }) {
 }
 
 /**
- * A page of the caller's own detections, newest first.
+ * Return a page of the caller's detections, newest first.
  * @param {string?} next link that the page before gave; null for the first page
  * @returns {Promise<DetectionList>}
  * @throws {import("./problem.js").Problem}
@@ -111,7 +111,7 @@ export async function listDetections(next) {
 }
 
 /**
- * The records of some detections.
+ * Return the records of some detections.
  * @param {string[]} ids at most `PAGE`
  * @returns {Promise<DetectionList & {requestId: string?}>} `missing`: ids that do not exist, or not
  *     for this caller
@@ -123,7 +123,7 @@ export async function getDetections(ids) {
 }
 
 /**
- * Have everything of a detection deleted; one that is gone already is no problem.
+ * Delete a detection. One that does not exist is not an error.
  * @param {string} id
  * @throws {import("./problem.js").Problem}
  */
@@ -136,7 +136,7 @@ export async function deleteDetection(id) {
 }
 
 /**
- * What a live worker says of its model.
+ * Return facts about the model.
  * @returns {Promise<ModelFacts>}
  * @throws {import("./problem.js").Problem}
  */
@@ -145,7 +145,7 @@ export async function getModel() {
 }
 
 /**
- * A picture, mask or overlay.
+ * Download a picture, mask or overlay.
  * @param {string} path
  * @returns {Promise<Blob>}
  * @throws {import("./problem.js").Problem}
@@ -159,7 +159,7 @@ export async function getPicture(path) {
   }
 }
 
-/** Whether the service answers at all. */
+/** Return whether the service answers. */
 export async function isAlive() {
   try {
     return (await fetch("livez", { cache: "no-store" })).ok;
@@ -177,7 +177,7 @@ export function detectionPath(id) {
 }
 
 /**
- * Path of the picture as any browser can show it: upright, first frame, as the model saw it.
+ * Path of the picture in a form that any browser can show: upright, first frame, as the model saw it.
  * @param {string} id
  * @param {number} size longest side, pixels; pictures are never enlarged
  */
@@ -213,7 +213,7 @@ export function originalPath(id) {
 }
 
 /**
- * A name as the service takes it: printable characters, and not too many.
+ * Return a name that the service accepts: printable characters, limited length.
  * @param {string} name
  */
 function reference(name) {

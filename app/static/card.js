@@ -1,4 +1,4 @@
-/** The model's card: what its scores are worth, how that is known, their limits, then its facts. */
+/** The model's card: accuracy, how it was measured, limits, technical facts. */
 
 /** @import { ModelFacts } from "./api.js" */
 /** @import { FactRow } from "./dom.js" */

@@ -1,4 +1,4 @@
-/** The open picture: where it is on its way, why it got nowhere, or what was found. */
+/** The open picture: its progress, its error, or its result. */
 
 /** @import { Entry, Library, Result } from "./library.js" */
 /** @import { Savable } from "./saving.js" */
@@ -23,8 +23,8 @@ export class Detection {
   #viewer;
   /** @type {Entry?} */ #entry = null;
   /** @type {{result: Result, untrained: boolean}?} what is shown was made from */ #shown = null;
-  #told = ""; // what was announced last of the entry
-  #deed = ""; // what was done and is not announced yet
+  #told = ""; // last announcement about the entry
+  #deed = ""; // action that was not announced yet
   #dialog = byId("delete-dialog", HTMLDialogElement);
 
   /**
@@ -48,7 +48,7 @@ export class Detection {
     byId("delete-no").addEventListener("click", () => this.#dialog.close());
     permalink.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into another tab or window
-      event.preventDefault(); // it leads to where the page is
+      event.preventDefault(); // the link leads to the current page
       this.#copy(permalink.href);
     });
   }
@@ -74,7 +74,7 @@ export class Detection {
     this.#tell(states.announcement(entry, untrained));
   }
 
-  /** Ask whether the open detection is to be deleted. */
+  /** Ask for confirmation and delete the open detection. */
   askToDelete() {
     if (this.#entry === null || byId("delete").hidden) return;
     this.#dialog.showModal();
@@ -157,7 +157,7 @@ export class Detection {
   }
 
   /**
-   * Announce what is new of the entry, after what was done to the one before it.
+   * Announce changes of the entry, after an action on the previous one.
    * @param {string} text
    */
   #tell(text) {

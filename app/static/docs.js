@@ -13,7 +13,7 @@ followScheme();
 /** @typedef {Record<string, {value: {status: number, title: string, detail: string}}>} Examples */
 
 const openapi = await (await fetch("openapi.json")).json();
-openapi.servers = [{ url: new URL(".", location.href).pathname }]; // where this page is, there is the API
+openapi.servers = [{ url: new URL(".", location.href).pathname }]; // the API has the same path as this page
 /** @type {Map<string, Examples[string]["value"]>} */
 const problems = new Map();
 for (const operations of Object.values(openapi.paths)) {
@@ -40,6 +40,6 @@ const asked = location.hash.slice(1);
   spec: openapi,
   dom_id: "#swagger-ui",
   deepLinking: !problems.has(asked),
-  validatorUrl: null, // nothing of the document goes to another host
+  validatorUrl: null, // send nothing to another host
   onComplete: () => document.getElementById(asked)?.scrollIntoView(),
 });

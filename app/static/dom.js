@@ -1,4 +1,4 @@
-/** Finding and making elements; data enters the page as text only. */
+/** Find and create elements. Data is inserted only as text. */
 
 /**
  * An event target whose events carry a detail.
@@ -68,7 +68,7 @@ export function element(tag, properties = {}, ...children) {
 }
 
 /**
- * Show a text, or hide the element that has none.
+ * Set the text of an element; hide it without a text.
  * @param {HTMLElement} target
  * @param {string?} text
  */
@@ -92,7 +92,7 @@ export function factRows(...rows) {
 }
 
 /**
- * Have a screen reader say something new.
+ * Announce a text to screen readers.
  * @param {string} text
  */
 export function announce(text) {

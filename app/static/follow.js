@@ -1,4 +1,4 @@
-/** Keeps the library up to date: what is unfinished, and what is new at the service. */
+/** Keeps the library up to date: unfinished and new detections. */
 
 /** @import { Entry } from "./library.js" */
 
@@ -8,10 +8,10 @@ import { Problem } from "./problem.js";
 const FIRST_DELAY = 250; // ms
 const SLOWEST_DELAY = 2000; // ms
 const GROWTH = 1.4;
-const REFRESH = 30000; // ms between two looks for detections that others submitted
-const AT_ONCE = 500; // records that are listed without being asked for
+const REFRESH = 30000; // ms between two requests for new detections
+const AT_ONCE = 500; // records that are listed automatically
 
-/** Asks for every unfinished detection, many in one request. */
+/** Polls all unfinished detections, many in one request. */
 export class Follower {
   #library;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
@@ -26,7 +26,7 @@ export class Follower {
     });
   }
 
-  /** Ask again without the long wait. */
+  /** Poll again soon. */
   soon() {
     this.#delay = FIRST_DELAY;
     clearTimeout(this.#timer);
@@ -76,7 +76,7 @@ export class Follower {
   }
 }
 
-/** Lists the caller's detections, those of other pages and programs too. Dispatches `change`. */
+/** Lists the caller's detections, including those of other clients. Dispatches `change`. */
 export class Listing extends EventTarget {
   #library;
   /** @type {Promise<void>?} */ #loading = null;
@@ -118,7 +118,7 @@ export class Listing extends EventTarget {
 
   /** @param {string?} from */
   async #walk(from) {
-    const further = !this.known || from !== null; // else only up to what is listed already
+    const further = !this.known || from !== null; // otherwise stop at a known record
     let next = from;
     try {
       for (let count = 0; count < AT_ONCE; count += PAGE) {

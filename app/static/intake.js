@@ -1,9 +1,9 @@
-/** How pictures come in: chosen, dropped anywhere on the page, or pasted. */
+/** Takes pictures that are chosen, dropped anywhere on the page, or pasted. */
 
 import { byId, say } from "./dom.js";
 import { isTypedInto } from "./keyboard.js";
 
-// Browsers do not know the types of all that the service takes.
+// Browsers do not know the types of all formats that the service accepts.
 const PICTURE = /^image\/|\.(heic|heif|avif|tiff?)$/i;
 
 /**
@@ -13,7 +13,7 @@ export function takePictures(onPictures) {
   const chooser = byId("file", HTMLInputElement);
   const note = byId("intake-note");
   const hint = byId("drop-hint");
-  let depth = 0; // elements that the dragged files are over, from the window inwards
+  let depth = 0; // number of elements under the dragged files
 
   /** @type {(files: File[], otherwise?: string) => void} */
   const take = (files, otherwise = "") => {
@@ -60,7 +60,7 @@ function holdsFiles(event) {
 }
 
 /**
- * What was dropped: files as they are, and the pictures in folders.
+ * The dropped files, and the pictures in dropped folders.
  * @param {Iterable<DataTransferItem>} items
  */
 async function filesOf(items) {

@@ -1,4 +1,4 @@
-/** The caller's API key: asked for when the service wants one, kept for this tab alone. */
+/** The caller's API key: requested when the service needs one, stored for this tab only. */
 
 import { byId, within } from "./dom.js";
 
@@ -20,13 +20,13 @@ export function currentKey() {
   return sessionStorage.getItem(STORED);
 }
 
-/** Whether the service wants a key and the user has given none. */
+/** Return whether the service needs a key and the user has entered none. */
 export function keyIsMissing() {
   return declined && currentKey() === null;
 }
 
 /**
- * Ask for another key than the one that the service did not take; one dialog for all who ask.
+ * Ask for another key after a refusal; all requests share one dialog.
  * @param {string?} refused
  * @returns {Promise<boolean>} whether there is another key now
  */
@@ -39,7 +39,7 @@ export async function askForKey(refused) {
   return asking;
 }
 
-/** Ask although the user has declined before. */
+/** Ask even if the user declined before. */
 export function askAgain() {
   declined = false;
   return askForKey(currentKey());

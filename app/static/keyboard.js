@@ -1,4 +1,4 @@
-/** Single keys that do things, where nothing else wants them; they can be switched off. */
+/** Single-key shortcuts, which the user can switch off. */
 
 import { byId, element } from "./dom.js";
 
@@ -41,7 +41,7 @@ export function isTypedInto(target) {
 }
 
 /**
- * The key as shortcuts name it: where another script is typed, the Latin letter of its place.
+ * The name of the key in shortcuts: in other scripts, the Latin letter at the same position.
  * @param {KeyboardEvent} event
  */
 function name({ key, code }) {

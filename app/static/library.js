@@ -1,4 +1,4 @@
-/** Every picture that this page knows: files on their way, and detections of the service. */
+/** All pictures of this page: files being uploaded, and detections of the service. */
 
 /** @import { Detection } from "./api.js" */
 /** @import { Emitter } from "./dom.js" */
@@ -51,17 +51,17 @@ export class Entry {
     return this.phase === "succeeded" ? /** @type {Result} */ (this.record) : null;
   }
 
-  /** Whether nothing more will change by itself. */
+  /** Whether the entry will not change any more. */
   get finished() {
     return FINAL.has(this.phase);
   }
 
-  /** Whether the service knows it and has more to say. */
+  /** Whether the service has the detection and it is unfinished. */
   get followed() {
     return FOLLOWED.has(this.phase);
   }
 
-  /** What to call it. */
+  /** The name to show. */
   get name() {
     const unnamed = this.id === null ? "Picture" : `Detection ${this.id.slice(0, 8)}`;
     return this.file?.name || this.record?.ref_id || unnamed;
@@ -95,7 +95,7 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
   }
 
   /**
-   * The entry of a detection of which only the id is known yet.
+   * The entry of a detection that is known only by its id.
    * @param {string} id
    */
   open(id) {
@@ -103,7 +103,7 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
   }
 
   /**
-   * Take a record that the service gave.
+   * Add or update an entry from a record of the service.
    * @param {Detection} record
    * @param {string?} requestId
    * @returns {boolean} whether it is new here
@@ -112,7 +112,7 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
     const known = this.find(record.id);
     /** @type {Partial<Entry>} */
     const fields = { record, requestId, phase: record.status, trouble: null, problem: null };
-    // Files of this tab are sent side by side; they keep the order in which they were chosen.
+    // Files of this tab are sent in parallel, but keep the order in which they were chosen.
     if (!known?.file) fields.added = time(record.created_at);
     if (known === null) this.#add({ id: record.id, ...fields });
     else if (!known.finished || known.phase !== record.status) this.change(known, fields);
@@ -124,12 +124,12 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
    * @param {Partial<Entry>} fields
    */
   change(entry, fields) {
-    if (!this.#entries.has(entry)) return; // removed while a request for it was on its way
+    if (!this.#entries.has(entry)) return; // removed during a request for it
     if ("id" in fields && entry.id !== null) this.#byId.delete(entry.id);
     Object.assign(entry, fields);
     if (entry.id !== null) {
       const other = this.find(entry.id);
-      if (other !== entry && other !== null) this.remove(other); // listed before its own answer came
+      if (other !== entry && other !== null) this.remove(other); // listed before the answer to its upload
       this.#byId.set(entry.id, entry);
     }
     this.#tell(entry);

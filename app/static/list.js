@@ -1,4 +1,4 @@
-/** The review list: a row for each picture that the filter lets through. */
+/** The list: one row for each picture that passes the filter. */
 
 /** @import { Entry, Library } from "./library.js" */
 /** @import { ModelCard } from "./model.js" */
@@ -58,7 +58,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
       if (key === "Enter" || key === " ") this.#pick(entry);
       else if (!(key in MOVES)) return;
       else if (this.#selected !== null) this.step(MOVES[key]);
-      else this.focus(this.at(MOVES[key]) ?? this.#current); // to be opened only when it is chosen
+      else this.focus(this.at(MOVES[key]) ?? this.#current); // opened only when chosen
       event.preventDefault();
     });
     this.#root.addEventListener("focusin", ({ target }) => {
@@ -74,7 +74,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   /**
-   * Mark the row of an entry, and bring it into sight.
+   * Mark the row of an entry and scroll to it.
    * @param {Entry?} entry
    */
   select(entry) {
@@ -92,7 +92,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   /**
-   * Give the focus to the row of an entry, or to the first if the list does not show it.
+   * Focus the row of an entry, or the first row if the entry is not shown.
    * @param {Entry?} entry
    */
   focus(entry) {
@@ -101,7 +101,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   /**
-   * Pick the entry that lies so many rows further on.
+   * Open the entry this many rows further.
    * @param {number} by
    */
   step(by) {
@@ -229,7 +229,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   /**
-   * Show these rows; those that can stay do, so that what is in sight stays in sight.
+   * Show these rows; keep existing ones, so that the visible part does not move.
    * @param {HTMLElement[]} rows
    */
   #place(rows) {
@@ -244,7 +244,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   /**
-   * How far the list must scroll for a row of it to be seen, pixels.
+   * How far the list must scroll to show a row, pixels.
    * @param {HTMLElement} row
    */
   #outOfSight(row) {
@@ -253,7 +253,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     return Math.min(0, top - list.top) + Math.max(0, bottom - list.bottom);
   }
 
-  /** One row, and one alone, can be reached with the Tab key: the current, else the first. */
+  /** Make exactly one row reachable with the Tab key: the current or else the first. */
   #makeReachable() {
     /** @type {HTMLElement?} */
     const reachable = this.#root.querySelector("[tabindex='0']");

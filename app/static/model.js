@@ -1,4 +1,4 @@
-/** The model behind the service: its notice, its line at the foot of the page, and its card. */
+/** The model: its notice, its line in the footer, and its card. */
 
 /** @import { ModelFacts } from "./api.js" */
 
@@ -11,7 +11,7 @@ import { unavailable } from "./states.js";
 const RETRY = 5000; // ms
 const roomy = matchMedia("(min-width: 40.01rem)"); // as in frame.css
 
-/** Dispatches `change` once it has learnt something new about the model. */
+/** Dispatches `change` when facts about the model arrive. */
 export class ModelCard extends EventTarget {
   /** @type {ModelFacts?} */ #facts = null;
   /** @type {Problem?} */ #problem = null;
@@ -29,7 +29,7 @@ export class ModelCard extends EventTarget {
     byId("open-card").addEventListener("click", () => this.open());
   }
 
-  /** Ask the service, again and again until a worker answers. */
+  /** Ask the service; retry until a worker answers. */
   async refresh() {
     clearTimeout(this.#timer);
     try {
@@ -79,7 +79,7 @@ export class ModelCard extends EventTarget {
   }
 
   /**
-   * The user may fold or unfold a notice; it stays so until there is another one.
+   * A notice that the user folds or unfolds stays so until there is another one.
    * @param {string} title
    * @param {string} text
    * @param {boolean} open

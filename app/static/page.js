@@ -1,4 +1,4 @@
-/** The moderators' page, put together: the list, the open picture, the address and the keys. */
+/** The page: connects the list, the open picture, the address and the shortcuts. */
 
 /** @import { Entry } from "./library.js" */
 
@@ -31,14 +31,14 @@ const detection = new Detection(library, uploads, model, viewer);
 /** @type {Entry?} */
 let open = null;
 let place = 0; // of the open entry in the list
-let scrolled = 0; // how far the page was when the list was left, pixels
+let scrolled = 0; // scroll position when the list was left, pixels
 /** @type {number?} */
 let frame = null;
 /** @type {Set<Entry>} */
-const batch = new Set(); // what was unfinished at any time since nothing was
+const batch = new Set(); // entries since all were finished last
 
 /**
- * Open an entry, or go back to the list as it was left.
+ * Open an entry, or return to the list and its scroll position.
  * @param {Entry?} entry
  * @param {Entry?} left its row gets the focus in the list
  */
@@ -64,7 +64,7 @@ function focusHeading() {
 }
 
 /**
- * One entry after the other replaces the address; the first that is opened is a step of its own.
+ * Replace the address when the user goes from entry to entry; only the first one adds to the history.
  * @param {Entry} entry
  */
 function pick(entry) {
@@ -100,13 +100,13 @@ function render() {
   renderFrame();
 }
 
-/** The open entry is gone: open the one that took its place, or none. */
+/** After the open entry was removed, open the one at its place, or none. */
 function moveOn() {
   const { shown } = list;
   const next = shown[Math.min(place, shown.length - 1)] ?? null;
   select(narrow.matches ? null : next, next);
   writeAddress();
-  if (document.activeElement === document.body) list.focus(next); // its row had it
+  if (document.activeElement === document.body) list.focus(next); // the removed row had the focus
 }
 
 function renderFrame() {
@@ -129,7 +129,7 @@ function renderFrame() {
 }
 
 /**
- * How far the pictures are that came since all were done.
+ * Show the progress of the pictures added since all were finished.
  * @param {Record<string, number>} counts
  */
 function renderBatch({ all, pending }) {
@@ -222,7 +222,7 @@ byId("back").addEventListener("click", () => {
 byId("enter-key").addEventListener("click", askAgain);
 byId("forget-key").addEventListener("click", () => {
   forgetKey();
-  location.assign(location.pathname); // nothing that was seen with the key stays in the page
+  location.assign(location.pathname); // remove everything that was loaded with the key
 });
 for (const button of all(document, "[data-close]")) {
   button.addEventListener("click", () => button.closest("dialog")?.close());

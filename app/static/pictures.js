@@ -1,12 +1,12 @@
-/** Pictures of the service as object URLs: few requests at a time, the latest wish first. */
+/** Pictures of the service as object URLs: few requests at a time, the latest first. */
 
 import { getPicture } from "./api.js";
 import { Problem } from "./problem.js";
 
 const PARALLEL = 6;
 const KEPT = 128 * 2 ** 20; // bytes
-const TRIES = 4; // where the service asks for patience
-const PATIENCE = 2; // s, where it names no time
+const TRIES = 4; // when the service answers with Retry-After
+const PATIENCE = 2; // s, without Retry-After
 
 /** @type {Map<string, {url: string, bytes: number}>} */
 const kept = new Map(); // by path; the least recently used first
@@ -38,7 +38,7 @@ export function load(path) {
 }
 
 /**
- * Drop what is kept below a path.
+ * Drop cached pictures below a path.
  * @param {string} prefix
  */
 export function forget(prefix) {

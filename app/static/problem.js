@@ -1,8 +1,8 @@
-/** A request that gave no result. */
+/** A failed request. */
 
 const TEMPORARY = new Set([0, 429, 502, 503, 504]);
 
-/** All fields are fit to be shown. */
+/** All fields can be shown to the user. */
 export class Problem extends Error {
   /**
    * @param {object} facts
@@ -23,7 +23,7 @@ export class Problem extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the service wants a key, or another one. */
+  /** Whether the service needs a key, or another one. */
   get wantsKey() {
     return this.status === 401 || this.code === "key_invalid";
   }

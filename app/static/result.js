@@ -1,4 +1,4 @@
-/** What was found: the verdict and its score, then the facts behind them. */
+/** The result: score and verdict, then details. */
 
 /** @import { Layer } from "./api.js" */
 /** @import { FactRow } from "./dom.js" */
@@ -90,7 +90,7 @@ function label(untrained) {
 }
 
 /**
- * The score on its scale; a picture of what the text beside it says.
+ * The score on a scale; decorative, as the text says the same.
  * @param {number} score
  * @param {Result["thresholds"]} thresholds
  * @param {string} tone
@@ -186,7 +186,7 @@ function regions(title, layer, { masks, image }, point) {
 }
 
 /**
- * Where in the picture a point lies: one of nine fields.
+ * The part of the picture a point is in: one of nine.
  * @param {number} x share of the width
  * @param {number} y share of the height
  */

@@ -7,7 +7,7 @@
 const verdictIs = (verdict) => (/** @type {Entry} */ entry) => entry.result?.verdict === verdict;
 
 /**
- * Filters by name: their label, and whether they let an entry through.
+ * Filters by name: their label, and whether an entry passes.
  * @type {Record<string, {label: string, passes: (entry: Entry) => boolean}>}
  */
 export const FILTERS = {
@@ -67,7 +67,7 @@ export function arrange(entries, { filter, order, text }) {
 }
 
 /**
- * How many entries each filter lets through.
+ * How many entries pass each filter.
  * @param {Iterable<Entry>} entries
  * @returns {Object<string, number>}
  */

@@ -70,7 +70,7 @@ export function savables({ masks }) {
 }
 
 /**
- * Have the browser save one of them.
+ * Let the browser save one of them.
  * @param {Savable} savable
  * @param {Shown & {name: string}} detection `name`: of the picture
  * @throws {import("./problem.js").Problem}

@@ -1,4 +1,4 @@
-/** What the page says of pictures on their way, and of those that got nowhere. */
+/** Texts about unfinished and failed pictures. */
 
 /** @import { Detection } from "./api.js" */
 /** @import { Entry, Phase } from "./library.js" */
@@ -41,8 +41,7 @@ const EXPIRED = {
 };
 
 /**
- * What is wrong, in a few words. Where a key is wanted, the service speaks to programs, and of the
- * key that it was given; that one is dropped when the user gives no other.
+ * A short title. If a key is needed, the service's own title is meant for programs.
  * @param {Problem} problem
  */
 export function title(problem) {
@@ -59,7 +58,7 @@ export function trouble(problem) {
 }
 
 /**
- * An entry in a few words, for its row.
+ * Short text about an entry, for its row.
  * @param {Entry} entry
  * @param {boolean} untrained whether its score means nothing
  */
@@ -76,7 +75,7 @@ export function short(entry, untrained) {
 }
 
 /**
- * What an entry without a result is doing.
+ * The progress of an unfinished entry.
  * @param {Entry} entry
  */
 export function phase(entry) {
@@ -121,7 +120,7 @@ export function failure(entry) {
 }
 
 /**
- * What it means for pictures that the service does not tell of its model.
+ * Text for when facts about the model are not available.
  * @param {Problem} problem
  */
 export function unavailable({ code, detail, wantsKey }) {
@@ -131,7 +130,7 @@ export function unavailable({ code, detail, wantsKey }) {
 }
 
 /**
- * Why nothing is sent at present.
+ * Why uploads are paused.
  * @param {Problem} problem
  * @param {number} pending pictures
  */
@@ -143,7 +142,7 @@ export function heldUp({ wantsKey, detail, retryAfter }, pending) {
 }
 
 /**
- * How far the pictures of the list are.
+ * Progress of the pictures in the list.
  * @param {{all: number, pending: number, batch: number}} counts `batch`: those that are unfinished,
  *     and those that were when the others began
  * @param {boolean} more whether there are older ones that are not listed
@@ -164,8 +163,7 @@ export function allDone(entries) {
 }
 
 /**
- * One sentence for a screen reader about where an entry is; the same as long as nothing new is
- * known.
+ * A sentence for screen readers about the state of an entry; unchanged while the state is.
  * @param {Entry} entry
  * @param {boolean} untrained whether the score means nothing
  */

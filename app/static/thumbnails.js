@@ -1,4 +1,4 @@
-/** Small pictures for the rows that are in sight, and only for those: the service's, or else the file. */
+/** Thumbnails for visible rows only: from the service, or else from the file. */
 
 /** @import { Entry } from "./library.js" */
 
@@ -58,9 +58,9 @@ export class Thumbnails {
       const url = await load(renditionPath(id, SIZE));
       if (this.#sources.get(row) === id) imageOf(row).src = url;
     } catch (problem) {
-      // The row stays without a picture; what is wrong with it is said where it is opened.
+      // The row has no picture then; the error is shown when the entry is opened.
       if (!(problem instanceof Problem)) throw problem;
-      if (problem.temporary) this.#sources.delete(row); // to be tried again when the entry changes
+      if (problem.temporary) this.#sources.delete(row); // retry when the entry changes
     }
   }
 }

@@ -1,4 +1,4 @@
-/** Sends pictures: a few at a time, and no faster than the service says. */
+/** Uploads pictures: a few at a time, and no faster than the service allows. */
 
 /** @import { Accepted } from "./api.js" */
 /** @import { Entry } from "./library.js" */
@@ -7,10 +7,10 @@ import { deleteDetection, isAlive, submit } from "./api.js";
 import { Problem, unreachable } from "./problem.js";
 
 const PARALLEL = 3;
-const FIRST_PAUSE = 2000; // ms, where the service names no time
+const FIRST_PAUSE = 2000; // ms, without Retry-After
 const LONGEST_PAUSE = 30000; // ms
 
-/** Dispatches `change` when it is held up or goes on. */
+/** Dispatches `change` when uploads pause or continue. */
 export class Uploads extends EventTarget {
   #library;
   /** @type {Entry[]} */ #waiting = [];
@@ -28,7 +28,7 @@ export class Uploads extends EventTarget {
     this.#library = library;
   }
 
-  /** Number of pictures that are not at the service yet. */
+  /** Number of pictures that are not uploaded yet. */
   get pending() {
     return this.#waiting.length + this.#sending.size;
   }
@@ -42,7 +42,7 @@ export class Uploads extends EventTarget {
   }
 
   /**
-   * Send the file of an entry that has no result once more.
+   * Send the file of an entry without a result again.
    * @param {Entry} entry
    */
   retry(entry) {
@@ -61,12 +61,12 @@ export class Uploads extends EventTarget {
     this.#settle();
   }
 
-  /** Cancel everything that is not at the service yet. */
+  /** Cancel everything that is not uploaded yet. */
   cancelAll() {
     for (const entry of [...this.#waiting, ...this.#sending.keys()]) this.cancel(entry);
   }
 
-  /** Try at once, whatever they wait for. */
+  /** Retry now. */
   resume() {
     clearTimeout(this.#timer);
     this.#stopped = false;
@@ -147,7 +147,7 @@ export class Uploads extends EventTarget {
     this.#sending.delete(entry);
     this.#library.change(entry, { phase: "waiting", sent: 0, trouble: problem });
     this.#waiting.unshift(entry);
-    this.#parallel = 1; // one goes ahead to see whether the service takes pictures again
+    this.#parallel = 1; // send one to see whether the service accepts pictures again
     this.#stopped = true;
     this.#hold(problem);
     clearTimeout(this.#timer);

@@ -1,4 +1,4 @@
-/** The picture with its heat maps, one layer at a time, and the original beside it. */
+/** The picture with one heat map at a time, and the original beside it. */
 
 /** @import { Layer } from "./api.js" */
 /** @import { Entry, MaskedResult, Result } from "./library.js" */
@@ -14,16 +14,16 @@ import { Zoom } from "./zoom.js";
 
 const SCREEN = 2048; // pixels, longest side; enough while the whole picture is shown
 const LARGEST = 8192; // pixels, longest side; when single pixels matter
-const PATIENCE = 3000; // ms until what could not be loaded is asked for again
+const PATIENCE = 3000; // ms until a failed download is retried
 const PICTURE = "the picture"; // in notes
 const NO_PICTURE = "This browser cannot show its format; the service will.";
 /** @type {Layer[]} */
 const LAYERS = ["ai", "manipulation"];
 
-/** Shows the picture of one entry; what belongs to a former entry is dropped first. */
+/** Shows the picture of one entry, after removing the previous one. */
 export class Viewer {
   /** @type {Entry?} */ #entry = null;
-  #generation = 0; // grows with each entry, so that what comes too late is known
+  #generation = 0; // grows with each entry, to recognise late answers
   /** @type {File | string | null} file or path that the picture is shown from */ #source = null;
   #withOverlays = false;
   /** @type {string?} */ #fileUrl = null;
@@ -92,7 +92,7 @@ export class Viewer {
   }
 
   /**
-   * Have the pictures of an entry at hand before it is opened.
+   * Load the pictures of an entry before it is opened.
    * @param {Entry?} entry
    */
   prepare(entry) {
@@ -101,7 +101,7 @@ export class Viewer {
     const paths = record.masks === null ? [] : LAYERS.map((layer) => heatMapPath(record, layer));
     for (const path of [...paths, renditionPath(record.id, SCREEN)]) {
       load(path).catch((problem) => {
-        if (!(problem instanceof Problem)) throw problem; // it is told when the entry is opened
+        if (!(problem instanceof Problem)) throw problem; // shown when the entry is opened
       });
     }
   }
@@ -118,7 +118,7 @@ export class Viewer {
     this.#arrange();
   }
 
-  /** The original, or back to the layer that was shown before it. */
+  /** Show the original, or go back to the previous layer. */
   toggleOriginal() {
     this.choose("none", this.#lastLayer);
   }
@@ -218,8 +218,8 @@ export class Viewer {
   }
 
   /**
-   * Load something, again and again while that may help; null once it helps no more, or once the
-   * entry is left or what was wanted is something else.
+   * Load something, with retries while they may help. Null if they do not, or if another entry or
+   * layer was selected.
    * @param {string} path
    * @param {string} what is missing if it cannot be loaded
    * @param {() => boolean} isWanted
@@ -247,7 +247,7 @@ export class Viewer {
     return null;
   }
 
-  /** Load all pixels once they can be told apart. */
+  /** Load the full resolution once single pixels are visible. */
   #sharpen() {
     const record = this.#entry?.result ?? null;
     if (!this.zoom.magnified || record === null) return;
@@ -334,7 +334,7 @@ export class Viewer {
     const isLayer = layer !== "none";
     if (isLayer) this.#lastLayer = layer;
     for (const overlay of this.#overlays) overlay.hidden = overlay.dataset.layer !== layer;
-    const beside = this.#beside.checked && isLayer; // two originals would be one too many
+    const beside = this.#beside.checked && isLayer; // not beside the original itself
     this.#original.hidden = !beside;
     this.#panes.classList.toggle("beside", beside);
     this.zoom.align();

@@ -1,9 +1,9 @@
-/** What the page says of results: numbers, verdicts and coverage. Nothing here touches the DOM. */
+/** Texts about results: numbers, verdicts and coverage. Nothing here touches the DOM. */
 
 /** @import { Detection, Layer } from "./api.js" */
 /** @import { MaskedResult, Result } from "./library.js" */
 
-/** Space that does not break a line. */
+/** Non-breaking space. */
 export const GLUE = "\u00a0";
 
 const VERDICTS = {
@@ -13,7 +13,7 @@ const VERDICTS = {
 };
 
 const CONTRADICTED = "Low score, but parts are marked as AI";
-const WORTH_TELLING = 0.001; // share of a picture from which marks on it are spoken of
+const WORTH_TELLING = 0.001; // share of a picture from which its marks are mentioned
 
 const MOSTLY_TEXT =
   "The picture is mostly text. The model gives too many pages of text a high score, so this one " +
@@ -68,7 +68,7 @@ export function legend(name) {
 }
 
 /**
- * Whether the score clears a picture of which parts are marked as AI.
+ * Whether the score is low although parts are marked as AI.
  * @param {Result} record
  */
 export function contradicted({ notes }) {
@@ -76,7 +76,7 @@ export function contradicted({ notes }) {
 }
 
 /**
- * Why the score of such a picture means less, if it does.
+ * Why the score means little, if it does.
  * @param {Result} record
  * @returns {string?}
  */
@@ -114,7 +114,7 @@ export function verdictMeaning({ verdict: name, thresholds }) {
 }
 
 /**
- * How the marks of the AI layer go with the score.
+ * Whether the marks of the AI layer agree with the score.
  * @param {MaskedResult} record
  */
 export function marksMeaning(record) {
@@ -159,7 +159,7 @@ export function scale(value) {
 }
 
 /**
- * What the coverage means for the result, if it means something.
+ * Limits of the result due to the coverage, if any.
  * @param {Detection["view"]} view
  * @returns {string?}
  */

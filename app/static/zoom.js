@@ -1,4 +1,4 @@
-/** How large the picture is shown, and which part of it: the same in both panes. */
+/** Scale and position of the picture, the same in both panes. */
 
 import { all, byId, within } from "./dom.js";
 
@@ -46,7 +46,7 @@ export class Zoom extends EventTarget {
   }
 
   /**
-   * One step closer or further away.
+   * Zoom in or out by one step.
    * @param {1 | -1} direction 1: closer
    */
   by(direction) {
@@ -70,7 +70,7 @@ export class Zoom extends EventTarget {
   }
 
   /**
-   * Bring a place into sight.
+   * Scroll to a place.
    * @param {number} x share of the width
    * @param {number} y share of the height
    */
@@ -81,7 +81,7 @@ export class Zoom extends EventTarget {
     }
   }
 
-  /** Have a pane that was hidden show the same place as the layered one, which never is. */
+  /** Scroll a pane that was hidden to the place of the layered pane, which is always shown. */
   align() {
     const { scrollLeft, scrollTop } = this.#panes[this.#panes.length - 1];
     for (const pane of this.#panes) pane.scrollTo(scrollLeft, scrollTop);
