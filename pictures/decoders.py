@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from pictures.costs import costs
 from pictures.errors import DecodingAbortedError, PictureError
 from pictures.header import read_header
 from pictures.provenance.embedded import may_hold_manifest
-from pictures.provenance.statement import unreadable_manifest
+from pictures.provenance.statement import Statement, fitting, parse, unreadable_manifest
 
 ABORTED = "decoding takes far more memory or time than its size justifies, or ends the decoder"
 """What is said of a picture that brings a decoder down."""
 
 _COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "pictures.process")
-_UNREADABLE = asdict(unreadable_manifest("reading it takes too much memory or time"))
+_UNREADABLE = unreadable_manifest("reading it takes too much memory or time")
 _ROOM, _PIXEL_ROOM = 2**28, 4  # bytes of what is shared at most: so many, and so many a pixel
 _KEPT_MEMORY, _KEPT_SHARED = 64 * 2**20, 40 * 2**20  # bytes between two pictures
 _ERRORS = {
@@ -64,7 +64,7 @@ class Decoders:
         Args:
             count: Pictures that are decoded at the same time; further callers wait.
             max_pixels: Largest width times height of a picture.
-            provenance: How `statements` reads; None: it is not asked for.
+            provenance: How `statements` reads; None: it finds nothing.
         """
         self._max_pixels = max_pixels
         self._provenance = provenance
@@ -86,31 +86,35 @@ class Decoders:
                 raise DecodingAbortedError(ABORTED)
             return np.frombuffer(result, np.uint8).reshape(shape).copy()
 
-    def statements(self, data: bytes) -> list[dict[str, Any]]:
+    def statements(self, data: bytes) -> list[Statement]:
         """What a picture file says of its origin, by `provenance.reading` and `.manifest`.
 
         What brings a reader down costs what that reader would have said.
 
         Returns:
-            Fields of `provenance.statement.Statement`, as untrusted as the file; of its C2PA
-            manifest first.
+            That of its C2PA manifest first, as much as `statement.fitting` leaves.
         """
-        found = self._said("metadata", data)
+        if self._provenance is None:
+            return []
+        found = self._said("metadata", data) or []
         if may_hold_manifest(data):
             manifest = self._said("manifest", data)
-            found = [*([_UNREADABLE] if manifest is None else manifest), *(found or [])]
-        return found or []
+            found = [*([_UNREADABLE] if manifest is None else manifest), *found]
+        try:
+            return fitting(found)
+        except ValueError:
+            return []
 
-    def _said(self, task: str, data: bytes) -> list[dict[str, Any]] | None:
+    def _said(self, task: str, data: bytes) -> list[Statement] | None:
+        """The statements of one reader; None if it was brought down."""
+        location = self._provenance is not None and self._provenance.location
         try:
             name = read_header(data, max_pixels=self._max_pixels).format
-            location = self._provenance is not None and self._provenance.location
             asked = {"task": task, "format": name, "location": location}
             with self._asked(asked, data) as result:
-                said = json.loads(bytes(result))
-        except (PictureError, ValueError, RecursionError):
+                return [parse(one) for one in json.loads(bytes(result))]
+        except (PictureError, ValueError, TypeError, RecursionError):
             return None
-        return said if isinstance(said, list) else None
 
     def preview(self, data: bytes, side: int) -> bytes:
         """A picture file made fit for any screen.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+MAX_BYTES = 12 * 1024
+"""Of JSON, about, that all statements of a file take."""
 MAX_STATEMENTS = 16
 """Statements of one file that are kept; those of the first sources stay."""
 MAX_TEXT = 200
 """Characters of a name, a date and the like."""
-MAX_PROMPT = 4000
+MAX_PROMPT = 3000
 """Characters of a prompt."""
 
 _CUT = "…"
@@ -65,6 +69,46 @@ class Statement:
     confidence: Confidence = Confidence.UNSIGNED
     details: dict[str, Any] = field(default_factory=dict)
     """Texts, lists and objects for JSON; docs/provenance.md has the keys."""
+
+
+def parse(value: object) -> Statement:
+    """A statement that another process sent as JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, dict) or value.keys() != _FIELDS:
+        raise ValueError("no statement")
+    says, by, details = value["says"], value["by"], value["details"]
+    if not isinstance(details, dict) or not (by is None or isinstance(by, str)):
+        raise ValueError("a statement with other fields")
+    return Statement(
+        Source(value["source"]),
+        None if says is None else Says(says),
+        None if by is None else clean(by),
+        Confidence(value["confidence"]),
+        details,
+    )
+
+
+_FIELDS = {"source", "says", "by", "confidence", "details"}
+
+
+def fitting(statements: Iterable[Statement]) -> list[Statement]:
+    """The first statements, those without their details that would take them beyond `MAX_BYTES`.
+
+    Raises:
+        ValueError: They hold what is no Unicode.
+    """
+    kept, left = list[Statement](), MAX_BYTES
+    for one in list(statements)[:MAX_STATEMENTS]:
+        size = len(json.dumps(asdict(one), ensure_ascii=False).encode())
+        if size > left:
+            one = replace(one, details={"shortened": True})
+        else:
+            left -= size
+        kept.append(one)
+    return kept
 
 
 def clean(value: object, most: int = MAX_TEXT) -> str:

@@ -170,8 +170,8 @@ def decoders(trust_list: Path) -> Iterator[Decoders]:
 @pytest.mark.parametrize("image_format", provenance.MEDIA_TYPES)
 def test_a_confined_process_reads_the_same(decoders: Decoders, image_format: str) -> None:
     (found,) = decoders.statements(provenance.generated(image_format))
-    assert (found["source"], found["says"]) == ("c2pa", "generated")
-    assert found["confidence"] == "signed_trusted"
+    assert (found.source, found.says) == (Source.C2PA, Says.GENERATED)
+    assert found.confidence is Confidence.SIGNED_TRUSTED
 
 
 def test_a_confined_process_reads_what_needs_codecs(decoders: Decoders) -> None:
@@ -179,11 +179,11 @@ def test_a_confined_process_reads_what_needs_codecs(decoders: Decoders) -> None:
     data = provenance.described(
         provenance.captured(), exif={"Photo.UserComment": comment}, iptc={"Credit": "Agency"}
     )
-    found = {one["source"]: one for one in decoders.statements(data)}
-    assert found["text"]["details"]["model"] == "dreamshaper_8"
-    assert found["exif"]["by"] == "Canon EOS R5"
-    assert found["exif"]["details"]["latitude"] == "52.510000"
-    assert found["iptc"]["details"] == {"credit": "Agency"}
+    found = {one.source.value: one for one in decoders.statements(data)}
+    assert found["text"].details["model"] == "dreamshaper_8"
+    assert found["exif"].by == "Canon EOS R5"
+    assert found["exif"].details["latitude"] == "52.510000"
+    assert found["iptc"].details == {"credit": "Agency"}
     hidden = provenance.with_stealth(b"x" * 50, b"stealth_pnginfo")
     assert decoders.statements(hidden) == []
 
@@ -193,12 +193,12 @@ def test_a_reader_that_is_brought_down_costs_its_own_statement(
 ) -> None:
     asked = Decoders._said
 
-    def dies(self: Decoders, task: str, data: bytes) -> list[dict[str, object]] | None:
+    def dies(self: Decoders, task: str, data: bytes) -> list[Statement] | None:
         return None if task == "manifest" else asked(self, task, data)
 
     monkeypatch.setattr(Decoders, "_said", dies)
     data = provenance.described(provenance.generated(), exif=provenance.CAMERA)
     manifest, camera = decoders.statements(data)
-    assert (manifest["source"], manifest["says"]) == ("c2pa", None)
-    assert manifest["details"]["problems"] == ["reading it takes too much memory or time"]
-    assert camera["says"] == "captured"
+    assert (manifest.source, manifest.says) == (Source.C2PA, None)
+    assert manifest.details["problems"] == ["reading it takes too much memory or time"]
+    assert camera.says is Says.CAPTURED

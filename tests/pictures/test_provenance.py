@@ -14,7 +14,18 @@ from PIL import Image
 from pictures.png import chunk
 from pictures.provenance import editors, exif, reading, xmp
 from pictures.provenance.embedded import MAX_PART
-from pictures.provenance.statement import MAX_PROMPT, Confidence, Says, Source, Statement, clean
+from pictures.provenance.statement import (
+    MAX_PROMPT,
+    MAX_STATEMENTS,
+    Confidence,
+    Says,
+    Source,
+    Statement,
+    clean,
+    fitting,
+    parse,
+)
+from pictures.provenance.summary import summarise
 from tests import provenance
 from tests.conftest import photo
 from tests.provenance import CAMERA, IPTC, PARAMETERS, described, with_stealth, with_text
@@ -420,3 +431,51 @@ def test_what_is_shown_holds_nothing_invisible() -> None:
 def test_programs_by_name(program: str, generator: str | None, editor: bool) -> None:
     assert editors.generator(program) == generator
     assert editors.is_editor(program) is editor
+
+
+def test_statements_that_are_too_long_lose_their_details() -> None:
+    long = Statement(Source.TEXT, Says.GENERATED, "x", details={"prompt": "é" * MAX_PROMPT})
+    kept = fitting([long] * 4)
+    assert [one.details == long.details for one in kept] == [True, True, False, False]
+    assert kept[-1] == Statement(Source.TEXT, Says.GENERATED, "x", details={"shortened": True})
+    assert len(fitting([long] * 40)) == MAX_STATEMENTS
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {"source": "c2pa"},
+        {"source": "x", "says": None, "by": None, "confidence": "unsigned", "details": {}},
+        {"source": "c2pa", "says": "x", "by": None, "confidence": "unsigned", "details": {}},
+        {"source": "c2pa", "says": None, "by": 1, "confidence": "unsigned", "details": {}},
+        {"source": "c2pa", "says": None, "by": None, "confidence": "unsigned", "details": []},
+    ],
+)
+def test_what_is_no_statement(value: object) -> None:
+    with pytest.raises(ValueError, match=r"statement|valid"):
+        parse(value)
+
+
+def test_the_strongest_statement_sums_up() -> None:
+    trusted = Statement(Source.C2PA, Says.CAPTURED, "Camera Inc", Confidence.SIGNED_TRUSTED)
+    unsigned = Statement(Source.TEXT, Says.GENERATED, "Midjourney")
+    summary = summarise([unsigned, trusted])
+    assert (summary.says, summary.by) == (Says.CAPTURED, "Camera Inc")
+    assert summary.text == (
+        "Signed by Camera Inc, a trusted signer: the picture was taken with a camera."
+    )
+    camera = Statement(Source.EXIF, Says.CAPTURED, "Canon")
+    summary = summarise([camera, unsigned])
+    assert (summary.says, summary.confidence) == (Says.GENERATED, Confidence.UNSIGNED)
+    assert "Anyone can write or change such metadata." in summary.text
+    stranger = Statement(Source.C2PA, Says.GENERATED, "X", Confidence.SIGNED_UNTRUSTED)
+    assert "not on the trust list" in summarise([stranger]).text
+    broken = Statement(Source.C2PA, Says.GENERATED, "X", details={"valid": False})
+    assert "does not match the file" in summarise([broken]).text
+    silent = Statement(Source.EXIF, None, "Canon")
+    for nothing in ([], [silent]):
+        summary = summarise(nothing)
+        assert (summary.says, summary.by, summary.confidence) == (None, None, None)
+        assert "proves nothing" in summary.text
