@@ -22,8 +22,13 @@ from pictures.channel import Channel, ChannelError, mapped, shared_memory
 from pictures.costs import costs
 from pictures.errors import DecodingAbortedError, PictureError
 from pictures.header import read_header
-from pictures.provenance.embedded import may_hold_manifest
-from pictures.provenance.statement import Statement, fitting, parse, unreadable_manifest
+from pictures.provenance.statement import (
+    Statement,
+    fitting,
+    may_hold_manifest,
+    parse,
+    unreadable_manifest,
+)
 
 ABORTED = "decoding takes far more memory or time than its size justifies, or ends the decoder"
 """What is said of a picture that brings a decoder down."""

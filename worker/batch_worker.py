@@ -87,6 +87,7 @@ class BatchWorker(EndingWorker):
         )
         self.failure: Exception | None = None
         self._store = processor.store
+        self._provenance = processor.provenance
         self._info = info
         self._max_batch = max_batch
         self._stop_timeout = stop_timeout

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from rq.exceptions import AbandonedJobError
 from rq.job import Job
 
+from app.contract.provenance import Provenance
 from app.contract.registration import RegisteredWorker
 from app.contract.schemas import Detection, DetectionError, ErrorCode, Status
 from app.contract.store import StorageUnavailableError, Store
@@ -40,6 +42,7 @@ class EndingWorker(RegisteredWorker):
     queue_class = jobs.DetectionQueue
     _store: Store
     _hands: dict[str, Held]
+    _provenance: Callable[[bytes], Provenance]
 
     def _finish(self, held: Sequence[Held], results: dict[str, Result]) -> None:
         """Write the records and finish the RQ jobs in one transaction."""
@@ -63,6 +66,7 @@ class EndingWorker(RegisteredWorker):
                 del masks[outcome.detection.id]
                 good = outcome.detection.status is Status.SUCCEEDED
                 metrics.JOBS.labels(JobOutcome.SUCCEEDED if good else JobOutcome.UNREADABLE).inc()
+                metrics.count_statements(outcome.detection.provenance)
                 _log(outcome.detection, origins[outcome.detection.id])
         self._store.drop_masks(masks)
         ours = replies[len(outcomes)]
@@ -131,7 +135,7 @@ class EndingWorker(RegisteredWorker):
 
     def _record_failure(self, job: Job, cause: Exception) -> None:
         error = _NO_FINITE_OUTPUTS if isinstance(cause, ModelOutputError) else _NOT_FINISHED
-        if self._store.fail(job.id, error):
+        if self._store.fail(job.id, error, self._said_by_file(job.id)):
             metrics.JOBS.labels(JobOutcome.FAILED).inc()
             log.error(
                 "detection",
@@ -140,6 +144,14 @@ class EndingWorker(RegisteredWorker):
                 code=error.code,
                 **origin_of(job.meta),
             )
+
+    def _said_by_file(self, detection_id: str) -> Provenance | None:
+        """What the file says, whose picture has no score; None if it is gone or out of reach."""
+        with suppress(StorageUnavailableError):
+            picture = self._store.get_image(detection_id)
+            if picture is not None:
+                return self._provenance(picture)
+        return None
 
 
 def _status(outcome: Result) -> str:

@@ -14,10 +14,11 @@ from app.contract.settings import Settings
 from app.contract.store import Store, connect
 from model.canary import ModelSickError
 from model.detector import Detector
-from pictures.decoders import Decoders
+from pictures.decoders import Decoders, ProvenanceOptions
 from worker import metrics
 from worker.batch_worker import BatchWorker, worker_name
 from worker.processing import Processor, describe
+from worker.provenance import options
 from worker.retry_policy import connect_with_retries
 
 _STORE_RETRY = 120.0  # s; as long as without Redis
@@ -40,22 +41,26 @@ def run(settings: Settings, *, burst: bool) -> None:
         DeviceError: the device cannot be used, or failed at work; as after the former, what was
             in hand is queued again, and a supervisor should start a new process.
         RedisError: Redis stayed away for minutes.
+        TrustListError: `GAMMA_TRUST_LIST` cannot be used.
         PortError: the metrics port is taken.
     """
+    origins = options(settings)
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect_with_retries(settings.required_redis_url)
     store = Store.open(redis, settings, retry_for=_STORE_RETRY)
     with _reporting_sickness(settings):
-        _work(settings, redis, store, burst=burst)
+        _work(settings, redis, store, origins, burst=burst)
 
 
-def _work(settings: Settings, redis: Redis, store: Store, *, burst: bool) -> None:
+def _work(
+    settings: Settings, redis: Redis, store: Store, origins: ProvenanceOptions, *, burst: bool
+) -> None:
     detector = load_detector(settings)
     detector.warm_up()
     info = describe(detector, worker_name())
     metrics.expose(info, settings.max_batch, settings.metrics_host, settings.metrics_port)
     log.info("worker_ready", **info.model_dump(mode="json"))
-    decoders = Decoders(settings.decode_threads, max_pixels=settings.max_pixels)
+    decoders = Decoders(settings.decode_threads, max_pixels=settings.max_pixels, provenance=origins)
     worker = BatchWorker(
         settings.queue,
         redis,

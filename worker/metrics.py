@@ -15,6 +15,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from app.contract.provenance import Confidence, Provenance, Says, Source
 from app.contract.schemas import Timings, Verdict, WorkerInfo
 from worker.policy import Reason
 
@@ -49,7 +50,7 @@ JOB_DURATION = Histogram(
 )
 STAGE_DURATION = Histogram(
     "gamma_stage_duration_seconds",
-    "Time of a batch (fetch, forward, store) or a picture (decode, encode) in a stage",
+    "Time of a batch (fetch, forward, store) or a picture (others) in a stage",
     ["stage"],
     buckets=_DURATIONS,
 )
@@ -63,6 +64,11 @@ CROPS = Counter("gamma_crops", "Computed crops")
 SCORE = Histogram("gamma_score", "AI probabilities", ["model_version"], buckets=_SCORES)
 VERDICTS = Counter(
     "gamma_verdicts", "Detections that succeeded", ["model_version", "verdict", "manipulated"]
+)
+STATEMENTS = Counter(
+    "gamma_provenance_statements",
+    "Statements of origin in the files of detections that ended",
+    ["source", "says", "confidence"],
 )
 WORKER_UP = Gauge("gamma_worker_up", "Whether the worker is warm and takes work")
 LAST_SUCCESS = Gauge(
@@ -81,11 +87,17 @@ DEVICE_ERRORS = Counter(
 )
 DEVICE_MEMORY = Gauge("gamma_gpu_memory_bytes", "Memory of the CUDA device", ["kind"])
 
+for _source, _says in product(Source, (*Says, "nothing")):
+    STATEMENTS.labels(_source, _says, Confidence.UNSIGNED)
+for _says, _signed in product(
+    (*Says, "nothing"), (Confidence.SIGNED_TRUSTED, Confidence.SIGNED_UNTRUSTED)
+):
+    STATEMENTS.labels(Source.C2PA, _says, _signed)
 for _outcome in JobOutcome:
     JOBS.labels(_outcome)
 for _reason in Reason:
     BATCHES.labels(_reason)
-for _stage in ("fetch", "decode", "forward", "encode", "store"):
+for _stage in ("fetch", "provenance", "decode", "watermark", "forward", "encode", "store"):
     STAGE_DURATION.labels(_stage)
 
 
@@ -131,6 +143,12 @@ def count_verdict(
     """Count detections that succeeded; `manipulated` is None without masks."""
     label = "unknown" if manipulated is None else str(manipulated).lower()
     VERDICTS.labels(model_version, verdict, label).inc(count)
+
+
+def count_statements(provenance: Provenance | None) -> None:
+    """Count what the file of an ended detection says."""
+    for one in provenance.statements if provenance is not None else ():
+        STATEMENTS.labels(one.source, one.says or "nothing", one.confidence).inc()
 
 
 def observe(timings: Timings) -> None:

@@ -203,8 +203,7 @@ class Pipeline:
             for record, picture in fetched:
                 if self._draining:
                     return
-                with metrics.stage("decode"):
-                    result = self._processor.decode(record, picture)
+                result = self._processor.decode(record, picture)
                 if isinstance(result, Ready):
                     ready[record.id] = result
                 else:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import structlog
 import torch
 
+from app.contract.provenance import Provenance
 from app.contract.schemas import (
     Detection,
     DetectionError,
@@ -48,6 +49,7 @@ from pictures.errors import (
     UnsupportedFormatError,
 )
 from worker import metrics
+from worker.provenance import FileStatements
 
 _PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (
     (CameraRawError, ErrorCode.CAMERA_RAW),
@@ -115,21 +117,32 @@ class Processor:
         """
         if picture is None:
             return None
-        started = time.perf_counter()
         queued = max(0.0, time.time() - record.created_at.timestamp())
         try:
-            crops = self._detector.cut(self._decoders.decode(picture), View(record.view.mode))
+            with metrics.stage("provenance"):
+                said = FileStatements(self._decoders, picture)
+            with metrics.stage("decode"):
+                started = time.perf_counter()
+                said.pixels = pixels = self._decoders.decode(picture)
+                crops = self._detector.cut(pixels, View(record.view.mode))
+                seconds = time.perf_counter() - started
+            with metrics.stage("watermark"):
+                record = said.added_to(record)
         except PictureError as error:
             code = next(code for kind, code in _PICTURE_ERRORS if isinstance(error, kind))
-            return Outcome(failed(record, DetectionError(code=code, detail=str(error))))
+            broken = DetectionError(code=code, detail=str(error))
+            return Outcome(failed(said.added_to(record), broken))
         except GlanceError as error:
             detail = f"{error}; use another view."
             refused = DetectionError(code=ErrorCode.VIEW_REFUSED, detail=detail)
-            return Outcome(failed(record, refused))
+            return Outcome(failed(said.added_to(record), refused))
         except Exception as error:  # one picture's surprise must not end the others
             return error
-        seconds = time.perf_counter() - started
         return Ready(record, crops, queued, seconds)
+
+    def provenance(self, picture: bytes) -> Provenance:
+        """What the bytes of a picture say, for one that cannot be scored."""
+        return FileStatements(self._decoders, picture).provenance
 
     def forward(self, work: Sequence[tuple[Ready, int, int]]) -> tuple[list[CropOutputs], float]:
         """Run the network over some crops of pictures, after a glance at those not yet seen.

@@ -162,6 +162,7 @@ def worker(
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
     from worker.main import run
+    from worker.provenance import TrustListError
 
     settings = _settings(metrics_port=metrics_port, checkpoint=checkpoint, device=device)
     try:
@@ -169,6 +170,7 @@ def worker(
     except (
         RedisUrlMissingError,
         StorageSetupError,
+        TrustListError,
         CheckpointError,
         ModelSickError,
         DeviceError,

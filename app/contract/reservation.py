@@ -18,8 +18,8 @@ As many as it has before it is compressed: an upper bound of the file. Masks of 
 ships took up to 0.45 each and 0.76 both together (34 pictures at their own size), masks of noise
 0.87 each.
 """
-RECORD_BYTES = 8192
-"""By which the record grows (32 regions in all), and RQ's result of the job, rounded up."""
+RECORD_BYTES = 20 * 1024
+"""By which the record grows (32 regions, 12 KiB of provenance), and RQ's result of the job."""
 
 
 def reservation(detection: Detection, *, external: bool) -> int:

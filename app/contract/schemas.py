@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
+from app.contract.provenance import Provenance, Says
+
 JOB_FUNCTION = "gamma.detect"
 """The only RQ function name that a worker accepts; it is compared, never imported."""
 
@@ -245,17 +247,30 @@ class Detection(BaseModel):
     view: ViewInfo
     model: ModelInfo | None = None
     timings: Timings | None = None
+    provenance: Provenance | None = Field(
+        default=None,
+        description="what the file itself says of its origin; it has no part in the score. Null "
+        "until the file is read, and in records of older releases",
+    )
     created_at: datetime
     finished_at: datetime | None = None
     expires_at: datetime
     error: DetectionError | None = None
+
+    def says(self, says: Says) -> bool:
+        """Whether any statement of the file says so."""
+        return self.provenance is not None and self.provenance.has(says)
 
 
 class DetectionList(BaseModel):
     """Answer of `GET /v1/detections`: a page of the caller's detections, or the ones asked for."""
 
     detections: list[Detection] = Field(description="newest first; with `ids`: in their order")
-    next: Link | None = Field(default=None, description="path of the next page, if there is one")
+    next: Link | None = Field(
+        default=None,
+        description="path of the next page, if there is one; with `says` a page may be short, or "
+        "empty, with others to follow",
+    )
     missing: list[str] = Field(
         default=[], description="those of `ids` that do not exist or belong to another caller"
     )

@@ -200,6 +200,14 @@ class Settings(BaseSettings):
         "time",
         ge=1,
     )
+    trust_list: Path | None = Field(
+        None,
+        description="PEM file of the certificates by which C2PA signatures are trusted; unset: the "
+        "C2PA's list and the CAI's, dated in `pictures/provenance/trust`",
+    )
+    show_location: bool = Field(
+        False, description="read the GPS position of photographs and return it in records"
+    )
     stop_timeout: int = Field(
         60,
         description="time a worker has to stop, s; it finishes pictures that it has begun and "

@@ -25,6 +25,7 @@ from app.contract.blobs import Blob, Blobs, RedisBlobs, blobs_of
 from app.contract.blobs import StorageUnavailableError as StorageUnavailableError
 from app.contract.client import WritesRefusedError as WritesRefusedError
 from app.contract.client import connect as connect
+from app.contract.provenance import Provenance, Says
 from app.contract.reception import Application, Reception, reception_of
 from app.contract.reservation import reservation
 from app.contract.schemas import (
@@ -40,6 +41,7 @@ FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
 
 _SICK_LIFE = 600  # s; longer than a worker that fails at start is left alone before the next try
+_PAGES_LOOKED_THROUGH = 10  # for one page of those whose files say something
 _UPLOAD_LIFE = 60_000  # ms; of an upload that no record has taken, should this process be killed
 
 
@@ -244,25 +246,34 @@ class Store:
             for (_, owner), (*values, whose) in zip(wanted, found, strict=True)
         ]
 
-    def newest(self, owner: str, limit: int, cursor: str | None) -> Page:
+    def newest(self, owner: str, limit: int, cursor: str | None, says: Says | None = None) -> Page:
         """Detections of an owner, newest first, in two round trips.
 
         Args:
             owner: whose.
             limit: most detections.
             cursor: of the page before this one. What comes or goes meanwhile moves nothing.
+            says: those alone whose file says so. They have no index: records are looked through,
+                so many for one page that it may be short, or empty, with others to follow.
         """
-        start = "+" if cursor is None else f"({cursor}"
-        found = self.redis.zrange(
-            records.index_key(owner), start, "-", desc=True, bylex=True, offset=0, num=limit + 1
-        )
-        members = [member.decode() for member in cast(list[bytes], found)]
-        page = members[:limit]
-        detections = self.get_owned([records.id_of(member) for member in page], owner)
-        return Page(
-            [record for record in detections if record is not None],
-            page[-1] if len(members) > limit else None,
-        )
+        kept: list[Detection] = []
+        for _ in range(1 if says is None else _PAGES_LOOKED_THROUGH):
+            start = "+" if cursor is None else f"({cursor}"
+            found = self.redis.zrange(
+                records.index_key(owner), start, "-", desc=True, bylex=True, offset=0, num=limit + 1
+            )
+            members = [member.decode() for member in cast(list[bytes], found)]
+            page = members[:limit]
+            detections = self.get_owned([records.id_of(member) for member in page], owner)
+            for number, (member, one) in enumerate(zip(page, detections, strict=True), start=1):
+                cursor = member
+                if one is not None and (says is None or one.says(says)):
+                    kept.append(one)
+                if len(kept) == limit:
+                    return Page(kept, cursor if number < len(members) else None)
+            if len(members) <= limit:
+                return Page(kept, None)
+        return Page(kept, cursor)
 
     def delete(self, detection_id: str, owner: str, jobs: Pipeline) -> bool:
         """Remove everything about a detection; whoever waits for it is told.
@@ -462,8 +473,15 @@ class Store:
         ]
         scripts.FINISH([records.key(detection.id)], arguments, client=pipeline)
 
-    def fail(self, detection_id: str, error: DetectionError) -> bool:
+    def fail(
+        self, detection_id: str, error: DetectionError, provenance: Provenance | None = None
+    ) -> bool:
         """End a detection as failed.
+
+        Args:
+            detection_id: which.
+            error: why.
+            provenance: what its file says all the same.
 
         Returns:
             False if it was final or gone already.
@@ -472,7 +490,12 @@ class Store:
         if detection is None or detection.status.finished:
             return False
         failed = detection.model_copy(
-            update={"status": Status.FAILED, "error": error, "finished_at": datetime.now(UTC)}
+            update={
+                "status": Status.FAILED,
+                "error": error,
+                "provenance": provenance,
+                "finished_at": datetime.now(UTC),
+            }
         )
         with self.redis.pipeline() as pipeline:
             self.finish(pipeline, failed)

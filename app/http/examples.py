@@ -7,6 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.contract.provenance import (
+    Confidence,
+    Provenance,
+    ProvenanceSummary,
+    Says,
+    Source,
+    Statement,
+)
 from app.contract.schemas import (
     BatchEntry,
     BatchResults,
@@ -163,6 +171,28 @@ SUCCEEDED = QUEUED.model_copy(
         ),
         "view": ViewInfo(mode=View.AUTO, tiles=12, glances=1, scale=1.0),
         "model": ModelInfo(name="gamma", version="1", digest="b2eac525d4c33f22"),
+        "provenance": Provenance(
+            statements=[
+                Statement(
+                    source=Source.EXIF,
+                    says=Says.CAPTURED,
+                    by="Canon EOS R5",
+                    confidence=Confidence.UNSIGNED,
+                    details={
+                        "make": "Canon",
+                        "model": "Canon EOS R5",
+                        "taken_at": "2026:01:30 09:12:44",
+                    },
+                )
+            ],
+            summary=ProvenanceSummary(
+                says=Says.CAPTURED,
+                by="Canon EOS R5",
+                confidence=Confidence.UNSIGNED,
+                text="Unsigned metadata (Canon EOS R5) says that the picture was taken with a "
+                "camera. Anyone can write or change such metadata.",
+            ),
+        ),
         "timings": Timings(queued=0.013, decode=0.021, forward=0.412, encode=0.034, total=0.48),
         "finished_at": _CREATED + timedelta(seconds=0.48),
     }

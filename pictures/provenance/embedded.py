@@ -28,7 +28,6 @@ _EXIF_SIZE = 6  # bytes of the former; the last one varies
 _PHOTOSHOP, _APP13, _COMMENT = b"Photoshop 3.0\0", 0xED, 0xFE
 _RESOURCE, _IPTC = b"8BIM", 0x0404
 _PNG_XMP, _RAW = "XML:com.adobe.xmp", "Raw profile type "
-_DESCRIPTION = b"jumd"  # the box with which each C2PA manifest begins, in all containers alike
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 
 
@@ -43,11 +42,6 @@ class Embedded:
     """IIM datasets."""
     texts: list[tuple[str, str]] = field(default_factory=list)
     """Keyword and text."""
-
-
-def may_hold_manifest(data: bytes) -> bool:
-    """Whether a file may hold a C2PA manifest; False is certain."""
-    return _DESCRIPTION in data
 
 
 def read(data: bytes, picture_format: str) -> Embedded:

@@ -18,6 +18,7 @@ MAX_TEXT = 200
 MAX_PROMPT = 3000
 """Characters of a prompt."""
 
+_DESCRIPTION = b"jumd"  # the box with which each C2PA manifest begins, in all containers alike
 _CUT = "…"
 _INVISIBLE = ("Cc", "Cf", "Cs")  # Unicode categories: control, format (text direction), surrogates
 
@@ -109,6 +110,11 @@ def fitting(statements: Iterable[Statement]) -> list[Statement]:
             left -= size
         kept.append(one)
     return kept
+
+
+def may_hold_manifest(data: bytes) -> bool:
+    """Whether a file may hold a C2PA manifest; False is certain."""
+    return _DESCRIPTION in data
 
 
 def clean(value: object, most: int = MAX_TEXT) -> str:

@@ -145,6 +145,7 @@ def test_service_keeps_to_the_document(
     case.call_and_validate(
         base_url=pair[0].url,
         headers={"Authorization": f"Bearer {KEYS['alice']}"},
-        excluded_checks=UNKNOWABLE if case.method == "POST" else [],
+        # In a query a number is a name like any other.
+        excluded_checks=UNKNOWABLE if case.method == "POST" or "ids" in case.query else [],
         timeout=60,
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 
+from app.contract.provenance import Says
 from app.contract.records import CURSOR_PATTERN
 from app.contract.schemas import Detection, DetectionList, ErrorCode
 from app.http import examples
@@ -42,6 +43,10 @@ def read_list(
     cursor: Annotated[
         str | None, Query(pattern=CURSOR_PATTERN, description="from `next` of the previous page")
     ] = None,
+    says: Annotated[
+        Says | None,
+        Query(description="those alone whose file says so, see `provenance.statements`"),
+    ] = None,
 ) -> Response:
     """List your detections, newest first, in pages; or return those in `ids`.
 
@@ -49,13 +54,15 @@ def read_list(
     """
     service = service_of(request)
     if ids is not None:
-        if {"limit", "cursor"} & request.query_params.keys():
+        if {"limit", "cursor", "says"} & request.query_params.keys():
             raise ServiceError(
-                ErrorCode.MALFORMED_REQUEST, "`ids` cannot be combined with `limit` or `cursor`."
+                ErrorCode.MALFORMED_REQUEST,
+                "`ids` cannot be combined with `limit`, `cursor` or `says`.",
             )
         return json_answer(request, _named(service, caller.name, ids))
-    page = service.store.newest(caller.name, limit, cursor)
-    following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}"
+    page = service.store.newest(caller.name, limit, cursor, says)
+    chosen = f"&says={says}" if says else ""
+    following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}{chosen}"
     return json_answer(request, DetectionList(detections=page.detections, next=following))
 
 

@@ -1,0 +1,78 @@
+"""What a picture's file says of its origin, as records have it; beside the score, never in it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, Field, JsonValue
+
+
+class Source(StrEnum):
+    """Where in a file a statement stands, as in `pictures.provenance`."""
+
+    C2PA = "c2pa"
+    XMP = "xmp"
+    IPTC = "iptc"
+    EXIF = "exif"
+    TEXT = "text"
+    ALPHA = "alpha"
+    WATERMARK = "watermark"
+
+
+class Says(StrEnum):
+    """How the picture came about, by a statement."""
+
+    GENERATED = "generated"
+    COMPOSITE = "composite"
+    CAPTURED = "captured"
+    EDITED = "edited"
+
+
+class Confidence(StrEnum):
+    """What stands behind a statement."""
+
+    SIGNED_TRUSTED = "signed_trusted"
+    SIGNED_UNTRUSTED = "signed_untrusted"
+    UNSIGNED = "unsigned"
+
+
+class Statement(BaseModel):
+    """What one source of the file says; written by whoever made the file."""
+
+    source: Source = Field(
+        description="`c2pa`: a signed manifest; `xmp`, `iptc`, `exif`: metadata; `text`: what a "
+        "generator writes; `alpha`: the same, hidden in the opacity; `watermark`: an invisible one"
+    )
+    says: Says | None = Field(
+        description="`generated` by AI; `composite`: parts are; `captured` with a camera; "
+        "`edited`; null: none of these"
+    )
+    by: str | None = Field(description="signer, generator, camera or program")
+    confidence: Confidence = Field(
+        description="`signed_trusted`: the signature matches the file, and the signer is on the "
+        "trust list; `signed_untrusted`: it matches, and anyone may have signed; `unsigned`: no "
+        "signature that matches, anyone can write it"
+    )
+    details: dict[str, JsonValue] = Field(
+        description="depends on the source, see docs/provenance.md; plain text, not HTML"
+    )
+
+
+class ProvenanceSummary(BaseModel):
+    """The strongest statement: by signature first, then AI before editing before camera."""
+
+    says: Says | None = Field(description="null: no statement says it, which proves nothing")
+    by: str | None
+    confidence: Confidence | None
+    text: str = Field(description="one or two sentences, with what the statement is worth")
+
+
+class Provenance(BaseModel):
+    """What the file says of its origin."""
+
+    statements: list[Statement] = Field(description="the C2PA manifest first")
+    summary: ProvenanceSummary
+
+    def has(self, says: Says) -> bool:
+        """Whether any statement says so."""
+        return any(one.says is says for one in self.statements)
