@@ -142,6 +142,21 @@ def test_log_events_exist(where: str, text: str) -> None:
     assert not unknown, f"{where}: neither log events nor known names: {sorted(unknown)}"
 
 
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("bucket-down", "temporary folder: "),
+        ("device", "out of memory at "),
+        ("device", " cannot be used"),
+        ("model-sick", "NaN model"),
+        ("model-sick", "does not answer as it did when it was exported"),
+    ],
+)
+def test_messages_of_runbooks_exist(page: str, message: str) -> None:
+    assert message in PAGES[f"docs/runbooks/{page}.md"]
+    assert message in SOURCES
+
+
 LOGGED = set(re.findall(r"\blog\.(?:debug|info|warning|error|critical)\(\s*\"(\w+)\"", SOURCES))
 OTHER_WORDS = {
     *re.findall(r"\w+", json.dumps(documented().openapi())),  # fields, codes, values
