@@ -31,6 +31,7 @@ SOURCES = "\n".join(
     for folder in ("app", "model", "pictures", "training", "worker")
     for file in (ROOT / folder).rglob("*.py")
 )
+PROVENANCE = "\n".join(file.read_text() for file in (ROOT / "pictures/provenance").rglob("*.py"))
 each_page = pytest.mark.parametrize("page", PAGES)
 
 
@@ -163,6 +164,7 @@ OTHER_WORDS = {
     *(sample for row in metrics() for sample in row.samples),
     *(row.name for row in metrics()),
     *(label for row in metrics() for label in row.labels),
+    *re.findall(r"\w+", PROVENANCE),  # details of statements
     *(name.lower() for name in SETTINGS),
     *Settings.model_fields,
     *("delivery_id", "span_id", "trace_id"),  # of log lines
