@@ -5,6 +5,7 @@
 /** @import { Emitter } from "./dom.js" */
 
 import { byId, element, within } from "./dom.js";
+import { badge } from "./provenance.js";
 import { FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
 import * as states from "./states.js";
@@ -273,6 +274,7 @@ function makeRow() {
     element("span", { className: "name" }),
     element("span", { className: "state" }),
     element("span", { className: "figure" }),
+    element("span", { className: "said" }),
     element("span", { className: "changed" }),
     element("progress", { ariaHidden: "true" }),
   );
@@ -299,6 +301,7 @@ function fill(row, entry, untrained) {
   row.title = entry.name;
   setText(within(row, ".state"), states.short(entry, untrained));
   setText(within(row, ".figure"), result === null ? "" : percent(result.ai_probability));
+  setText(within(row, ".said"), badge(result));
   setText(within(row, ".changed"), result?.manipulated ? "manipulated" : "");
   row.dataset.tone = tone(entry, untrained);
   bar.hidden = entry.finished;

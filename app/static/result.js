@@ -6,6 +6,7 @@
 
 import { byId, element, factRows } from "./dom.js";
 import { hasMasks } from "./library.js";
+import { panel } from "./provenance.js";
 import * as words from "./words.js";
 
 const UNTRAINED = "The model that gave this score is untrained, so score and verdict mean nothing.";
@@ -132,6 +133,7 @@ function details(record, { untrained, point, savables, openCard }) {
       ["Version", untrained ? element("span", { className: "badge" }, model.version) : model.version],
     ),
     button("About the model and its limits", openCard),
+    ...panel(record, untrained),
     element("h3", {}, "Save"),
     element(
       "div",

@@ -1,0 +1,204 @@
+/** What the file itself says of its origin, beside the score and never part of it. */
+
+/** @import { Detection } from "./api.js" */
+/** @import { FactRow } from "./dom.js" */
+/** @import { Result } from "./library.js" */
+
+import { element, factRows } from "./dom.js";
+
+/**
+ * @typedef {NonNullable<Detection["provenance"]>} Provenance
+ * @typedef {Provenance["statements"][number]} Statement
+ * @typedef {NonNullable<Statement["says"]>} Says
+ */
+
+/** @type {Record<Says, string>} */
+const BADGES = {
+  generated: "file: AI",
+  composite: "file: partly AI",
+  captured: "file: camera",
+  edited: "file: edited",
+};
+
+/** @type {Record<Says, string>} */
+const CLAIMS = {
+  generated: "as AI-generated",
+  composite: "as partly AI-generated",
+  captured: "as taken with a camera",
+  edited: "as edited",
+};
+
+/** @type {Record<Statement["source"], string>} */
+const SOURCES = {
+  c2pa: "Signed manifest (C2PA)",
+  xmp: "Metadata (XMP)",
+  iptc: "Metadata (IPTC)",
+  exif: "Camera data (EXIF)",
+  text: "Text of a generator",
+  alpha: "Text hidden in the transparency",
+  watermark: "Invisible watermark",
+};
+
+/** @type {Record<Statement["confidence"], string>} */
+const CONFIDENCES = {
+  signed_trusted: "signed by a trusted signer; the signature matches the file",
+  signed_untrusted: "signed by someone not on the trust list; the signature matches the file",
+  unsigned: "not signed: anyone can write or change this",
+};
+
+const BROKEN = "the signature does not match the file, which was changed after it was signed";
+
+/** @type {[string, string][]} key of the details, and what it is called */
+const TERMS = [
+  ["generator", "Generator"],
+  ["model", "Model"],
+  ["make", "Make"],
+  ["lens", "Lens"],
+  ["software", "Software"],
+  ["ai_system", "AI system"],
+  ["credit", "Credit"],
+  ["creator_tool", "Program"],
+  ["program", "Program"],
+  ["claim_generator", "Written by"],
+  ["signer", "Certificate of"],
+  ["signed_at", "Signed at"],
+  ["title", "Title"],
+  ["taken_at", "Taken at"],
+  ["changed_at", "Changed at"],
+  ["latitude", "Latitude"],
+  ["longitude", "Longitude"],
+  ["source_type", "Source type"],
+  ["remote_manifest", "Manifest elsewhere, not fetched"],
+];
+
+/** @type {[string, string][]} long texts, which are folded */
+const FOLDED = [
+  ["prompt", "Prompt"],
+  ["negative_prompt", "Negative prompt"],
+  ["settings", "Settings"],
+];
+
+/**
+ * A few characters for the list; empty if the file does not tell.
+ * @param {Detection?} record
+ */
+export function badge(record) {
+  const says = record?.provenance?.summary.says;
+  return says ? BADGES[says] : "";
+}
+
+/**
+ * How statement and score disagree, if they do.
+ * @param {Result} record
+ * @returns {string?}
+ */
+export function conflict({ provenance, verdict }) {
+  const summary = provenance?.summary;
+  if (!summary?.says || summary.confidence === null) return null;
+  const made = summary.says === "generated" || summary.says === "composite";
+  const signed = summary.confidence !== "unsigned";
+  const by = summary.by === null ? "" : ` by ${summary.by}`;
+  const begin = `${signed ? "Signed" : "Described"}${by} ${CLAIMS[summary.says]}`;
+  if (made && verdict === "authentic") return `${begin}; the model did not see it.`;
+  if (summary.says === "captured" && verdict === "ai_generated") {
+    return `${begin}; the model calls it generated. One of the two is wrong.`;
+  }
+  return null;
+}
+
+/**
+ * The panel of a record; nothing in records of older releases.
+ * @param {Result} record
+ * @param {boolean} untrained whether the score means nothing
+ * @returns {HTMLElement[]}
+ */
+export function panel(record, untrained) {
+  const { provenance } = record;
+  if (!provenance) return [];
+  const disagreement = untrained ? null : conflict(record);
+  return [
+    element("h3", {}, "What the file says"),
+    element("p", {}, provenance.summary.text),
+    ...(disagreement === null ? [] : [element("p", { className: "note" }, disagreement)]),
+    ...provenance.statements.flatMap(statement),
+  ];
+}
+
+/** @param {Statement} made */
+function statement(made) {
+  const { details } = made;
+  /** @type {FactRow[]} */
+  const rows = [
+    ["Says", made.says === null ? null : says(made)],
+    ["Worth", details.valid === false ? BROKEN : CONFIDENCES[made.confidence]],
+    ...TERMS.map(([key, term]) => /** @type {FactRow} */ ([term, text(details[key])])),
+    ["Steps", list(details.actions, step)],
+    ["History", list(details.history, step)],
+    ["Made from", list(details.ingredients, ingredient)],
+    ["Problems", list(details.problems, (problem) => text(problem) ?? "")],
+  ];
+  return [
+    element("h4", {}, SOURCES[made.source]),
+    element("dl", { className: "facts" }, ...factRows(...rows)),
+    ...FOLDED.flatMap(([key, title]) => folded(title, text(details[key]))),
+  ];
+}
+
+/** @param {Statement} made */
+function says({ says: what, by }) {
+  const words = what === null ? "" : CLAIMS[what].replace(/^as /, "");
+  return by === null ? words : `${words}, by ${by}`;
+}
+
+/**
+ * @param {string} title
+ * @param {string?} content
+ */
+function folded(title, content) {
+  if (content === null) return [];
+  return [
+    element(
+      "details",
+      { className: "folded" },
+      element("summary", {}, title),
+      element("p", {}, content),
+    ),
+  ];
+}
+
+/**
+ * A list in the panel, or null without entries.
+ * @param {unknown} entries
+ * @param {(entry: Record<string, unknown>) => string} words
+ */
+function list(entries, words) {
+  if (!Array.isArray(entries) || entries.length === 0) return null;
+  return element("ol", {}, ...entries.map((entry) => element("li", {}, words(entry))));
+}
+
+/** @param {Record<string, unknown>} action of C2PA, or an event of a history */
+function step(action) {
+  const name = (text(action.action) ?? "changed").replace(/^c2pa\./, "").replaceAll("_", " ");
+  return joined(name, text(action.program), text(action.source_type), text(action.when));
+}
+
+/** @param {Record<string, unknown>} part */
+function ingredient(part) {
+  const signer = text(part.signer);
+  return joined(
+    text(part.title) ?? "a picture",
+    part.relationship === "componentOf" ? "placed in it" : null,
+    text(part.says),
+    signer && `signed by ${signer}`,
+  );
+}
+
+/** @param {...(string | null)} parts */
+function joined(...parts) {
+  return parts.filter((part) => part !== null).join(", ");
+}
+
+/** @param {unknown} value */
+function text(value) {
+  return typeof value === "string" || typeof value === "number" ? String(value) : null;
+}
