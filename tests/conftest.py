@@ -27,13 +27,18 @@ _START_TIMEOUT = 120  # s
 _FINAL_TIMEOUT = 90  # s
 
 
-_MARKS = {"attacks": ("slow",), "browser": ("browser", "slow"), "faults": ("slow",)}  # by folder
+_SLOW_FOLDERS = {"attacks", "browser", "faults"}
+_SLOW_FIXTURES = {"service", "small_model"}  # a whole service is started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, or needs a browser, by where it is and what it asks for."""
     for item in items:
-        for mark in _MARKS.get(item.path.relative_to(Path(__file__).parent).parts[0], ()):
-            item.add_marker(mark)
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _SLOW_FOLDERS or _SLOW_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("slow")
+        if folder == "browser":
+            item.add_marker("browser")
 
 
 def require_program(*names: str) -> str:
