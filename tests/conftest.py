@@ -28,7 +28,7 @@ _FINAL_TIMEOUT = 90  # s
 
 
 _SLOW_FOLDERS = {"attacks", "browser", "faults"}
-_SLOW_FIXTURES = {"service", "small_model"}  # a whole service is started
+_SLOW_FIXTURES = {"shipped_service", "small_model"}  # a whole service is started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -153,14 +153,25 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """The whole service, shared by the tests that do not disturb it."""
-    running = Serve(tmp_path_factory.mktemp("service") / "data")
+def _served(data_dir: Path, **environment: str) -> Iterator[Serve]:
+    running = Serve(data_dir, **environment)
     try:
         yield running.wait_until_ready()
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
+    """The whole service with a small network, shared by the tests that do not disturb it."""
+    folder = tmp_path_factory.mktemp("service")
+    yield from _served(folder / "data", GAMMA_CHECKPOINT=str(small_model))
+
+
+@pytest.fixture(scope="session")
+def shipped_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The same with the checkpoint that ships: what depends on its speed, size or answers."""
+    yield from _served(tmp_path_factory.mktemp("shipped") / "data")
 
 
 @pytest.fixture

@@ -7,11 +7,18 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import pytest
 from redis import Redis
 
 from tests.conftest import Serve, encode, photo, value
 
 PICTURES = 50
+
+
+@pytest.fixture(scope="module")
+def service(shipped_service: Serve) -> Serve:
+    """Slow enough for pictures to meet."""
+    return shipped_service
 
 
 def test_fifty_at_once_are_all_answered_in_shared_batches(service: Serve) -> None:

@@ -30,6 +30,11 @@ def post(client: httpx2.Client, data: bytes, wait: int | None = 60, **fields: st
 
 
 @pytest.fixture(scope="module")
+def service(shipped_service: Serve) -> Serve:
+    return shipped_service
+
+
+@pytest.fixture(scope="module")
 def picture() -> bytes:
     return encode(photo(*SIZE), quality=90)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -30,17 +29,6 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=executable, args=[*_ARGUMENTS])
         yield launched
         launched.close()
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
-    """A service that answers in milliseconds: what is shown does not depend on the network."""
-    folder = tmp_path_factory.mktemp("page")
-    running = Serve(folder / "data", GAMMA_CHECKPOINT=str(small_model))
-    try:
-        yield running.wait_until_ready()
-    finally:
-        running.stop()
 
 
 @pytest.fixture

@@ -9,10 +9,16 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.conftest import Serve
 from tests.docs.files import PAGES, ROOT, blocks
 
 TOLERANCE = 0.05  # of probabilities, between devices and precisions
 (REQUEST,) = (block for block in blocks("README.md", "console") if "curl" in block)
+
+
+@pytest.fixture(scope="module")
+def service(shipped_service: Serve) -> Serve:
+    return shipped_service
 
 
 def test_first_two_commands_are_single_lines() -> None:
