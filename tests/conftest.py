@@ -27,17 +27,17 @@ _START_TIMEOUT = 120  # s
 _FINAL_TIMEOUT = 90  # s
 
 
-_SLOW_FOLDERS = {"attacks", "browser", "faults"}
+_SLOW_FOLDERS = ("attacks/", "browser/", "faults/", "training/fitting/")
 _SLOW_FIXTURES = {"shipped_service", "small_model"}  # a whole service is started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, or needs a browser, by where it is and what it asks for."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in _SLOW_FOLDERS or _SLOW_FIXTURES.intersection(item.fixturenames):
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(_SLOW_FOLDERS) or _SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker("slow")
-        if folder == "browser":
+        if path.startswith("browser/"):
             item.add_marker("browser")
 
 

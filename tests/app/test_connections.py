@@ -20,6 +20,8 @@ from app.http.protocol import MAX_FIELDS, MAX_TARGET, MIN_RATE
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 
+pytestmark = pytest.mark.slow
+
 KEY = "a-key-for-connections"
 PATIENCE = 2  # s
 CONNECTIONS = 20

@@ -18,6 +18,8 @@ from tests.app.test_cli import gamma
 from tests.conftest import Serve, encode, free_port, free_ports, photo, wait_until_final
 from tests.deploy.live import serve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def quick(small_model: Path) -> dict[str, str]:

@@ -31,6 +31,8 @@ from tests.deploy.files import (
     with_defaults,
 )
 
+pytestmark = pytest.mark.slow
+
 SERVICES = compose()["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 each_service = pytest.mark.parametrize("name", SERVICES)

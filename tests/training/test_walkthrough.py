@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from tests.conftest import Serve, photo
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
 COMMANDS = [
     shlex.split(line)

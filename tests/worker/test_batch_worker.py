@@ -33,7 +33,7 @@ from worker.scripts import MOST_DEATHS
 
 _LIMIT = 240  # s; for a worker that loads torch and does a little, on a slow machine too
 
-pytestmark = pytest.mark.timeout(2 * _LIMIT)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * _LIMIT)]
 
 
 class Stack:
