@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 from redis.exceptions import OutOfMemoryError
 
@@ -16,8 +15,6 @@ from app.http.admission import Gate
 from app.http.problems import ServiceError
 from tests.conftest import encode
 from tests.faults.stack import OWNER, Stack, opened
-
-pytestmark = pytest.mark.timeout(300)
 
 SIDE = 220  # pixels; 8 x 8 crops at their own size
 MEMORY = 10 * 2**20  # bytes, beyond what an empty Redis uses

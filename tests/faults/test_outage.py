@@ -24,9 +24,7 @@ from app.http.guard import GuardedClient, connect_guarded
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 
-pytestmark = pytest.mark.timeout(300)
-
-_WITHIN = 3.0  # s, of every request
+_WITHIN = 3.8  # s, of every request: less than twice what Redis may take
 _READY_WITHIN = 2.0  # s
 _AT_ONCE = 0.5  # s; much less than the time after which Redis counts as frozen
 _RECOVERED_WITHIN = 10.0  # s
