@@ -14,4 +14,4 @@ def test_hooks_are_valid_and_the_gate_runs_their_commands() -> None:
     commands = [hook["entry"].removesuffix(" --force-exclude") for hook in local["hooks"]]
     assert commands == ["ruff check", "ruff format", "mypy", "npm run --silent check"]
     for command in commands:
-        assert re.search(rf"^{command}\b", gate, re.MULTILINE), command
+        assert re.search(rf"^  {command}\b", gate, re.MULTILINE), command
