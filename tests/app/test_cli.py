@@ -24,6 +24,8 @@ from model.network import GammaModel
 from tests.conftest import encode, photo
 from tests.writing import page_of_text
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hush-hush-hush"
 
 

@@ -15,6 +15,8 @@ from tests.conftest import require_program
 from tests.deploy.files import ROOT
 from tests.deploy.promql import RULES_FILE, RUNBOOKS, alerts
 
+pytestmark = pytest.mark.slow
+
 JOBS = 'gamma_jobs_total{instance="w",outcome="%s"}'
 REJECTED = 'gamma_http_rejections_total{instance="a",reason="%s"}'
 DELIVERIES = 'gamma_webhook_deliveries_total{instance="h",outcome="%s"}'

@@ -35,6 +35,8 @@ from training.measuring.robustness import Robustness
 from training.measuring.scores import Job, MaskUnusableError, Result
 from training.measuring.suites import load_sets
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"max_pixels": scores.MAX_PIXELS, "max_tiles": scores.MAX_TILES}
 
 
