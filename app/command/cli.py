@@ -240,6 +240,7 @@ def detect(
     from model.canary import ModelSickError
     from model.checkpoint import CheckpointError
     from model.engine import DeviceError
+    from worker.provenance import TrustListError
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv cannot be combined")
@@ -253,7 +254,14 @@ def detect(
         fine = detect_files(
             files, settings, printed if output is None else Format.NOTHING, overlays, output
         )
-    except (CheckpointError, DeviceError, ModelSickError, ScoresError, OSError) as error:
+    except (
+        CheckpointError,
+        DeviceError,
+        ModelSickError,
+        ScoresError,
+        TrustListError,
+        OSError,
+    ) as error:
         raise _fail(error) from None
     except KeyboardInterrupt:
         if output is not None:

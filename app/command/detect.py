@@ -27,7 +27,7 @@ from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
 from pictures.overlays import COLORMAPS, Colormap
 
-_FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "model_version")
+_FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "file_says", "model_version")
 _COLUMNS = ("file", *_FINDINGS, "error")
 
 Row = dict[str, Any]
@@ -68,6 +68,7 @@ def detect_files(
         CheckpointError: the model cannot be loaded.
         ModelSickError: it does not answer as it should.
         ScoresError: `scores` is not such a file, or of another model or view.
+        TrustListError: `GAMMA_TRUST_LIST` cannot be used.
         OSError: `scores` cannot be read or written.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # no name may be beyond its encoding
@@ -80,7 +81,9 @@ def detect_files(
 
     from model.views import View
     from worker.main import load_detector
+    from worker.provenance import options
 
+    origins = options(settings)
     detector = load_detector(settings)
     detector.check()
     if not detector.info.trained:
@@ -91,7 +94,7 @@ def detect_files(
     todo = [entry for entry in search.entries if _name(entry) not in done]
     maps = None if overlays is None else _HeatMaps(overlays, search.root)
     failed = 0
-    with closing(Decoders(1, max_pixels=settings.max_pixels)) as decoders:
+    with closing(Decoders(1, max_pixels=settings.max_pixels, provenance=origins)) as decoders:
 
         def rows() -> Iterator[Row]:
             nonlocal failed
@@ -221,24 +224,31 @@ def _detect(
 ) -> Row:
     from model.detector import GlanceError
     from model.engine import ModelOutputError
+    from worker.provenance import FileStatements
 
     name = _name(entry)
     if isinstance(entry, LeftOut):
         return {"file": name, "error": entry.detail}
     try:
-        found = detector.examine(decoders.decode(entry.read_bytes()), view)
+        data = entry.read_bytes()
+        said = FileStatements(decoders, data)
+        said.pixels = decoders.decode(data)
+        found = detector.examine(said.pixels, view)
     except OSError as error:
         return {"file": name, "error": reason_of(error)}
     except (PictureError, GlanceError, ModelOutputError) as error:
         return {"file": name, "error": str(error)}
     if maps is not None and found.masks is not None:
         maps.write(entry, found.masks)
+    origin = said.provenance
     return {
         "file": name,
         "ai_probability": round(found.ai_probability, 6),
         "verdict": str(found.verdict),
         "manipulated": found.manipulated,
         "notes": [str(note) for note in found.notes],
+        "file_says": origin.summary.says and str(origin.summary.says),
+        "provenance": origin.model_dump(mode="json"),
         "model_version": detector.info.version,
         "model_digest": detector.info.digest,
         "view": str(view),

@@ -22,6 +22,7 @@ from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel
 from tests.conftest import encode, photo
+from tests.provenance import PARAMETERS, with_text
 from tests.writing import page_of_text
 
 pytestmark = pytest.mark.slow
@@ -70,6 +71,26 @@ def test_a_model_that_answers_nan_is_named_and_json_stays_json(
     (finding,) = (one for one in findings if one["subject"] == "model")
     assert finding["state"] == "wrong"
     assert finding["found"].startswith("NaN model")
+
+
+def test_what_a_file_says_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "made.png").write_bytes(with_text(parameters=PARAMETERS))
+    given = ("detect", "made.png", "--view", "center")
+    row = json.loads(gamma(*given, "--json", cwd=tmp_path).stdout)
+    assert row["file_says"] == "generated"
+    (said,) = row["provenance"]["statements"]
+    assert (said["by"], said["details"]["model"]) == ("Stable Diffusion web UI", "dreamshaper_8")
+    answer = gamma(*given, cwd=tmp_path, GAMMA_TRUST_LIST="absent.pem")
+    assert answer.returncode == 1
+    assert "GAMMA_TRUST_LIST" in answer.stderr
+
+
+@pytest.mark.parametrize("output", [Format.TABLE, Format.CSV])
+def test_what_a_file_says_has_a_column(output: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    _PRINTERS[output](iter([{"file": "a", "file_says": "composite"}]))
+    printed = capsys.readouterr().out
+    assert "file_says" in printed
+    assert "composite" in printed
 
 
 def test_notes_of_a_page_of_text(tmp_path: Path) -> None:
