@@ -96,6 +96,7 @@ def test_what_is_wrong_keeps_its_kind_and_its_words(decoders: Decoders) -> None:
     assert process_of(decoders).pid == before
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_bomb_costs_little_and_nobody_else() -> None:
     """Each within the limits of its own size; a good picture is decoded right after each."""
