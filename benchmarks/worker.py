@@ -31,7 +31,8 @@ from app.contract.jobs import JobQueue
 from app.contract.schemas import Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.http.service import Order, Service
+from app.contract.submission import Submission
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from benchmarks.support import encode, photo
 from model import views
@@ -125,7 +126,7 @@ class Front:
 
     def submit(self, picture: bytes, view: View = View.CENTER) -> str:
         """Queue a detection."""
-        return self.service.submit(Order("benchmark", picture, view)).id
+        return self.service.submit(Submission("benchmark", picture, view)).id
 
 
 def decoders() -> Decoders:

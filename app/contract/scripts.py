@@ -16,11 +16,8 @@ have a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from redis.client import Pipeline
 from redis.commands.core import Script
 from rq.job import Job
 
@@ -73,10 +70,3 @@ DELETE = _load("holdings", "release", "reserve", "run", "delete")
 RESERVED = _load("holdings", "reserve", "reserved")
 DETECTIONS = _load("detections")
 BACKLOG = _load("backlog")
-
-
-def words(commands: Pipeline) -> Iterator[Any]:
-    """The commands collected in a pipeline, as a script's ARGV: each preceded by its length."""
-    for command, _ in commands.command_stack:
-        yield len(command)
-        yield from command

@@ -10,7 +10,7 @@ it ends with the records.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
@@ -26,7 +26,7 @@ from app.contract.blobs import StorageUnavailableError as StorageUnavailableErro
 from app.contract.client import WritesRefusedError as WritesRefusedError
 from app.contract.client import connect as connect
 from app.contract.provenance import Provenance, Says
-from app.contract.reception import Application, Reception, reception_of
+from app.contract.recorder import CommandRecorder
 from app.contract.reservation import reservation
 from app.contract.schemas import (
     Detection,
@@ -36,6 +36,7 @@ from app.contract.schemas import (
     WorkerInfo,
 )
 from app.contract.settings import Settings
+from app.contract.submission import Outcome, Submission
 
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
@@ -91,105 +92,85 @@ class Store:
 
     # -- the API's side ------------------------------------------------------------------------
 
-    def accept(
-        self, arrivals: Sequence[tuple[Application, bytes, Pipeline]]
-    ) -> list[tuple[Reception, Detection]]:
+    def recorder(self) -> CommandRecorder:
+        """Records commands that a script runs when it accepts or deletes a detection."""
+        return CommandRecorder(self.redis)
+
+    def accept(self, submissions: Sequence[Submission]) -> None:
         """Store pictures and their queued detections, in one transaction.
 
-        Args:
-            arrivals: of each detection the application, the upload as it came, and commands, not
-                executed yet, that queue it; they run if it is accepted.
-
-        Returns:
-            What became of each, and the detection that this is about. Of one that is not accepted
-            nothing stays.
+        Sets `outcome` and `answer` of each. Of one that is not accepted nothing stays.
         """
-        entries = self.blobs.keep([Blob(one.detection.id, data) for one, data, _ in arrivals])
+        entries = self.blobs.keep([Blob(one.detection.id, one.picture) for one in submissions])
         soon = int(time.time() * 1000) + _UPLOAD_LIFE
         with self.redis.pipeline() as pipeline:
-            for (application, _, jobs), entry in zip(arrivals, entries, strict=True):
-                expiry = records.milliseconds(application.detection.expires_at)
-                picture = self._picture_key(application)
-                pipeline.set(picture, entry, nx=True, pxat=min(soon, expiry))
-                self._accept(pipeline, application, commands=scripts.words(jobs))
+            for one, entry in zip(submissions, entries, strict=True):
+                expiry = records.milliseconds(one.detection.expires_at)
+                pipeline.set(self._picture_key(one), entry, nx=True, pxat=min(soon, expiry))
+                self._accept(pipeline, one, one.job, one.delivery)
             # Should no answer come, it may have been accepted: the objects stay.
             replies = pipeline.execute()[1::2]
-        receptions = [
-            reception_of(reply, application)
-            for reply, (application, _, _) in zip(replies, arrivals, strict=True)
-        ]
-        self.blobs.drop(
-            [
-                Blob(application.detection.id, entry)
-                for (application, _, _), entry, (reception, _) in zip(
-                    arrivals, entries, receptions, strict=True
-                )
-                if reception is not Reception.ACCEPTED
-            ]
-        )
-        return receptions
+        refused = []
+        for one, entry, reply in zip(submissions, entries, replies, strict=True):
+            one.settle(reply)
+            if one.outcome is not Outcome.ACCEPTED:
+                refused.append(Blob(one.detection.id, entry))
+        self.blobs.drop(refused)
 
-    def accept_known(
-        self, application: Application, known: Detection, final: Detection, jobs: Pipeline
-    ) -> tuple[Reception, Detection]:
+    def accept_known(self, submission: Submission, result: Detection) -> bool:
         """Make a detection that has its result already, in one transaction.
 
         In Redis both hold the same bytes then. Objects of a bucket are copied: how long they stay
-        there depends on when they were written.
+        there depends on when they were written. Sets `outcome` and `answer`.
 
         Args:
-            application: the detection.
-            known: the succeeded detection whose picture and masks serve.
-            final: the record with the result.
-            jobs: commands, not executed yet, that announce it; they run if it is accepted.
+            submission: its answer is the succeeded detection whose picture and masks serve.
+            result: the final record, which is the answer if it is accepted.
 
         Returns:
-            As `accept`.
+            Whether it is accepted.
         """
-        new = application.detection.id
+        owner, known, new = submission.owner, submission.answer.id, submission.detection.id
         entries: list[Blob] = []
         if self.blobs.external:
             with self.redis.pipeline(transaction=False) as pipeline:
-                pipeline.get(records.image_key(application.owner, known.id))
-                pipeline.hmget(records.masks_key(application.owner, known.id), list(Head))
+                pipeline.get(records.image_key(owner, known))
+                pipeline.hmget(records.masks_key(owner, known), list(Head))
                 image, masks = pipeline.execute()
             found = [image, *masks]
-            entries = [Blob(known.id, entry) for entry in found if entry is not None]
+            entries = [Blob(known, entry) for entry in found if entry is not None]
             if len(entries) < len(found) or not self.blobs.copy(entries, new):
-                return Reception.GONE, application.detection
+                submission.outcome = Outcome.GONE
+                return False
         with self.redis.pipeline() as pipeline:
-            self._accept(
-                pipeline,
-                application,
-                source=records.key(known.id),
-                commands=scripts.words(jobs),
-            )
-            self.finish(pipeline, final)
-            reception = reception_of(pipeline.execute()[0], application)
-        if reception[0] is not Reception.ACCEPTED:
-            self.blobs.drop([Blob(new, entry.content) for entry in entries])
-        return reception
+            self._accept(pipeline, submission, submission.delivery, source=records.key(known))
+            self.finish(pipeline, result)
+            submission.settle(pipeline.execute()[0])
+        if submission.outcome is Outcome.ACCEPTED:
+            submission.answer = result
+            return True
+        self.blobs.drop([Blob(new, entry.content) for entry in entries])
+        return False
 
     def _accept(
         self,
         pipeline: Pipeline,
-        application: Application,
-        *,
+        submission: Submission,
+        *commands: CommandRecorder | None,
         source: str = "",
-        commands: Iterable[Any] = (),
     ) -> None:
         """Add to `pipeline` that it is accepted, with its stored picture or what `source` has."""
-        detection, owner = application.detection, application.owner
-        key = application.idempotency_key
-        lifetime = detection.expires_at - detection.created_at
+        detection, owner = submission.detection, submission.owner
+        key = submission.idempotency_key
+        record_lifetime = records.RECORD_LIFETIMES * submission.lifetime
         keys = [
             records.key(detection.id),
             records.index_key(owner),
-            records.cache_key(owner, detection) if application.cache else "",
+            records.cache_key(owner, detection) if submission.cache else "",
             "" if key is None else records.idempotency_key(owner, key),
             records.MODEL_KEY,
             records.WAITING_KEY,
-            self._picture_key(application),
+            self._picture_key(submission),
             records.masks_key(owner, detection.id),
             source,
         ]
@@ -197,33 +178,28 @@ class Store:
             detection.id,
             owner,
             detection.model_dump_json(exclude={"status"}),
-            application.deadline.timestamp(),
-            records.milliseconds(detection.created_at + records.RECORD_LIFETIMES * lifetime),
+            submission.deadline.timestamp(),
+            records.milliseconds(detection.created_at + record_lifetime),
             records.member(detection.created_at, detection.id),
-            records.member(detection.created_at - records.RECORD_LIFETIMES * lifetime),
-            records.digest(
-                detection.image.sha256,
-                detection.view.mode,
-                detection.ref_id,
-                application.webhook_url,
-            ),
-            int(application.cache and not source),
+            records.member(detection.created_at - record_lifetime),
+            submission.fingerprint(),
+            int(submission.cache and not source),
             records.milliseconds(detection.expires_at),
             detection.image.bytes,
             int(self.blobs.external),
             detection.created_at.timestamp(),
-            application.turn,
+            submission.turn,
             reservation(detection, external=self.blobs.external),
             self._storage_limit,
-            application.weight,
-            *commands,
+            submission.weight,
+            *(word for one in commands if one is not None for word in one.words()),
         ]
         scripts.ACCEPT(keys, arguments, client=pipeline)
 
-    def _picture_key(self, application: Application) -> str:
-        image = application.detection.image
-        name = application.detection.id if self.blobs.external else image.sha256
-        return records.image_key(application.owner, name)
+    def _picture_key(self, submission: Submission) -> str:
+        detection = submission.detection
+        name = detection.id if self.blobs.external else detection.image.sha256
+        return records.image_key(submission.owner, name)
 
     def get(self, detection_id: str) -> Detection | None:
         """The record as of now; one past its time reads `expired`, without its results."""
@@ -275,13 +251,13 @@ class Store:
                 return Page(kept, None)
         return Page(kept, cursor)
 
-    def delete(self, detection_id: str, owner: str, jobs: Pipeline) -> bool:
+    def delete(self, detection_id: str, owner: str, commands: CommandRecorder) -> bool:
         """Remove everything about a detection; whoever waits for it is told.
 
         Args:
             detection_id: which.
             owner: whose it must be.
-            jobs: commands, not executed yet, that take it off the queue; they run if it waits.
+            commands: take it off the queue; they run if it waits.
 
         Returns:
             False if this owner has no such detection.
@@ -295,7 +271,7 @@ class Store:
             # Before the record: should the bucket be away, the caller can ask for it again.
             self.blobs.clear(detection_id)
         keys = [records.index_key(owner), records.key(detection_id), records.WAITING_KEY]
-        arguments = [owner, detection_id, FINISHED_CHANNEL, *scripts.words(jobs)]
+        arguments = [owner, detection_id, FINISHED_CHANNEL, *commands.words()]
         found = bool(scripts.DELETE(keys, arguments, client=self.redis))
         if unfinished:  # a worker may have finished it in between
             self.blobs.clear(detection_id)

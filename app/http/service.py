@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import cast
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from redis.client import Pipeline
 
-from app.contract import records, tracing
+from app.contract import records
 from app.contract.directory import Directory
 from app.contract.jobs import JobQueue
-from app.contract.reception import Application, Reception
 from app.contract.schemas import (
     Detection,
     ErrorCode,
@@ -33,6 +31,7 @@ from app.contract.schemas import (
 )
 from app.contract.settings import Settings
 from app.contract.store import Store
+from app.contract.submission import Outcome, Submission
 from app.http import guard
 from app.http.coalescer import Coalescer
 from app.http.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
@@ -56,28 +55,6 @@ DECODERS = 2
 """Stored pictures that are decoded at the same time, to be shown."""
 
 _CROP = 512 * 512  # pixels
-
-
-@dataclass(frozen=True)
-class Order:
-    """A picture that a caller wants to be examined.
-
-    Attributes:
-        owner: name of the caller.
-        picture: the file as it came.
-        ref_id: the caller's own reference.
-        idempotency_key: the caller's name for this request: repeated, it has the same answer.
-        webhook_url: where the result is announced.
-        meta: names the request in the log lines of other processes.
-    """
-
-    owner: str
-    picture: bytes
-    view: View
-    ref_id: str | None = None
-    idempotency_key: str | None = None
-    webhook_url: str | None = None
-    meta: Mapping[str, str] = field(default_factory=tracing.meta)
 
 
 @dataclass(frozen=True)
@@ -109,15 +86,15 @@ class Service:
         """Where the bytes of uploads are held."""
         return Rooms(self.settings)
 
-    async def apply(self, order: Order) -> Detection:
+    async def submit_request(self, submission: Submission) -> Detection:
         """As `submit`, for a request: small pictures that come at the same time go together.
 
         Raises:
             ServiceError: it is refused.
         """
-        if len(order.picture) > SMALL:
-            return await run_in_threadpool(self.submit, order)
-        (result,) = await self._small_orders([order])
+        if len(submission.picture) > SMALL:
+            return await run_in_threadpool(self.submit, submission)
+        (result,) = await self._small_submissions([submission])
         if isinstance(result, ServiceError):
             raise result
         return result
@@ -168,98 +145,77 @@ class Service:
         return current
 
     @cached_property
-    def _small_orders(self) -> Coalescer[Order, Detection | ServiceError]:
-        return Coalescer(self.submit_all, lambda order: order.owner)
+    def _small_submissions(self) -> Coalescer[Submission, Detection | ServiceError]:
+        return Coalescer(self.submit_all, lambda submission: submission.owner)
 
     @cached_property
     def _records(self) -> Coalescer[tuple[str, str], Detection | None]:
         return Coalescer(self.store.get_each)
 
-    def submit(self, order: Order) -> Detection:
+    def submit(self, submission: Submission) -> Detection:
         """The detection of one picture, see `submit_all`.
 
         Raises:
             ServiceError: it is refused.
         """
-        (result,) = self.submit_all([order])
+        (result,) = self.submit_all([submission])
         if isinstance(result, ServiceError):
             raise result
         return result
 
-    def submit_all(self, orders: Sequence[Order]) -> list[Detection | ServiceError]:
+    def submit_all(self, submissions: Sequence[Submission]) -> list[Detection | ServiceError]:
         """Store pictures and queue their detections, in one round trip to Redis; each for itself.
 
         A repeated request is given the detection it was given before. A picture that the same
         model has answered for the same caller and view is given that answer, in a second trip.
 
         Returns:
-            In the order of `orders`: the detection as it is now, or why there is none (its header
-            shows that the picture cannot be accepted, `idempotency_mismatch`, `storage_full` or
-            `storage_share_full`).
+            In the order of `submissions`: the detection as it is now, or why there is none (its
+            header shows that the picture cannot be accepted, `idempotency_mismatch`,
+            `storage_full` or `storage_share_full`).
         """
-        applications = [self._application(order) for order in orders]
-        accepted = [
-            (order, application)
-            for order, application in zip(orders, applications, strict=True)
-            if isinstance(application, Application)
-        ]
-        received = iter(self._accept(accepted))
-        return [
-            application
-            if isinstance(application, ServiceError)
-            else self._settle(order, application, *next(received))
-            for order, application in zip(orders, applications, strict=True)
-        ]
+        refusals = [self._prepare(one) for one in submissions]
+        pairs = list(zip(submissions, refusals, strict=True))
+        self.store.accept([one for one, refusal in pairs if refusal is None])
+        return [refusal or self._settle(one) for one, refusal in pairs]
 
-    def _application(self, order: Order) -> Application | ServiceError:
-        settings = self.settings
+    def _prepare(self, submission: Submission) -> ServiceError | None:
+        """Set what the store needs; gives the reason if the submission is refused."""
+        settings, owner = self.settings, submission.owner
         try:
-            image = inspect(order.picture, settings.max_pixels)
-            webhook_url = self.webhook_url(order.webhook_url, order.owner)
+            image = inspect(submission.picture, settings.max_pixels)
+            submission.webhook_url = self.webhook_url(submission.webhook_url, owner)
         except ServiceError as error:
             return without_traceback(error)
-        except Exception as error:  # one order's surprise must not end the others
+        except Exception as error:  # one surprise must not end the others
             return of_surprise(error)
         now = datetime.now(UTC)
         callers = self.directory.now
-        weight = callers.terms_of(order.owner).weight
-        return Application(
-            Detection(
-                id=uuid.uuid4().hex,
-                ref_id=order.ref_id,
-                image=image,
-                view=ViewInfo(mode=order.view),
-                created_at=now,
-                expires_at=now + timedelta(seconds=settings.retention),
-            ),
-            owner=order.owner,
-            deadline=now + timedelta(seconds=settings.queue_ttl),
-            idempotency_key=order.idempotency_key,
-            webhook_url=webhook_url,
-            cache=settings.cache,
-            turn=self._crops(image, order.view) / weight,
-            weight=0.0 if callers.alone else weight,
+        weight = callers.terms_of(owner).weight
+        submission.detection = Detection(
+            id=uuid.uuid4().hex,
+            ref_id=submission.ref_id,
+            image=image,
+            view=ViewInfo(mode=submission.view),
+            created_at=now,
+            expires_at=now + timedelta(seconds=settings.retention),
         )
+        submission.deadline = now + timedelta(seconds=settings.queue_ttl)
+        submission.cache = settings.cache
+        submission.turn = self._crops(image, submission.view) / weight
+        submission.weight = 0.0 if callers.alone else weight
+        submission.job = self.store.recorder()
+        self.queue.enqueue(submission.job, submission.detection.id, submission.meta)
+        if self.deliveries is not None and submission.webhook_url is not None:
+            submission.delivery = self.store.recorder()
+            self.deliveries.plan(submission.delivery, submission, submission.webhook_url)
+        return None
 
     def _crops(self, image: ImageInfo, view: View) -> float:
         """About how many crops a picture is, which is what it costs."""
         if view is View.CENTER:
             return 1.0
         return min(self.settings.max_tiles, max(1.0, image.width * image.height / _CROP))
-
-    def _accept(
-        self, accepted: Sequence[tuple[Order, Application]]
-    ) -> list[tuple[Reception, Detection]]:
-        """What becomes of applications that bring their pictures."""
-        if not accepted:
-            return []
-        arrivals = []
-        for order, application in accepted:
-            jobs = self.store.redis.pipeline()  # collects commands, is never executed
-            self.queue.enqueue(jobs, application.detection.id, order.meta)
-            self._announce(jobs, order, application)
-            arrivals.append((application, order.picture, jobs))
-        return self.store.accept(arrivals)
 
     def webhook_url(self, given: str | None, owner: str) -> str | None:
         """The URL that an owner's webhook goes to, in its normal form.
@@ -281,50 +237,33 @@ class Service:
         except TargetRefusedError as error:
             raise ServiceError(ErrorCode.WEBHOOK_REFUSED, str(error)) from None
 
-    def _announce(self, jobs: Pipeline, order: Order, application: Application) -> None:
-        """Add the webhook's job to `jobs`, if there is one."""
-        if self.deliveries is not None and application.webhook_url is not None:
-            self.deliveries.plan(
-                jobs,
-                application.detection.id,
-                application.webhook_url,
-                application.owner,
-                application.deadline,
-                order.meta,
-            )
-
-    def _settle(
-        self, order: Order, application: Application, reception: Reception, detection: Detection
-    ) -> Detection | ServiceError:
-        """The answer to what was received; a known picture is given its result."""
-        if reception is Reception.KNOWN:
-            result = _reused(detection, application.detection)
-            jobs = self.store.redis.pipeline()  # collects commands, is never executed
-            self._announce(jobs, order, application)
-            reception, detection = self.store.accept_known(application, detection, result, jobs)
-            if reception is Reception.ACCEPTED:
-                detection = result
+    def _settle(self, submission: Submission) -> Detection | ServiceError:
+        """The answer to what was stored; a known picture is given its result."""
+        if submission.outcome is Outcome.KNOWN:
+            result = _reused(submission.answer, submission.detection)
+            if self.store.accept_known(submission, result):
                 CACHED.inc()
-        if reception is Reception.GONE:  # deleted between the two trips: compute it
-            application = replace(application, cache=False)
-            ((reception, detection),) = self._accept([(order, application)])
-        if reception is Reception.MISMATCH:
+        if submission.outcome is Outcome.GONE:  # deleted between the two trips: compute it
+            submission.cache = False
+            self.store.accept([submission])
+        if submission.outcome is Outcome.MISMATCH:
             return ServiceError(
                 ErrorCode.IDEMPOTENCY_MISMATCH,
                 "This Idempotency-Key was used with another picture, view, ref_id or webhook_url.",
             )
-        if reception is Reception.TOO_LARGE:
+        if submission.outcome is Outcome.TOO_LARGE:
             return ServiceError(
                 ErrorCode.TOO_MANY_PIXELS, "Its result would not fit into Redis's memory."
             )
-        if reception is Reception.FULL:
+        if submission.outcome is Outcome.FULL:
             return storage_full()
-        if reception is Reception.SHARE_FULL:
+        if submission.outcome is Outcome.SHARE_FULL:
             return storage_share_full()
-        if reception is Reception.ACCEPTED:
-            UPLOAD_BYTES.observe(detection.image.bytes)
-            IMAGE_PIXELS.observe(detection.image.width * detection.image.height)
-        return detection
+        if submission.outcome is Outcome.ACCEPTED:
+            image = submission.detection.image
+            UPLOAD_BYTES.observe(image.bytes)
+            IMAGE_PIXELS.observe(image.width * image.height)
+        return submission.answer
 
     def record(self, detection_id: str, owner: str) -> Detection:
         """The record of a detection.
@@ -343,9 +282,9 @@ class Service:
         Raises:
             ServiceError: `not_found`, also if it is another owner's.
         """
-        jobs = self.store.redis.pipeline()  # collects commands, is never executed
-        self.queue.withdraw(jobs, detection_id)
-        if not self.store.delete(detection_id, owner, jobs):
+        commands = self.store.recorder()
+        self.queue.withdraw(commands, detection_id)
+        if not self.store.delete(detection_id, owner, commands):
             raise no_such_detection()
 
 

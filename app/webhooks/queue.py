@@ -9,8 +9,7 @@ worker took in time is told when the schedule says so; a deleted one has nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from redis import Redis
@@ -22,6 +21,7 @@ from rq.serializers import JSONSerializer
 from app.contract.records import RECORD_LIFETIMES, Webhook
 from app.contract.settings import Settings
 from app.contract.store import Store
+from app.contract.submission import Submission
 from app.webhooks.targets import Targets
 
 DELIVERY_FUNCTION = "app.webhooks.delivery.deliver"
@@ -57,25 +57,15 @@ class Deliveries:
         """
         return self._targets.check(url)
 
-    def plan(
-        self,
-        pipeline: Pipeline,
-        detection_id: str,
-        url: str,
-        owner: str,
-        deadline: datetime,
-        meta: Mapping[str, str] | None = None,
-    ) -> None:
+    def plan(self, pipeline: Pipeline, submission: Submission, url: str) -> None:
         """Add to `pipeline` what makes the end of a detection known to `url`.
 
         Args:
             pipeline: executed together with what makes the record, which is not final yet.
-            detection_id: which.
+            submission: which.
             url: from `check`.
-            owner: whose the detection is.
-            deadline: when it expires in the queue.
-            meta: what `tracing.meta` made of the request.
         """
+        detection_id = submission.detection.id
         job = self.queue.create_job(
             DELIVERY_FUNCTION,
             args=(detection_id,),
@@ -85,12 +75,12 @@ class Deliveries:
             failure_ttl=self._lifetime,
             retry=Retry(max=_CRASHES, interval=_AFTER_CRASH),
             description=detection_id,
-            meta=dict(meta or {}),
+            meta=dict(submission.meta),
         )
-        self.queue.schedule_job(job, deadline + _ROUNDING, pipeline=pipeline)
+        self.queue.schedule_job(job, submission.deadline + _ROUNDING, pipeline=pipeline)
         webhook = Webhook(
             url=url,
-            owner=owner,
+            owner=submission.owner,
             job_id=job.id,
             job_key=job.key,
             queue_key=self.queue.key,

@@ -9,11 +9,11 @@ import pytest
 
 from app.contract import records
 from app.contract.jobs import JobQueue
-from app.contract.reception import Reception
 from app.contract.schemas import Detection, View
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.http.service import Order, Service
+from app.contract.submission import Submission
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import replicas
@@ -161,14 +161,14 @@ def test_a_result_that_is_deleted_meanwhile_is_computed_anew(
     class Late(Store):
         """Another caller's process deletes the known detection between the two round trips."""
 
-        def accept_known(self, application, known, *others) -> tuple[Reception, Detection]:
-            service.delete(known.id, "alice")
-            return super().accept_known(application, known, *others)
+        def accept_known(self, submission: Submission, result: Detection) -> bool:
+            service.delete(submission.answer.id, "alice")
+            return super().accept_known(submission, result)
 
     queue = JobQueue(standin.redis, settings)
     store = Late.open(standin.redis, settings)
     service = Service(settings, store, queue, FinishedEvents(pair_redis_url))
-    order = Order("alice", picture, View.TILED)
+    order = Submission("alice", picture, View.TILED)
     first = service.submit(order)
     assert standin.finish(first.id)
     second = service.submit(order)

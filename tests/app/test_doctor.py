@@ -23,10 +23,11 @@ from app.command.doctor import machine, redis_server, storage
 from app.command.doctor.findings import Finding, State
 from app.command.embedded import server_binary
 from app.contract.keys import ANONYMOUS
-from app.contract.schemas import ModelInfo, WorkerInfo
+from app.contract.schemas import ModelInfo, View, WorkerInfo
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.http import descriptors, metrics
+from app.contract.submission import Submission
+from app.http import descriptors, examples, metrics
 from app.webhooks.queue import Deliveries
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
 from tests.app.test_cli import gamma
@@ -119,9 +120,11 @@ def test_deliveries_that_nobody_can_make(good: str, redis: Redis) -> None:
     with_secret = {"webhook_secrets": SECRET, "webhook_allow": "127.0.0.1"}
     assert "gamma webhooks" in found(examined(good, **with_secret), "webhooks", State.NOTE)
     deliveries = Deliveries(redis, Settings(redis_url=good, **with_secret))
+    submission = Submission(ANONYMOUS, b"", View.TILED)
+    submission.detection = examples.QUEUED
+    submission.deadline = datetime.now(UTC) + timedelta(hours=1)
     with redis.pipeline() as pipeline:
-        deadline = datetime.now(UTC) + timedelta(hours=1)
-        deliveries.plan(pipeline, "a" * 32, "http://127.0.0.1:9/", ANONYMOUS, deadline)
+        deliveries.plan(pipeline, submission, "http://127.0.0.1:9/")
         pipeline.execute()
     assert "no process" in found(examined(good, **with_secret), "webhooks", State.WRONG)
     assert "GAMMA_WEBHOOK_SECRETS" in found(examined(good), "webhooks", State.WRONG)

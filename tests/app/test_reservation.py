@@ -15,8 +15,8 @@ from redis import Redis
 
 from app.contract.reservation import RECORD_BYTES, reservation
 from app.contract.schemas import Detection, ImageInfo, View, ViewInfo
+from app.contract.submission import Submission
 from app.http.problems import ServiceError
-from app.http.service import Order
 from pictures import png
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
@@ -247,7 +247,7 @@ def test_a_shorter_retention_ends_no_reservation_of_before(
 
 def test_it_is_reserved_once_though_an_answer_was_lost(stack: Stack) -> None:
     picture = new_picture()
-    order = Order("alice", picture, View.TILED, idempotency_key="a key")
+    order = Submission("alice", picture, View.TILED, idempotency_key="a key")
     assert stack.service.submit(order).id == stack.service.submit(order).id
     assert reserved(stack) == RECORD_BYTES + 2 * 16 * 16
     assert sum(map(len, StandIn.MASKS.values())) < reserved(stack)

@@ -17,9 +17,10 @@ from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, ErrorCode, ImageInfo, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
+from app.contract.submission import Submission
 from app.http import service as service_module
 from app.http.problems import ServiceError
-from app.http.service import Order, Service
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
@@ -44,8 +45,9 @@ def test_one_order_that_surprises_us_leaves_the_others_alone(
     with connect(pair_redis_url) as redis:
         events = FinishedEvents(pair_redis_url)
         service = Service(settings, Store(redis), JobQueue(redis, settings), events)
-        orders = [Order("alice", data, View.CENTER) for data in (new_picture(), bad, new_picture())]
-        first, second, third = service.submit_all(orders)
+        pictures = (new_picture(), bad, new_picture())
+        submissions = [Submission("alice", picture, View.CENTER) for picture in pictures]
+        first, second, third = service.submit_all(submissions)
     assert isinstance(first, Detection)
     assert isinstance(second, ServiceError)
     assert second.code is ErrorCode.INTERNAL_ERROR

@@ -13,8 +13,9 @@ from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, View
 from app.contract.settings import Settings
 from app.contract.store import Store
+from app.contract.submission import Submission
 from app.http.admission import Admission, Gate
-from app.http.service import Order, Service
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, NEW, OLD, key, table
@@ -37,7 +38,7 @@ class Stack:
 
     def submit(self, owner: str, picture: bytes | None = None) -> Detection:
         given = new_picture() if picture is None else picture
-        return self.service.submit(Order(owner, given, View.TILED))
+        return self.service.submit(Submission(owner, given, View.TILED))
 
     def ask(self, owner: str, pictures: int = 1) -> Admission:
         self.gate._next_look = 0.0

@@ -15,7 +15,6 @@ from redis.exceptions import OutOfMemoryError
 
 from app.command.embedded import private_redis
 from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
-from app.contract.reception import Application, Reception
 from app.contract.records import parse, read_ending
 from app.contract.schemas import (
     Detection,
@@ -32,6 +31,7 @@ from app.contract.schemas import (
 )
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
+from app.contract.submission import Outcome, Submission
 from app.http import examples
 from tests.buckets import Bucket
 from tests.conftest import require_program
@@ -64,22 +64,24 @@ def store(redis: Redis, request: pytest.FixtureRequest) -> Store:
     return Store.open(redis, Settings(store=bucket.url))
 
 
-def application(
+def submission(
     name: str,
     created: datetime,
     retention: float = 60,
-    patience: float = 30,
+    wait: float = 30,
     owner: str = "owner",
     key: str | None = None,
-) -> Application:
-    detection = Detection(
+) -> Submission:
+    made = Submission(owner, PICTURE, View.TILED, idempotency_key=key)
+    made.deadline = created + timedelta(seconds=wait)
+    made.detection = Detection(
         id=name,
         image=ImageInfo(width=2, height=2, format="PNG", bytes=22, sha256="0" * 64),
         view=ViewInfo(mode=View.TILED),
         created_at=created,
         expires_at=created + timedelta(seconds=retention),
     )
-    return Application(detection, owner, created + timedelta(seconds=patience), key)
+    return made
 
 
 def create(
@@ -87,13 +89,13 @@ def create(
     *,
     age: float = 0,
     retention: float = 60,
-    patience: float = 30,
+    wait: float = 30,
     owner: str = "owner",
 ) -> str:
     """A queued detection that was uploaded `age` seconds ago."""
     created = datetime.now(UTC) - timedelta(seconds=age)
-    given = application(f"{age}-{retention}-{patience}", created, retention, patience, owner)
-    store.accept([(given, PICTURE, store.redis.pipeline())])
+    given = submission(f"{age}-{retention}-{wait}", created, retention, wait, owner)
+    store.accept([given])
     return given.detection.id
 
 
@@ -134,31 +136,30 @@ def test_a_deleted_detection_is_gone(store: Store) -> None:
     assert finish(store, name) == 1
     assert not store.delete(name, "another", store.redis.pipeline())
     assert store.get_image(name) == PICTURE
-    assert store.delete(name, "owner", store.redis.pipeline())
+    assert store.delete(name, "owner", store.recorder())
     assert store.get(name) is None
     assert store.get_image(name) is None
     assert [store.get_mask(name, head) for head in Head] == [None, None]
-    assert not store.delete(name, "owner", store.redis.pipeline())
+    assert not store.delete(name, "owner", store.recorder())
 
 
 def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
-    first, second = create(store), application("second", datetime.now(UTC))
+    first, second = create(store), submission("second", datetime.now(UTC))
     assert finish(store, first) == 1
     known = store.get(first)
     assert known is not None
     final = known.model_copy(update={"id": "second", "expires_at": second.detection.expires_at})
-    jobs = store.redis.pipeline()
-    assert store.accept_known(second, known, final, jobs) == (
-        Reception.ACCEPTED,
-        second.detection,
-    )
-    assert store.delete(first, "owner", store.redis.pipeline())
+    second.answer = known
+    store.accept_known(second, final)
+    assert (second.outcome, second.answer) == (Outcome.ACCEPTED, final)
+    assert store.delete(first, "owner", store.recorder())
     assert store.get_image("second") == PICTURE
     assert store.get_mask("second", Head.AI) == b"ai"
     assert status(store, "second") is Status.SUCCEEDED
-    third = application("third", datetime.now(UTC))
-    reception, _ = store.accept_known(third, known, final, jobs)
-    assert reception is Reception.GONE
+    third = submission("third", datetime.now(UTC))
+    third.answer = known
+    store.accept_known(third, final)
+    assert third.outcome is Outcome.GONE
     assert store.get("third") is None
 
 
@@ -232,7 +233,7 @@ def test_whoever_waits_is_told(store: Store) -> None:
         channel.subscribe("gamma:finished")
         channel.get_message(timeout=60)
         finish(store, name)
-        assert store.delete(deleted, "owner", store.redis.pipeline())
+        assert store.delete(deleted, "owner", store.recorder())
         messages = [channel.get_message(timeout=60)["data"].partition(b" ") for _ in range(2)]
     (first, _, ending), (second, _, nothing) = messages
     assert first == name.encode()
@@ -292,7 +293,7 @@ def test_an_expired_detection_is_still_listed(store: Store) -> None:
 def test_detections_of_one_moment_are_all_listed(store: Store) -> None:
     moment = datetime.now(UTC)
     names = [f"{number:032x}" for number in range(5)]
-    store.accept([(application(one, moment), PICTURE, store.redis.pipeline()) for one in names])
+    store.accept([submission(one, moment) for one in names])
     found, cursor = [], None
     while True:
         page = store.newest("owner", 2, cursor)
@@ -303,16 +304,24 @@ def test_detections_of_one_moment_are_all_listed(store: Store) -> None:
     assert sorted(found) == names
 
 
+def test_a_recorder_sends_nothing(store: Store) -> None:
+    recorder = store.recorder()
+    recorder.rpush("queue", "one").delete("two")
+    assert list(recorder.words()) == [3, "RPUSH", "queue", "one", 2, "DEL", "two"]
+    with pytest.raises(TypeError, match="script"):
+        recorder.execute()
+    assert not store.redis.exists("queue")
+
+
 def test_accepting_twice_changes_nothing(store: Store) -> None:
     """As a client does that sends a transaction again because its answer was lost."""
-    given = application("a" * 32, datetime.now(UTC), key="a key")
+    given = submission("a" * 32, datetime.now(UTC), key="a key")
     detection = given.detection
-    jobs = store.redis.pipeline()
-    jobs.rpush("queue", detection.id)
+    given.job = store.recorder()
+    given.job.rpush("queue", detection.id)
     for _ in range(2):
-        ((reception, found),) = store.accept([(given, PICTURE, jobs)])
-        assert reception is Reception.ACCEPTED
-        assert found == detection
+        store.accept([given])
+        assert (given.outcome, given.answer) == (Outcome.ACCEPTED, detection)
         store.start([detection.id])
     assert status(store, detection.id) is Status.PROCESSING
     assert store.redis.lrange("queue", 0, -1) == [detection.id.encode()]

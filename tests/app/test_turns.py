@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
 
 from app.contract.schemas import View
-from app.http.service import Order
+from app.contract.submission import Submission
 from tests.app.conftest import new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
 from tests.app.test_shares import Stack
@@ -98,8 +98,8 @@ def test_a_large_picture_is_a_longer_turn(stack: Stack) -> None:
     for _ in range(9):
         stack.submit("bob")
     assert owners(stack) == "abbbbbbbbaba"
-    stack.service.submit(Order("carol", large, View.CENTER))
-    stack.service.submit(Order("carol", large + b" ", View.CENTER))
+    stack.service.submit(Submission("carol", large, View.CENTER))
+    stack.service.submit(Submission("carol", large + b" ", View.CENTER))
     assert owners(stack) == "abcbcbbbbbbaba"
 
 

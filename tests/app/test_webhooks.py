@@ -25,8 +25,9 @@ from app.contract.keys import ANONYMOUS
 from app.contract.schemas import DetectionError, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
+from app.contract.submission import Submission
 from app.http.problems import ServiceError
-from app.http.service import Order, Service
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from app.webhooks.queue import DELIVERY_FUNCTION, Deliveries
 from tests.app.receiver import Arrival, Receiver, wait_for
@@ -70,7 +71,7 @@ class Stack:
             FinishedEvents(self.url),
             Deliveries(self.redis, settings),
         )
-        order = Order(owner, PICTURE, View.CENTER, webhook_url=self.receiver.url + path)
+        order = Submission(owner, PICTURE, View.CENTER, webhook_url=self.receiver.url + path)
         return service.submit(order).id
 
     def finish(self, name: str) -> int:

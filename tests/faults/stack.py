@@ -21,7 +21,8 @@ from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, Status, View
 from app.contract.settings import Settings
 from app.contract.store import FINISHED_CHANNEL, Store, connect
-from app.http.service import Order, Service
+from app.contract.submission import Submission
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.conftest import encode
 from tests.faults.worker import KILLER, POISON, Orders, run
@@ -62,7 +63,7 @@ class Stack:
         self._listener.start()
 
     def submit(self, *pictures: bytes, view: View = View.CENTER) -> list[str]:
-        orders = [Order(OWNER, picture, view) for picture in pictures]
+        orders = [Submission(OWNER, picture, view) for picture in pictures]
         return [self.service.submit(order).id for order in orders]
 
     def worker(self, **orders: object) -> Orders:

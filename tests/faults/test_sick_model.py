@@ -17,8 +17,9 @@ from app.command.doctor.findings import State
 from app.contract import records
 from app.contract.schemas import Detection, ErrorCode, Status, View
 from app.contract.settings import Settings
+from app.contract.submission import Submission
 from app.http import metrics
-from app.http.service import Order, Service
+from app.http.service import Service
 from model import checkpoint
 from model.checkpoint import WEIGHTS_FILE
 from model.config import GammaConfig
@@ -81,7 +82,7 @@ def test_a_checkpoint_with_nan_gives_no_result_and_one_that_is_repaired_does(
     service = Service(settings, stack.store, stack.jobs, stack.service.events)
 
     def submit() -> Detection:
-        return service.submit(Order(OWNER, GOOD, View.CENTER))
+        return service.submit(Submission(OWNER, GOOD, View.CENTER))
 
     change(
         weights, [name for name in load_file(weights) if "mask_classifier" in name][:3], torch.nan

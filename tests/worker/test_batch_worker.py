@@ -26,7 +26,8 @@ from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, ErrorCode, Status, View
 from app.contract.settings import Settings
 from app.contract.store import Store, connect
-from app.http.service import Order, Service
+from app.contract.submission import Submission
+from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.conftest import encode, free_port, photo
 from worker.scripts import MOST_DEATHS
@@ -49,7 +50,7 @@ class Stack:
         self.service = Service(self.settings, self.store, self.jobs, FinishedEvents(url))
 
     def submit(self, data: bytes) -> str:
-        return self.service.submit(Order("owner", data, View.CENTER)).id
+        return self.service.submit(Submission("owner", data, View.CENTER)).id
 
     def record(self, name: str) -> Detection:
         detection = self.store.get(name)

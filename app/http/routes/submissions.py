@@ -18,6 +18,7 @@ from app.contract.schemas import (
     View,
     detection_path,
 )
+from app.contract.submission import Submission
 from app.http import examples
 from app.http.admission import admit, take
 from app.http.callers import TheCaller
@@ -27,7 +28,7 @@ from app.http.pictures import MEDIA_TYPES
 from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
 from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
-from app.http.service import Order, Service, no_such_detection, service_of
+from app.http.service import Service, no_such_detection, service_of
 from app.http.uploads import Form, FormRules, Upload, open_form
 from app.http.waiting import preferred_wait
 
@@ -178,7 +179,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
             (file,) = form.files
             ref_id = _ref_id(form.field("ref_id"))
             async with service.rooms.large.claim(caller.name, file.size if file.large else 0):
-                order = Order(
+                submission = Submission(
                     owner=caller.name,
                     picture=await file.read(most),
                     view=options.view,
@@ -186,8 +187,8 @@ async def create(request: Request, caller: TheCaller) -> Response:
                     idempotency_key=options.idempotency_key,
                     webhook_url=options.webhook_url,
                 )
-                detection = await service.apply(order)
-                del order
+                detection = await service.submit_request(submission)
+                del submission
         del form, file  # the wait must not hold the picture
         request.state.detection_id = detection.id
         headers = {"Location": link(request, detection_path(detection.id))}
@@ -337,8 +338,7 @@ class _Batch:
     service: Service
     files: int
     results: list[Detection | ServiceError] = field(init=False)
-    _places: list[int] = field(default_factory=list)
-    _orders: list[Order] = field(default_factory=list)
+    _group: dict[int, Submission] = field(default_factory=dict)
     _size: int = 0
 
     def __post_init__(self) -> None:
@@ -354,16 +354,13 @@ class _Batch:
             self.results[place] = without_traceback(error)
             return
         key = options.idempotency_key
-        self._places.append(place)
-        self._orders.append(
-            Order(
-                owner=owner,
-                picture=picture,
-                view=options.view,
-                ref_id=ref_id,
-                idempotency_key=None if key is None else f"{place}\n{key}",  # no caller's own
-                webhook_url=options.webhook_url,
-            )
+        self._group[place] = Submission(
+            owner=owner,
+            picture=picture,
+            view=options.view,
+            ref_id=ref_id,
+            idempotency_key=None if key is None else f"{place}\n{key}",  # no caller's own
+            webhook_url=options.webhook_url,
         )
         self._size += len(picture)
         if self._size >= _GROUP_BYTES:
@@ -375,16 +372,17 @@ class _Batch:
         Raises:
             Exception: one of `OUTAGES`, and nothing was accepted before.
         """
-        submitted: Sequence[Detection | ServiceError]
+        group = list(self._group.values())
+        results: Sequence[Detection | ServiceError]
         try:
-            submitted = await run_in_threadpool(self.service.submit_all, self._orders)
+            results = await run_in_threadpool(self.service.submit_all, group)
         except OUTAGES as error:
             if not any(isinstance(result, Detection) for result in self.results):
                 raise
-            submitted = [of_outage(without_traceback(error))] * len(self._orders)
-        for place, result in zip(self._places, submitted, strict=True):
+            results = [of_outage(without_traceback(error))] * len(group)
+        for place, result in zip(self._group, results, strict=True):
             self.results[place] = result
-        self._places, self._orders, self._size = [], [], 0
+        self._group, self._size = {}, 0
 
 
 def _entry(request: Request, result: Detection | ServiceError) -> BatchEntry:
