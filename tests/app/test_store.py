@@ -134,7 +134,7 @@ def test_life_of_a_detection(store: Store) -> None:
 def test_a_deleted_detection_is_gone(store: Store) -> None:
     name = create(store)
     assert finish(store, name) == 1
-    assert not store.delete(name, "another", store.redis.pipeline())
+    assert not store.delete(name, "another", store.recorder())
     assert store.get_image(name) == PICTURE
     assert store.delete(name, "owner", store.recorder())
     assert store.get(name) is None
