@@ -1,33 +1,93 @@
 """What can be wrong with a picture file."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 
 class PictureError(Exception):
-    """A picture cannot be read; the message can be shown to whoever sent it."""
+    """A picture cannot be read; the message can be shown to whoever sent it.
 
+    Attributes:
+        code: stable name of the error, in records and in answers of the API.
+        title: what it is, for people.
+        status: HTTP status of an upload that is refused for it.
+    """
 
-class UnsupportedFormatError(PictureError):
-    """The bytes are not a picture of an allowed format."""
+    code: ClassVar[str] = "image_undecodable"
+    title: ClassVar[str] = "The image cannot be decoded"
+    status: ClassVar[int] = 422
 
-
-class CameraRawError(UnsupportedFormatError):
-    """The file holds what a camera's sensor saw, which is no picture yet."""
-
-
-class TruncatedPictureError(PictureError):
-    """The file ends before the picture does."""
+    @property
+    def detail(self) -> str:
+        """The message as a sentence."""
+        text = str(self)
+        return f"{text[:1].upper()}{text[1:]}."
 
 
 class UndecodablePictureError(PictureError):
     """The file is of an allowed format, but what it holds cannot be decoded."""
 
 
+class UnsupportedFormatError(PictureError):
+    """The bytes are not a picture of an allowed format."""
+
+    code = "format_unsupported"
+    title = "The image format is not supported"
+    status = 415
+
+
+class NotAPictureError(UnsupportedFormatError):
+    """The bytes are of no image format that is known."""
+
+    code = "not_an_image"
+    title = "The file is not an image"
+
+
+class CameraRawError(UnsupportedFormatError):
+    """The file holds what a camera's sensor saw, which is no picture yet."""
+
+    code = "camera_raw"
+    title = "Camera raw is not supported"
+
+
+class TruncatedPictureError(PictureError):
+    """The file ends before the picture does."""
+
+    code = "image_truncated"
+    title = "The image file is truncated"
+
+
 class TooManyPixelsError(PictureError):
     """The header announces more pixels than are allowed."""
+
+    code = "too_many_pixels"
+    title = "The picture has too many pixels"
+    status = 413
 
 
 class TooElongatedError(PictureError):
     """The header announces a side of more than `header.MAX_ASPECT_RATIO` times the other one."""
 
+    code = "too_elongated"
+    title = "The picture is too elongated"
+
 
 class DecodingAbortedError(PictureError):
     """Decoding took far more memory or time than it may, or ended the decoder."""
+
+    code = "decoding_aborted"
+    title = "Decoding the image takes too many resources"
+
+
+PICTURE_ERRORS: tuple[type[PictureError], ...] = (
+    UndecodablePictureError,
+    UnsupportedFormatError,
+    NotAPictureError,
+    CameraRawError,
+    TruncatedPictureError,
+    TooManyPixelsError,
+    TooElongatedError,
+    DecodingAbortedError,
+)
+"""One class for each code."""

@@ -10,6 +10,7 @@ from pictures import giffile, isomedia, jpegfile, pngchunks, tiff
 from pictures.codings import CodePoints
 from pictures.errors import (
     CameraRawError,
+    NotAPictureError,
     TooElongatedError,
     TooManyPixelsError,
     TruncatedPictureError,
@@ -18,8 +19,18 @@ from pictures.errors import (
 )
 from pictures.source import Source
 
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of the formats that are read."""
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "AVIF": "image/avif",
+    "HEIF": "image/heic",
+}
+"""Media types of the formats that are read, by Pillow's names."""
+ALLOWED_FORMATS = tuple(MEDIA_TYPES)
 MAX_ASPECT_RATIO = 50
 """Longer side over shorter side. Panoramas have up to 15, long screenshots up to 40."""
 
@@ -35,6 +46,18 @@ _RAW_MAGIC = (
     (0, b"\0MRM"),  # Minolta
     (6, b"HEAPCCDR"),  # Canon
     (4, b"ftypcrx "),
+)
+# Formats that people try and that are refused by name: (offset, magic bytes, name).
+_REFUSED_MAGIC = (
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "EPS"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (4, b"jP  ", "JPEG 2000"),
+    (4, b"ftypisom", "MP4"),
+    (4, b"ftypmp42", "MP4"),
 )
 _EXIF_PREFIX, _EXIF_PREFIX_SIZE = b"Exif\0", 6  # any byte follows, as in browsers
 _GIF_MAGIC = (b"GIF87a", b"GIF89a")
@@ -117,9 +140,19 @@ def _read(source: Source) -> Header:
         )
     if any(data.startswith(magic, at) for at, magic in _RAW_MAGIC):
         raise CameraRawError(tiff.RAW)
-    raise UnsupportedFormatError(
-        f"not a picture in one of the formats {', '.join(ALLOWED_FORMATS)}"
+    raise _refused(data)
+
+
+def _refused(data: bytes) -> UnsupportedFormatError:
+    """Why a file of another format is not read."""
+    accepted = ", ".join(ALLOWED_FORMATS)
+    name = next(
+        (name for at, magic, name in _REFUSED_MAGIC if data.startswith(magic, at)),
+        "SVG" if b"<svg" in data[:4096].lower() else None,
     )
+    if name is None:
+        return NotAPictureError(f"the file is not one of {accepted}")
+    return UnsupportedFormatError(f"{name} is not one of {accepted}")
 
 
 def _turned(name: str, width: int, height: int, orientation: int) -> Header:

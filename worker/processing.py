@@ -39,27 +39,9 @@ from model.regions import MaskSummary
 from model.views import Crops, View
 from pictures import png
 from pictures.decoders import Decoders
-from pictures.errors import (
-    CameraRawError,
-    DecodingAbortedError,
-    PictureError,
-    TooElongatedError,
-    TooManyPixelsError,
-    TruncatedPictureError,
-    UnsupportedFormatError,
-)
+from pictures.errors import PictureError
 from worker import metrics
 from worker.provenance import FileStatements
-
-_PICTURE_ERRORS: tuple[tuple[type[PictureError], ErrorCode], ...] = (
-    (CameraRawError, ErrorCode.CAMERA_RAW),
-    (UnsupportedFormatError, ErrorCode.FORMAT_UNSUPPORTED),
-    (TooManyPixelsError, ErrorCode.TOO_MANY_PIXELS),
-    (TooElongatedError, ErrorCode.TOO_ELONGATED),
-    (TruncatedPictureError, ErrorCode.IMAGE_TRUNCATED),
-    (DecodingAbortedError, ErrorCode.DECODING_ABORTED),
-    (PictureError, ErrorCode.IMAGE_UNDECODABLE),
-)
 
 log = structlog.get_logger()
 
@@ -129,8 +111,7 @@ class Processor:
             with metrics.stage("watermark"):
                 record = said.added_to(record)
         except PictureError as error:
-            code = next(code for kind, code in _PICTURE_ERRORS if isinstance(error, kind))
-            broken = DetectionError(code=code, detail=str(error))
+            broken = DetectionError(code=ErrorCode(error.code), detail=error.detail)
             return Outcome(failed(said.added_to(record), broken))
         except GlanceError as error:
             detail = f"{error}; use another view."

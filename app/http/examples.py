@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,16 +46,32 @@ from app.contract.schemas import (
     overlay_path,
 )
 from app.http.notice import notice
-from app.http.pictures import MEDIA_TYPES
+from app.http.pictures import inspect
 from app.http.problems import ServiceError, describe
 from pictures.decoders import ABORTED
-from pictures.tiff import RAW
+from pictures.errors import DecodingAbortedError, TruncatedPictureError, UndecodablePictureError
 
 _ID = "2ab9aef0810946318aef48d20bccd202"
 _REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"
 _CREATED = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 _THRESHOLDS = Thresholds(uncertain=0.35, ai_generated=0.65, mask=0.5, manipulated_area=0.01)
-_FORMATS = ", ".join(MEDIA_TYPES)
+
+
+def _bitmap(width: int, height: int) -> bytes:
+    """The header of a BMP."""
+    return b"BM" + bytes(12) + struct.pack("<3I", 40, width, height)
+
+
+def _refusals(*uploads: bytes) -> dict[ErrorCode, str]:
+    """Why files are refused, in the words of the service."""
+    found = {}
+    for upload in uploads:
+        try:
+            inspect(upload, 64_000_000)
+        except ServiceError as error:
+            found[error.code] = error.detail
+    return found
+
 
 _DETAILS = {
     ErrorCode.ORIGIN_REFUSED: (
@@ -67,22 +84,22 @@ _DETAILS = {
     ErrorCode.RATE_LIMITED: "Your limit is 600/minute pictures.",
     ErrorCode.MALFORMED_REQUEST: "`view` must be one of auto, tiled, center, glance.",
     ErrorCode.FILE_MISSING: "The form has no file part named `file`.",
-    ErrorCode.FILE_EMPTY: "The file part is empty.",
     ErrorCode.UPLOAD_TOO_LARGE: "The limit is 52428800 bytes for an upload.",
     ErrorCode.TOO_MANY_UPLOADS: "There is no room for 50000000 more bytes of yours at the moment.",
     ErrorCode.TOO_MANY_DOWNLOADS: (
         "There is no room for 50000000 more bytes of yours at the moment."
     ),
-    ErrorCode.TOO_MANY_PIXELS: "12000 × 9000 = 108000000 pixels; the limit is 64000000.",
-    ErrorCode.TOO_ELONGATED: "6000 × 100; one side may be at most 50 times as long as the other.",
-    ErrorCode.NOT_AN_IMAGE: f"The file is not one of {_FORMATS}.",
-    ErrorCode.FORMAT_UNSUPPORTED: f"PDF is not one of {_FORMATS}.",
-    ErrorCode.CAMERA_RAW: f"{RAW[:1].upper()}{RAW[1:]}.",
-    ErrorCode.IMAGE_TRUNCATED: "the file ends too early: image file is truncated",
-    ErrorCode.IMAGE_UNDECODABLE: (
-        "the picture cannot be decoded: broken data stream when reading image file"
+    **_refusals(
+        b"",
+        b"no image",
+        b"%PDF-2.0",
+        b"IIRO",  # a camera's raw picture
+        _bitmap(12_000, 9_000),
+        _bitmap(6_000, 100),
     ),
-    ErrorCode.DECODING_ABORTED: ABORTED,
+    ErrorCode.IMAGE_TRUNCATED: TruncatedPictureError("the file ends too early").detail,
+    ErrorCode.IMAGE_UNDECODABLE: UndecodablePictureError("a JPEG without a frame").detail,
+    ErrorCode.DECODING_ABORTED: DecodingAbortedError(ABORTED).detail,
     ErrorCode.VIEW_REFUSED: "gamma 1 has no prior to glance with; use another view.",
     ErrorCode.PROCESSING_FAILED: "Processing failed, and no attempt is left.",
     ErrorCode.MODEL_OUTPUT_INVALID: "The model's output was invalid, and no attempt is left.",

@@ -18,6 +18,7 @@ from starlette.status import HTTP_401_UNAUTHORIZED
 from app.contract.blobs import StorageUnavailableError
 from app.contract.client import WritesRefusedError
 from app.contract.schemas import ROOT_PATH, ErrorCode, Problem
+from pictures.errors import PICTURE_ERRORS
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -34,14 +35,7 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.UPLOAD_TOO_LARGE: (413, "The upload is too large"),
     ErrorCode.TOO_MANY_UPLOADS: (503, "Too many uploads at the same time"),
     ErrorCode.TOO_MANY_DOWNLOADS: (503, "Too many downloads at the same time"),
-    ErrorCode.TOO_MANY_PIXELS: (413, "The picture has too many pixels"),
-    ErrorCode.TOO_ELONGATED: (422, "The picture is too elongated"),
-    ErrorCode.NOT_AN_IMAGE: (415, "The file is not an image"),
-    ErrorCode.FORMAT_UNSUPPORTED: (415, "The image format is not supported"),
-    ErrorCode.CAMERA_RAW: (415, "Camera raw is not supported"),
-    ErrorCode.IMAGE_TRUNCATED: (422, "The image file is truncated"),
-    ErrorCode.IMAGE_UNDECODABLE: (422, "The image cannot be decoded"),
-    ErrorCode.DECODING_ABORTED: (422, "Decoding the image takes too many resources"),
+    **{ErrorCode(kind.code): (kind.status, kind.title) for kind in PICTURE_ERRORS},
     ErrorCode.VIEW_REFUSED: (422, "The model does not support this view"),
     ErrorCode.PROCESSING_FAILED: (500, "The detection failed"),
     ErrorCode.MODEL_OUTPUT_INVALID: (500, "The model's output is invalid"),

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from app.contract.schemas import ErrorCode
-from app.http.pictures import MEDIA_TYPES, inspect
-from app.http.problems import ServiceError
+from app.http.pictures import inspect, refusal
+from app.http.problems import ServiceError, describe
+from pictures import errors
 from pictures.decoding import decode
-from pictures.header import ALLOWED_FORMATS
+from pictures.header import ALLOWED_FORMATS, MEDIA_TYPES
 from tests import samples
 from tests.conftest import Serve, encode, photo
 
@@ -33,8 +34,14 @@ OTHERS = {
 UNASKED = ("PPM", "TGA", "PCX", "ICNS", "SGI", "DDS")
 
 
-def test_both_sides_name_the_same_formats() -> None:
-    assert tuple(MEDIA_TYPES) == ALLOWED_FORMATS
+def test_each_picture_error_has_one_code_title_and_status() -> None:
+    kinds = [one for one in vars(errors).values() if isinstance(one, type)]
+    assert {*errors.PICTURE_ERRORS} == {*kinds} - {errors.PictureError}
+    assert len({kind.code for kind in errors.PICTURE_ERRORS}) == len(errors.PICTURE_ERRORS)
+    for kind in errors.PICTURE_ERRORS:
+        shown = describe(refusal(kind("a reason")), "an id")
+        assert (shown.code, shown.title, shown.status) == (kind.code, kind.title, kind.status)
+        assert shown.detail == "A reason."
 
 
 @pytest.mark.parametrize("image_format", ALLOWED_FORMATS)

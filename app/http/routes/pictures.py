@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from app.contract.schemas import Detection, ErrorCode, Head, ImageInfo, Status, detection_path
 from app.http.callers import TheCaller
 from app.http.openapi import headers
-from app.http.pictures import MEDIA_TYPES, refusal
+from app.http.pictures import refusal
 from app.http.problems import ServiceError
 from app.http.room import Claim
 from app.http.routes.responses import OF_V1, Answers, DetectionId, problems
@@ -30,6 +30,7 @@ from app.http.routes.strict import StrictRoute
 from app.http.service import DECODERS, Service, service_of
 from pictures import overlays
 from pictures.errors import PictureError
+from pictures.header import MEDIA_TYPES
 from pictures.overlays import DEFAULT_OPACITY, Colormap
 
 router = APIRouter(
@@ -134,7 +135,7 @@ async def image(
 
     def shown() -> bytes:
         picture = _stored(service, detection_id)
-        with _refusing(picture):
+        with _refusing():
             return service.decoders.preview(picture, size)
 
     claim = service.rooms.downloads.claim(caller.name, info.bytes)
@@ -211,7 +212,7 @@ async def overlay(
 
     def blended() -> bytes:
         picture, heat = _stored(service, detection_id), _mask(service, detection_id, head)
-        with _refusing(picture):
+        with _refusing():
             return overlays.composite(service.decoders, picture, heat, colormap, opacity)
 
     turn = service.rooms.renderings.claim(caller.name, 1)
@@ -356,12 +357,12 @@ def _mask(service: Service, detection_id: str, head: Head) -> bytes:
 
 
 @contextlib.contextmanager
-def _refusing(picture: bytes) -> Iterator[None]:
+def _refusing() -> Iterator[None]:
     """Make what is wrong with a picture a problem of the request."""
     try:
         yield
     except PictureError as error:
-        raise refusal(error, picture) from None
+        raise refusal(error) from None
 
 
 def _expired(detection_id: str) -> ServiceError:

@@ -24,13 +24,13 @@ from app.http.admission import admit, take
 from app.http.callers import TheCaller
 from app.http.metrics import REJECTIONS
 from app.http.openapi import headers
-from app.http.pictures import MEDIA_TYPES
 from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
 from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, no_such_detection, service_of
 from app.http.uploads import Form, FormRules, Upload, open_form
 from app.http.waiting import preferred_wait
+from pictures.header import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
