@@ -27,22 +27,16 @@ class Colormap(StrEnum):
     """The colours of a heat map."""
 
     HEAT = "heat"
-    INFERNO = "inferno"
     VIRIDIS = "viridis"
-    TURBO = "turbo"
 
 
 # Stops at equal distances, from weak to strong. `heat`: yellow, orange, red, violet; readable on
-# photographs, and in order of lightness, so that it works without colour vision. The others are
-# known from Matplotlib, within 7 of 255.
+# photographs, and in order of lightness. `viridis` is Matplotlib's, within 7 of 255; it suits
+# readers with any colour vision.
 _STOPS = {
     Colormap.HEAT: "ffeda0 feb24c f03b20 7a0177",
-    Colormap.INFERNO: "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 "
-    "e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4",
     Colormap.VIRIDIS: "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1f9f88 "
     "27ad81 3dbc74 5cc863 81d34d aadc32 d5e21a fde725",
-    Colormap.TURBO: "30123b 4040a2 466be3 4294ff 28bceb 18ddc2 32f298 6dfe62 a4fc3c cbed34 "
-    "ecd13a fdae35 fb8122 ec530f d23105 ac1701 7a0403",
 }
 
 

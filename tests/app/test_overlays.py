@@ -51,12 +51,11 @@ def test_a_heat_map_of_another_file_is_an_error() -> None:
             overlays.render(encode(picture, "PNG"))
 
 
-@pytest.mark.parametrize("colormap", ["inferno", "viridis", "turbo"])
-def test_well_known_colours_are_those_of_matplotlib(colormap: str) -> None:
+def test_viridis_is_that_of_matplotlib() -> None:
     import matplotlib
 
-    known = matplotlib.colormaps[colormap](np.arange(256))[:, :3] * 255
-    assert np.abs(COLORMAPS[Colormap(colormap)] - known).max() <= 8
+    known = matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255
+    assert np.abs(COLORMAPS[Colormap.VIRIDIS] - known).max() <= 8
 
 
 @pytest.mark.parametrize("opacity", [0, 0.5, 1])
@@ -102,8 +101,8 @@ def test_overlay_over_http_is_the_rendered_mask(client: httpx2.Client, record: d
     stored = client.get(urls["mask_url"]).content
     plain = client.get(urls["overlay_url"])
     assert (pixels(plain.content) == pixels(overlays.render(stored))).all()
-    chosen = client.get(urls["overlay_url"], params={"opacity": 0.3, "colormap": "turbo"})
-    assert (pixels(chosen.content) == pixels(overlays.render(stored, Colormap.TURBO, 0.3))).all()
+    chosen = client.get(urls["overlay_url"], params={"opacity": 0.3, "colormap": "viridis"})
+    assert (pixels(chosen.content) == pixels(overlays.render(stored, Colormap.VIRIDIS, 0.3))).all()
     assert chosen.headers["etag"] != plain.headers["etag"]
 
 
@@ -128,6 +127,7 @@ def test_composite_is_upright_and_of_picture_size(
         {"opacity": "nan"},
         {"opacity": "much"},
         {"colormap": "jet"},
+        {"colormap": "turbo"},
         {"composite": "perhaps"},
     ],
 )

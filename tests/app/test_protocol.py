@@ -193,7 +193,7 @@ def originals() -> list[bytes]:
     others = (
         "GET /v1/detections?limit=5&cursor=1",
         "GET /v1/detections?ids=a,b,c",
-        "GET /v1/detections/0123456789abcdef/overlays/ai.png?opacity=0.5&colormap=turbo",
+        "GET /v1/detections/0123456789abcdef/overlays/ai.png?opacity=0.5&colormap=viridis",
         "DELETE /v1/detections/0123456789abcdef",
     )
     return [
