@@ -29,8 +29,8 @@ import uvloop
 from fastapi import FastAPI, Request
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.ports import ask
-from app.contract.store import connect
 from benchmarks.support import encode, free_port, photo
 
 SUBMIT_BAR = 400  # uploads/s

@@ -27,10 +27,11 @@ from rq import Queue, SimpleWorker, Worker, get_current_job
 from rq.serializers import JSONSerializer
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Status, View
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents

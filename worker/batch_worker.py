@@ -30,8 +30,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import WorkerStatus
 
+from app.contract.blobs import StorageUnavailableError
 from app.contract.schemas import WorkerInfo
-from app.contract.store import StorageUnavailableError
 from model.canary import ModelSickError
 from worker import jobs, metrics
 from worker.budget import Budget
@@ -305,16 +305,16 @@ class BatchWorker(EndingWorker):
         with self._announcing:
             if self._ready and stalled < SICK_AFTER:
                 metrics.WORKER_UP.set(1)
-                self._store.announce(self._info, ANNOUNCE_TTL)
+                self._store.workers.announce(self._info, ANNOUNCE_TTL)
             else:
                 metrics.WORKER_UP.set(0)
-                self._store.withdraw(self.name)
+                self._store.workers.withdraw(self.name)
 
     def _withdraw(self) -> None:
         with self._announcing:
             self._ready = False
             metrics.WORKER_UP.set(0)
-            self._store.withdraw(self.name)
+            self._store.workers.withdraw(self.name)
 
     def _give_up(self, error: Exception) -> None:
         """End this process in order; the supervisor starts another."""

@@ -11,10 +11,11 @@ import structlog
 from rq.exceptions import AbandonedJobError
 from rq.job import Job
 
+from app.contract.blobs import StorageUnavailableError
 from app.contract.provenance import Provenance
 from app.contract.registration import RegisteredWorker
 from app.contract.schemas import Detection, DetectionError, ErrorCode, Status
-from app.contract.store import StorageUnavailableError, Store
+from app.contract.store import Store
 from app.contract.tracing import Origin, origin_of
 from model.engine import ModelOutputError
 from worker import jobs, metrics

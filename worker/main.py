@@ -9,9 +9,10 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
+from app.contract.client import connect
 from app.contract.ports import check_port
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from model.canary import ModelSickError
 from model.detector import Detector
 from pictures.decoders import Decoders, ProvenanceOptions
@@ -90,7 +91,7 @@ def _reporting_sickness(settings: Settings) -> Iterator[None]:
     except ModelSickError as error:
         log.critical("model_sick", reason=str(error))
         with suppress(RedisError), connect(settings.required_redis_url, retries=1) as redis:
-            Store(redis).report_sick(str(error))
+            Store(redis).workers.report_sick(str(error))
         raise
 
 

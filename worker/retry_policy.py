@@ -12,7 +12,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ExecAbortError, OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
-from app.contract.store import WritesRefusedError, connect
+from app.contract.client import WritesRefusedError, connect
 
 _RETRIES = 240  # about two minutes without Redis are outlasted with the work in hand
 _PAUSE = 0.5  # s

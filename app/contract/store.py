@@ -17,31 +17,21 @@ from typing import Any, NamedTuple, cast
 
 from redis import Redis
 from redis.client import Pipeline
-from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcformat
 
 from app.contract import records, scripts
 from app.contract.blobs import Blob, Blobs, RedisBlobs, blobs_of
-from app.contract.blobs import StorageUnavailableError as StorageUnavailableError
-from app.contract.client import WritesRefusedError as WritesRefusedError
-from app.contract.client import connect as connect
 from app.contract.provenance import Provenance, Says
 from app.contract.recorder import CommandRecorder
 from app.contract.reservation import reservation
-from app.contract.schemas import (
-    Detection,
-    DetectionError,
-    Head,
-    Status,
-    WorkerInfo,
-)
+from app.contract.schemas import Detection, DetectionError, Head, Status
 from app.contract.settings import Settings
 from app.contract.submission import Outcome, Submission
+from app.contract.workers import WorkerRegistry
 
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
 
-_SICK_LIFE = 600  # s; longer than a worker that fails at start is left alone before the next try
 _PAGES_LOOKED_THROUGH = 10  # for one page of those whose files say something
 _UPLOAD_LIFE = 60_000  # ms; of an upload that no record has taken, should this process be killed
 
@@ -74,6 +64,7 @@ class Store:
     ) -> None:
         self.redis = redis
         self.blobs = RedisBlobs() if blobs is None else blobs
+        self.workers = WorkerRegistry(redis)
         self._storage_limit = storage_limit
 
     @classmethod
@@ -89,8 +80,6 @@ class Store:
             StorageSetupError: what the bucket needs is not installed.
         """
         return cls(redis, blobs_of(settings, retry_for), storage_limit=settings.storage_limit)
-
-    # -- the API's side ------------------------------------------------------------------------
 
     def recorder(self) -> CommandRecorder:
         """Records commands that a script runs when it accepts or deletes a detection."""
@@ -289,59 +278,10 @@ class Store:
         entry = cast(bytes | None, self.redis.hget(records.holding_key(holding), head))
         return self._fetch([detection_id], [entry])[0]
 
-    @staticmethod
-    def set_webhook(pipeline: Pipeline, detection_id: str, webhook: records.Webhook) -> None:
-        """Add to `pipeline` that the end of a detection is to be told."""
-        pipeline.hset(records.key(detection_id), "webhook", webhook.model_dump_json())
-
-    def get_webhook(self, detection_id: str) -> records.Webhook | None:
-        """Where the end of a detection is to be told, if anywhere."""
-        found = cast(bytes | None, self.redis.hget(records.key(detection_id), "webhook"))
-        return None if found is None else records.Webhook.model_validate_json(found)
-
     def check(self) -> None:
         """See that a picture could be stored now; whatever Redis or the bucket raise says no."""
         self.redis.set(records.PROBE_KEY, b"", px=1000)
         self.blobs.check()
-
-    def is_suspended(self) -> bool:
-        """Whether workers are to take no jobs (`rq suspend`); what is accepted waits."""
-        return bool(self.redis.exists(WORKERS_SUSPENDED))
-
-    def live_workers(self) -> list[WorkerInfo]:
-        """The workers that are warm and were heard of lately."""
-        names = cast(
-            list[bytes], self.redis.zrangebyscore(records.WORKERS_KEY, time.time(), "+inf")
-        )
-        if not names:
-            return []
-        infos = cast(
-            list[bytes | None], self.redis.mget([records.worker_key(n.decode()) for n in names])
-        )
-        return [WorkerInfo.model_validate_json(info) for info in infos if info is not None]
-
-    # -- the worker's side ---------------------------------------------------------------------
-
-    def announce(self, worker: WorkerInfo, ttl: int) -> None:
-        """Say that `worker` is alive and warm for the next `ttl` seconds."""
-        now = time.time()
-        with self.redis.pipeline() as pipeline:
-            pipeline.set(records.worker_key(worker.name), worker.model_dump_json(), ex=ttl)
-            pipeline.set(records.MODEL_KEY, records.model_tag(worker.model), ex=ttl)
-            pipeline.zadd(records.WORKERS_KEY, {worker.name: now + ttl})
-            pipeline.zremrangebyscore(records.WORKERS_KEY, "-inf", now)
-            pipeline.execute()
-
-    def withdraw(self, name: str) -> None:
-        """Say that the worker takes no more work."""
-        with self.redis.pipeline() as pipeline:
-            pipeline.delete(records.worker_key(name))
-            pipeline.zrem(records.WORKERS_KEY, name)
-            pipeline.execute()
-
-    def report_sick(self, reason: str) -> None:
-        """Say for ten minutes that a worker's model does not answer as it should."""
-        self.redis.set(records.SICK_KEY, reason, ex=_SICK_LIFE)
 
     def start(self, detection_ids: Sequence[str]) -> dict[str, Detection]:
         """Mark detections as processing, in one round trip.
@@ -477,18 +417,3 @@ class Store:
             self.finish(pipeline, failed)
             (changed,) = pipeline.execute()
         return bool(changed)
-
-
-def ask_suspended(pipeline: Pipeline) -> None:
-    """Add the question whether workers are to take no jobs (`rq suspend`) to `pipeline`."""
-    pipeline.exists(WORKERS_SUSPENDED)
-
-
-def count_workers(pipeline: Pipeline) -> None:
-    """Add the question how many workers are alive and warm to `pipeline`."""
-    pipeline.zcount(records.WORKERS_KEY, time.time(), "+inf")
-
-
-def ask_sick(pipeline: Pipeline) -> None:
-    """Add the question whether a worker's model was found sick lately to `pipeline`."""
-    pipeline.exists(records.SICK_KEY)

@@ -24,11 +24,12 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 from starlette.routing import BaseRoute
 
+from app.contract.client import connect
 from app.contract.jobs import Backlog, ask_backlog, ask_detections, read_backlog, read_detections
 from app.contract.reservation import ask_reserved
 from app.contract.schemas import ErrorCode
 from app.contract.settings import Settings
-from app.contract.store import ask_sick, ask_suspended, connect, count_workers
+from app.contract.workers import ask_sick, ask_suspended, count_workers
 from app.webhooks import queue as webhooks
 
 UNCOUNTED = frozenset({"/livez", "/readyz"})

@@ -23,7 +23,7 @@ from app.contract.store import Store
 from app.webhooks import metrics
 from app.webhooks.lines import Breaker, Line, Threads
 from app.webhooks.metrics import Outcome
-from app.webhooks.queue import detection_of
+from app.webhooks.queue import detection_of, webhook_of
 from app.webhooks.sending import NoAnswerError, Sender
 from app.webhooks.targets import TargetRefusedError, Targets
 
@@ -109,7 +109,7 @@ class Deliverer:
             DeliveryFailedError: it is given up.
         """
         detection_id = detection_of(job)
-        webhook = self._store.get_webhook(detection_id)
+        webhook = webhook_of(self._store.redis, detection_id)
         detection = self._store.get(detection_id)
         if webhook is None or detection is None:
             return "deleted"  # there is nothing to tell any more

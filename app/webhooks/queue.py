@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline
@@ -18,15 +18,16 @@ from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from app.contract import records
 from app.contract.records import RECORD_LIFETIMES, Webhook
 from app.contract.settings import Settings
-from app.contract.store import Store
 from app.contract.submission import Submission
 from app.webhooks.targets import Targets
 
 DELIVERY_FUNCTION = "app.webhooks.delivery.deliver"
 """The only function name that `gamma webhooks` accepts; it compares it, and never imports it."""
 
+_FIELD = "webhook"  # of a record's hash
 _DELIVERY_ID = re.compile(r"msg_([A-Za-z0-9]{1,64})")
 _RESULT_TTL = 600  # s; only RQ's own tools read it
 _CRASHES = 5  # workers that may die during a delivery before it is given up
@@ -86,7 +87,13 @@ class Deliveries:
             queue_key=self.queue.key,
             schedule_key=self.queue.scheduled_job_registry.key,
         )
-        Store.set_webhook(pipeline, detection_id, webhook)
+        pipeline.hset(records.key(detection_id), _FIELD, webhook.model_dump_json())
+
+
+def webhook_of(redis: Redis, detection_id: str) -> Webhook | None:
+    """Where the end of a detection is to be told, if anywhere."""
+    found = cast(bytes | None, redis.hget(records.key(detection_id), _FIELD))
+    return None if found is None else Webhook.model_validate_json(found)
 
 
 def queue_name(settings: Settings) -> str:

@@ -24,10 +24,10 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import WorkerStatus
 
+from app.contract.client import connect
 from app.contract.ports import check_port
 from app.contract.registration import RegisteredWorker
 from app.contract.settings import Settings
-from app.contract.store import connect
 from app.webhooks import metrics
 from app.webhooks.delivery import Deliverer, DeliveryFailedError
 from app.webhooks.queue import Deliveries

@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.schemas import (
     Detection,
     DetectionError,
@@ -29,7 +30,7 @@ from app.contract.schemas import (
     mask_path,
     overlay_path,
 )
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 
@@ -76,7 +77,7 @@ class StandIn:
             device="cpu",
             dtype="float32",
         )
-        self.store.announce(worker, 600)
+        self.store.workers.announce(worker, 600)
 
     def queued(self) -> list[str]:
         return [name.decode() for name in self.redis.lrange("rq:queue:gamma", 0, -1)]

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from app.command.embedded import private_redis
-from app.contract.store import connect
+from app.contract.client import connect
 from tests.app.conftest import (
     MAX_BATCH_UPLOAD,
     MAX_UPLOAD,

@@ -22,10 +22,11 @@ from app.command import supervisor
 from app.command.doctor import machine, redis_server, storage
 from app.command.doctor.findings import Finding, State
 from app.command.embedded import server_binary
+from app.contract.client import connect
 from app.contract.keys import ANONYMOUS
 from app.contract.schemas import ModelInfo, View, WorkerInfo
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http import descriptors, examples, metrics
 from app.webhooks.queue import Deliveries
@@ -99,7 +100,7 @@ def live(redis: Redis, name: str, version: str) -> None:
         device="cpu",
         dtype="float32",
     )
-    Store(redis).announce(worker, 600)
+    Store(redis).workers.announce(worker, 600)
 
 
 def test_a_good_server_and_its_workers(good: str, redis: Redis) -> None:

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
+from app.contract.client import connect
 from app.contract.schemas import ErrorCode
-from app.contract.store import connect
 from app.http.api import documented
 from app.http.problems import STATUS
 from tests.app.conftest import KEYS, StandIn, new_picture, post

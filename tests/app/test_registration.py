@@ -13,8 +13,8 @@ from rq.serializers import JSONSerializer
 from app.command.doctor.findings import State
 from app.command.doctor.redis_server import _deliveries
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.settings import Settings
-from app.contract.store import connect
 from app.webhooks.delivery import Deliverer
 from app.webhooks.queue import queue_name
 from app.webhooks.worker import DeliveryWorker

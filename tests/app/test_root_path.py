@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from app.command.embedded import private_redis
-from app.contract.store import connect
+from app.contract.client import connect
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 

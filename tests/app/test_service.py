@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, ErrorCode, ImageInfo, View
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http import service as service_module
 from app.http.problems import ServiceError

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.contract.records import parse, read_ending
 from app.contract.schemas import (
@@ -30,7 +31,7 @@ from app.contract.schemas import (
     WorkerInfo,
 )
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from app.contract.submission import Outcome, Submission
 from app.http import examples
 from tests.buckets import Bucket
@@ -258,13 +259,13 @@ def test_workers_are_live_until_they_withdraw_or_fall_silent(store: Store) -> No
             dtype="float32",
         )
 
-    store.announce(worker("a"), 60)
-    store.announce(worker("b"), 60)
-    assert {info.name for info in store.live_workers()} == {"a", "b"}
-    store.withdraw("a")
-    assert [info.name for info in store.live_workers()] == ["b"]
+    store.workers.announce(worker("a"), 60)
+    store.workers.announce(worker("b"), 60)
+    assert {info.name for info in store.workers.live()} == {"a", "b"}
+    store.workers.withdraw("a")
+    assert [info.name for info in store.workers.live()] == ["b"]
     store.redis.zadd("gamma:workers", {"b": 0})
-    assert store.live_workers() == []
+    assert store.workers.live() == []
 
 
 def listed(store: Store, owner: str = "owner") -> list[str]:

@@ -20,11 +20,12 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.keys import ANONYMOUS
 from app.contract.schemas import DetectionError, ErrorCode, Status, View
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http.problems import ServiceError
 from app.http.service import Service

@@ -25,7 +25,7 @@ from PIL import Image
 from redis import Redis
 
 from app.command.embedded import private_redis
-from app.contract.store import connect
+from app.contract.client import connect
 from tests.app.replica import Replica, replicas
 from tests.attacks import corpus
 from tests.attacks.memory import forget_peak, limit_memory, peak_memory

@@ -56,7 +56,7 @@ def test_bombs_cost_a_worker_no_other_picture(stack: Stack) -> None:
     bombs = accepted()
     honest = [encode(photo(64, 64, number)) for number in range(len(bombs))]
     orders = stack.worker()
-    stack.wait(stack.store.live_workers)
+    stack.wait(stack.store.workers.live)
     worker = psutil.Process(stack.process(orders).pid)
     for process in (worker, *worker.children()):  # decoders that it starts later inherit the limit
         limit_memory(process, "worker")

@@ -17,10 +17,11 @@ from rq import Queue
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
+from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.schemas import Detection, Status, View
 from app.contract.settings import Settings
-from app.contract.store import FINISHED_CHANNEL, Store, connect
+from app.contract.store import FINISHED_CHANNEL, Store
 from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents

@@ -18,7 +18,7 @@ import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.command.embedded import private_redis
-from app.contract.store import connect
+from app.contract.client import connect
 from app.http import guard
 from app.http.guard import GuardedClient, connect_guarded
 from tests.app.conftest import StandIn, new_picture

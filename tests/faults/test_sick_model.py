@@ -136,7 +136,7 @@ def test_a_model_that_turns_sick_at_work_costs_no_picture_its_tries(stack: Stack
     stack.process(orders).join(LIMIT)
     assert stack.process(orders).exitcode == 1, stack.end_of_log()
     assert "ModelSickError" in stack.log()
-    assert stack.store.live_workers() == []
+    assert stack.store.workers.live() == []
     left = [name for name in names if stack.record(name).status is not Status.SUCCEEDED]
     assert left
     assert stack.started() == 0
@@ -150,7 +150,7 @@ def test_an_idle_worker_finds_that_its_model_says_something_else(stack: Stack) -
     stack.process(orders).join(LIMIT)
     assert stack.process(orders).exitcode == 1, stack.end_of_log()
     assert "instead of 0.500" in stack.log()
-    assert stack.store.live_workers() == []
+    assert stack.store.workers.live() == []
 
 
 def test_pictures_that_come_now_and_then_do_not_put_the_check_off(stack: Stack) -> None:

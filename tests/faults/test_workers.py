@@ -139,7 +139,7 @@ def test_work_in_hand_of_a_sick_device_is_queued_again(stack: Stack) -> None:
     sick = stack.worker(device_error_at=3, sleep={"forward": 0.1})
     stack.process(sick).join(LIMIT)
     assert stack.process(sick).exitcode == 1
-    assert stack.store.live_workers() == []
+    assert stack.store.workers.live() == []
     done = stack.statuses(names)["succeeded"]
     assert 0 < done < 40
     assert stack.started() == 0
@@ -152,7 +152,7 @@ def test_a_worker_whose_device_hangs_is_not_ready_and_ends_at_last(
     stack: Stack, tmp_path: Path
 ) -> None:
     def ready() -> bool:
-        return bool(stack.store.live_workers())
+        return bool(stack.store.workers.live())
 
     orders = stack.worker(stall="forward", touch=str(tmp_path), sick_after=0.5, hopeless_after=20)
     stack.wait(ready)
@@ -185,14 +185,14 @@ def test_sigterm_finishes_what_is_in_all_three_stages(stack: Stack, tmp_path: Pa
     assert 0 < done < 60
     assert statuses == {"succeeded": done, "queued": 60 - done}
     assert stack.redis.llen(stack.queue.intermediate_queue_key) == stack.started() == 0
-    assert stack.store.live_workers() == []
+    assert stack.store.workers.live() == []
     assert stack.end(stack.worker(burst=True), terminate=False) == 0
     stack.account(f"SIGTERM after {done}", names, succeeded=60)
 
 
 def test_two_workers_share_a_queue(stack: Stack) -> None:
     pair = [stack.worker(sleep={"forward": 0.02}) for _ in range(2)]
-    stack.wait(lambda: len(stack.store.live_workers()) == 2)
+    stack.wait(lambda: len(stack.store.workers.live()) == 2)
     names = stack.submit(*[GOOD] * 200)
     stack.wait_until_final(names)
     stack.wait(lambda: stack.started() == 0)

@@ -20,9 +20,9 @@ from rq.suspension import resume, suspend
 from rq.worker import SimpleWorker
 
 from app.command.embedded import private_redis
+from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.settings import Settings
-from app.contract.store import connect
 from worker.jobs import (
     DeadlyJobError,
     DetectionJob,

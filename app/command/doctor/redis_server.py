@@ -17,11 +17,12 @@ from rq import Queue, Worker
 
 from app.command.doctor.findings import Finding, note, ok, wrong
 from app.command.embedded import PrivateRedisError, running_url, server_binary
+from app.contract.client import connect
 from app.contract.jobs import queue_key
 from app.contract.records import RESERVED_KEY
 from app.contract.reservation import reserved
 from app.contract.settings import Settings
-from app.contract.store import Store, connect
+from app.contract.store import Store
 from app.webhooks.queue import queue_name
 
 _OLDEST = 7  # major version; PEXPIRETIME, which scripts use, came with it
@@ -223,7 +224,7 @@ def _clock(redis: Redis) -> list[Finding]:
 
 
 def _workers(redis: Redis, settings: Settings) -> list[Finding]:
-    workers = Store(redis).live_workers()
+    workers = Store(redis).workers.live()
     waiting = redis.llen(queue_key(settings.queue))
     if not workers:
         advice = (
@@ -247,7 +248,7 @@ def _workers(redis: Redis, settings: Settings) -> list[Finding]:
 
 
 def _suspended(redis: Redis) -> list[Finding]:
-    if not Store(redis).is_suspended():
+    if not Store(redis).workers.are_suspended():
         return []
     return [
         wrong(

@@ -83,7 +83,7 @@ async def readyz(request: Request) -> ServiceStatus:
     def look() -> ServiceStatus:
         workers = len(_live(service))
         service.store.check()
-        return ServiceStatus(workers=workers, suspended=service.store.is_suspended())
+        return ServiceStatus(workers=workers, suspended=service.store.workers.are_suspended())
 
     guard.begin(_READY_BUDGET)
     try:
@@ -108,7 +108,7 @@ def usage(request: Request, caller: TheCaller) -> Usage:
 
 
 def _live(service: Service) -> list[WorkerInfo]:
-    workers = service.store.live_workers()
+    workers = service.store.workers.live()
     if not workers:
         raise ServiceError(ErrorCode.NO_WORKER, "No warm worker is alive.")
     return workers
