@@ -15,18 +15,16 @@ from types import MappingProxyType
 from typing import Any, TypedDict
 
 import structlog
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 HEADER = "traceparent"
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """An id that is harmless to repeat and to log."""
 
-_TRACEPARENT = re.compile(
-    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
-    r"(?P<more>-[ -~]*)?"
-)
-_LONGEST = 512  # characters; a later version of the header may be longer than ours
 _KNOWN_FLAGS = 0x03  # sampled, random: those of level 2
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 _meta: ContextVar[Mapping[str, str]] = ContextVar("meta", default=MappingProxyType({}))
 
@@ -55,14 +53,11 @@ class Trace:
     @classmethod
     def parse(cls, value: str) -> Trace | None:
         """The place that a `traceparent` names, or None if it is malformed."""
-        found = _TRACEPARENT.fullmatch(value) if len(value) <= _LONGEST else None
-        if found is None or found["version"] == "ff":
+        span = get_current_span(_PROPAGATOR.extract({HEADER: value})).get_span_context()
+        if not span.is_valid:
             return None
-        if found["version"] == "00" and found["more"] is not None:
-            return None
-        if not int(found["trace"], 16) or not int(found["span"], 16):
-            return None
-        return cls(found["trace"], found["span"], int(found["flags"], 16) & _KNOWN_FLAGS)
+        trace_id, span_id = format_trace_id(span.trace_id), format_span_id(span.span_id)
+        return cls(trace_id, span_id, span.trace_flags & _KNOWN_FLAGS)
 
     @classmethod
     def begin(cls) -> Trace:
