@@ -12,9 +12,10 @@ from rq.exceptions import AbandonedJobError
 from rq.job import Job
 
 from app.contract.blobs import StorageUnavailableError
+from app.contract.details import detection_error
 from app.contract.provenance import Provenance
 from app.contract.registration import RegisteredWorker
-from app.contract.schemas import Detection, DetectionError, ErrorCode, Status
+from app.contract.schemas import Detection, ErrorCode, Status
 from app.contract.store import Store
 from app.contract.tracing import Origin, origin_of
 from model.engine import ModelOutputError
@@ -23,15 +24,6 @@ from worker.jobs import Held
 from worker.metrics import JobOutcome
 from worker.pipeline import Result
 from worker.processing import Outcome
-
-_NOT_FINISHED = DetectionError(
-    code=ErrorCode.PROCESSING_FAILED,
-    detail="Processing failed, and no attempt is left.",
-)
-_NO_FINITE_OUTPUTS = DetectionError(
-    code=ErrorCode.MODEL_OUTPUT_INVALID,
-    detail="The model's output was invalid, and no attempt is left.",
-)
 
 log = structlog.get_logger()
 
@@ -135,7 +127,9 @@ class EndingWorker(RegisteredWorker):
             job.abandon()
 
     def _record_failure(self, job: Job, cause: Exception) -> None:
-        error = _NO_FINITE_OUTPUTS if isinstance(cause, ModelOutputError) else _NOT_FINISHED
+        invalid = isinstance(cause, ModelOutputError)
+        code = ErrorCode.MODEL_OUTPUT_INVALID if invalid else ErrorCode.PROCESSING_FAILED
+        error = detection_error(code)
         if self._store.fail(job.id, error, self._said_by_file(job.id)):
             metrics.JOBS.labels(JobOutcome.FAILED).inc()
             log.error(

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from app.contract.schemas import Detection, DetectionError, ErrorCode, ModelInfo, Status
+from app.contract.details import detection_error
+from app.contract.schemas import Detection, ErrorCode, ModelInfo, Status
 
 WORKERS_KEY = "gamma:workers"
 MODEL_KEY = "gamma:model"  # of the worker that was last heard of
@@ -115,13 +116,9 @@ def read(found: Sequence[bytes | None]) -> Detection | None:
     detection = parse(record, Status(status.decode()))
     now = time.time()
     if detection.expires_at.timestamp() <= now:
-        return _expired(
-            detection,
-            ErrorCode.DETECTION_EXPIRED,
-            "Picture and results were kept until expires_at.",
-        )
+        return _expired(detection, ErrorCode.DETECTION_EXPIRED)
     if detection.status is Status.QUEUED and float(deadline) <= now:
-        return _expired(detection, ErrorCode.QUEUE_TIMEOUT, "No worker took the detection in time.")
+        return _expired(detection, ErrorCode.QUEUE_TIMEOUT)
     return detection
 
 
@@ -140,7 +137,7 @@ def read_ending(ending: bytes) -> Detection | None:
     return parse(record, Status(status.decode())) if record else None
 
 
-def _expired(detection: Detection, code: ErrorCode, detail: str) -> Detection:
+def _expired(detection: Detection, code: ErrorCode) -> Detection:
     """The record without what is no longer kept."""
     kept = detection.model_dump(include={"id", "ref_id", "image", "view", "created_at"})
     return Detection(
@@ -148,7 +145,7 @@ def _expired(detection: Detection, code: ErrorCode, detail: str) -> Detection:
         status=Status.EXPIRED,
         expires_at=detection.expires_at,
         finished_at=detection.finished_at,
-        error=DetectionError(code=code, detail=detail),
+        error=detection_error(code),
     )
 
 

@@ -26,7 +26,7 @@ from app.contract.recorder import CommandRecorder
 from app.contract.reservation import reservation
 from app.contract.schemas import Detection, DetectionError, Head, Status
 from app.contract.settings import Settings
-from app.contract.submission import Outcome, Submission
+from app.contract.submission import Acceptance, Submission
 from app.contract.workers import WorkerRegistry
 
 FINISHED_CHANNEL = "gamma:finished"
@@ -102,7 +102,7 @@ class Store:
         refused = []
         for one, entry, reply in zip(submissions, entries, replies, strict=True):
             one.settle(reply)
-            if one.outcome is not Outcome.ACCEPTED:
+            if one.outcome is not Acceptance.ACCEPTED:
                 refused.append(Blob(one.detection.id, entry))
         self.blobs.drop(refused)
 
@@ -129,13 +129,13 @@ class Store:
             found = [image, *masks]
             entries = [Blob(known, entry) for entry in found if entry is not None]
             if len(entries) < len(found) or not self.blobs.copy(entries, new):
-                submission.outcome = Outcome.GONE
+                submission.outcome = Acceptance.GONE
                 return False
         with self.redis.pipeline() as pipeline:
             self._accept(pipeline, submission, submission.delivery, source=records.key(known))
             self.finish(pipeline, result)
             submission.settle(pipeline.execute()[0])
-        if submission.outcome is Outcome.ACCEPTED:
+        if submission.outcome is Acceptance.ACCEPTED:
             submission.answer = result
             return True
         self.blobs.drop([Blob(new, entry.content) for entry in entries])

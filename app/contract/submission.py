@@ -12,7 +12,7 @@ from app.contract.recorder import CommandRecorder
 from app.contract.schemas import Detection, Status, View
 
 
-class Outcome(StrEnum):
+class Acceptance(StrEnum):
     """What became of a submission."""
 
     ACCEPTED = "accepted"
@@ -62,7 +62,7 @@ class Submission:
     deadline: datetime = field(init=False)
     job: CommandRecorder | None = None
     delivery: CommandRecorder | None = None
-    outcome: Outcome = field(init=False)
+    outcome: Acceptance = field(init=False)
     answer: Detection = field(init=False)
 
     def fingerprint(self) -> str:
@@ -77,8 +77,8 @@ class Submission:
 
     def settle(self, reply: Sequence[bytes | None]) -> None:
         """Read what the script that accepts answered."""
-        self.outcome, self.answer = Outcome((reply[0] or b"").decode()), self.detection
-        if self.outcome is Outcome.REPEATED:
+        self.outcome, self.answer = Acceptance((reply[0] or b"").decode()), self.detection
+        if self.outcome is Acceptance.REPEATED:
             self.answer = records.read(reply[1:]) or self.detection
-        elif self.outcome is Outcome.KNOWN and reply[1] is not None:
+        elif self.outcome is Acceptance.KNOWN and reply[1] is not None:
             self.answer = records.parse(reply[1], Status.SUCCEEDED)

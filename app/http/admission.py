@@ -22,7 +22,7 @@ from app.contract.scripts import TAKE
 from app.contract.settings import Settings
 from app.http.callers import Caller
 from app.http.coalescer import Coalescer
-from app.http.problems import ServiceError, storage_full, storage_share_full
+from app.http.problems import ServiceError
 
 _LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
 _DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
@@ -80,7 +80,7 @@ class Gate:
         """
         pressure = self._look()
         if pressure.free is not None and pressure.free < 0:
-            return [Admission(0, storage_full(), {}) for _ in asked]
+            return [Admission(0, ServiceError(ErrorCode.STORAGE_FULL), {}) for _ in asked]
         callers = self._directory.now
         granted = [callers.terms_of(caller) for caller, _ in asked]
         with self._redis.pipeline(transaction=False) as pipeline:
@@ -154,7 +154,7 @@ class Gate:
         elif code is ErrorCode.QUEUE_SLOW:
             refusal = _queue_slow(own, age, self._settings.queue_age_limit)
         elif code is ErrorCode.STORAGE_SHARE_FULL:
-            refusal = storage_share_full()
+            refusal = ServiceError(ErrorCode.STORAGE_SHARE_FULL)
         else:
             refusal = _queue_full(Backlog(waiting, pressure.backlog.oldest_age))
         return Admission(taken, refusal, headers)

@@ -62,10 +62,7 @@ def _check_origin(request: Request) -> None:
     """
     ours = _names_this_machine(request.headers.get("host", ""))
     if not ours or request.headers.get("sec-fetch-site") == "cross-site":
-        raise ServiceError(
-            ErrorCode.ORIGIN_REFUSED,
-            "Without keys, the service answers only this machine, under one of its own names.",
-        )
+        raise ServiceError(ErrorCode.ORIGIN_REFUSED)
 
 
 @lru_cache(maxsize=64)
@@ -81,12 +78,10 @@ def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None)
     if keys is None:
         return Caller(ANONYMOUS)
     if credentials is None:
-        raise ServiceError(
-            ErrorCode.KEY_MISSING, "Send your key in the header `Authorization: Bearer …`."
-        )
+        raise ServiceError(ErrorCode.KEY_MISSING)
     name = keys.caller_of(credentials.credentials)
     if name is None:
-        raise ServiceError(ErrorCode.KEY_INVALID, "This key is unknown or has expired.")
+        raise ServiceError(ErrorCode.KEY_INVALID)
     return Caller(name)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.contract.details import DETAILS
 from app.contract.provenance import (
     Confidence,
     Provenance,
@@ -74,13 +75,9 @@ def _refusals(*uploads: bytes) -> dict[ErrorCode, str]:
 
 
 _DETAILS = {
-    ErrorCode.ORIGIN_REFUSED: (
-        "Without keys, the service answers only this machine, under one of its own names."
-    ),
+    **DETAILS,
     ErrorCode.TOO_MANY_CONNECTIONS: "1000 connections are open.",
     ErrorCode.HEAD_TOO_LARGE: "The limit for a request's head is 65536 bytes.",
-    ErrorCode.KEY_MISSING: "Send your key in the header `Authorization: Bearer …`.",
-    ErrorCode.KEY_INVALID: "This key is unknown or has expired.",
     ErrorCode.RATE_LIMITED: "Your limit is 600/minute pictures.",
     ErrorCode.MALFORMED_REQUEST: "`view` must be one of auto, tiled, center, glance.",
     ErrorCode.FILE_MISSING: "The form has no file part named `file`.",
@@ -90,7 +87,6 @@ _DETAILS = {
         "There is no room for 50000000 more bytes of yours at the moment."
     ),
     **_refusals(
-        b"",
         b"no image",
         b"%PDF-2.0",
         b"IIRO",  # a camera's raw picture
@@ -101,33 +97,13 @@ _DETAILS = {
     ErrorCode.IMAGE_UNDECODABLE: UndecodablePictureError("a JPEG without a frame").detail,
     ErrorCode.DECODING_ABORTED: DecodingAbortedError(ABORTED).detail,
     ErrorCode.VIEW_REFUSED: "gamma 1 has no prior to glance with; use another view.",
-    ErrorCode.PROCESSING_FAILED: "Processing failed, and no attempt is left.",
-    ErrorCode.MODEL_OUTPUT_INVALID: "The model's output was invalid, and no attempt is left.",
-    ErrorCode.NOT_FOUND: "There is no detection with this id.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",
     ErrorCode.DETECTION_UNFINISHED: "The detection is processing.",
-    ErrorCode.DETECTION_FAILED: "The detection failed; its record gives the reason.",
-    ErrorCode.DETECTION_EXPIRED: "The picture and its masks are no longer stored.",
     ErrorCode.NO_MASKS: "The view `glance` gives no masks; use another view.",
-    ErrorCode.IDEMPOTENCY_MISMATCH: (
-        "This Idempotency-Key was used with another picture, view, ref_id or webhook_url."
-    ),
     ErrorCode.WEBHOOK_REFUSED: "Plain http is not allowed; use https.",
-    ErrorCode.QUEUE_TIMEOUT: "No worker took the detection in time.",
     ErrorCode.QUEUE_SHARE_FULL: "5000 of your detections wait, which is your share of the queue.",
     ErrorCode.QUEUE_FULL: "10000 detections are waiting, the oldest for 412 s.",
     ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited 1834 s.",
-    ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at the moment.",
-    ErrorCode.STORAGE_SHARE_FULL: (
-        "Your pictures, expected results and records use your share of the storage (/v1/usage). "
-        "Delete detections, or wait until some end or expire."
-    ),
-    ErrorCode.STORAGE_FULL: (
-        "Redis's memory is used, or reserved for the results of waiting pictures."
-    ),
-    ErrorCode.STORAGE_UNAVAILABLE: "Pictures cannot be stored or read at the moment.",
-    ErrorCode.NO_WORKER: "No warm worker is alive.",
-    ErrorCode.INTERNAL_ERROR: "Internal server error.",
 }
 _OF_A_DETECTION = {
     ErrorCode.DETECTION_UNFINISHED,

@@ -24,7 +24,7 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
             the header itself is broken.
     """
     if not data:
-        raise ServiceError(ErrorCode.FILE_EMPTY, "The file part is empty.")
+        raise ServiceError(ErrorCode.FILE_EMPTY)
     try:
         header = read_header(data, max_pixels=max_pixels)
     except PictureError as error:

@@ -17,6 +17,7 @@ from starlette.status import HTTP_401_UNAUTHORIZED
 
 from app.contract.blobs import StorageUnavailableError
 from app.contract.client import WritesRefusedError
+from app.contract.details import DETAILS
 from app.contract.schemas import ROOT_PATH, ErrorCode, Problem
 from pictures.errors import PICTURE_ERRORS
 
@@ -92,7 +93,7 @@ class ServiceError(Exception):
 
     Args:
         code: decides HTTP status and title.
-        detail: one sentence for the caller, about this occurrence.
+        detail: one sentence for the caller, about this occurrence; None: as in `DETAILS`.
         detection: path of the record it belongs to, if there is one.
         retry_after: seconds until it is worth trying again; None: as usual for the code.
     """
@@ -100,14 +101,14 @@ class ServiceError(Exception):
     def __init__(
         self,
         code: ErrorCode,
-        detail: str,
+        detail: str | None = None,
         *,
         detection: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(detail)
         self.code = code
-        self.detail = detail
+        self.detail = DETAILS[code] if detail is None else detail
+        super().__init__(self.detail)
         self.detection = detection
         self.retry_after = _RETRY_AFTER.get(code) if retry_after is None else retry_after
 
@@ -172,37 +173,18 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return problem(request, without_traceback(error))
 
 
-def storage_full() -> ServiceError:
-    """There is no memory for another picture and its result."""
-    return ServiceError(
-        ErrorCode.STORAGE_FULL,
-        "Redis's memory is used, or reserved for the results of waiting pictures.",
-    )
-
-
-def storage_share_full() -> ServiceError:
-    """The caller has its share of the storage."""
-    return ServiceError(
-        ErrorCode.STORAGE_SHARE_FULL,
-        "Your pictures, expected results and records use your share of the storage (/v1/usage). "
-        "Delete detections, or wait until some end or expire.",
-    )
-
-
 def of_outage(error: Exception) -> ServiceError:
     """What one of `OUTAGES` means to the caller; it is logged here."""
     if isinstance(error, StorageUnavailableError):
         log.error("storage_unavailable", error=str(error))
-        return ServiceError(
-            ErrorCode.STORAGE_UNAVAILABLE, "Pictures cannot be stored or read at the moment."
-        )
+        return ServiceError(ErrorCode.STORAGE_UNAVAILABLE)
     if isinstance(error, OutOfMemoryError):
         log.error("storage_full", error=str(error))
         return ServiceError(ErrorCode.STORAGE_FULL, "Redis has reached its memory limit.")
     log.error("redis_unavailable", error=str(error))
     if isinstance(error, WritesRefusedError):
         return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue accepts no jobs at the moment.")
-    return ServiceError(ErrorCode.REDIS_UNAVAILABLE, "The queue cannot be reached at the moment.")
+    return ServiceError(ErrorCode.REDIS_UNAVAILABLE)
 
 
 async def _outage(request: Request, error: Exception) -> Response:
@@ -242,7 +224,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 def of_surprise(error: Exception, **facts: str) -> ServiceError:
     """What an error that nobody expected means to the caller; it is logged here."""
     log.error("unexpected_error", exc_info=error, **facts)
-    return ServiceError(ErrorCode.INTERNAL_ERROR, "Internal server error.")
+    return ServiceError(ErrorCode.INTERNAL_ERROR)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

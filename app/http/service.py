@@ -31,7 +31,7 @@ from app.contract.schemas import (
 )
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.contract.submission import Outcome, Submission
+from app.contract.submission import Acceptance, Submission
 from app.http import guard
 from app.http.coalescer import Coalescer
 from app.http.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
@@ -41,8 +41,6 @@ from app.http.problems import (
     ServiceError,
     of_outage,
     of_surprise,
-    storage_full,
-    storage_share_full,
     without_traceback,
 )
 from app.http.uploads import SMALL, Rooms
@@ -137,7 +135,7 @@ class Service:
                         break
                     found = {name: end for (name, _), end in zip(asked, read, strict=True)}
                 for name, record in found.items():
-                    current[name] = record or no_such_detection()
+                    current[name] = record or ServiceError(ErrorCode.NOT_FOUND)
                     if record is None or record.status.finished:
                         waiting.discard(name)
                 if loop.time() >= deadline or (waiting and await hung_up()):
@@ -239,27 +237,24 @@ class Service:
 
     def _settle(self, submission: Submission) -> Detection | ServiceError:
         """The answer to what was stored; a known picture is given its result."""
-        if submission.outcome is Outcome.KNOWN:
+        if submission.outcome is Acceptance.KNOWN:
             result = _reused(submission.answer, submission.detection)
             if self.store.accept_known(submission, result):
                 CACHED.inc()
-        if submission.outcome is Outcome.GONE:  # deleted between the two trips: compute it
+        if submission.outcome is Acceptance.GONE:  # deleted between the two trips: compute it
             submission.cache = False
             self.store.accept([submission])
-        if submission.outcome is Outcome.MISMATCH:
-            return ServiceError(
-                ErrorCode.IDEMPOTENCY_MISMATCH,
-                "This Idempotency-Key was used with another picture, view, ref_id or webhook_url.",
-            )
-        if submission.outcome is Outcome.TOO_LARGE:
+        if submission.outcome is Acceptance.MISMATCH:
+            return ServiceError(ErrorCode.IDEMPOTENCY_MISMATCH)
+        if submission.outcome is Acceptance.TOO_LARGE:
             return ServiceError(
                 ErrorCode.TOO_MANY_PIXELS, "Its result would not fit into Redis's memory."
             )
-        if submission.outcome is Outcome.FULL:
-            return storage_full()
-        if submission.outcome is Outcome.SHARE_FULL:
-            return storage_share_full()
-        if submission.outcome is Outcome.ACCEPTED:
+        if submission.outcome is Acceptance.FULL:
+            return ServiceError(ErrorCode.STORAGE_FULL)
+        if submission.outcome is Acceptance.SHARE_FULL:
+            return ServiceError(ErrorCode.STORAGE_SHARE_FULL)
+        if submission.outcome is Acceptance.ACCEPTED:
             image = submission.detection.image
             UPLOAD_BYTES.observe(image.bytes)
             IMAGE_PIXELS.observe(image.width * image.height)
@@ -273,7 +268,7 @@ class Service:
         """
         (detection,) = self.store.get_owned([detection_id], owner)
         if detection is None:
-            raise no_such_detection()
+            raise ServiceError(ErrorCode.NOT_FOUND)
         return detection
 
     def delete(self, detection_id: str, owner: str) -> None:
@@ -285,12 +280,7 @@ class Service:
         commands = self.store.recorder()
         self.queue.withdraw(commands, detection_id)
         if not self.store.delete(detection_id, owner, commands):
-            raise no_such_detection()
-
-
-def no_such_detection() -> ServiceError:
-    """The same for what never was, what was deleted, and what is another caller's."""
-    return ServiceError(ErrorCode.NOT_FOUND, "There is no detection with this id.")
+            raise ServiceError(ErrorCode.NOT_FOUND)
 
 
 def _reused(known: Detection, new: Detection) -> Detection:

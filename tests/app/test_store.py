@@ -32,7 +32,7 @@ from app.contract.schemas import (
 )
 from app.contract.settings import Settings
 from app.contract.store import Store
-from app.contract.submission import Outcome, Submission
+from app.contract.submission import Acceptance, Submission
 from app.http import examples
 from tests.buckets import Bucket
 from tests.conftest import require_program
@@ -152,7 +152,7 @@ def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
     final = known.model_copy(update={"id": "second", "expires_at": second.detection.expires_at})
     second.answer = known
     store.accept_known(second, final)
-    assert (second.outcome, second.answer) == (Outcome.ACCEPTED, final)
+    assert (second.outcome, second.answer) == (Acceptance.ACCEPTED, final)
     assert store.delete(first, "owner", store.recorder())
     assert store.get_image("second") == PICTURE
     assert store.get_mask("second", Head.AI) == b"ai"
@@ -160,7 +160,7 @@ def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
     third = submission("third", datetime.now(UTC))
     third.answer = known
     store.accept_known(third, final)
-    assert third.outcome is Outcome.GONE
+    assert third.outcome is Acceptance.GONE
     assert store.get("third") is None
 
 
@@ -322,7 +322,7 @@ def test_accepting_twice_changes_nothing(store: Store) -> None:
     given.job.rpush("queue", detection.id)
     for _ in range(2):
         store.accept([given])
-        assert (given.outcome, given.answer) == (Outcome.ACCEPTED, detection)
+        assert (given.outcome, given.answer) == (Acceptance.ACCEPTED, detection)
         store.start([detection.id])
     assert status(store, detection.id) is Status.PROCESSING
     assert store.redis.lrange("queue", 0, -1) == [detection.id.encode()]

@@ -326,11 +326,7 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
             ErrorCode.DETECTION_UNFINISHED, f"The detection is {detection.status}.", detection=path
         )
     if detection.status is Status.FAILED:
-        raise ServiceError(
-            ErrorCode.DETECTION_FAILED,
-            "The detection failed; its record gives the reason.",
-            detection=path,
-        )
+        raise ServiceError(ErrorCode.DETECTION_FAILED, detection=path)
     if detection.error is not None:  # expired, in the queue or after it
         raise ServiceError(detection.error.code, detection.error.detail, detection=path)
     if detection.masks is None:
@@ -366,8 +362,4 @@ def _refusing() -> Iterator[None]:
 
 
 def _expired(detection_id: str) -> ServiceError:
-    return ServiceError(
-        ErrorCode.DETECTION_EXPIRED,
-        "The picture and its masks are no longer stored.",
-        detection=detection_path(detection_id),
-    )
+    return ServiceError(ErrorCode.DETECTION_EXPIRED, detection=detection_path(detection_id))

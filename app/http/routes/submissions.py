@@ -27,7 +27,7 @@ from app.http.openapi import headers
 from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
 from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
-from app.http.service import Service, no_such_detection, service_of
+from app.http.service import Service, service_of
 from app.http.uploads import Form, FormRules, Upload, open_form
 from app.http.waiting import preferred_wait
 from pictures.header import MEDIA_TYPES
@@ -342,7 +342,7 @@ class _Batch:
     _size: int = 0
 
     def __post_init__(self) -> None:
-        self.results = [no_such_detection()] * self.files
+        self.results = [ServiceError(ErrorCode.NOT_FOUND)] * self.files
 
     async def add(
         self, place: int, file: Upload, owner: str, options: _Options, ref_id: str | None

@@ -110,5 +110,5 @@ def usage(request: Request, caller: TheCaller) -> Usage:
 def _live(service: Service) -> list[WorkerInfo]:
     workers = service.store.workers.live()
     if not workers:
-        raise ServiceError(ErrorCode.NO_WORKER, "No warm worker is alive.")
+        raise ServiceError(ErrorCode.NO_WORKER)
     return workers
