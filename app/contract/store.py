@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -21,7 +20,7 @@ from rq.utils import utcformat
 
 from app.contract import records, scripts
 from app.contract.blobs import Blob, Blobs, RedisBlobs, blobs_of
-from app.contract.provenance import Provenance, Says
+from app.contract.provenance import Provenance
 from app.contract.recorder import CommandRecorder
 from app.contract.reservation import reservation
 from app.contract.schemas import Detection, DetectionError, Head, Status
@@ -32,16 +31,7 @@ from app.contract.workers import WorkerRegistry
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
 
-_PAGES_LOOKED_THROUGH = 10  # for one page of those whose files say something
 _UPLOAD_LIFE = 60_000  # ms; of an upload that no record has taken, should this process be killed
-
-
-@dataclass(frozen=True)
-class Page:
-    """Detections of one owner, and the cursor that continues after them, if there are more."""
-
-    detections: list[Detection]
-    cursor: str | None
 
 
 class KeptMasks(NamedTuple):
@@ -210,35 +200,6 @@ class Store:
             records.read(values) if whose == owner.encode() else None
             for (_, owner), (*values, whose) in zip(wanted, found, strict=True)
         ]
-
-    def newest(self, owner: str, limit: int, cursor: str | None, says: Says | None = None) -> Page:
-        """Detections of an owner, newest first, in two round trips.
-
-        Args:
-            owner: whose.
-            limit: most detections.
-            cursor: of the page before this one. What comes or goes meanwhile moves nothing.
-            says: those alone whose file says so. They have no index: records are looked through,
-                so many for one page that it may be short, or empty, with others to follow.
-        """
-        kept: list[Detection] = []
-        for _ in range(1 if says is None else _PAGES_LOOKED_THROUGH):
-            start = "+" if cursor is None else f"({cursor}"
-            found = self.redis.zrange(
-                records.index_key(owner), start, "-", desc=True, bylex=True, offset=0, num=limit + 1
-            )
-            members = [member.decode() for member in cast(list[bytes], found)]
-            page = members[:limit]
-            detections = self.get_owned([records.id_of(member) for member in page], owner)
-            for number, (member, one) in enumerate(zip(page, detections, strict=True), start=1):
-                cursor = member
-                if one is not None and (says is None or one.says(says)):
-                    kept.append(one)
-                if len(kept) == limit:
-                    return Page(kept, cursor if number < len(members) else None)
-            if len(members) <= limit:
-                return Page(kept, None)
-        return Page(kept, cursor)
 
     def delete(self, detection_id: str, owner: str, commands: CommandRecorder) -> bool:
         """Remove everything about a detection; whoever waits for it is told.

@@ -15,6 +15,7 @@ from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http.admission import Admission, Gate
+from app.http.listing import newest
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.app.conftest import StandIn, new_picture
@@ -156,7 +157,7 @@ def test_a_picture_that_is_sent_again_is_stored_once(stack: Stack) -> None:
     assert held(stack) == len(picture) + masks
     stack.submit("bob", picture)
     assert held(stack, "bob") == len(picture), "callers share nothing"
-    for detection in stack.service.store.newest("alice", 100, None).detections:
+    for detection in newest(stack.service.store, "alice", 100, None).detections:
         assert stack.service.store.get_image(detection.id) == picture
         stack.service.delete(detection.id, "alice")
     assert held(stack) == 0

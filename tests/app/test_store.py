@@ -34,6 +34,7 @@ from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Acceptance, Submission
 from app.http import examples
+from app.http.listing import newest
 from tests.buckets import Bucket
 from tests.conftest import require_program
 
@@ -269,7 +270,7 @@ def test_workers_are_live_until_they_withdraw_or_fall_silent(store: Store) -> No
 
 
 def listed(store: Store, owner: str = "owner") -> list[str]:
-    return [record.id for record in store.newest(owner, 100, None).detections]
+    return [record.id for record in newest(store, owner, 100, None).detections]
 
 
 def test_an_index_forgets_what_is_gone(store: Store) -> None:
@@ -285,7 +286,7 @@ def test_an_index_forgets_what_is_gone(store: Store) -> None:
 def test_an_expired_detection_is_still_listed(store: Store) -> None:
     old, new = create(store, age=61), create(store, age=1)
     assert listed(store) == [new, old]
-    assert [record.status for record in store.newest("owner", 9, None).detections] == [
+    assert [record.status for record in newest(store, "owner", 9, None).detections] == [
         Status.QUEUED,
         Status.EXPIRED,
     ]
@@ -297,7 +298,7 @@ def test_detections_of_one_moment_are_all_listed(store: Store) -> None:
     store.accept([submission(one, moment) for one in names])
     found, cursor = [], None
     while True:
-        page = store.newest("owner", 2, cursor)
+        page = newest(store, "owner", 2, cursor)
         found += [record.id for record in page.detections]
         cursor = page.cursor
         if cursor is None:

@@ -11,6 +11,7 @@ from app.contract.records import CURSOR_PATTERN
 from app.contract.schemas import Detection, DetectionList, ErrorCode
 from app.http import examples
 from app.http.callers import TheCaller
+from app.http.listing import newest
 from app.http.problems import ServiceError
 from app.http.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
@@ -60,7 +61,7 @@ def read_list(
                 "`ids` cannot be combined with `limit`, `cursor` or `says`.",
             )
         return json_answer(request, _named(service, caller.name, ids))
-    page = service.store.newest(caller.name, limit, cursor, says)
+    page = newest(service.store, caller.name, limit, cursor, says)
     chosen = f"&says={says}" if says else ""
     following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}{chosen}"
     return json_answer(request, DetectionList(detections=page.detections, next=following))
