@@ -14,6 +14,8 @@ from PIL import Image
 
 from pictures import decoding
 from pictures.errors import PictureError
+from pictures.provenance.statement import Says
+from training.data import telling
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.separation import Separation, separations
@@ -35,6 +37,8 @@ class Picture:
     """Why the file is not what the row says."""
     perceptual_hash: int | None = None
     """64 bits; similar pictures differ in few of them."""
+    says: Says | None = None
+    """What the file says of its own origin."""
 
 
 @dataclass
@@ -108,6 +112,11 @@ def audit(found: Sequence[Picture], limit: float) -> Audit:
         if len(_splits(group)) > 1:
             name += ", in several splits"
         _note(result.remarks, name, [_paths(group)])
+    for picture in found:
+        if picture.says is not None:
+            label = "AI-generated" if LABELS[picture.row.kind].ai_generated else "other"
+            name = f"{label} pictures whose files say `{picture.says}`"
+            _note(result.remarks, name, [str(picture.file)])
     unsplit = [str(p.file) for p in found if p.row.split is None]
     _note(result.remarks, "pictures without a split", unsplit)
     return result
@@ -124,7 +133,8 @@ def _open(root: Path, row: Row) -> Picture:
         return Picture(file, row, trouble=f"{file}: changed since the manifest was written")
     if row.mask is not None and not (root / row.mask).is_file():
         return Picture(file, row, trouble=f"{root / row.mask}: no such mask")
-    return Picture(file, row, perceptual_hash=_perceptual_hash(pixels))
+    told = telling.says(data, pixels)
+    return Picture(file, row, perceptual_hash=_perceptual_hash(pixels), says=told)
 
 
 def _perceptual_hash(pixels: NDArray[np.uint8]) -> int:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.conftest import encode, photo
+from tests.provenance import PARAMETERS
 from tests.training.data.forging import command, make_maps, make_pictures, pixels, rows_of
 from training.data import manifest
 from training.data.audit import connect
@@ -202,6 +204,18 @@ def test_look_alikes_of_other_originals_are_remarked(tmp_path: Path) -> None:
     alike = command("audit", file)
     assert alike.exit_code == 0, alike.output
     assert "look alike" not in alike.stdout
+
+
+def test_files_that_tell_on_themselves_are_remarked(tmp_path: Path) -> None:
+    def told(picture: Image.Image, _: int) -> bytes:
+        info = PngInfo()
+        info.add_text("parameters", PARAMETERS)
+        return encode(picture, "PNG", pnginfo=info)
+
+    file = make_set(tmp_path, png, told)
+    remark = f"AI-generated pictures whose files say `generated`: {PAIRS}"
+    assert remark in " ".join(command("audit", file).stdout.split())
+    assert "whose files say" not in command("audit", file, "--quick").stdout
 
 
 def test_files_that_are_not_what_the_manifest_says(tmp_path: Path) -> None:
