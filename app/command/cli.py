@@ -18,9 +18,9 @@ app = typer.Typer(
     help="GAMMA: was this picture, or a part of it, made by a neural network?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it would take the [default: …] of a setting for markup
+    rich_markup_mode=None,  # rich would read `[default: …]` as markup
 )
-_INTERRUPTED = 130  # what a process ended by Ctrl-C returns
+_INTERRUPTED = 130  # exit code of a process that Ctrl-C ended
 
 
 def _variable(setting: str) -> str:
@@ -28,7 +28,7 @@ def _variable(setting: str) -> str:
 
 
 def _option(setting: str, *names: str) -> Any:
-    """An option that overrides a setting; its help is the setting's own."""
+    """An option that overrides a setting; its help is the description of the setting."""
     field = Settings.model_fields[setting]
     default = "" if field.default is None else f" [default: {field.default}]"
     flag = names or (f"--{setting.replace('_', '-')}",)
@@ -46,7 +46,7 @@ Device = Annotated[str | None, _option("device")]
 
 
 def _settings(**command_line: Any) -> Settings:
-    """Load the settings; exit with code 2 and one line a problem if they are wrong."""
+    """Load the settings; if they are invalid, print one line per problem and exit with code 2."""
     try:
         settings = Settings.load(**command_line)
     except ValidationError as error:
@@ -54,7 +54,7 @@ def _settings(**command_line: Any) -> Settings:
             name = ".".join(str(part) for part in found["loc"])
             reason = found["msg"].removeprefix("Value error, ")
             if found["type"] == "extra_forbidden":
-                reason = f"there is no such setting{suggestion(name, Settings.model_fields)}"
+                reason = f"unknown setting{suggestion(name, Settings.model_fields)}"
             complain(f"setting {name}", reason)
         raise typer.Exit(2) from None
     except (SettingsFileError, UnknownSettingError) as error:
@@ -81,7 +81,7 @@ def serve(
     device: Device = None,
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
-    """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), a worker, API and page."""
+    """Run everything: a private Redis (unless GAMMA_REDIS_URL is set), workers, API and page."""
     from app.command.embedded import PrivateRedisError
     from app.command.supervisor import StartError
     from app.command.supervisor import serve as supervise
@@ -121,7 +121,7 @@ def api(
     metrics_port: MetricsPort = None,
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
-    """Run the HTTP API and the page, without Redis and workers."""
+    """Run the HTTP API and the page; needs a running Redis, and workers."""
     from app.contract.blobs import StorageSetupError
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
@@ -151,9 +151,9 @@ def worker(
     metrics_port: MetricsPort = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
-    burst: Annotated[bool, typer.Option("--burst", help="Stop once the queue is empty.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Exit when the queue is empty.")] = False,
 ) -> None:
-    """Run one worker: it takes jobs from Redis and runs the model on one device."""
+    """Run one worker, which takes jobs from Redis and runs the model on one device."""
     from redis.exceptions import RedisError
 
     from app.contract.blobs import StorageSetupError
@@ -182,7 +182,7 @@ def worker(
 
 @app.command()
 def webhooks(metrics_port: MetricsPort = None) -> None:
-    """Deliver webhooks. One process is enough; more share the work."""
+    """Deliver webhooks; one process is enough, several share the work."""
     from redis.exceptions import RedisError
 
     from app.contract.directory import CallersFileError
@@ -206,17 +206,15 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
 
 @app.command()
 def detect(
-    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders with pictures.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per line.")
-    ] = False,
+    files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     overlays: Annotated[
         Path | None,
         typer.Option(
             file_okay=False,
-            help="Write both heat maps of each picture to this folder, in the same subfolders as "
-            "the pictures. Existing files are kept.",
+            help="Write both heat maps of each picture to this folder, with the subfolders of the "
+            "pictures; existing files are not replaced.",
         ),
     ] = None,
     output: Annotated[
@@ -224,16 +222,16 @@ def detect(
         typer.Option(
             dir_okay=False,
             help="Write the results to this file, as --json prints them. Repeat the command to "
-            "resume it and to retry pictures without a score.",
+            "resume; pictures without a score are tried again.",
         ),
     ] = None,
     view: Annotated[str | None, _option("default_view", "--view")] = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
 ) -> None:
-    """Score pictures without the service or Redis.
+    """Score pictures locally, without the service and Redis.
 
-    The exit code is 1 if a picture got no score, or a folder has no pictures.
+    The exit code is 1 if a picture has no score or a folder contains no pictures.
     """
     from app.command.detect import Format, detect_files
     from app.command.scores import ScoresError
@@ -243,7 +241,7 @@ def detect(
     from worker.provenance import TrustListError
 
     if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv cannot be combined")
+        raise typer.BadParameter("--json and --csv are mutually exclusive")
     if as_csv and output is not None:
         raise typer.BadParameter("--output writes JSON lines, not --csv")
     if overlays is not None and overlays.resolve() in {file.resolve() for file in files}:
@@ -265,7 +263,7 @@ def detect(
         raise _fail(error) from None
     except KeyboardInterrupt:
         if output is not None:
-            console(stderr=True).print("stopped; run the same command to resume")
+            console(stderr=True).print("interrupted; run the same command to resume")
         raise typer.Exit(_INTERRUPTED) from None
     if not fine:
         raise typer.Exit(1)
@@ -295,7 +293,7 @@ def print_settings() -> None:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check the set-up and say what to fix."""
+    """Check settings, Redis, storage, model and ports, and print what to fix."""
     from app.command.doctor import examine
 
     if not examine(_settings(), as_json=as_json):

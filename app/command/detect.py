@@ -1,4 +1,4 @@
-"""`gamma detect`: score picture files without service or Redis."""
+"""`gamma detect`: score picture files without the service and Redis."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "file_says", "
 _COLUMNS = ("file", *_FINDINGS, "error")
 
 Row = dict[str, Any]
-"""What is said of one picture: `file`, and its findings or an `error`."""
+"""Result of one picture: `file`, and its findings or an `error`."""
 
 
 class Format(Enum):
-    """How the results are printed."""
+    """Output format of the results."""
 
     TABLE = auto()
     JSON = auto()
@@ -50,18 +50,17 @@ def detect_files(
     overlays: Path | None = None,
     scores: Path | None = None,
 ) -> bool:
-    """Print one result a picture, in the order given.
+    """Score pictures and print one result per picture, in the given order.
 
     Args:
-        paths: files, or folders that are searched for pictures.
-        settings: those of this process.
-        output: results go to standard output, all else to standard error.
-        overlays: folder for the heat maps, which mirrors the folders of the pictures.
-        scores: file that the results are added to; pictures that have a score in it are
-            passed over.
+        paths: files, and folders to search for pictures.
+        settings: settings of this process.
+        output: format of the results on standard output; messages go to standard error.
+        overlays: folder for the heat maps, with the subfolders of the pictures.
+        scores: file to append the results to; pictures with a score in it are skipped.
 
     Returns:
-        Whether each folder held pictures, each picture got a score, and all heat maps were
+        True if each folder contains pictures, each picture has a score, and all heat maps were
         written.
 
     Raises:
@@ -71,11 +70,11 @@ def detect_files(
         TrustListError: `GAMMA_TRUST_LIST` cannot be used.
         OSError: `scores` cannot be read or written.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # no name may be beyond its encoding
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not fit its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     search = _Search(paths, overlays)
     _tell(finding.summarise(search.passed_over))
-    _tell((f"{name_of(folder)}: no picture in it" for folder in search.empty), "red")
+    _tell((f"{name_of(folder)}: contains no pictures" for folder in search.empty), "red")
     if not search.entries:
         return False
 
@@ -87,7 +86,7 @@ def detect_files(
     detector = load_detector(settings)
     detector.check()
     if not detector.info.trained:
-        _tell(["The model is untrained: its scores mean nothing."], "yellow")
+        _tell(["The model is untrained; its scores are meaningless."], "yellow")
     view = View(settings.default_view)
     kept = None if scores is None else Scores(scores, detector.info.digest, str(view))
     done = set() if kept is None else kept.done
@@ -107,11 +106,11 @@ def detect_files(
 
         _PRINTERS[output](rows())
     if failed or kept is not None:
-        before = f", {len(search.entries) - len(todo)} had one before" if done else ""
-        _tell([f"{len(todo) - failed} pictures got a score, {failed} did not{before}"])
-    lost = [] if maps is None else maps.lost
-    _tell((f"heat map not written: {line}" for line in lost), "red")
-    return not (failed or lost or search.empty)
+        skipped = f", {len(search.entries) - len(todo)} skipped" if done else ""
+        _tell([f"{len(todo) - failed} pictures scored, {failed} failed{skipped}"])
+    unwritten = [] if maps is None else maps.unwritten
+    _tell((f"heat map not written: {line}" for line in unwritten), "red")
+    return not (failed or unwritten or search.empty)
 
 
 def _tell(lines: Iterable[str], style: str | None = None) -> None:
@@ -121,7 +120,7 @@ def _tell(lines: Iterable[str], style: str | None = None) -> None:
 
 
 class _Search:
-    """The pictures that are meant by paths; each is in it once."""
+    """The pictures that paths name, without duplicates."""
 
     def __init__(self, paths: Iterable[Path], overlays: Path | None) -> None:
         self.passed_over: list[LeftOut] = []
@@ -134,29 +133,29 @@ class _Search:
                 roots.append(os.path.dirname(os.path.abspath(path)))
                 continue
             found = finding.find(path, skip=() if overlays is None else (overlays,))
-            together: list[Path | LeftOut] = [*found.pictures, *found.failures]
-            entries += sorted(together, key=_path)
+            inside: list[Path | LeftOut] = [*found.pictures, *found.failures]
+            entries += sorted(inside, key=_path)
             roots.append(os.path.abspath(path))
             self.passed_over += found.passed_over
-            if not together:
+            if not inside:
                 self.empty.append(path)
         self.entries = list({os.path.abspath(_path(one)): one for one in entries}.values())
         self.root = os.path.commonpath(roots)
-        """The folder that all of them lie in."""
+        """Common parent folder of all pictures."""
 
 
 class _HeatMaps:
     """A folder of heat maps: `<picture>.ai.png` and `<picture>.manipulation.png`.
 
-    It has the subfolders that the pictures lie in below `root`, so that pictures of one name do
-    not meet. What is there already is never replaced.
+    It mirrors the subfolders of the pictures below `root`, so that equal file names do not
+    collide. Existing files are never replaced.
     """
 
     def __init__(self, folder: Path, root: str) -> None:
         self._folder = folder
         self._root = root
-        self.lost: list[str] = []
-        """Those that could not be written, and why."""
+        self.unwritten: list[str] = []
+        """Heat maps that could not be written, each with the reason."""
 
     def write(self, picture: Path, masks: Any) -> None:
         colours = COLORMAPS[Colormap.HEAT].tobytes()
@@ -168,19 +167,19 @@ class _HeatMaps:
             try:
                 _write_new(file, stream.getvalue())
             except OSError as error:
-                self.lost.append(f"{name_of(file)}: {reason_of(error)}")
+                self.unwritten.append(f"{name_of(file)}: {reason_of(error)}")
 
 
 def _write_new(file: Path, data: bytes) -> None:
-    """Write a file whole or not at all, unless it is there with the same bytes.
+    """Write a file atomically, unless it exists with the same content.
 
     Raises:
-        FileExistsError: it is there with others.
-        OSError: it cannot be written.
+        FileExistsError: If it exists with other content.
+        OSError: If it cannot be written.
     """
     if os.path.lexists(file):
         if file.read_bytes() != data:
-            raise FileExistsError("there is another file of this name, which is kept")
+            raise FileExistsError("another file with this name exists and is kept")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
@@ -200,9 +199,9 @@ def _name(entry: Path | LeftOut) -> str:
 
 
 def _tracked(entries: list[Path | LeftOut], output: Format) -> Iterator[Path | LeftOut]:
-    """The entries, while standard error shows how many are done.
+    """The entries, with a progress bar on standard error.
 
-    The bar leaves standard output alone: it would send there what is meant for a file or a pipe.
+    The bar must not redirect standard output, which may be a file or a pipe.
     """
     errors = console(stderr=True)
     streams = output in (Format.JSON, Format.CSV)
@@ -267,7 +266,7 @@ def _print_table(rows: Iterable[Row]) -> None:
     try:
         for row in rows:
             table.add_row(*(_cell(row, column) for column in _COLUMNS))
-    finally:  # an interrupted run shows what it has
+    finally:  # after Ctrl-C, show the results so far
         console().print(table)
 
 

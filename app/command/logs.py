@@ -1,4 +1,4 @@
-"""Structured logs: one line an event, for our own lines and for those of the libraries."""
+"""Structured logs, one line per event, for GAMMA and its libraries."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
-_LONGEST = 2000  # characters of a value: what strangers send gets into log lines
-_QUIET = ("PIL", "httpx2", "httpcore2", "filelock", "huggingface_hub")
-_SECRETIVE = ("aiobotocore", "botocore", "s3fs")  # at `debug` they log requests, signatures and all
+_MAX_LENGTH = 2000  # characters of a value, which may come from a request
+_VERBOSE = ("PIL", "httpx2", "httpcore2", "filelock", "huggingface_hub")
+_LEAKY = ("aiobotocore", "botocore", "s3fs")  # at `debug` they log signatures of requests
 
 
 def configure(settings: Settings) -> None:
-    """Send every log line of this process to standard error in the format of the settings.
+    """Send all log lines of this process to standard error, in the configured format.
 
-    Ours do not pass through `logging`, which takes as long as the rest of a line: every request
-    writes one.
+    GAMMA's own lines bypass `logging`, which would double the cost of a line.
     """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -32,7 +31,7 @@ def configure(settings: Settings) -> None:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
-    # Tracebacks are Python's own: those with the local variables would show keys and pictures.
+    # Plain tracebacks: those with local variables would show keys and pictures.
     last: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
         _without_control_characters,
@@ -54,16 +53,16 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for name in (*_QUIET, *_SECRETIVE):
+    for name in (*_VERBOSE, *_LEAKY):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _without_control_characters(
     _: object, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escape what could end a line or speak to a terminal, and cut what is too long.
+    """Escape control characters and truncate long values.
 
-    Only a traceback, under the name `exception`, keeps its lines.
+    Only `exception`, a traceback, keeps its line breaks.
     """
     for name, value in event.items():
         if not isinstance(value, str):
@@ -76,8 +75,8 @@ def _without_control_characters(
 
 
 def _printable(text: str) -> str:
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}…"
+    if len(text) > _MAX_LENGTH:
+        text = f"{text[:_MAX_LENGTH]}…"
     if text.isprintable():
         return text
     return "".join(

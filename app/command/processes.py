@@ -16,16 +16,16 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 def start(
     command: Sequence[str], environment: Mapping[str, str] | None = None, *, umask: int = -1
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own.
+    """Start a child process in a new session.
 
-    A Ctrl-C in the terminal then reaches the parent alone, which stops its children in order.
+    So Ctrl-C in the terminal reaches only the parent, which stops its children in order.
 
     Args:
         command: program and arguments.
-        environment: added to this process's own.
-        umask: permissions that its files do not get; -1: as of this process.
+        environment: variables added to the environment of this process.
+        umask: umask of the child; -1: that of this process.
     """
-    return subprocess.Popen(  # noqa: S603 - commands are built here, never from requests
+    return subprocess.Popen(  # noqa: S603 - commands never come from requests
         command,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
@@ -36,7 +36,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], timeout: float) -> None:
-    """Ask a child to end; after `timeout` seconds, make it."""
+    """Terminate a child; kill it after `timeout` seconds."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -47,6 +47,6 @@ def stop(process: subprocess.Popen[bytes], timeout: float) -> None:
 
 
 def _die_with_parent() -> None:
-    """Linux: have the kernel end this child should the parent be killed."""
+    """On Linux, have the kernel terminate this child when the parent dies."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The file of scores that an interrupted `gamma detect` goes on with."""
+"""The scores file from which an interrupted `gamma detect` resumes."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ _START = b'{"file": '  # of each line
 
 
 class ScoresError(ValueError):
-    """A file is not one of scores, or its scores cannot be compared with new ones."""
+    """A file holds no scores, or scores of another model or view."""
 
 
 class Scores:
-    """A file of JSON lines, one a picture; each is on the disk before the next is computed.
+    """A file of JSON lines, one per picture, each written before the next is computed.
 
-    What an earlier run wrote stays, except the lines of pictures that had no score, which are
-    tried again, and a last line that was cut off.
+    Lines of an earlier run are kept, except those of pictures without a score, which are tried
+    again, and a truncated last line.
     """
 
     def __init__(self, file: Path, model_digest: str | None, view: str) -> None:
-        """Read what is there.
+        """Read the file, or create it.
 
         Args:
-            file: made if it is not there, else gone on with.
-            model_digest: of the model that scores now, see `ModelInfo.digest`.
-            view: how it looks at the pictures now.
+            file: path of the file.
+            model_digest: digest of the current model, see `ModelInfo.digest`.
+            view: current view.
 
         Raises:
-            ScoresError: it holds other lines, or scores of another model or view.
-            OSError: it cannot be read or written.
+            ScoresError: If the file holds other lines, or scores of another model or view.
+            OSError: If it cannot be read or written.
         """
         self.file = file
         self.done: set[str] = set()
-        """Pictures that have a score, by their names in the file."""
+        """Names of the pictures that have a score."""
         if file.exists() and not file.is_file():
-            raise ScoresError(f"{file} is no file that scores can be added to")
+            raise ScoresError(f"{file} is not a regular file")
         data = file.read_bytes() if file.exists() else b""
         end = data.rfind(b"\n") + 1
         if not data[end:].startswith(_START[: len(data) - end]):
@@ -59,13 +59,13 @@ class Scores:
             partial.write_bytes(kept)
             partial.replace(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()  # fails now if it cannot be written
+        file.touch()  # fail early if it cannot be written
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a picture.
+        """Append the row of a picture.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: If the file cannot be written.
         """
         with self.file.open("a", encoding="utf-8") as lines:
             lines.write(to_line(row) + "\n")
@@ -81,5 +81,9 @@ class Scores:
 
 
 def to_line(row: dict[str, Any]) -> str:
-    """A row as JSON on one line, without its end; it may hold no number that JSON has not."""
+    """A row as one line of JSON, without a line end.
+
+    Raises:
+        ValueError: If a number is NaN or infinite.
+    """
     return json.dumps(row, allow_nan=False)

@@ -20,14 +20,14 @@ from app.command.processes import start, stop
 from app.contract.ports import PortError, ask, check_port
 from app.contract.settings import Settings
 
-_READY_TIMEOUT = 600.0  # s; a large model from a hub has to be fetched first
+_READY_TIMEOUT = 600.0  # s; a large model may have to be downloaded first
 _CHECK_INTERVAL = 0.2  # s
-_NVIDIA_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux; Linux inside Windows
+_NVIDIA_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux; WSL
 _COUNT_DEVICES = "import torch; print(torch.cuda.device_count())"
-_API_DRAIN = 75.0  # s; the longest `Prefer: wait`, and a little
-_WEBHOOKS_DRAIN = 90.0  # s; the longest delivery, and a little
+_API_DRAIN = 75.0  # s; longer than the longest `Prefer: wait`
+_WEBHOOKS_DRAIN = 90.0  # s; longer than the longest delivery
 _RESTART_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # s; the last one repeats
-_STABLE_AFTER = 60.0  # s; a child that ran so long starts with the first delay again
+_STABLE_AFTER = 60.0  # s; a child that ran this long restarts with the first delay
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Child:
     """A supervised process.
 
     Attributes:
-        drain: seconds it has to finish what it is doing.
+        drain: time to finish its work after SIGTERM, in seconds.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Child:
     restart_at: float | None = None
 
     def start(self) -> None:
-        """Start it (again)."""
+        """Start or restart the process."""
         command = [sys.executable, "-m", "app", *self.arguments]
         self.process = start(command, self.environment)
         self.started = time.monotonic()
         self.restart_at = None
 
     def restart_delay(self) -> float:
-        """Seconds to wait before the next start; grows while it keeps failing."""
+        """Seconds to wait before the next start; grows with each failure in a row."""
         if time.monotonic() - self.started > _STABLE_AFTER:
             self.failures = 0
         delay = _RESTART_DELAYS[min(self.failures, len(_RESTART_DELAYS) - 1)]
@@ -70,17 +70,17 @@ class Child:
 
 
 def serve(settings: Settings, environment: dict[str, str], announce: Callable[[str], None]) -> None:
-    """Run the whole service until SIGINT or SIGTERM; a second signal ends it at once.
+    """Run the whole service until SIGINT or SIGTERM; a second signal kills it.
 
     Args:
-        settings: those of this process.
+        settings: settings of this process.
         environment: `GAMMA_*` variables that give the children the same settings.
-        announce: called with the URL of the page once a POST would succeed.
+        announce: called with the URL of the page when the service is ready.
 
     Raises:
-        PrivateRedisError: there is no Redis and none can be started, or started again.
-        PortError: a port is taken.
-        StartError: a process ended before the service was ready.
+        PrivateRedisError: If the private Redis cannot be started or restarted.
+        PortError: If a port is in use.
+        StartError: If a process ends before the service is ready.
     """
     stopping = threading.Event()
     with contextlib.ExitStack() as stack:
@@ -98,26 +98,30 @@ def serve(settings: Settings, environment: dict[str, str], announce: Callable[[s
         _check_ports(settings, len(children))
         for child in children:
             child.start()
-            stack.callback(_stop, child)  # unwound last in, first out: API first, Redis last
+            stack.callback(_stop, child)  # last in, first out: API first, Redis last
         try:
             if _wait_until_ready(settings, children, redis, stopping):
                 announce(_page_url(settings))
                 _watch(children, redis, stopping)
         except PrivateRedisError:
             for child in children:
-                child.process.kill()  # they would wait for Redis instead of ending
+                child.process.kill()  # on SIGTERM they would wait for Redis
             raise
-        log.info("stopping", hint="a second signal ends it at once")
+        log.info("stopping", hint="a second signal kills the processes")
 
 
 def _check_ports(settings: Settings, processes: int) -> None:
-    """See, before anything is loaded, that each process can have its port."""
+    """Check all ports before anything is loaded.
+
+    Raises:
+        PortError: If a port is in use, or two processes would have the same one.
+    """
     above = settings.port - settings.metrics_port
     if 0 <= above < processes:
         raise PortError(
             f"port {settings.port} is both GAMMA_PORT and GAMMA_METRICS_PORT"
             f"{f' + {above}' if above else ''}",
-            f"choose another; metrics take {processes} ports from GAMMA_METRICS_PORT on",
+            f"choose another; metrics use {processes} ports, starting with GAMMA_METRICS_PORT",
             taken=False,
         )
     check_port(settings.host, settings.port, "GAMMA_PORT")
@@ -126,7 +130,7 @@ def _check_ports(settings: Settings, processes: int) -> None:
 
 
 def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
-    """One worker a device; metrics on the ports above the API's."""
+    """One worker per device, with metrics on the ports above the API's."""
     children = []
     for number, device in enumerate(devices(settings.device)):
         own = {
@@ -139,7 +143,7 @@ def _workers(settings: Settings, environment: dict[str, str]) -> list[Child]:
 
 
 def _webhooks(settings: Settings, environment: dict[str, str], metrics_port: int) -> list[Child]:
-    """One process that delivers, if there may be a secret to sign with."""
+    """One delivery process, if webhooks are on."""
     if not settings.may_sign_webhooks:
         return []
     own = {"GAMMA_METRICS_PORT": str(metrics_port)}
@@ -147,14 +151,14 @@ def _webhooks(settings: Settings, environment: dict[str, str], metrics_port: int
 
 
 def devices(setting: str) -> list[str]:
-    """The devices that a setting means: each visible CUDA device for `auto` and `cuda`.
+    """The devices that a setting selects; `auto` and `cuda` select each visible CUDA device.
 
-    torch is asked in a process of its own, and only where there is an NVIDIA driver: it knows
-    which devices are visible and work, and takes seconds to load.
+    torch, which knows the visible devices, is loaded in a child process and only if there is an
+    NVIDIA driver, because it takes seconds to load.
     """
     if setting not in ("auto", "cuda") or not has_nvidia_driver():
         return [setting]
-    found = subprocess.run(  # noqa: S603 - nothing of it comes from outside
+    found = subprocess.run(  # noqa: S603 - constant arguments
         [sys.executable, "-c", _COUNT_DEVICES], capture_output=True, text=True, check=False
     )
     count = int(found.stdout) if found.returncode == 0 else 0
@@ -162,7 +166,7 @@ def devices(setting: str) -> list[str]:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether this machine, or this container, has a driver for NVIDIA GPUs."""
+    """Whether this machine or container has an NVIDIA driver."""
     return any(path.exists() for path in _NVIDIA_DRIVERS)
 
 
@@ -202,14 +206,19 @@ def _wait_until_ready(
     redis: PrivateRedis | None,
     stopping: threading.Event,
 ) -> bool:
-    """True once the API says it is ready, False if the user stops it before."""
+    """Wait for the API to be ready; False if a stop was requested first.
+
+    Raises:
+        StartError: If a process ends, or the service is not ready within 10 minutes.
+        PrivateRedisError: If the private Redis died and cannot be restarted.
+    """
     deadline = time.monotonic() + _READY_TIMEOUT
     while not stopping.wait(_CHECK_INTERVAL):
         _keep_alive(redis)
         for child in children:
             if child.process.poll() is not None:
                 raise StartError(
-                    f"the {child.name} ended at start with exit code {child.process.returncode}"
+                    f"{child.name} ended during start-up with exit code {child.process.returncode}"
                 )
         with contextlib.suppress(OSError):
             status, _ = ask(settings.host, settings.port, "/readyz")
@@ -221,10 +230,10 @@ def _wait_until_ready(
 
 
 def _watch(children: list[Child], redis: PrivateRedis | None, stopping: threading.Event) -> None:
-    """Restart what dies, until the stop is requested.
+    """Restart processes that die, until a stop is requested.
 
     Raises:
-        PrivateRedisError: the Redis died and cannot be started again.
+        PrivateRedisError: If the private Redis died and cannot be restarted.
     """
     while not stopping.wait(_CHECK_INTERVAL):
         _keep_alive(redis)
@@ -242,10 +251,10 @@ def _watch(children: list[Child], redis: PrivateRedis | None, stopping: threadin
 
 
 def _keep_alive(redis: PrivateRedis | None) -> None:
-    """Start the private Redis again, should it have died.
+    """Restart the private Redis if it died.
 
     Raises:
-        PrivateRedisError: it does not start, or dies as soon as it has.
+        PrivateRedisError: If it does not start, or died right after its last start.
     """
     if redis is not None and redis.process.poll() is not None:
         log.error("died", process="redis", exit_code=redis.process.returncode, restart_in=0)

@@ -51,9 +51,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_that_answers_nan_is_named_and_json_stays_json(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_nan_model_is_reported_and_json_stays_valid(pictures: Path, tmp_path: Path) -> None:
     model = GammaModel(GammaConfig(backbone="mit_b0", decoder_channels=32, crop_size=64))
     torch.nn.init.constant_(model.classifier.weight, torch.nan)
     checkpoint.save(model, tmp_path / "nan")
@@ -125,7 +123,7 @@ def test_detect_json_with_overlays(pictures: Path, tmp_path: Path) -> None:
         assert (overlay.mode, overlay.size) == ("RGBA", (300, 200))
 
 
-def test_detect_csv_goes_on_after_a_bad_file(pictures: Path, tmp_path: Path) -> None:
+def test_detect_csv_continues_after_a_bad_file(pictures: Path, tmp_path: Path) -> None:
     notes = str(pictures / "notes.txt")
     answer = gamma("detect", notes, "pictures/b.png", "--csv", "--view", "center", cwd=tmp_path)
     assert answer.returncode == 1
@@ -146,7 +144,7 @@ def test_doctor(tmp_path: Path) -> None:
     assert "hush" not in answer.stdout + answer.stderr
 
 
-def test_doctor_names_what_is_wrong_with_redis(tmp_path: Path) -> None:
+def test_doctor_reports_redis_problems(tmp_path: Path) -> None:
     away = gamma("doctor", cwd=tmp_path, GAMMA_REDIS_URL="redis://127.0.0.1:1/0")
     assert away.returncode == 1
     assert "does not answer" in away.stdout
@@ -156,7 +154,7 @@ def test_doctor_names_what_is_wrong_with_redis(tmp_path: Path) -> None:
         assert "append-only file on" in fine.stdout
 
 
-def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
+def test_invalid_setting_prints_one_line(tmp_path: Path) -> None:
     answer = gamma("api", cwd=tmp_path, GAMMA_PORT="many")
     assert answer.returncode == 2
     assert "setting port" in answer.stderr
@@ -171,7 +169,7 @@ def test_api_and_worker_need_a_redis_url(tmp_path: Path) -> None:
         assert "Traceback" not in answer.stderr
 
 
-def test_a_missing_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
+def test_missing_checkpoint_prints_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encode(photo(64, 64)))
     answer = gamma("detect", ".", "--checkpoint", "/no/such/model", cwd=tmp_path)
     assert answer.returncode == 1
@@ -193,7 +191,7 @@ _BAD_URLS = [
 
 
 @pytest.mark.parametrize("url", _BAD_URLS)
-def test_a_url_that_is_none_is_one_sentence_without_the_url(
+def test_invalid_redis_url_prints_one_line_without_the_url(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GAMMA_REDIS_URL", url)
@@ -216,17 +214,17 @@ def test_no_command_starts_with_a_bad_url(command: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"GAMMA_CONFIG": "absent.toml"}, "GAMMA_CONFIG names no file: absent.toml"),
-        ({"GAMMA_CONFIG": "."}, "GAMMA_CONFIG names no file: ."),
+        ({"GAMMA_CONFIG": "absent.toml"}, "GAMMA_CONFIG is not a file: absent.toml"),
+        ({"GAMMA_CONFIG": "."}, "GAMMA_CONFIG is not a file: ."),
         ({"GAMMA_CONFIG": "broken.toml"}, "broken.toml is not TOML: "),
-        ({"GAMMA_CONFIG": "binary.toml"}, "a file of settings cannot be read: "),
-        ({"GAMMA_SECRETS_DIR": "absent"}, "GAMMA_SECRETS_DIR names no folder: absent"),
-        ({"GAMMA_SECRETS_DIR": "broken.toml"}, "GAMMA_SECRETS_DIR names no folder: broken.toml"),
-        ({"GAMMA_SECRETS_DIR": "secrets"}, "a file of settings cannot be read: "),
+        ({"GAMMA_CONFIG": "binary.toml"}, "a settings file cannot be read: "),
+        ({"GAMMA_SECRETS_DIR": "absent"}, "GAMMA_SECRETS_DIR is not a folder: absent"),
+        ({"GAMMA_SECRETS_DIR": "broken.toml"}, "GAMMA_SECRETS_DIR is not a folder: broken.toml"),
+        ({"GAMMA_SECRETS_DIR": "secrets"}, "a settings file cannot be read: "),
         ({"GAMMA_STORE": "s3://UPPER"}, "s3://[a-z0-9]"),
     ],
 )
-def test_settings_that_cannot_be_read_are_one_sentence(
+def test_unreadable_settings_print_one_line(
     setting: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -243,7 +241,7 @@ def test_settings_that_cannot_be_read_are_one_sentence(
     assert len(result.output.splitlines()) == 1
 
 
-def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+def test_unusable_data_folder_prints_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         answer = gamma("serve", "--data-dir", str(folder), cwd=tmp_path)
@@ -253,16 +251,16 @@ def test_a_data_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", ["serve", "api", "worker", "webhooks", "doctor", "detect"])
-def test_a_misspelt_setting_ends_every_command(
+def test_misspelt_setting_ends_every_command(
     tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     Path("gamma.toml").write_text("max_bach = 1\n")
     arguments = [command, "gamma.toml"] if command == "detect" else [command]
-    told = CliRunner().invoke(app, arguments)
-    assert told.exit_code == 2
-    assert "max_bach: there is no such setting; did you mean max_batch?" in told.stderr
-    told = CliRunner().invoke(app, arguments, env={"GAMMA_QUEUE_LIMT": "7"})
-    assert told.exit_code == 2
-    assert "GAMMA_QUEUE_LIMT is no setting; did you mean GAMMA_QUEUE_LIMIT?" in told.stderr
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 2
+    assert "max_bach: unknown setting; did you mean max_batch?" in answer.stderr
+    answer = CliRunner().invoke(app, arguments, env={"GAMMA_QUEUE_LIMT": "7"})
+    assert answer.exit_code == 2
+    assert "GAMMA_QUEUE_LIMT is not a setting; did you mean GAMMA_QUEUE_LIMIT?" in answer.stderr

@@ -1,6 +1,7 @@
-"""`gamma detect` on folders of all that users have in them.
+"""`gamma detect` on folders with all kinds of files.
 
-The model is a stand-in and pictures are decoded here: `test_cli.py` has the real ones."""
+The model is a fake and pictures are decoded in this process; `test_cli.py` uses the real ones.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ Detect = Callable[..., Result]
 
 
 class Model:
-    """Scores a picture by its mean, and remembers how many it was asked for."""
+    """Scores a picture by its mean, and counts the calls."""
 
     def __init__(self) -> None:
         self.info = SimpleNamespace(trained=True, version="v1", digest="weights")
@@ -91,7 +92,7 @@ def rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_folder_of_a_phone(detect: Detect) -> None:
+def test_phone_folder(detect: Detect) -> None:
     plant("phone/IMG_0003.JPG", "phone/IMG_0004.jpe", "phone/pair.MPO")
     for name in ("phone/IMG_0001.HEIC", "phone/IMG_0002.heic"):
         Path(name).write_bytes(heic())
@@ -105,14 +106,14 @@ def test_a_folder_of_a_phone(detect: Detect) -> None:
     assert answer.stderr == "1 left out, not a picture by its name: phone/IMG_0001.MOV\n"
 
 
-def test_a_model_that_is_untrained_is_remarked(detect: Detect, model: Model) -> None:
+def test_untrained_model_prints_a_warning(detect: Detect, model: Model) -> None:
     plant("a.jpg")
     assert "untrained" not in detect("--json", "a.jpg").stderr
     model.info.trained = False
     assert "untrained" in detect("--json", "a.jpg").stderr
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_goes_on(detect: Detect) -> None:
+def test_unreadable_files_are_reported_and_others_scored(detect: Detect) -> None:
     plant("all/a.jpg", "all/album.jpg/b.jpg", os.fsdecode(b"all/caf\xe9.jpg"), "all/z.jpg")
     Path("all/broken.jpg").write_bytes(encode(photo())[:400])
     Path("all/empty.png").touch()
@@ -127,7 +128,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(detect: Detect) -> No
         **dict.fromkeys(("a.jpg", "b.jpg", "caf\\xe9.jpg", "z.jpg"), True),
         **dict.fromkeys(("broken.jpg", "empty.png", "gone.jpg", "round.jpg", "memory.jpg"), False),
     }
-    assert "4 pictures got a score, 5 did not" in answer.stderr
+    assert "4 pictures scored, 5 failed" in answer.stderr
     assert "1 left out, link to a folder that is searched anyway: all/album.jpg/up" in answer.stderr
 
 
@@ -137,7 +138,7 @@ def test_cells_of_csv(detect: Detect) -> None:
     assert (row["manipulated"], row["notes"], row["error"]) == ("", "first second", "")
 
 
-def test_files_that_are_named_and_not_there(detect: Detect) -> None:
+def test_missing_files(detect: Detect) -> None:
     plant("a.jpg")
     answer = detect("--json", "gone.jpg", "a.jpg")
     assert answer.exit_code == 1
@@ -150,14 +151,14 @@ def test_a_folder_without_pictures(form: str, detect: Detect) -> None:
     Path("empty").mkdir()
     answer = detect(form, "empty")
     assert (answer.exit_code, answer.stdout) == (1, "")
-    assert answer.stderr == "empty: no picture in it\n"
+    assert answer.stderr == "empty: contains no pictures\n"
     plant("full/a.jpg")
     answer = detect("--json", "empty", "full")
     assert (answer.exit_code, len(rows(answer.stdout))) == (1, 1)
-    assert "empty: no picture in it" in answer.stderr
+    assert "empty: contains no pictures" in answer.stderr
 
 
-def test_a_picture_that_is_meant_twice_is_scored_once(detect: Detect, model: Model) -> None:
+def test_picture_given_twice_is_scored_once(detect: Detect, model: Model) -> None:
     plant("album/a.jpg", "album/b.jpg")
     answer = detect("--json", "album/b.jpg", "album", "./album/b.jpg")
     assert len(rows(answer.stdout)) == 2
@@ -186,7 +187,7 @@ def test_heat_maps_mirror_the_folders(given: list[str], folders: set[str], detec
     assert maps("maps") == {path.as_posix() for path in expected}
 
 
-def test_heat_maps_replace_nothing(detect: Detect) -> None:
+def test_heat_maps_replace_no_files(detect: Detect) -> None:
     plant("a/img.jpg")
     Path("b").mkdir()
     Path("b/img.jpg").write_bytes(encode(photo(40, 30, 9)))
@@ -202,7 +203,7 @@ def test_heat_maps_replace_nothing(detect: Detect) -> None:
     assert len(list(Path("maps").iterdir())) == 2
 
 
-def test_a_heat_map_that_cannot_be_written_costs_itself(detect: Detect) -> None:
+def test_unwritable_heat_map_does_not_affect_others(detect: Detect) -> None:
     long = "n" * 240 + ".jpg"
     plant(f"a/{long}", "a/z.jpg")
     answer = detect("--json", "--overlays", "maps", "a")
@@ -221,7 +222,7 @@ def test_heat_maps_are_not_scored_by_the_next_run(detect: Detect) -> None:
     assert "--overlays must not be a folder that is searched" in answer.stderr
 
 
-def test_an_interrupted_scan_goes_on(detect: Detect, model: Model) -> None:
+def test_interrupted_scan_resumes(detect: Detect, model: Model) -> None:
     def interrupt(count: int) -> None:
         if count == 3:
             raise KeyboardInterrupt
@@ -235,12 +236,12 @@ def test_an_interrupted_scan_goes_on(detect: Detect, model: Model) -> None:
     assert "run the same command to resume" in answer.stderr
     scores = Path("out/scores.jsonl")
     assert len(rows(scores.read_text())) == 3
-    plant("album/0.jpg")  # is mended meanwhile
-    scores.write_bytes(scores.read_bytes() + b'{"file": "album/3.j')  # as a killed run may end
+    plant("album/0.jpg")  # repaired between the runs
+    scores.write_bytes(scores.read_bytes() + b'{"file": "album/3.j')  # as after a killed run
 
     answer = detect(*command)
     assert (answer.exit_code, answer.stdout) == (0, "")
-    assert "2 pictures got a score, 0 did not, 2 had one before" in answer.stderr
+    assert "2 pictures scored, 0 failed, 2 skipped" in answer.stderr
     assert model.asked == 5
     done = rows(scores.read_text())
     assert sorted(row["file"] for row in done) == [f"album/{n}.jpg" for n in range(4)]
@@ -266,7 +267,7 @@ def test_scores_of_another_model_or_view_are_not_mixed(detect: Detect, model: Mo
 @pytest.mark.parametrize(
     "content", [b"my notes", b"my notes\n", b'{"a": 1}\n', b"[]\n", b"\xff\xd8\xff\n"]
 )
-def test_a_file_that_holds_no_scores_is_left_alone(content: bytes, detect: Detect) -> None:
+def test_file_without_scores_is_not_changed(content: bytes, detect: Detect) -> None:
     plant("a/1.jpg")
     Path("mine").write_bytes(content)
     answer = detect("a", "--output", "mine")
@@ -279,7 +280,7 @@ NAMES = ("IMG [edited].jpg", "a[/b]c.jpg", "[red]x[/red].jpg", "[link=u]x.jpg", 
 
 
 @pytest.mark.parametrize("name", [*NAMES, "n" * 90 + ".jpg", "写真.jpg"])
-def test_names_are_shown_as_they_are(name: str, detect: Detect) -> None:
+def test_names_are_printed_literally(name: str, detect: Detect) -> None:
     plant(f"a/{name}")
     table = detect("a")
     assert (table.exit_code, table.exception) == (0, None)
@@ -289,10 +290,10 @@ def test_names_are_shown_as_they_are(name: str, detect: Detect) -> None:
     assert f"gamma: a/{name} does not hold scores" in missing.stderr
     setting = detect("a", GAMMA_CONFIG=name)
     assert setting.exit_code == 2
-    assert f"settings: GAMMA_CONFIG names no file: {name}" in setting.stderr
+    assert f"settings: GAMMA_CONFIG is not a file: {name}" in setting.stderr
 
 
-def test_a_narrow_terminal_folds_names(detect: Detect) -> None:
+def test_narrow_terminal_wraps_names(detect: Detect) -> None:
     plant("a/a name [with] brackets that is longer than any column of it.jpg")
     table = detect("a", FORCE_COLOR="1", NO_COLOR="1")
     shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", table.stdout)
@@ -303,7 +304,7 @@ def test_a_narrow_terminal_folds_names(detect: Detect) -> None:
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])
-def test_the_bar_takes_nothing_from_standard_output(form: str, detect: Detect) -> None:
+def test_progress_bar_leaves_standard_output_unchanged(form: str, detect: Detect) -> None:
     plant("a/1.jpg", "a/2.jpg")
     quiet = detect(form, "a")
     shown = detect(form, "a", FORCE_COLOR="1", TERM="xterm")  # standard error as a terminal
@@ -311,7 +312,7 @@ def test_the_bar_takes_nothing_from_standard_output(form: str, detect: Detect) -
     assert shown.stdout == quiet.stdout
 
 
-def test_a_model_that_answers_nan_gives_no_score(
+def test_nan_output_gives_no_score(
     detect: Detect, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def examine(picture: object, view: object) -> None:
@@ -327,6 +328,6 @@ def test_a_model_that_answers_nan_gives_no_score(
     }
 
 
-def test_help_keeps_what_stands_in_brackets() -> None:
+def test_help_shows_defaults_in_brackets() -> None:
     text = CliRunner().invoke(gamma, ["detect", "--help"], env={"COLUMNS": "200"}).output
     assert "[default: auto]" in text

@@ -1,4 +1,4 @@
-"""`gamma doctor` beside real servers that are set up wrong."""
+"""`gamma doctor` with real servers, most of them misconfigured."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from tests.buckets import Bucket
 from tests.conftest import free_port
 
 GOOD = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction")
-FEW = 30  # waiting jobs, which these 64 MB hold
+FEW = 30  # waiting jobs, which fit into 64 MB
 
 
 @contextlib.contextmanager
 def server(folder: Path, *arguments: str) -> Iterator[str]:
-    """A real Redis so set up; yields its URL, without a password."""
+    """Run a Redis server with these arguments; yields its URL without a password."""
     folder.mkdir()
     port = free_port()
     process = subprocess.Popen(
@@ -77,7 +77,7 @@ def redis(good: str) -> Iterator[Redis]:
 
 
 def found(findings: list[Finding], subject: str, state: State) -> str:
-    """The one finding about a subject, all of it as text; it must be of this kind."""
+    """Text of the only finding about a subject; asserts its state."""
     (one,) = (finding for finding in findings if finding.subject == subject)
     assert one.state is state, one
     assert (one.advice is None) is (state is State.OK)
@@ -112,12 +112,12 @@ def test_a_good_server_and_its_workers(good: str, redis: Redis) -> None:
     redis.rpush("rq:queue:gamma", "waiting")
     assert "1 jobs wait" in found(examined(good), "workers", State.WRONG)
     live(redis, "one", "7")
-    assert "1 live, gamma 7" in found(examined(good), "workers", State.OK)
+    assert "1 ready, gamma 7" in found(examined(good), "workers", State.OK)
     live(redis, "two", "8")
     assert "gamma 7, gamma 8" in found(examined(good), "workers", State.NOTE)
 
 
-def test_deliveries_that_nobody_can_make(good: str, redis: Redis) -> None:
+def test_deliveries_without_process_or_secret(good: str, redis: Redis) -> None:
     with_secret = {"webhook_secrets": SECRET, "webhook_allow": "127.0.0.1"}
     assert "gamma webhooks" in found(examined(good, **with_secret), "webhooks", State.NOTE)
     deliveries = Deliveries(redis, Settings(redis_url=good, **with_secret))
@@ -133,7 +133,7 @@ def test_deliveries_that_nobody_can_make(good: str, redis: Redis) -> None:
     assert "openssl rand" in found(idle, "webhooks", State.WRONG)
 
 
-def test_a_redis_that_forgets_evicts_and_has_no_limit(tmp_path: Path) -> None:
+def test_redis_without_file_and_limit_that_evicts(tmp_path: Path) -> None:
     with server(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as url:
         findings = examined(url)
         assert "appendonly yes" in found(findings, "redis", State.WRONG)
@@ -143,7 +143,7 @@ def test_a_redis_that_forgets_evicts_and_has_no_limit(tmp_path: Path) -> None:
         assert "maxmemory is not set" in memory[1].found
 
 
-def test_a_redis_that_has_no_file_is_accepted_on_request(tmp_path: Path) -> None:
+def test_redis_without_file_is_accepted_if_configured(tmp_path: Path) -> None:
     with server(tmp_path / "redis", *GOOD[2:]) as url:
         assert "GAMMA_REQUIRE_APPEND_ONLY" in found(examined(url), "redis", State.WRONG)
         findings = examined(url, require_append_only=False)
@@ -154,7 +154,7 @@ def test_a_redis_that_has_no_file_is_accepted_on_request(tmp_path: Path) -> None
             assert ("gamma_redis_append_only" in told) is required
 
 
-def test_a_valkey_tells_its_own_version(good: str, redis: Redis) -> None:
+def test_valkey_version(good: str, redis: Redis) -> None:
     info = redis.info()
     assert info["server_name"] == "valkey"
     assert info["valkey_version"] != info["redis_version"]
@@ -162,7 +162,7 @@ def test_a_valkey_tells_its_own_version(good: str, redis: Redis) -> None:
     assert told.startswith(f"valkey {info['valkey_version']}, ")
 
 
-def test_a_suspended_queue(good: str, redis: Redis) -> None:
+def test_suspended_queue(good: str, redis: Redis) -> None:
     def suspended() -> float:
         families = metrics._QueueCollector(Settings(redis_url=good)).collect()
         (family,) = (one for one in families if one.name == "gamma_queue_suspended")
@@ -174,7 +174,7 @@ def test_a_suspended_queue(good: str, redis: Redis) -> None:
     assert suspended() == 1
 
 
-def test_a_memory_that_is_full_before_the_queue_is(good: str, tmp_path: Path) -> None:
+def test_memory_limit_too_low_for_the_queue_limit(good: str, tmp_path: Path) -> None:
     told = found(examined(good, queue_limit=10_000), "memory", State.NOTE)
     assert "GAMMA_QUEUE_LIMIT=36" in told  # docs/capacity.md: 1662 kB each while they wait
     told = found(examined(good, queue_limit=10_000, storage_limit=0.45), "memory", State.NOTE)
@@ -186,7 +186,7 @@ def test_a_memory_that_is_full_before_the_queue_is(good: str, tmp_path: Path) ->
     assert {one.subject for one in redis_server.examine(enough)} == {"redis"}
 
 
-def test_fewer_files_than_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_files_limit_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
     soft, hard = 256, 1000
     monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: (soft, hard))
     raised = []
@@ -202,7 +202,7 @@ def test_fewer_files_than_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(raised) == 2
 
 
-def test_a_full_redis(good: str, redis: Redis) -> None:
+def test_full_redis(good: str, redis: Redis) -> None:
     redis.set("ballast", b"x" * (16 * 2**20))
     assert "storage_full" in found(examined(good, storage_limit=0.2), "memory", State.WRONG)
     found(examined(good), "memory", State.OK)
@@ -210,7 +210,7 @@ def test_a_full_redis(good: str, redis: Redis) -> None:
     assert "50.0MiB reserved" in found(examined(good), "memory", State.WRONG)
 
 
-def test_a_password_a_user_with_few_rights_and_a_replica(tmp_path: Path, good: str) -> None:
+def test_password_permissions_and_replica(tmp_path: Path, good: str) -> None:
     with server(tmp_path / "redis", *GOOD, "--requirepass", "secret-of-redis") as url:
         for credentials in ("", ":not-it@"):
             wrong = examined(url.replace("//", f"//{credentials}"))
@@ -254,7 +254,7 @@ def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "free space" in found(machine.disk(Settings(data_dir=tmp_path)), "disk", State.WRONG)
 
 
-def test_a_model_that_is_missing_or_broken(tmp_path: Path) -> None:
+def test_missing_or_broken_model(tmp_path: Path) -> None:
     for folder in (tmp_path / "none", tmp_path):
         (tmp_path / "config.json").write_text("{")
         text = found(machine.model(Settings(checkpoint=str(folder))), "model", State.WRONG)
@@ -262,7 +262,7 @@ def test_a_model_that_is_missing_or_broken(tmp_path: Path) -> None:
         assert "GAMMA_CHECKPOINT" in text
 
 
-def test_a_gpu_that_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -299,10 +299,10 @@ def test_ports() -> None:
         assert (api.state, metrics.state) == (State.WRONG, State.OK)
         assert "another program" in api.found
         Handler.page = b'{"status":"ok"}'
-        assert "GAMMA runs there" in machine.ports(settings)[0].found
+        assert "GAMMA is running" in machine.ports(settings)[0].found
         other.shutdown()
-    elsewhere = machine.ports(Settings(host="192.0.2.1", metrics_port=free_port()))[0]
-    assert elsewhere.state is State.WRONG
+    foreign = machine.ports(Settings(host="192.0.2.1", metrics_port=free_port()))[0]
+    assert foreign.state is State.WRONG
 
 
 def test_access() -> None:
@@ -347,7 +347,7 @@ def test_a_bucket(bucket: Bucket) -> None:
     rule("others/", 2)
     assert "no lifecycle rule" in found(storage.bucket(settings), "bucket", State.WRONG)
     rule("gamma/", 1)
-    assert "before their time" in found(storage.bucket(settings), "bucket", State.WRONG)
+    assert "before the retention time" in found(storage.bucket(settings), "bucket", State.WRONG)
     rule("", 2)
     assert bucket.url in found(storage.bucket(settings), "bucket", State.OK)
     assert bucket.objects() == []

@@ -89,9 +89,7 @@ def test_a_killed_worker_is_replaced_and_its_work_done(
         service.stop()
 
 
-def test_a_killed_redis_is_started_again_or_the_service_ends(
-    tmp_path: Path, small_model: Path
-) -> None:
+def test_killed_redis_is_restarted_or_the_service_ends(tmp_path: Path, small_model: Path) -> None:
     service = serve(tmp_path, small_model).wait_until_ready()
     try:
         with service.client() as client:
@@ -128,7 +126,7 @@ def test_killing_the_supervisor_leaves_no_process(tmp_path: Path, quick: dict[st
     assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
-def test_proxies_of_the_environment_are_not_between_its_processes(
+def test_proxy_variables_are_ignored_between_processes(
     tmp_path: Path, quick: dict[str, str]
 ) -> None:
     nobody = f"127.0.0.1:{free_port()}"
@@ -145,7 +143,7 @@ def test_proxies_of_the_environment_are_not_between_its_processes(
             "GAMMA_METRICS_PORT": str(service.metrics_port),
         }
         doctor = gamma("doctor", cwd=tmp_path, **ports, **proxies)
-        assert doctor.stdout.count("GAMMA runs there") == 2
+        assert doctor.stdout.count("GAMMA is running") == 2
     finally:
         assert service.stop() == 0
 
@@ -158,7 +156,7 @@ def test_a_data_directory_in_use(service: Serve) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that another program listens on, and one below it that is free."""
+    """A port in use by another program; the port below it is free."""
     first = free_ports(2)
     with socket.socket() as other:
         other.bind(("127.0.0.1", first + 1))
@@ -177,7 +175,7 @@ def taken() -> Iterator[int]:
 def test_a_port_in_use(tmp_path: Path, taken: int, option: str, below: int, setting: str) -> None:
     service = Serve(tmp_path / "data", option, str(taken - below))
     assert service.stop(0) == 1
-    assert f"port {taken} ({setting}) is taken by another program" in service.log
+    assert f"port {taken} ({setting}) is in use by another program" in service.log
     assert f"set {setting.split()[0]}" in service.log
     assert "Traceback" not in service.log
 
@@ -201,19 +199,17 @@ def test_one_port_for_two_processes(tmp_path: Path, below: int) -> None:
         ("webhooks", "GAMMA_METRICS_PORT"),
     ],
 )
-def test_a_port_in_use_by_a_process_alone(
+def test_port_in_use_for_single_commands(
     tmp_path: Path, taken: int, command: str, setting: str
 ) -> None:
     free = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
     own = {"GAMMA_REDIS_URL": f"redis://127.0.0.1:{free_port()}", setting: str(taken)}
     ended = gamma(command, cwd=tmp_path, **{**free, **own})
     assert ended.returncode == 1
-    assert f"port {taken} ({setting}) is taken by another program" in ended.stderr
+    assert f"port {taken} ({setting}) is in use by another program" in ended.stderr
 
 
-def test_a_deep_data_directory_needs_no_short_socket_path(
-    tmp_path: Path, quick: dict[str, str]
-) -> None:
+def test_long_data_directory_path(tmp_path: Path, quick: dict[str, str]) -> None:
     deep = tmp_path.joinpath(*["directory-with-a-long-name"] * 5, "data")
     deep.parent.mkdir(parents=True)
     service = Serve(deep, **quick).wait_until_ready()
@@ -224,7 +220,7 @@ def test_a_deep_data_directory_needs_no_short_socket_path(
         assert service.stop() == 0
 
 
-def test_binding_beyond_loopback_must_be_asked_for(tmp_path: Path) -> None:
+def test_binding_beyond_loopback_needs_allow_anonymous(tmp_path: Path) -> None:
     refused = Serve(tmp_path / "data", "--host", "0.0.0.0")
     assert refused.stop(0) == 1
     assert "--allow-anonymous" in refused.log

@@ -1,4 +1,4 @@
-"""`gamma doctor`: whether the service can run with these settings on this machine, and why not."""
+"""`gamma doctor`: checks whether the service can run with these settings on this machine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _STYLES = {State.OK: "green", State.NOTE: "yellow", State.WRONG: "red"}
 
 
 def examine(settings: Settings, *, as_json: bool = False) -> bool:
-    """Print what is found, a line a subject, and below what is not right what to do about it.
+    """Run all checks and print one line per finding, with advice below it.
 
     Args:
-        settings: those of this process.
+        settings: settings to check.
         as_json: print one JSON object instead.
 
     Returns:
-        Whether nothing is wrong; what is only worth a note counts as fine.
+        True if no finding has the state `wrong`.
     """
     findings = diagnose(settings)
     fine = all(finding.state is not State.WRONG for finding in findings)
     if as_json:
-        told = {"fine": fine, "findings": [asdict(one) for one in findings]}
-        print(json.dumps(told, allow_nan=False))
+        answer = {"fine": fine, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps(answer, allow_nan=False))
         return fine
     output = console()
     for finding in findings:
@@ -39,7 +39,7 @@ def examine(settings: Settings, *, as_json: bool = False) -> bool:
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """Everything that is found, in the order in which it is to be mended."""
+    """All findings, in the order in which to fix them."""
     findings: list[Finding] = []
     for check in (
         redis_server.examine,
@@ -55,10 +55,8 @@ def diagnose(settings: Settings) -> list[Finding]:
     ):
         try:
             findings += check(settings)
-        except Exception as error:  # a doctor that stumbles still has to tell the rest
+        except Exception as error:  # a failed check must not hide the other findings
             findings.append(
-                wrong(
-                    check.__name__, f"could not be examined: {error!r}", "report this, with the log"
-                )
+                wrong(check.__name__, f"check failed: {error!r}", "report this, with the log")
             )
     return findings

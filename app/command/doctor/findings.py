@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""Findings of `gamma doctor`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
-    NOTE = "note"  # right in some set-ups only
+    NOTE = "note"  # correct in some set-ups only
     WRONG = "wrong"  # the service cannot run like this, or would lose accepted work
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One subject; `advice` says what to do, where that is needed."""
+    """Result of one check; `advice` says how to fix it and is None if the state is `ok`."""
 
     subject: str
     state: State
@@ -25,15 +25,15 @@ class Finding:
 
 
 def ok(subject: str, found: str) -> Finding:
-    """As it should be."""
+    """A finding with the state `ok`."""
     return Finding(subject, State.OK, found)
 
 
 def note(subject: str, found: str, advice: str) -> Finding:
-    """Right in some set-ups only."""
+    """A finding with the state `note`."""
     return Finding(subject, State.NOTE, found, advice)
 
 
 def wrong(subject: str, found: str, advice: str) -> Finding:
-    """To be mended."""
+    """A finding with the state `wrong`."""
     return Finding(subject, State.WRONG, found, advice)

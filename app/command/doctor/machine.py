@@ -1,4 +1,4 @@
-"""What the doctor finds on this machine: disk, model, device, ports, and how open it all is."""
+"""Checks of `gamma doctor` on this machine: disk, model, device, ports, access and limits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from app.contract.settings import Settings
 from app.http import descriptors
 from app.http.server import OpenBindError, check_binding
 
-_FULL = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written
+_MIN_FREE = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written
 _KEY_NOTICE = timedelta(days=7)
-_HIDDEN = ("", "-1")  # of CUDA_VISIBLE_DEVICES
+_NO_DEVICES = ("", "-1")  # values of CUDA_VISIBLE_DEVICES
 
 
 def disk(settings: Settings) -> list[Finding]:
-    """Where the private Redis keeps its files."""
+    """Check the folder of the private Redis's files."""
     if settings.redis_url is not None:
         return []
     folder = settings.data_dir.resolve()
@@ -38,27 +38,30 @@ def disk(settings: Settings) -> list[Finding]:
             wrong(
                 "disk",
                 f"{folder} cannot be written: {error.strerror}",
-                "free space" if full else "use a folder that this user may write: --data-dir",
+                "free some space"
+                if full
+                else "choose a folder that this user can write: --data-dir",
             )
         ]
-    free, most = shutil.disk_usage(folder).free, int(settings.redis_maxmemory)
+    free = shutil.disk_usage(folder).free
     found = f"{ByteSize(free).human_readable()} free at {folder}"
-    if free < _FULL:
-        return [wrong("disk", f"only {found}", "free space, or use another folder: --data-dir")]
-    if free < most:
+    if free < _MIN_FREE:
+        return [
+            wrong("disk", f"only {found}", "free some space, or choose another folder: --data-dir")
+        ]
+    if free < settings.redis_maxmemory:
         return [
             note(
                 "disk",
-                f"{found}, less than GAMMA_REDIS_MAXMEMORY: once Redis is full, its file will not "
-                "fit",
-                "lower GAMMA_REDIS_MAXMEMORY, or use a larger disk: --data-dir",
+                f"{found}, less than GAMMA_REDIS_MAXMEMORY: the file of a full Redis does not fit",
+                "lower GAMMA_REDIS_MAXMEMORY, or choose a larger disk: --data-dir",
             )
         ]
     return [ok("disk", found)]
 
 
 def model(settings: Settings) -> list[Finding]:
-    """The checkpoint, on its device; it is loaded and checked as a worker does."""
+    """Load the checkpoint on its device and check its output, as a worker does."""
     try:
         from model.canary import ModelSickError
         from model.checkpoint import CheckpointError
@@ -68,7 +71,7 @@ def model(settings: Settings) -> list[Finding]:
         return [
             note(
                 "model",
-                f"{error.name} is missing: fine for the API alone",
+                f"{error.name} is not installed; only workers need it",
                 "workers need the extra `worker`: pip install 'gamma-detect[worker]'",
             )
         ]
@@ -80,9 +83,8 @@ def model(settings: Settings) -> list[Finding]:
             wrong(
                 "model",
                 str(error),
-                "GAMMA_CHECKPOINT names a folder made by save_pretrained (config.json, "
-                "model.safetensors) that this user may read, or a hub id; unset: the built-in "
-                "model",
+                "set GAMMA_CHECKPOINT to a readable folder made by save_pretrained (config.json, "
+                "model.safetensors) or to a hub id; unset: the built-in model",
             )
         ]
     except DeviceError as error:
@@ -92,7 +94,7 @@ def model(settings: Settings) -> list[Finding]:
             wrong(
                 "model",
                 str(error),
-                "fetch or export the checkpoint again; if GAMMA_DEVICE=cpu passes with the same "
+                "download or export the checkpoint again; if GAMMA_DEVICE=cpu works with the same "
                 "files, the device is faulty",
             )
         ]
@@ -107,7 +109,7 @@ def model(settings: Settings) -> list[Finding]:
 
 
 def device(settings: Settings) -> list[Finding]:
-    """Whether a GPU that is there would be left idle."""
+    """Check that workers use the GPU, if there is one."""
     if settings.device != "auto" or not has_nvidia_driver():
         return []
     try:
@@ -120,7 +122,7 @@ def device(settings: Settings) -> list[Finding]:
         wrong(
             "device",
             "this machine has an NVIDIA driver, but workers would run on the CPU",
-            f"{_why_no_gpu()}; or set GAMMA_DEVICE=cpu if this is intended",
+            f"{_why_no_gpu()}; if this is intended, set GAMMA_DEVICE=cpu",
         )
     ]
 
@@ -129,28 +131,26 @@ def _why_no_gpu() -> str:
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible in _HIDDEN:
-        return (
-            f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it, or name the ones to use"
-        )
+    if visible in _NO_DEVICES:
+        return f"CUDA_VISIBLE_DEVICES={visible!r} hides all GPUs: unset it, or list those to use"
     if torch.version.cuda is None:
         return (
-            "this torch is built without CUDA: install one with it "
+            "the installed torch is built without CUDA: install a build with CUDA "
             "(https://pytorch.org/get-started/locally)"
         )
     if not has_nvidia_driver():
         return (
-            "no NVIDIA driver was found: install it; a container needs the NVIDIA Container "
-            "Toolkit and `--gpus all`"
+            "no NVIDIA driver found: install it; a container needs the NVIDIA Container Toolkit "
+            "and `--gpus all`"
         )
     return (
-        f"check with `nvidia-smi` that the driver works and supports CUDA {torch.version.cuda}, "
-        "and which numbers the GPUs have"
+        f"check with `nvidia-smi` that the driver works, that it supports CUDA "
+        f"{torch.version.cuda}, and which indices the GPUs have"
     )
 
 
 def ports(settings: Settings) -> list[Finding]:
-    """Whether the ports are free, or ours already."""
+    """Check that the ports are free, or used by GAMMA itself."""
     return [
         _port(settings.host, settings.port, "/livez", '"status"', "GAMMA_PORT"),
         _port(
@@ -168,7 +168,7 @@ def _port(host: str, port: int, path: str, mark: str, variable: str) -> Finding:
         check_port(host, port, variable)
     except PortError as error:
         if error.taken and _answers(host, port, path, mark):
-            return ok("port", f"{port} ({variable}): GAMMA runs there")
+            return ok("port", f"{port} ({variable}): GAMMA is running")
         return wrong("port", error.found, error.advice)
     return ok("port", f"{port} ({variable}) is free")
 
@@ -181,7 +181,7 @@ def _answers(host: str, port: int, path: str, mark: str) -> bool:
 
 
 def access(settings: Settings) -> list[Finding]:
-    """Who may use the API."""
+    """Check who may use the API, and when keys expire."""
     try:
         check_binding(settings)
     except OpenBindError as error:
@@ -191,65 +191,65 @@ def access(settings: Settings) -> list[Finding]:
             return [
                 note(
                     "access",
-                    "no keys (GAMMA_ALLOW_ANONYMOUS): anyone who reaches the API may use it",
+                    "no keys (GAMMA_ALLOW_ANONYMOUS): anyone who can connect may use the API",
                     "fine behind a gateway that checks keys; otherwise set GAMMA_API_KEYS",
                 )
             ]
-        return [ok("access", f"no keys, and only this machine reaches {settings.host}")]
+        return [ok("access", f"no keys; only this machine can connect to {settings.host}")]
     try:
         callers = Directory(settings).now
     except CallersFileError as error:
-        return [wrong("access", str(error), "fix the file that GAMMA_CALLERS_FILE names")]
+        return [wrong("access", str(error), "correct the file of GAMMA_CALLERS_FILE")]
     return [ok("access", f"keys of {', '.join(callers.terms)}"), *_expiring(callers)]
 
 
 def _expiring(callers: Callers) -> list[Finding]:
-    """Callers that will be without a key soon, or are already."""
-    assert callers.keys is not None  # noqa: S101 - there are keys
+    """Callers whose last key has expired or expires within a week."""
+    assert callers.keys is not None  # noqa: S101 - the caller has checked it
     soon = datetime.now(UTC) + _KEY_NOTICE
     lasting = {
         key.caller for key in callers.keys.entries if key.expires is None or key.expires > soon
     }
     return [
-        note("access", f"no key of {name} is valid for another week", "give it a new one")
+        note("access", f"all keys of {name} expire within a week", "add a new key")
         for name in callers.terms
         if name not in lasting
     ]
 
 
 def webhooks(settings: Settings) -> list[Finding]:
-    """Whether what is set for webhooks can have an effect."""
+    """Check that the webhook settings are safe and take effect."""
     callers = settings.api_keys.entries if settings.api_keys else ()
     if settings.webhook_secrets is not None and len(callers) > 1:
         return [
             note(
                 "webhooks",
-                f"{len(callers)} callers share GAMMA_WEBHOOK_SECRETS: the receiver of one could "
-                "forge the messages of another",
-                "give each a secret of its own in GAMMA_CALLERS_FILE",
+                f"{len(callers)} callers share GAMMA_WEBHOOK_SECRETS: the receiver of one can "
+                "forge messages to another",
+                "give each caller its own secret in GAMMA_CALLERS_FILE",
             )
         ]
     if not settings.may_sign_webhooks and settings.webhook_allow is not None:
         return [
             wrong(
                 "webhooks",
-                "GAMMA_WEBHOOK_ALLOW is set, but webhooks are off: there is no secret",
-                'GAMMA_WEBHOOK_SECRETS="whsec_$(openssl rand -base64 32)", for API and webhooks',
+                "GAMMA_WEBHOOK_ALLOW is set, but webhooks are off because there is no secret",
+                'set GAMMA_WEBHOOK_SECRETS="whsec_$(openssl rand -base64 32)" for API and webhooks',
             )
         ]
     return []
 
 
 def files(settings: Settings) -> list[Finding]:
-    """Whether the API may have as many connections open as it is to serve."""
+    """Check that the limit of open files allows `GAMMA_MAX_CONNECTIONS`."""
     needed, allowed = descriptors.needed(settings), descriptors.allowed()
     if needed <= allowed:
         return []
     return [
         wrong(
             "files",
-            f"a process may open {allowed} files, and GAMMA_MAX_CONNECTIONS="
-            f"{settings.max_connections} needs {needed}: connections would fail before",
+            f"a process may open {allowed} files, but GAMMA_MAX_CONNECTIONS="
+            f"{settings.max_connections} needs {needed}",
             f"raise the limit (`ulimit -Hn`, LimitNOFILE, `ulimits` of compose), or set "
             f"GAMMA_MAX_CONNECTIONS={max(1, settings.max_connections - needed + allowed)}",
         )
@@ -257,13 +257,13 @@ def files(settings: Settings) -> list[Finding]:
 
 
 def limits(settings: Settings) -> list[Finding]:
-    """The most important limits."""
+    """The most important limits; never wrong."""
     return [
         ok(
             "limits",
-            f"{settings.max_upload.human_readable()} a file, "
-            f"{settings.max_pixels / 1e6:.0f} megapixels, {settings.max_tiles} crops a picture, "
-            f"{settings.queue_limit} waiting jobs, {settings.rate_limit or 'any number of'} "
-            f"pictures a caller, kept for {settings.retention / 3600:g} h",
+            f"{settings.max_upload.human_readable()} per file, "
+            f"{settings.max_pixels / 1e6:.0f} megapixels, {settings.max_tiles} crops per picture, "
+            f"{settings.queue_limit} waiting jobs, rate limit per caller "
+            f"{settings.rate_limit or 'none'}, retention {settings.retention / 3600:g} h",
         )
     ]

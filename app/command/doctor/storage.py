@@ -1,4 +1,4 @@
-"""What the doctor finds where pictures and masks lie, if that is not Redis."""
+"""Checks of `gamma doctor` on the bucket that stores pictures and masks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DAY = 86_400  # s
 
 
 def bucket(settings: Settings) -> list[Finding]:
-    """Whether its objects can be used as they have to be, and go when their time is over."""
+    """Check access to the bucket, its versioning and its lifecycle rule."""
     if settings.store is None:
         return []
     try:
         blobs = cast("BucketBlobs", blobs_of(settings, 0.0))
     except StorageSetupError as error:
-        return [wrong("bucket", "the library that reaches it is not installed", str(error))]
+        return [wrong("bucket", "the S3 library is not installed", str(error))]
     try:
         _use(blobs)
     except StorageUnavailableError as error:
@@ -30,9 +30,9 @@ def bucket(settings: Settings) -> list[Finding]:
             wrong(
                 "bucket",
                 f"{settings.store} cannot be used: {error}",
-                "see the bucket's name, AWS_ENDPOINT_URL (an S3 not Amazon's), AWS_REGION "
-                "and the credentials; needed are s3:ListBucket on the bucket and s3:GetObject, "
-                "s3:PutObject, s3:DeleteObject on its objects",
+                "check the bucket's name, AWS_ENDPOINT_URL (for S3 servers other than Amazon's), "
+                "AWS_REGION and the credentials; required: s3:ListBucket on the bucket and "
+                "s3:GetObject, s3:PutObject, s3:DeleteObject on its objects",
             )
         ]
     try:
@@ -41,17 +41,21 @@ def bucket(settings: Settings) -> list[Finding]:
         return [
             note(
                 "bucket",
-                f"{settings.store} can be used, and does not say how it is set up: {error}",
-                "see that it keeps no old versions and that a lifecycle rule removes objects: "
+                f"{settings.store} can be used, but its configuration cannot be read: {error}",
+                "check that versioning is off and that a lifecycle rule removes objects: "
                 "docs/deployment.md; or allow s3:GetBucketVersioning and "
                 "s3:GetLifecycleConfiguration",
             )
         ]
-    return found or [ok("bucket", f"{settings.store}, read and written")]
+    return found or [ok("bucket", f"{settings.store}, readable and writable")]
 
 
 def _use(blobs: BucketBlobs) -> None:
-    """Do with a probe what is done with pictures."""
+    """Write, read, copy and delete a probe object.
+
+    Raises:
+        StorageUnavailableError: If one of these fails.
+    """
     (name,) = blobs.keep([_PROBE])
     entry = Blob(_PROBE.detection_id, name)
     blobs.fetch([entry])
@@ -66,8 +70,8 @@ def _set_up(blobs: BucketBlobs, settings: Settings) -> list[Finding]:
         found.append(
             wrong(
                 "bucket",
-                "it keeps old versions: what is deleted stays, unreadable, and takes room",
-                "use a bucket on which versioning was never switched on",
+                "versioning is on: deleted objects stay as old versions, unreadable, and use space",
+                "use a bucket on which versioning was never enabled",
             )
         )
     days = blobs.lifetime()
@@ -76,7 +80,7 @@ def _set_up(blobs: BucketBlobs, settings: Settings) -> list[Finding]:
         found.append(
             wrong(
                 "bucket",
-                "no lifecycle rule removes its objects: they stay when their time is over",
+                "no lifecycle rule removes objects: they stay after the retention time",
                 f"add a rule that expires objects of `{blobs.prefix}` after {least} day(s): "
                 "docs/deployment.md",
             )
@@ -85,8 +89,8 @@ def _set_up(blobs: BucketBlobs, settings: Settings) -> list[Finding]:
         found.append(
             wrong(
                 "bucket",
-                f"a lifecycle rule removes objects after {days} day(s), before their time",
-                f"let it be {least}, or shorten GAMMA_RETENTION",
+                f"a lifecycle rule removes objects after {days} day(s), before the retention time",
+                f"set it to {least} day(s), or shorten GAMMA_RETENTION",
             )
         )
     return found
