@@ -1,4 +1,4 @@
-"""What a delivery job does: one try to tell a receiver how a detection ended."""
+"""Delivery jobs: one attempt to send the final record of a detection to a receiver."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from app.contract.schemas import ROOT_PATH, Detection
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.webhooks import metrics
-from app.webhooks.lines import Breaker, Line, Threads
+from app.webhooks.destinations import CircuitBreaker, Destination, ThreadShares
 from app.webhooks.metrics import Outcome
 from app.webhooks.queue import detection_of, webhook_of
 from app.webhooks.sending import NoAnswerError, Sender
 from app.webhooks.targets import TargetRefusedError, Targets
 
 EVENT = "detection.finished"
-_GONE = 410  # the receiver wants no more of it (RFC 9110)
-_LOOK_AGAIN = 15  # s; a detection begun just before its deadline is still being computed
-_FOR_EVER = 10**6  # times; the end comes from our own count
-_TURNS_AFTER = (2, 5, 15, 60)  # s; where too many are at the same host already
+_HTTP_GONE = 410  # the receiver wants no more deliveries
+_UNFINISHED_DELAY = 15  # s; a detection started just before its deadline is still running
+_UNLIMITED = 10**6  # retries of RQ; `Deliverer` counts attempts itself
+_BUSY_DELAYS = (2, 5, 15, 60)  # s, while the destination uses its share of the threads
 
 log = structlog.get_logger()
 
 
 class Event(BaseModel):
-    """What is sent, as JSON."""
+    """Body of a webhook, sent as JSON."""
 
     event: str = EVENT
     id: str
@@ -46,21 +46,20 @@ class Event(BaseModel):
 
 
 class WebhooksOffError(ValueError):
-    """There is no secret to sign with."""
+    """No signing secret is configured."""
 
     def __init__(self) -> None:
         super().__init__(
-            "neither GAMMA_WEBHOOK_SECRETS nor GAMMA_CALLERS_FILE is set: there is nothing to "
-            "sign webhooks with"
+            "webhooks need a signing secret: set GAMMA_WEBHOOK_SECRETS or GAMMA_CALLERS_FILE"
         )
 
 
 class DeliveryFailedError(Exception):
-    """Given up; RQ then lists the job as failed, and can be told to run it again."""
+    """No attempts are left; RQ lists the job as failed, and can requeue it."""
 
 
 class Deliverer:
-    """Delivers. Safe to share between threads."""
+    """Runs delivery jobs. Thread-safe."""
 
     def __init__(
         self,
@@ -75,17 +74,17 @@ class Deliverer:
         self._sender = sender
         self._directory = directory
         self._pauses = pauses
-        self._threads = Threads(threads)
+        self._shares = ThreadShares(threads)
         self._links = {ROOT_PATH: root_path}
-        self._breaker = Breaker()
+        self._breaker = CircuitBreaker()
 
     @classmethod
     def of(cls, settings: Settings, redis: Redis, threads: int) -> Deliverer:
-        """One by the settings.
+        """Create one from the settings.
 
         Raises:
-            WebhooksOffError: there is no secret to sign with.
-            CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
+            WebhooksOffError: If there is no signing secret.
+            CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
         """
         if not settings.may_sign_webhooks:
             raise WebhooksOffError
@@ -99,39 +98,43 @@ class Deliverer:
         )
 
     def run(self, job: Job) -> str | Retry:
-        """Try once. The number of tries so far is kept with the job.
+        """Make one attempt; attempts are counted in the job's `meta`.
 
         Returns:
-            What RQ shows as the job's result, or when RQ is to run it again.
+            Result of the job, or when RQ has to run it again.
 
         Raises:
-            PayloadError: the job is not a delivery.
-            DeliveryFailedError: it is given up.
+            PayloadError: If the job is not a delivery.
+            DeliveryFailedError: If the attempt failed and no attempts are left.
         """
         detection_id = detection_of(job)
         webhook = webhook_of(self._store.redis, detection_id)
         detection = self._store.get(detection_id)
         if webhook is None or detection is None:
-            return "deleted"  # there is nothing to tell any more
+            return "deleted"
         if not detection.status.finished:
-            return Retry(max=_FOR_EVER, interval=_LOOK_AGAIN)
-        line = Line(webhook.owner, httpx2.URL(webhook.url).netloc.decode())
-        with self._threads.turn(line, alone=self._directory.now.alone) as ours:
-            if ours:
-                return self._deliver(job, webhook, detection, line)
+            return Retry(max=_UNLIMITED, interval=_UNFINISHED_DELAY)
+        destination = Destination(webhook.owner, httpx2.URL(webhook.url).netloc.decode())
+        with self._shares.acquire(destination, alone=self._directory.now.alone) as acquired:
+            if acquired:
+                return self._deliver(job, webhook, detection, destination)
         turns = _count(job, "turns")
         job.meta["turns"] = turns + 1
-        return Retry(max=_FOR_EVER, interval=_TURNS_AFTER[min(turns, len(_TURNS_AFTER) - 1)])
+        return Retry(max=_UNLIMITED, interval=_BUSY_DELAYS[min(turns, len(_BUSY_DELAYS) - 1)])
 
-    def _deliver(self, job: Job, webhook: Webhook, detection: Detection, line: Line) -> str | Retry:
-        """Try once; as `run`."""
+    def _deliver(
+        self, job: Job, webhook: Webhook, detection: Detection, destination: Destination
+    ) -> str | Retry:
+        """Make one attempt and record its outcome; returns and raises as `run`."""
         tries = _count(job, "tries")
         job.meta["tries"] = tries + 1
         pause = self._pauses[tries] if tries < len(self._pauses) else None
         started = time.perf_counter()
         parent = tracing.trace_of(job.meta)
         trace = tracing.Trace.begin() if parent is None else parent.child()
-        outcome, reason = self._try(job.id, webhook, detection, trace, line, last=pause is None)
+        outcome, reason = self._try(
+            job.id, webhook, detection, trace, destination, last=pause is None
+        )
         seconds = time.perf_counter() - started
         metrics.DELIVERIES.labels(outcome).inc()
         metrics.DELIVERY_DURATION.observe(seconds)
@@ -140,7 +143,7 @@ class Deliverer:
             detection_id=detection.id,
             **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
             delivery_id=job.id,
-            host=httpx2.URL(webhook.url).host,  # paths and queries often hold a secret
+            host=httpx2.URL(webhook.url).host,  # path and query may contain a secret
             outcome=outcome,
             reason=reason,
             tries=tries + 1,
@@ -149,7 +152,7 @@ class Deliverer:
         if outcome is Outcome.DELIVERED:
             return outcome.value
         if outcome is Outcome.RETRIED:
-            return Retry(max=_FOR_EVER, interval=cast(int, pause))
+            return Retry(max=_UNLIMITED, interval=cast(int, pause))
         job.retries_left = 0
         raise DeliveryFailedError(reason)
 
@@ -159,11 +162,11 @@ class Deliverer:
         webhook: Webhook,
         detection: Detection,
         trace: tracing.Trace,
-        line: Line,
+        destination: Destination,
         *,
         last: bool,
     ) -> tuple[Outcome, str]:
-        """Send once; how it ended, and why in a few words."""
+        """Send the event once; returns the outcome and a short reason."""
         event = Event(
             id=message_id,
             created_at=detection.finished_at or datetime.now(UTC),
@@ -172,36 +175,36 @@ class Deliverer:
         body = event.model_dump_json(context=self._links).encode()
         secrets = self._directory.now.terms_of(webhook.owner).webhook_secrets
         if secrets is None:
-            return Outcome.REFUSED, "the caller has no secret to sign with any more"
+            return Outcome.REFUSED, "the caller has no signing secret any more"
         signature = secrets.headers(message_id, int(time.time()), body)
         headers = {**signature, tracing.HEADER: trace.header()}
         failed = Outcome.FAILED if last else Outcome.RETRIED
-        if not last and self._breaker.is_dead(line):
-            return failed, "not sent: the host has not answered lately"
+        if not last and self._breaker.is_open(destination):
+            return failed, "not sent: the host did not answer recent deliveries"
         try:
             status = self._sender.post(webhook.url, body, headers)
         except TargetRefusedError as error:
             return Outcome.REFUSED, str(error)
         except NoAnswerError as error:
-            self._breaker.note(line, answered=False)
+            self._breaker.record(destination, answered=False)
             return failed, str(error)
-        self._breaker.note(line, answered=True)
+        self._breaker.record(destination, answered=True)
         if 200 <= status < 300:
             return Outcome.DELIVERED, f"HTTP {status}"
-        # Redirects are not followed: a moved receiver has to be named anew.
-        return Outcome.FAILED if status == _GONE else failed, f"HTTP {status}"
+        # Redirects count as failures.
+        return Outcome.FAILED if status == _HTTP_GONE else failed, f"HTTP {status}"
 
 
 def deliver(detection_id: str) -> str | Retry:
-    """What a stock RQ worker runs; `gamma webhooks` does the same without importing it.
+    """Job function for a stock RQ worker; `gamma webhooks` does not import it.
 
     Raises:
-        WebhooksOffError: there is no secret to sign with.
-        PayloadError: as `Deliverer.run`.
-        DeliveryFailedError: as `Deliverer.run`.
+        WebhooksOffError: If there is no signing secret.
+        PayloadError: If the job is not a delivery.
+        DeliveryFailedError: If the attempt failed and no attempts are left.
     """
     job = get_current_job()
-    assert job is not None  # noqa: S101 - nothing but a job calls it
+    assert job is not None  # noqa: S101 - only RQ calls this function
     return Deliverer.of(Settings(), job.connection, threads=1).run(job)
 
 

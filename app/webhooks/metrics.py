@@ -1,4 +1,4 @@
-"""Prometheus metrics of a delivery worker. The API exposes those of its queue."""
+"""Prometheus metrics of a delivery worker; the API exposes those of the queue."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Outcome(StrEnum):
 
     DELIVERED = "delivered"
     RETRIED = "retried"
-    """It failed and will be retried."""
+    """Failed, will be retried."""
     FAILED = "failed"
-    """It failed and was the last one."""
+    """Failed, no retries left."""
     REFUSED = "refused"
     """The target is not allowed."""
 
@@ -31,10 +31,10 @@ for _outcome in Outcome:
 
 
 def expose(host: str, port: int) -> None:
-    """Serve this process's metrics on their own port.
+    """Serve the metrics of this process.
 
     Raises:
-        OSError: the port is taken.
+        OSError: If the port is in use.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
     start_http_server(port, host)

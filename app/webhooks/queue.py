@@ -1,9 +1,9 @@
-"""The RQ queue of deliveries, as the API and the delivery workers see it.
+"""The RQ queue of webhook deliveries.
 
-The job of a delivery is made together with its detection and put on RQ's schedule for the moment
-at which the detection would expire in the queue. The script that ends a detection moves that job
-to the queue in the same step, so that no end goes untold, whoever crashes. A detection that no
-worker took in time is told when the schedule says so; a deleted one has nothing to tell.
+The delivery job is created in the same transaction as its detection and scheduled for the time at
+which the detection would expire in the queue. The script that finishes a detection atomically
+moves the job to the queue, so that a crash loses no delivery. If no worker takes the detection in
+time, the schedule makes the job due; the job of a deleted detection does nothing.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from app.contract.submission import Submission
 from app.webhooks.targets import Targets
 
 DELIVERY_FUNCTION = "app.webhooks.delivery.deliver"
-"""The only function name that `gamma webhooks` accepts; it compares it, and never imports it."""
+"""The only function name that `gamma webhooks` accepts; it is compared, never imported."""
 
 _FIELD = "webhook"  # of a record's hash
 _DELIVERY_ID = re.compile(r"msg_([A-Za-z0-9]{1,64})")
-_RESULT_TTL = 600  # s; only RQ's own tools read it
-_CRASHES = 5  # workers that may die during a delivery before it is given up
-_AFTER_CRASH = 10  # s
-_ROUNDING = timedelta(seconds=1)  # RQ leaves out what is less than a second
-_MARGIN = 30  # s; a delivery also waits for Redis, before and after
+_RESULT_TTL = 600  # s; read by RQ's own tools only
+_MAX_CRASHES = 5  # of workers during a delivery
+_CRASH_DELAY = 10  # s
+_ROUNDING = timedelta(seconds=1)  # RQ truncates to seconds
+_MARGIN = 30  # s; a delivery also waits for Redis
 
 
 class Deliveries:
-    """Jobs whose one argument is a detection id, in JSON. Safe to share between threads."""
+    """Delivery jobs, whose only argument is a detection id, in JSON. Thread-safe."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._targets = Targets(settings.webhook_allow)
-        # Longer than the record, without which there is nothing to tell.
+        # Not shorter than the record, without which there is nothing to deliver.
         self._lifetime = settings.queue_ttl + RECORD_LIFETIMES * settings.retention
         self.queue = Queue(
             queue_name(settings),
@@ -51,20 +51,20 @@ class Deliveries:
         )
 
     def check(self, url: str) -> str:
-        """The URL in its normal form, to be handed to `plan`.
+        """Check and normalise a URL for `plan`.
 
         Raises:
-            TargetRefusedError: nothing is ever sent there.
+            TargetRefusedError: If the URL is not allowed.
         """
         return self._targets.check(url)
 
     def plan(self, pipeline: Pipeline, submission: Submission, url: str) -> None:
-        """Add to `pipeline` what makes the end of a detection known to `url`.
+        """Add the commands that create the delivery of a detection to `pipeline`.
 
         Args:
-            pipeline: executed together with what makes the record, which is not final yet.
-            submission: which.
-            url: from `check`.
+            pipeline: executed in the transaction that creates the record.
+            submission: submission of the detection.
+            url: normalised URL, from `check`.
         """
         detection_id = submission.detection.id
         job = self.queue.create_job(
@@ -74,7 +74,7 @@ class Deliveries:
             ttl=self._lifetime,
             result_ttl=_RESULT_TTL,
             failure_ttl=self._lifetime,
-            retry=Retry(max=_CRASHES, interval=_AFTER_CRASH),
+            retry=Retry(max=_MAX_CRASHES, interval=_CRASH_DELAY),
             description=detection_id,
             meta=dict(submission.meta),
         )
@@ -97,19 +97,19 @@ def webhook_of(redis: Redis, detection_id: str) -> Webhook | None:
 
 
 def queue_name(settings: Settings) -> str:
-    """Name of the RQ queue of deliveries."""
+    """Name of the delivery queue."""
     return f"{settings.queue}-webhooks"
 
 
 class PayloadError(ValueError):
-    """A job that is not a delivery of ours."""
+    """A job is not a valid delivery."""
 
 
 def detection_of(job: Job) -> str:
-    """The detection whose end a job tells.
+    """Id of the detection that a job delivers.
 
     Raises:
-        PayloadError: another function, or arguments that do not go with the job's id.
+        PayloadError: If the function is another one or the arguments do not match the job's id.
     """
     found = _DELIVERY_ID.fullmatch(job.id)
     arguments: Any = job.args

@@ -1,4 +1,4 @@
-"""One HTTP request to a receiver: to a checked address, within a time limit, without redirects."""
+"""HTTP requests to receivers: to allowed addresses only, with a timeout, without redirects."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LONGEST_REASON = 200  # characters
 
 
 class NoAnswerError(Exception):
-    """The receiver did not answer; the message says how far it came."""
+    """The receiver did not answer; the message says why."""
 
 
 class Sender:
-    """Posts to receivers. Safe to share between threads."""
+    """Posts to receivers. Thread-safe."""
 
     def __init__(self, targets: Targets, timeout: float) -> None:
         self._targets = targets
@@ -31,26 +31,28 @@ class Sender:
         self._tls: ssl.SSLContext = httpx2.create_ssl_context()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Send `body` and return the status of the answer, whose body is not read.
+        """Post `body` over a new connection.
 
-        A connection is used once. Proxies of the environment are not used: they would look the
-        host up again.
+        Proxy variables are ignored, because a proxy would resolve the host again.
 
         Args:
-            url: is checked again, for the rules may have changed since it was accepted.
+            url: checked again, because the rules may have changed since it was accepted.
             body: JSON.
-            headers: beside those of every request.
+            headers: additional header fields.
+
+        Returns:
+            HTTP status of the response, whose body is not read.
 
         Raises:
-            TargetRefusedError: the URL, or what its host resolves to, is not allowed.
-            NoAnswerError: no answer within the time limit, which covers everything.
+            TargetRefusedError: If the URL or an address of its host is not allowed.
+            NoAnswerError: If there is no response within the timeout, which covers all steps.
         """
         try:
             return asyncio.run(self._post(httpx2.URL(self._targets.check(url)), body, headers))
         except TimeoutError:
             raise NoAnswerError(f"no answer within {self._timeout:g} s") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
-            # What a stranger sent may be in it, of any length.
+            # The message may contain data of the receiver, of any length.
             raise NoAnswerError(f"{type(error).__name__}: {error}"[:_LONGEST_REASON]) from error
 
     async def _post(self, url: httpx2.URL, body: bytes, headers: Mapping[str, str]) -> int:
@@ -73,9 +75,9 @@ class Sender:
 
 
 class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
-    """Resolves names by the rules, and connects to what was checked.
+    """Resolves names, and connects to allowed addresses only.
 
-    TLS still asks for the host of the URL: httpcore names it when it starts TLS on the stream.
+    TLS still verifies the host of the URL, which httpcore passes when it starts TLS.
     """
 
     def __init__(self, targets: Targets) -> None:
@@ -90,7 +92,13 @@ class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to the first address of the host that answers."""
+        """Connect to the first address of the host that answers.
+
+        Raises:
+            TargetRefusedError: If an address is not allowed.
+            httpcore2.NetworkError: If no address answers.
+            OSError: If the host has no address.
+        """
         last: Exception = OSError("the host has no address")
         for address in await self._targets.resolve(host, port):
             try:

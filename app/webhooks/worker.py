@@ -1,8 +1,8 @@
-"""`gamma webhooks`: RQ's worker on the queue of deliveries, with RQ's scheduler beside it.
+"""`gamma webhooks`: an RQ worker for the delivery queue, with RQ's scheduler.
 
-A stock `rq worker --with-scheduler` does the same work: one delivery at a time, each in a process
-of its own. This one runs several at once, counts them for Prometheus, and imports nothing that
-lies in Redis.
+A stock `rq worker --with-scheduler` does the same work, one delivery at a time, each in a new
+process. This worker delivers in several threads, has Prometheus metrics, and never imports names
+from job payloads.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from app.webhooks import metrics
 from app.webhooks.delivery import Deliverer, DeliveryFailedError
 from app.webhooks.queue import Deliveries
 
-_RETRIES = 240  # about two minutes without Redis are outlasted
-_MAINTENANCE_INTERVAL = 30  # s; so often the deliveries of dead workers are looked for
+_RETRIES = 240  # survives about two minutes without Redis
+_MAINTENANCE_INTERVAL = 30  # s, between searches for deliveries of dead workers
 _WORKER_TTL = _MAINTENANCE_INTERVAL + 15  # s; RQ waits 15 s less for a job
 _SCHEDULER_INTERVAL = 1  # s
 
@@ -41,14 +41,14 @@ log = structlog.get_logger()
 
 
 class WorkerStoppedError(RuntimeError):
-    """RQ's loop ended although nobody asked for it; its own log line says why."""
+    """RQ's work loop ended without a stop signal; RQ has logged the reason."""
 
     def __init__(self) -> None:
-        super().__init__("the delivery worker stopped by itself")
+        super().__init__("the delivery worker stopped unexpectedly")
 
 
 class DeliveryJob(Job):
-    """A job of which a delivery worker runs nothing but a delivery: names are never imported."""
+    """A job that can only run a delivery; the function name in it is never imported."""
 
     deliverer: Deliverer
 
@@ -68,14 +68,14 @@ class DeliveryJob(Job):
         """Never run."""
 
     def send_webhooks(self, *_: Any, **__: Any) -> None:
-        """RQ's own webhooks are never sent: they know no rules."""
+        """Do nothing: RQ's own webhooks would bypass the rules for targets."""
 
 
 class DeliveryWorker(RegisteredWorker):
-    """RQ's worker, but several jobs at once, in threads: they mostly wait for receivers."""
+    """RQ's worker with a thread pool, because deliveries mostly wait for receivers."""
 
     job_class = DeliveryJob
-    death_penalty_class = TimerDeathPenalty  # the other one needs the main thread
+    death_penalty_class = TimerDeathPenalty  # the default one needs the main thread
 
     def __init__(self, queue: Queue, redis: Redis, deliverer: Deliverer, threads: int) -> None:
         super().__init__(
@@ -94,11 +94,11 @@ class DeliveryWorker(RegisteredWorker):
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a stop signal was received."""
         return self._shutdown_requested_date is not None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Hand a job to a thread, and wait until there is one for the next."""
+        """Run a job in a thread, and wait until a thread is free for the next job."""
         cast(DeliveryJob, job).deliverer = self._deliverer
         execution = self.prepare_execution(job)
         self._free.acquire()
@@ -107,29 +107,29 @@ class DeliveryWorker(RegisteredWorker):
             self.set_state(WorkerStatus.IDLE)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """As RQ's; a delivery that was given up has its log line already."""
+        """As RQ's, except for failed deliveries, which are logged already."""
         if not isinstance(exc_info[1], DeliveryFailedError):
             super().handle_exception(job, *exc_info)
 
     def teardown(self) -> None:
-        """Finish what is being sent."""
+        """Finish running deliveries."""
         self._threads.shutdown()
         super().teardown()  # type: ignore[no-untyped-call]
 
     def _perform(self, job: Job, queue: Queue, execution: Execution) -> None:
         try:
             self.perform_job(job, queue, execution)
-        except RedisError as error:  # RQ finds the job abandoned, and runs it again
+        except RedisError as error:  # RQ finds the abandoned job and runs it again
             log.error("webhook_unrecorded", delivery_id=job.id, error=str(error))
         finally:
             self._free.release()
 
 
 class Scheduler(threading.Thread):
-    """RQ's scheduler in a thread: it puts deliveries on the queue when their time has come.
+    """RQ's scheduler in a thread: it enqueues deliveries when they are due.
 
-    RQ itself would fork a process for it, from one that has threads; and that process would
-    outlive a killed parent, with its open port. Of several workers one schedules at a time.
+    RQ itself would fork a process, which is unsafe with threads; and that process would survive a
+    killed parent and keep its port open. Only one worker schedules at a time.
     """
 
     def __init__(self, queue: Queue, redis: Redis) -> None:
@@ -144,7 +144,7 @@ class Scheduler(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Schedule; a Redis that is away for a while is not a reason to stop."""
+        """Schedule until stopped; errors of Redis are logged and retried."""
         while not self._stopping.wait(_SCHEDULER_INTERVAL):
             try:
                 if not self._scheduler.acquired_locks:
@@ -153,7 +153,7 @@ class Scheduler(threading.Thread):
                 if self._scheduler.acquired_locks:
                     self._scheduler.heartbeat()  # type: ignore[no-untyped-call]
                     self._scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
-            except Exception as error:  # a thread that has ended would do it in silence
+            except Exception as error:  # otherwise the thread would end silently
                 log.error("scheduler_failed", error=repr(error))
         try:
             self._scheduler.stop()  # type: ignore[no-untyped-call]
@@ -161,21 +161,21 @@ class Scheduler(threading.Thread):
             log.error("scheduler_lock_kept", error=str(error))
 
     def stop(self) -> None:
-        """End the thread, and let another worker schedule."""
+        """Stop the thread and release the lock, so that another worker can schedule."""
         self._stopping.set()
         self.join()
 
 
 def run(settings: Settings) -> None:
-    """Deliver until SIGINT or SIGTERM, then finish what is being sent.
+    """Deliver until SIGINT or SIGTERM, then finish running deliveries.
 
     Raises:
-        WebhooksOffError: there is no secret to sign with.
-        CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
-        RedisUrlMissingError: no Redis is configured.
-        WorkerStoppedError: the worker cannot go on; a supervisor should start another.
-        RedisError: Redis is away.
-        PortError: the metrics port is taken.
+        WebhooksOffError: If there is no signing secret.
+        CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
+        RedisUrlMissingError: If no Redis is configured.
+        WorkerStoppedError: If the worker stops unexpectedly; the supervisor should restart it.
+        RedisError: If Redis is unavailable.
+        PortError: If the metrics port is in use.
     """
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect(settings.required_redis_url, retries=_RETRIES)
@@ -187,7 +187,7 @@ def run(settings: Settings) -> None:
     scheduler.start()
     log.info("webhooks_ready", queue=queue.name)
     try:
-        # RQ's own lines repeat ours at `info`.
+        # RQ's `info` lines duplicate those of this module.
         worker.work(logging_level="DEBUG" if settings.log_level == "debug" else "ERROR")
     finally:
         scheduler.stop()

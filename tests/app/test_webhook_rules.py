@@ -10,7 +10,7 @@ import anyio
 import pytest
 from pydantic import ValidationError
 
-from app.contract.addresses import Exceptions, is_public
+from app.contract.addresses import Allowlist, is_public
 from app.contract.settings import Settings
 from app.contract.signing import SigningSecrets
 from app.webhooks.targets import TargetRefusedError, Targets
@@ -131,7 +131,7 @@ def test_urls_have_one_normal_form() -> None:
 
 
 def test_exceptions_are_hosts_addresses_and_networks() -> None:
-    targets = Targets(Exceptions.parse("hooks.internal, 10.1.0.0/16 ::1"))
+    targets = Targets(Allowlist.parse("hooks.internal, 10.1.0.0/16 ::1"))
     for url in ("http://hooks.internal:81/", "http://10.1.2.3/", "http://[::1]:8000/"):
         assert targets.check(url) == url
     for url in ("http://other.internal/", "https://10.2.0.1/", "https://hooks.internal.:99999/"):
@@ -139,7 +139,7 @@ def test_exceptions_are_hosts_addresses_and_networks() -> None:
             targets.check(url)
     for wrong in ("10.1.2.3/16", "http://hooks.internal", "0x7f.1"):
         with pytest.raises(ValueError, match="no host name"):
-            Exceptions.parse(wrong)
+            Allowlist.parse(wrong)
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
@@ -175,8 +175,8 @@ def test_a_name_with_public_addresses_is_fine(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_excepted_name_may_have_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ["10.0.0.1"], ["10.0.0.1"])
-    by_name = Targets(Exceptions.parse("hooks.internal"))
-    by_network = Targets(Exceptions.parse("10.0.0.0/8"))
+    by_name = Targets(Allowlist.parse("hooks.internal"))
+    by_network = Targets(Allowlist.parse("10.0.0.0/8"))
     assert anyio.run(by_name.resolve, "hooks.internal", 443) == ["10.0.0.1"]
     assert anyio.run(by_network.resolve, "other.internal", 443) == ["10.0.0.1"]
 

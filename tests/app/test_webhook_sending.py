@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.contract.addresses import Exceptions
+from app.contract.addresses import Allowlist
 from app.webhooks.sending import USER_AGENT, NoAnswerError, Sender
 from app.webhooks.targets import TargetRefusedError, Targets
 from tests.app.receiver import Receiver
@@ -20,7 +20,7 @@ from tests.app.test_webhook_rules import resolving
 
 
 def sender(allow: str = "127.0.0.0/8", timeout: float = 30) -> Sender:
-    return Sender(Targets(Exceptions.parse(allow)), timeout)
+    return Sender(Targets(Allowlist.parse(allow)), timeout)
 
 
 @pytest.fixture
