@@ -1,1 +1,1 @@
-"""What the API and its workers share; imports no other package of `app`."""
+"""Code shared by the API and the workers; imports no other package of `app`."""

@@ -1,9 +1,8 @@
-"""Where the bytes of pictures and masks lie: in Redis, or in a bucket beside it.
+"""Storage of pictures and masks: in Redis, or in a bucket.
 
-What stands for them in Redis, an entry, is kept under the key of the picture or mask and has its
-time there. In Redis itself it is the bytes; else it is the name of an object and the key that
-decrypts it. So expiry, copies and what is written in one step with a record are Redis's affair
-either way: whatever it has no entry for is not there.
+Redis keeps an entry for each picture and mask, under its key and with its expiry time: the bytes
+themselves, or the name of an object in the bucket and the key that decrypts it. So Redis decides
+in both cases what exists; an object without an entry does not count.
 """
 
 from __future__ import annotations
@@ -15,117 +14,95 @@ from app.contract.settings import Settings
 
 
 class StorageUnavailableError(Exception):
-    """The bucket cannot be reached, or refuses: an outage, and no fault of what was to be done."""
+    """The bucket is unreachable or refuses requests."""
 
 
 class StorageSetupError(RuntimeError):
-    """`GAMMA_STORE` is set, and what it needs is not installed."""
+    """`GAMMA_STORE` is set, but the extra `s3` is not installed."""
 
     def __init__(self) -> None:
         super().__init__("GAMMA_STORE needs the extra `s3`: pip install 'gamma-detect[s3]'")
 
 
 class Blob(NamedTuple):
-    """Bytes of a detection, or the entry that stands for them."""
+    """Bytes of a detection, or their entry in Redis."""
 
     detection_id: str
     content: bytes
 
 
 class Blobs(Protocol):
-    """Keeps bytes. Safe to share between threads; only `external` ones raise."""
+    """Storage of bytes. Thread-safe.
+
+    If `external`, each method but `drop` and `stop_retrying` raises `StorageUnavailableError` if
+    the bucket is unavailable; part of the work may be done then.
+    """
 
     @property
     def external(self) -> bool:
-        """Whether they lie elsewhere than in Redis, so that they outlive their entries."""
+        """Whether the bytes are outside Redis, where they outlive their entries."""
 
     def keep(self, blobs: Sequence[Blob]) -> list[bytes]:
-        """Keep bytes.
-
-        Returns:
-            Their entries.
-
-        Raises:
-            StorageUnavailableError: some may be kept nevertheless.
-        """
+        """Store bytes and return their entries."""
 
     def fetch(self, entries: Sequence[Blob | None]) -> list[bytes | None]:
-        """The bytes of entries; None for none, and for what is gone.
-
-        Raises:
-            StorageUnavailableError: see there.
-        """
+        """Bytes of entries; None for a missing entry or missing bytes."""
 
     def copy(self, entries: Sequence[Blob], target: str) -> bool:
-        """Let entries stand for the same bytes of another detection too.
-
-        Returns:
-            False if any of the bytes are gone.
-
-        Raises:
-            StorageUnavailableError: some may be copied nevertheless.
-        """
+        """Copy bytes to the detection `target`, with the same entries; False if any is missing."""
 
     def drop(self, entries: Sequence[Blob]) -> None:
-        """Remove the bytes of entries that Redis has not taken; what cannot be is left over."""
+        """Delete the bytes of entries that were not written to Redis, as far as possible."""
 
     def clear(self, detection_id: str) -> None:
-        """Remove all bytes of a detection, left over or not.
-
-        Raises:
-            StorageUnavailableError: some may be removed nevertheless.
-        """
+        """Delete all bytes of a detection, including those without an entry."""
 
     def check(self) -> None:
-        """See that bytes could be kept now.
-
-        Raises:
-            StorageUnavailableError: they could not.
-        """
+        """Check that bytes can be stored."""
 
     def stop_retrying(self) -> None:
-        """Wait for no outage to end from now on: this process is about to."""
+        """Fail at once during outages, because this process is stopping."""
 
 
 class RedisBlobs:
-    """Bytes in Redis: an entry is the bytes themselves, and what removes it removes them."""
+    """Storage in Redis, where each entry is the bytes themselves."""
 
     external = False
 
     def keep(self, blobs: Sequence[Blob]) -> list[bytes]:
-        """As they are."""
+        """Return the bytes, which are the entries."""
         return [blob.content for blob in blobs]
 
     def fetch(self, entries: Sequence[Blob | None]) -> list[bytes | None]:
-        """As they are."""
+        """Return the entries, which are the bytes."""
         return [None if entry is None else entry.content for entry in entries]
 
     def copy(self, entries: Sequence[Blob], target: str) -> bool:
-        """The entry is copied, and so are they."""
+        """Do nothing: copying the entry copies the bytes."""
         return True
 
     def drop(self, entries: Sequence[Blob]) -> None:
-        """They are gone already."""
+        """Do nothing: there are no bytes outside the entry."""
 
     def clear(self, detection_id: str) -> None:
-        """They are gone already."""
+        """Do nothing: there are no bytes outside the entry."""
 
     def check(self) -> None:
-        """Whoever asks has an answer of Redis."""
+        """Do nothing: callers check Redis themselves."""
 
     def stop_retrying(self) -> None:
-        """The client of Redis has its own retries."""
+        """Do nothing: the Redis client has its own retries."""
 
 
 def blobs_of(settings: Settings, retry_for: float) -> Blobs:
-    """Where the settings want bytes to lie.
+    """Create the storage that the settings select.
 
     Args:
-        settings: those of this process.
-        retry_for: seconds that an outage of the bucket is waited out.
+        settings: settings of this process.
+        retry_for: seconds to retry while the bucket is unavailable.
 
     Raises:
-        StorageSetupError: see there.
+        StorageSetupError: If `GAMMA_STORE` is set and the extra `s3` is not installed.
     """
     if settings.store is None:
         return RedisBlobs()

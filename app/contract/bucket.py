@@ -1,9 +1,8 @@
-"""Pictures and masks as objects of an S3 bucket: `PREFIX/DETECTION/NAME`.
+"""Pictures and masks as objects in an S3 bucket: `PREFIX/DETECTION/NAME`.
 
-An object is written once, under a name that no other has, and never replaced: a worker that comes
-late spoils nothing. It is encrypted with a key of its own, which stands in Redis alone, beside the
-object's name: whatever the bucket and its backups keep of a picture that is deleted or has expired
-can be read by nobody. Endpoint, region and credentials are found where AWS's own tools find them.
+Each object has a unique name and is never overwritten, so late workers do no harm. It is encrypted
+with its own key, which only Redis has, so what the bucket and its backups keep of deleted and
+expired pictures is unreadable. Endpoint, region and credentials are configured as for AWS tools.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from s3fs import S3FileSystem
 from app.contract.blobs import Blob, StorageUnavailableError
 
 _CONNECT_TIMEOUT = 5.0  # s
-_READ_TIMEOUT = 10.0  # s; without a byte
+_READ_TIMEOUT = 10.0  # s, between two bytes
 _CONNECTIONS = 32
-_TRIES = 2  # at least, however long one takes
-_PAUSE = 0.5  # s; from one try to the next
-_LOGGED = 30.0  # s; from one line of the log to the next
+_MIN_ATTEMPTS = 2
+_PAUSE = 0.5  # s, between attempts
+_LOG_INTERVAL = 30.0  # s
 _NO_OBJECT = "NoSuchKey"
 _KEY_BITS = 256  # AES-GCM
-_NONCE = 12  # bytes, before what is encrypted
-_NAME = 32  # bytes of an entry; the others are the key
+_NONCE = 12  # bytes, in front of the ciphertext
+_NAME = 32  # bytes of an entry; the rest is the key
 _FAILURES = (OSError, BotoCoreError, aiohttp.ClientError)
 
 T = TypeVar("T")
@@ -44,41 +43,41 @@ log = structlog.get_logger()
 
 
 class BucketBlobs:
-    """Bytes in a bucket; an entry is the name of an object among those of its detection, and a key.
+    """Storage in a bucket; an entry is the name of an object and its key.
 
-    Encryption runs in the thread that asks, at some 2 GB/s.
+    Encryption runs in the calling thread, at about 2 GB/s.
     """
 
     external = True
 
     def __init__(self, url: str, retry_for: float) -> None:
-        """Nothing is asked of the bucket yet.
+        """Create the client; sends no request.
 
         Args:
             url: `s3://BUCKET[/PREFIX]`.
-            retry_for: seconds that an outage is waited out.
+            retry_for: seconds to retry while the bucket is unavailable.
         """
         self.bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self.prefix = f"{prefix}/" if (prefix := prefix.strip("/")) else ""
         self._retry_for = retry_for
-        self._logged = float("-inf")
+        self._last_log = float("-inf")
         self._s3 = S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
-            max_concurrency=1,  # an object is read in one request
+            max_concurrency=1,  # read an object in one request
             config_kwargs={
                 "connect_timeout": _CONNECT_TIMEOUT,
                 "read_timeout": _READ_TIMEOUT,
                 "max_pool_connections": _CONNECTIONS,
-                "retries": {"max_attempts": 0},  # `_patiently` tries again
+                "retries": {"max_attempts": 0},  # `_retrying` does it
             },
         )
         self._s3.retries = 1
 
-    # -- what `Blobs` promises -----------------------------------------------------------------
+    # -- the interface `Blobs` -----------------------------------------------------------------
 
     def keep(self, blobs: Sequence[Blob]) -> list[bytes]:
-        """Each in an object of its own, all at once."""
+        """Write one object per blob, concurrently."""
         entries = [Blob(blob.detection_id, _new_entry()) for blob in blobs]
         self._all(
             partial(self._write, self._key(entry), _encrypted(blob.content, entry.content))
@@ -87,7 +86,7 @@ class BucketBlobs:
         return [entry.content for entry in entries]
 
     def fetch(self, entries: Sequence[Blob | None]) -> list[bytes | None]:
-        """All at once."""
+        """Read objects concurrently."""
         found = iter(self._all(partial(self._read, self._key(one)) for one in entries if one))
         return [
             self._decrypted(content, entry)
@@ -97,7 +96,7 @@ class BucketBlobs:
         ]
 
     def copy(self, entries: Sequence[Blob], target: str) -> bool:
-        """Inside the bucket: the bytes do not pass through here."""
+        """Copy objects inside the bucket, without downloading them."""
         return all(
             self._all(
                 partial(self._copy, self._key(entry), self._key(Blob(target, entry.content)))
@@ -106,41 +105,41 @@ class BucketBlobs:
         )
 
     def drop(self, entries: Sequence[Blob]) -> None:
-        """What cannot be removed now, the bucket's lifecycle rule removes."""
+        """Delete objects; if that fails, the bucket's lifecycle rule deletes them later."""
         try:
             self._all(partial(self._delete, self._key(entry)) for entry in entries)
         except StorageUnavailableError as error:
             log.warning("objects_left_over", objects=len(entries), error=str(error))
 
     def clear(self, detection_id: str) -> None:
-        """Those that were left over are among them."""
+        """Delete all objects of a detection."""
         (keys,) = self._all([partial(self._list, f"{self.prefix}{detection_id}/")])
         self._all(partial(self._delete, key) for key in keys)
 
     def check(self) -> None:
-        """Ask for any object: name, credentials and network are right if there is an answer."""
+        """List one object, which checks name, credentials and network."""
         self._all([partial(self._list, self.prefix, 1)])
 
     def stop_retrying(self) -> None:
-        """Of what is under way, too."""
+        """Fail at once during outages, also in running calls."""
         self._retry_for = 0.0
 
-    # -- how the bucket is set up --------------------------------------------------------------
+    # -- configuration of the bucket -----------------------------------------------------------
 
     def versioned(self) -> bool:
-        """Whether it keeps what is removed, as old versions.
+        """Whether versioning was ever enabled.
 
         Raises:
-            StorageUnavailableError: it does not say.
+            StorageUnavailableError: If it cannot be read.
         """
         (answer,) = self._all([partial(self._call, "get_bucket_versioning")])
         return "Status" in answer
 
     def lifetime(self) -> int | None:
-        """Days after which a lifecycle rule removes our objects; None if there is no such rule.
+        """Days after which a lifecycle rule deletes our objects; None if there is no such rule.
 
         Raises:
-            StorageUnavailableError: it does not say.
+            StorageUnavailableError: If it cannot be read.
         """
         (rules,) = self._all([self._rules])
         days = [
@@ -159,7 +158,7 @@ class BucketBlobs:
         return f"{self.prefix}{entry.detection_id}/{entry.content[:_NAME].decode()}"
 
     def _decrypted(self, content: bytes, entry: Blob) -> bytes | None:
-        """What was encrypted for an entry; None if somebody has changed it."""
+        """Decrypt the object of an entry; None if it is damaged."""
         name, key = entry.content[:_NAME], entry.content[_NAME:]
         try:
             return AESGCM(key).decrypt(content[:_NONCE], content[_NONCE:], name)
@@ -213,29 +212,33 @@ class BucketBlobs:
     # -- retries -------------------------------------------------------------------------------
 
     def _all(self, requests: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
-        """Send requests at the same time, and wait until each has ended; the first error counts."""
+        """Send requests concurrently and wait for all of them.
+
+        Raises:
+            StorageUnavailableError: If a request keeps failing.
+        """
         return cast(list[T], sync(self._s3.loop, self._gathered, list(requests)))
 
     async def _gathered(self, requests: list[Callable[[], Awaitable[T]]]) -> list[T]:
-        ends = await asyncio.gather(*map(self._patiently, requests), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
-        return cast(list[T], ends)
+        results = await asyncio.gather(*map(self._retrying, requests), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return cast(list[T], results)
 
-    async def _patiently(self, request: Callable[[], Awaitable[T]]) -> T:
-        began = time.monotonic()
-        tries = 0
+    async def _retrying(self, request: Callable[[], Awaitable[T]]) -> T:
+        started = time.monotonic()
+        attempts = 0
         while True:
-            tries += 1
+            attempts += 1
             try:
                 return await request()
             except _FAILURES as error:
-                if tries >= _TRIES and time.monotonic() - began >= self._retry_for:
+                if attempts >= _MIN_ATTEMPTS and time.monotonic() - started >= self._retry_for:
                     reason = f"{type(error).__name__}: {error}"
                     raise StorageUnavailableError(reason) from error
-                if time.monotonic() - self._logged > _LOGGED:
-                    self._logged = time.monotonic()
+                if time.monotonic() - self._last_log > _LOG_INTERVAL:
+                    self._last_log = time.monotonic()
                     log.warning("storage_unavailable", error=str(error))
             await asyncio.sleep(_PAUSE)
 
@@ -250,6 +253,6 @@ def _encrypted(content: bytes, entry: bytes) -> bytes:
 
 
 def _code(error: FileNotFoundError) -> str | None:
-    """S3's own: s3fs has one exception for objects that are not there and for buckets."""
+    """Error code of S3, which distinguishes missing objects from missing buckets."""
     response = getattr(error.__cause__, "response", {})
     return cast(str | None, response.get("Error", {}).get("Code"))

@@ -1,4 +1,4 @@
-"""redis-py's client, fit for commands that carry whole pictures, and with one error more."""
+"""redis-py's client, adapted to commands with large values and with a typed error."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from redis.retry import Retry
 _LARGE_VALUE = 64 * 1024  # bytes
 _ENCODER = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call]
 
-# A replica; a disk that takes no more; too few replicas.
+# A replica; a failed write to disk; too few replicas.
 _REFUSALS = ("READONLY", "MISCONF", "NOREPLICAS")
 
 
 class WritesRefusedError(ResponseError):
-    """Redis answers, but takes no writes at present: an outage, and no fault of the command."""
+    """Redis answers, but currently refuses writes."""
 
 
 class _Typed:
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
-        """As redis-py's, which has no class of its own for these errors, or another one."""
+        """As redis-py's, but refused writes raise `WritesRefusedError`."""
         try:
             return super().parse_response(connection, command_name, **options)  # type: ignore[misc]
         except ResponseError as error:
@@ -42,10 +42,10 @@ def _typed(error: ResponseError) -> ResponseError:
 
 
 class Client(_Typed, Redis):
-    """As redis-py's, but an error in a pipeline tells the command and its key only.
+    """As redis-py's, but errors in a pipeline name the command and its key only.
 
-    redis-py puts the arguments into the message, word by word: a picture would be in the logs, and
-    a refused upload of 20 MB would take half a minute of a core.
+    redis-py formats all arguments into the message: pictures would get into logs, and a refused
+    upload of 20 MB would take half a minute of CPU time.
     """
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
@@ -57,7 +57,7 @@ class TypedPipeline(_Typed, Pipeline):
     """As redis-py's, with the errors of `Client`."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """As redis-py's; scripts are loaded, and all is sent again, only if Redis lacks one."""
+        """As redis-py's, but loads scripts only if Redis lacks one, then repeats all commands."""
         commands, scripts = list(self.command_stack), list(self.scripts)
         try:
             return super().execute(raise_on_error)
@@ -68,10 +68,10 @@ class TypedPipeline(_Typed, Pipeline):
             return super().execute(raise_on_error)
 
     def load_scripts(self) -> None:
-        """Do not ask before each execution, as redis-py does: that is one more round trip."""
+        """Do nothing: redis-py's check before each execution costs a round trip."""
 
     def raise_first_error(self, commands: Any, response: Any) -> None:
-        """As redis-py's; what fails inside of a transaction does not pass `parse_response`."""
+        """As redis-py's; errors inside a transaction bypass `parse_response`."""
         try:
             super().raise_first_error(commands, response)  # type: ignore[no-untyped-call]
         except ResponseError as error:
@@ -85,45 +85,45 @@ class TypedPipeline(_Typed, Pipeline):
 
 
 class Packer:
-    """Packs commands with hiredis, but hands large values on as they are, where it copies twice."""
+    """Packs commands with hiredis, except for large values, which hiredis would copy twice."""
 
     def __init__(self) -> None:
         self._fast = HiredisRespSerializer()
         self._plain = PythonRespSerializer(_LARGE_VALUE, _ENCODER.encode)
 
     def pack(self, *words: Any) -> list[Any]:
-        """The command as pieces to send one after the other."""
+        """The command as a list of pieces to send in order."""
         large = any(isinstance(word, bytes) and len(word) > _LARGE_VALUE for word in words)
         return (self._plain if large else self._fast).pack(*words)  # type: ignore[no-any-return]
 
 
 def check_url(url: str) -> None:
-    """See that `connect` can use a URL; nothing is connected.
+    """Check that `connect` accepts a URL, without connecting.
 
     Raises:
-        ValueError: it cannot. The message does not repeat the URL, which may hold a password.
+        ValueError: If it does not. The message omits the URL, which may contain a password.
     """
     try:
         parts = urlsplit(url)
-        # redis-py would take database 0 for a path that is no number.
+        # redis-py would use database 0 if the path is not a number.
         if re.fullmatch(".+" if parts.scheme == "unix" else r"(/\d*)?", parts.path):
             Redis.from_url(url).connection_pool.make_connection()
             return
-    except (ValueError, TypeError, RedisError):  # as urllib and redis-py refuse it
+    except (ValueError, TypeError, RedisError):  # from urllib and redis-py
         pass
     raise ValueError(
-        "is no URL of a Redis: redis://:PASSWORD@HOST:6379/0, rediss://… (TLS) or unix:///PATH; "
-        "special characters of a password are written as %XX"
+        "is not a Redis URL: redis://:PASSWORD@HOST:6379/0, rediss://… (TLS) or unix:///PATH; "
+        "write special characters of a password as %XX"
     )
 
 
 def connect(url: str, *, retries: int = 4, timeout: float = 10.0) -> Redis:
-    """Client that tries a broken connection again before it raises.
+    """Create a client that retries after connection errors and timeouts.
 
     Args:
         url: `redis://`, `rediss://` or `unix://` URL.
-        retries: after growing pauses of at most half a second; 4 take about a second in all.
-        timeout: seconds that each try waits for an answer; half of it for a connection.
+        retries: maximum number of retries, with growing pauses of up to 0.5 s; 4 take about 1 s.
+        timeout: seconds to wait for an answer, per attempt; half of it for a connection.
     """
     return Client.from_url(
         url,

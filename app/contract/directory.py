@@ -1,6 +1,6 @@
-"""Who may call, and on what terms: `GAMMA_API_KEYS`, and a file that may change at any time.
+"""Callers with their keys and limits: from `GAMMA_API_KEYS` and from a file, reloaded on change.
 
-The file is TOML, a table for each caller:
+The file is TOML, with one table per caller:
 
     [newsroom]
     keys = [
@@ -39,13 +39,13 @@ from app.contract.keys import ANONYMOUS, Key, Keys, is_caller_name
 from app.contract.settings import RateLimitSetting, SecretsSetting, Settings
 
 _FIELD = r"[a-z0-9_]{1,20}"
-_LOOK_INTERVAL = 1.0  # s; a change of the file counts after this time at the latest
+_CHECK_INTERVAL = 1.0  # s, between checks of the file for changes
 
 log = structlog.get_logger()
 
 
 class CallersFileError(ValueError):
-    """`GAMMA_CALLERS_FILE` cannot be used; the message says why, and holds no secret."""
+    """`GAMMA_CALLERS_FILE` is invalid; the message says why and contains no secrets."""
 
 
 class _Strict(BaseModel):
@@ -53,14 +53,14 @@ class _Strict(BaseModel):
 
 
 class Terms(_Strict):
-    """What a caller is granted.
+    """Limits and secrets of a caller.
 
     Attributes:
-        weight: its share of queue and storage, beside the others'.
-        rate_limit: most pictures it may upload; None: any number.
-        queue_limit: most of its detections that may wait; None: as its share allows.
-        storage_limit: most bytes of pictures and masks that are kept for it; None: likewise.
-        webhook_secrets: what signs its webhooks; None: it has none.
+        weight: weight of its share of queue and storage.
+        rate_limit: maximum upload rate; None: no limit.
+        queue_limit: maximum number of waiting detections; None: its share.
+        storage_limit: maximum size of its pictures and masks in bytes; None: its share.
+        webhook_secrets: secrets that sign its webhooks; None: webhooks are off.
     """
 
     weight: float = Field(1.0, ge=0.01, le=100)
@@ -86,11 +86,11 @@ _TABLES = TypeAdapter(dict[str, _Caller])
 
 @dataclass(frozen=True)
 class Callers:
-    """All callers at one moment.
+    """A snapshot of all callers.
 
     Attributes:
-        keys: None: no key is asked for, and everyone is `anonymous`.
-        terms: by the names of the callers.
+        keys: None: no keys are needed, and every caller is `anonymous`.
+        terms: terms by name of the caller.
     """
 
     keys: Keys | None
@@ -98,11 +98,11 @@ class Callers:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody is to be protected from another."""
+        """Whether there is only one caller, so that nothing has to be shared."""
         return len(self.terms) == 1
 
     def terms_of(self, name: str) -> Terms:
-        """A caller's terms; nothing is granted to one that is there no longer."""
+        """Terms of a caller; the defaults if it was removed."""
         return self.terms.get(name, _NO_TERMS)
 
 
@@ -110,34 +110,34 @@ _NO_TERMS = Terms()
 
 
 class Directory:
-    """The callers as of now. Safe to share between threads.
+    """The current callers. Thread-safe.
 
-    A file that has become unusable changes nothing: the log says what is wrong with it.
+    If the file becomes invalid, the error is logged and the callers stay as they are.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Read the file, if there is one.
 
         Raises:
-            CallersFileError: see there.
+            CallersFileError: If the file is invalid.
         """
         self._settings = settings
         self._path = settings.callers_file
-        self._next_look = time.monotonic() + _LOOK_INTERVAL
-        self._looking = threading.Lock()
-        self._seen = self._version()
+        self._next_check = time.monotonic() + _CHECK_INTERVAL
+        self._lock = threading.Lock()
+        self._last_version = self._version()
         self._callers = _read(settings)
 
     @property
     def now(self) -> Callers:
-        """The callers; the file is looked at once a second."""
-        if self._path is not None and time.monotonic() >= self._next_look:
-            with self._looking:  # a slow thread must not put older callers back
+        """The current callers; checks the file for changes once a second."""
+        if self._path is not None and time.monotonic() >= self._next_check:
+            with self._lock:  # a slow thread must not restore an older version
                 version = self._version()
-                if version != self._seen:
-                    self._seen = version
+                if version != self._last_version:
+                    self._last_version = version
                     self._reload()
-                self._next_look = time.monotonic() + _LOOK_INTERVAL
+                self._next_check = time.monotonic() + _CHECK_INTERVAL
         return self._callers
 
     def _reload(self) -> None:
@@ -149,7 +149,7 @@ class Directory:
             log.info("callers_file_loaded", callers=len(self._callers.terms))
 
     def _version(self) -> tuple[int, ...] | None:
-        """What differs when the file has changed or was replaced."""
+        """Identity, size and modification time of the file; None if it cannot be read."""
         try:
             found = os.stat(self._path) if self._path is not None else None
         except OSError:
@@ -158,10 +158,10 @@ class Directory:
 
 
 def _read(settings: Settings) -> Callers:
-    """The callers of settings and file.
+    """Combine the callers of the settings and of the file.
 
     Raises:
-        CallersFileError: see there.
+        CallersFileError: If the file is invalid, or a name or secret occurs twice.
     """
     common = Terms(rate_limit=settings.rate_limit, webhook_secrets=settings.webhook_secrets)
     if not settings.asks_for_keys:
@@ -170,9 +170,9 @@ def _read(settings: Settings) -> Callers:
     terms = {key.caller: common for key in keys}
     for name, caller in _tables(settings.callers_file).items():
         if not is_caller_name(name):
-            raise CallersFileError("a caller has a name that GAMMA_API_KEYS would not take")
+            raise CallersFileError("a caller has a name that is invalid in GAMMA_API_KEYS")
         if name in terms:
-            raise CallersFileError(f"{name} is in GAMMA_API_KEYS too")
+            raise CallersFileError(f"{name} is also in GAMMA_API_KEYS")
         granted = {field: getattr(caller, field) for field in Terms.model_fields}
         granted["rate_limit"] = caller.rate_limit or settings.rate_limit
         terms[name] = Terms(**granted)
@@ -194,12 +194,12 @@ def _tables(path: Path | None) -> dict[str, _Caller]:
     except ValidationError as error:
         details = "; ".join(map(_described, error.errors()))
         raise CallersFileError(f"{path}: {details}") from None
-    except (ValueError, RecursionError) as error:  # no TOML, or no UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8
         place = re.search(r"at line \d+, column \d+", str(error))
         raise CallersFileError(f"{path} is not TOML{f' {place[0]}' if place else ''}") from None
 
 
 def _described(wrong: ErrorDetails) -> str:
-    """What is wrong; of names only those that look like a field's, as others may be a secret."""
+    """Describe an error; omits names that do not look like a field, as they may be secrets."""
     names = (one if re.fullmatch(_FIELD, str(one)) else "…" for one in wrong["loc"][1:])
     return f"{'.'.join(map(str, (wrong['loc'][0], *names)))}: {wrong['msg']}"

@@ -1,4 +1,4 @@
-"""Names of environment variables and secret files: one that means nothing is an error."""
+"""Check of the names of environment variables and secret files: an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 
 PREFIX = "GAMMA_"
 
-# Read where GAMMA runs, by others than its programs: docker-compose.yml, deploy/redis, clients.
+# Not settings: read by docker-compose.yml, deploy/redis and clients.
 _OTHERS = ("PUBLISHED_ADDRESS", "PUBLISHED_PORT", "REDIS_URL_FILE", "KEY")
 
-# Kubernetes tells each pod the Services of its namespace (enableServiceLinks): of `gamma-redis`,
-# GAMMA_REDIS_SERVICE_HOST, GAMMA_REDIS_PORT=tcp://10.0.0.7:6379 and so on.
+# Kubernetes sets variables for the Services of a namespace (enableServiceLinks), for example
+# GAMMA_REDIS_SERVICE_HOST and GAMMA_REDIS_PORT=tcp://10.0.0.7:6379 for `gamma-redis`.
 _SERVICE_LINK = re.compile(
     r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
@@ -20,23 +20,24 @@ _LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
 class UnknownSettingError(ValueError):
-    """Names that are no settings; the message has a line for each, and no values."""
+    """Names that are not settings; the message has one line per name, and no values."""
 
 
 def check_names(
     known: Collection[str], environment: Mapping[str, str], files: Iterable[str]
 ) -> None:
-    """See that every name that looks like a setting is one.
+    """Check that every name with the prefix is a setting.
 
-    What Kubernetes sets for Services is left alone, except `GAMMA_PORT`, which is a setting too.
+    Variables that Kubernetes sets for Services are ignored, except `GAMMA_PORT`, which is also a
+    setting.
 
     Args:
-        known: what may follow the prefix, in lower case.
-        environment: all variables.
-        files: names of the files that hold secrets.
+        known: names of settings without the prefix, in lower case.
+        environment: all environment variables.
+        files: names of the secret files.
 
     Raises:
-        UnknownSettingError: one is not.
+        UnknownSettingError: If a name is not a setting.
     """
     problems = []
     for name, value in environment.items():
@@ -49,24 +50,24 @@ def check_names(
                 "`enableServiceLinks: false` in the pod, or rename the Service"
             )
         elif rest.lower() not in known and not _is_service_link(rest, value):
-            problems.append(f"{name} is no setting{suggestion(rest, known, PREFIX)}")
+            problems.append(f"{name} is not a setting{suggestion(rest, known, PREFIX)}")
     for name in files:
         rest = name.lower().removeprefix(PREFIX.lower())
         if rest != name.lower() and rest not in known:
             problems.append(
-                f"the secret file {name} is no setting{suggestion(rest, known, PREFIX.lower())}"
+                f"the secret file {name} is not a setting{suggestion(rest, known, PREFIX.lower())}"
             )
     if problems:
         raise UnknownSettingError("\n".join(problems))
 
 
 def suggestion(name: str, known: Collection[str], prefix: str = "") -> str:
-    """What somebody may have meant, to be put behind the message that a name is not known.
+    """Suggest a similar name, as text to append to an error message; empty if there is none.
 
     Args:
-        name: without the prefix.
-        known: in lower case.
-        prefix: put before what is suggested, which is written as the prefix is.
+        name: unknown name without the prefix.
+        known: known names, in lower case.
+        prefix: prefix of the suggestion, which is upper case if the prefix is.
     """
     close = difflib.get_close_matches(name.lower(), known, n=1)
     if not close:

@@ -1,4 +1,4 @@
-"""The RQ queue as the API sees it: enqueue a detection's id, look at the backlog."""
+"""The RQ queue of detections: jobs and backlog."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from app.contract.schemas import JOB_FUNCTION
 from app.contract.scripts import BACKLOG, DETECTIONS
 from app.contract.settings import Settings
 
-RESULT_TTL = 600  # s; only RQ's own tools read it, the answer is in our record
+RESULT_TTL = 600  # s; read by RQ's own tools only, the result is in the record
 FAILURE_TTL = 86_400  # s; RQ's default is one year
 JOB_TIMEOUT = 600  # s
 
 
 class JobQueue:
-    """Jobs whose one argument is a detection id, in JSON. Safe to share between threads."""
+    """Jobs whose only argument is a detection id, in JSON. Thread-safe."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._ttl = settings.queue_ttl
@@ -38,10 +38,10 @@ class JobQueue:
     def enqueue(
         self, pipeline: Pipeline, detection_id: str, meta: Mapping[str, str] | None = None
     ) -> None:
-        """Add the job of a detection to `pipeline`; the job's id is the detection's.
+        """Add the commands that enqueue a detection to `pipeline`; its id is also the job's.
 
-        `Retry` has no interval, so that no scheduler is needed: it lets the work of a killed
-        worker be done by another one. Its `meta` is what `tracing.meta` made of the request.
+        `Retry` lets another worker take over the job of a killed worker; it has no interval, so
+        that no scheduler is needed. `meta` comes from `tracing.meta`.
         """
         self._queue.enqueue_call(
             JOB_FUNCTION,
@@ -57,47 +57,44 @@ class JobQueue:
         )
 
     def withdraw(self, pipeline: Pipeline, detection_id: str) -> None:
-        """Add to `pipeline` what takes a job that waits off the queue.
-
-        A worker that has just popped it finds nothing to do.
-        """
+        """Add the commands that remove a waiting job to `pipeline`."""
         pipeline.lrem(self._queue.key, 1, detection_id)
         pipeline.delete(Job.key_for(detection_id))
 
 
 class Backlog(NamedTuple):
-    """What waits in a queue."""
+    """Waiting jobs of a queue."""
 
     depth: int
     """Number of jobs."""
     oldest_age: float
-    """Seconds that the oldest of them has waited; 0 with an empty queue."""
+    """Waiting time of the oldest job in seconds; 0 if the queue is empty."""
 
 
 def queue_key(queue: str) -> str:
-    """Key of the list in which the RQ queue of that name keeps the ids that wait."""
+    """Key of the list with the waiting job ids of an RQ queue."""
     return f"{Queue.redis_queue_namespace_prefix}{queue}"
 
 
 def ask_detections(pipeline: Pipeline, settings: Settings) -> None:
-    """Add the question for the detections that wait to `pipeline`."""
+    """Add the command that reads the backlog of detections to `pipeline`."""
     keys = queue_key(settings.queue), WAITING_KEY
     DETECTIONS(keys, [time.time(), settings.queue_ttl], client=pipeline)
 
 
 def read_detections(reply: list[Any]) -> Backlog:
-    """The backlog in the reply to `ask_detections`."""
+    """Parse the reply to `ask_detections`."""
     depth, since = reply
     return Backlog(depth, 0.0 if since is None else max(0.0, time.time() - float(since)))
 
 
 def ask_backlog(pipeline: Pipeline, queue: str) -> None:
-    """Add the question for the backlog of an RQ queue, first in, first out, to `pipeline`."""
+    """Add the command that reads the backlog of a FIFO queue of RQ to `pipeline`."""
     BACKLOG([queue_key(queue)], client=pipeline)
 
 
 def read_backlog(reply: list[Any]) -> Backlog:
-    """The backlog in the reply to `ask_backlog`."""
+    """Parse the reply to `ask_backlog`."""
     depth, enqueued_at = reply
     if enqueued_at is None:
         return Backlog(depth, 0.0)
@@ -105,5 +102,5 @@ def read_backlog(reply: list[Any]) -> Backlog:
 
 
 def _parse_time(text: str) -> float:
-    """RQ writes UTC times as `2026-01-31T12:00:00.000000Z`."""
+    """Parse a UTC time in RQ's format, `2026-01-31T12:00:00.000000Z`, to seconds since epoch."""
     return datetime.fromisoformat(text).astimezone(UTC).timestamp()

@@ -1,4 +1,4 @@
-"""API keys: who may call, known by the SHA-256 of a secret."""
+"""API keys, stored as the SHA-256 of their secrets."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 ANONYMOUS = "anonymous"
-"""Name of every caller while there are no keys."""
+"""Name of every caller if no keys are configured."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASHED = "sha256:"
-_MIN_SECRET = 16  # characters; what can be guessed by trying is no key
+_MIN_SECRET = 16  # characters; shorter ones could be guessed
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a caller. The secret is not kept, only its SHA-256, and that is not shown.
+    """A key of a caller.
 
     Attributes:
         caller: name of the caller.
-        expires: from then on it opens nothing; None: it does not expire.
+        digest: SHA-256 of the secret; the secret itself is not kept.
+        expires: time of expiry; None: never.
     """
 
     caller: str
@@ -32,30 +33,29 @@ class Key:
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether the key has expired."""
         return self.expires is not None and self.expires <= datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that open the API."""
+    """All API keys."""
 
     entries: tuple[Key, ...]
 
     def __post_init__(self) -> None:
-        """Check that each key tells who calls.
+        """Check that secrets are unique.
 
         Raises:
-            ValueError: two keys have the same secret.
+            ValueError: If two keys have the same secret.
         """
         if len({key.digest for key in self.entries}) < len(self.entries):
             raise ValueError("two keys have the same secret")
 
     def caller_of(self, secret: str) -> str | None:
-        """Name of the caller that a secret belongs to, or None; expired keys belong to nobody.
+        """Name of the caller with this secret; None if it is unknown or expired.
 
-        Each key is compared in constant time, and all of them whichever fits: the time tells
-        nothing about the keys.
+        The time taken reveals nothing about the keys: all are compared, each in constant time.
         """
         presented = hashlib.sha256(secret.encode()).digest()
         found = None
@@ -66,10 +66,10 @@ class Keys:
 
     @classmethod
     def parse(cls, given: str | Sequence[str] | Keys) -> Keys:
-        """Read `name=secret` or `name=sha256:<hex>`, several by commas or lines.
+        """Parse `name=secret` and `name=sha256:<hex>`, separated by commas or lines.
 
         Raises:
-            ValueError: see the message, which never holds a secret.
+            ValueError: If an entry is invalid; the message contains no secrets.
         """
         if isinstance(given, Keys):
             return given
@@ -78,23 +78,23 @@ class Keys:
         for number, entry in enumerate((e.strip() for e in entries if e.strip()), start=1):
             name, equals, secret = entry.partition("=")
             if not equals:
-                raise ValueError(f"key {number} is not of the form name=secret")
+                raise ValueError(f"key {number} does not have the form name=secret")
             if not is_caller_name(name):
-                # The name is not repeated: in a garbled list it may be the secret.
+                # The message omits the name, which in a garbled list may be the secret.
                 raise ValueError(
-                    f"the name of key {number} must be of letters, digits, `.`, `_` and `-`, "
-                    f"at most 64, and not `{ANONYMOUS}`"
+                    f"the name of key {number} must have 1 to 64 letters, digits, `.`, `_` and "
+                    f"`-`, and must not be `{ANONYMOUS}`"
                 )
             if name in digests:
-                raise ValueError(f"the name of key {number}, {name}, is given twice")
+                raise ValueError(f"key {number} repeats the name {name}")
             digests[name] = _digest(number, secret)
         if not digests:
-            raise ValueError("there is no key in it")
+            raise ValueError("there are no keys")
         return cls(tuple(Key(name, digest) for name, digest in digests.items()))
 
 
 def is_caller_name(name: str) -> bool:
-    """Whether a caller may have this name."""
+    """Whether this is a valid name of a caller."""
     return bool(_NAME.fullmatch(name)) and name != ANONYMOUS
 
 
@@ -106,6 +106,6 @@ def _digest(number: int, secret: str) -> bytes:
         return bytes.fromhex(digest)
     if len(secret) < _MIN_SECRET or not re.fullmatch(r"[!-~]+", secret):
         raise ValueError(
-            f"the secret of key {number} must be {_MIN_SECRET} or more visible ASCII characters"
+            f"the secret of key {number} must have at least {_MIN_SECRET} visible ASCII characters"
         )
     return hashlib.sha256(secret.encode()).digest()

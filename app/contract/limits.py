@@ -1,8 +1,7 @@
-"""Rate limits: how many pictures a caller may upload, and the header fields that tell it.
+"""Rate limits of uploads, as a token bucket, and their header fields.
 
-The limit is a bucket that holds `count` pictures and fills evenly, `count` in a `window`. One
-number in Redis is the whole state, read and written by one script: replicas share it, and Redis's
-clock alone counts. `app.http.admission` asks it together with the length of the queue.
+The bucket holds `count` tokens and is refilled evenly with `count` tokens per `window`. Its state
+is one number in Redis, updated by one script with Redis's clock, so replicas share it.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ _POLICY = '"uploads"'
 
 @dataclass(frozen=True)
 class RateLimit:
-    """So many pictures in so many seconds.
+    """Maximum number of pictures per time window.
 
     Attributes:
-        window: s
+        count: number of pictures.
+        window: length in seconds.
     """
 
     count: int
@@ -30,21 +30,21 @@ class RateLimit:
 
     @classmethod
     def parse(cls, given: str | RateLimit) -> RateLimit:
-        """Read `600/minute` (at most six digits; per second, minute, hour or day).
+        """Parse `600/minute` (at most six digits; per second, minute, hour or day).
 
         Raises:
-            ValueError: it is not of this form.
+            ValueError: If the form is another one.
         """
         if isinstance(given, RateLimit):
             return given
         found = _FORM.fullmatch(given)
         if found is None:
-            raise ValueError("must be like 600/minute; per second, minute, hour or day")
+            raise ValueError("must have the form 600/minute (per second, minute, hour or day)")
         return cls(int(found.group(1)), _WINDOWS[found.group(2)])
 
     @property
     def spacing(self) -> int:
-        """Microseconds in which the bucket fills by one picture; at least 1."""
+        """Microseconds per token; at least 1."""
         return self.window * _MICROSECONDS // self.count
 
     def __str__(self) -> str:
@@ -54,11 +54,11 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Quota:
-    """What is left of a caller's rate limit.
+    """Remaining quota of a caller's rate limit.
 
     Attributes:
-        left: pictures that may be uploaded now.
-        full_in: microseconds until the bucket is full again.
+        left: number of pictures that may be uploaded now.
+        full_in: microseconds until the bucket is full.
     """
 
     limit: RateLimit
@@ -67,7 +67,7 @@ class Quota:
 
     @property
     def retry_after(self) -> int:
-        """Seconds until one more picture may be uploaded; 0 if it may now."""
+        """Seconds until the next picture may be uploaded; 0 if one may be uploaded now."""
         if self.left:
             return 0
         spacing = self.limit.spacing
@@ -83,8 +83,8 @@ class Quota:
 
 
 def rate_key(caller: str, limit: RateLimit | None) -> str:
-    """Key of the moment (µs since epoch) at which a caller's bucket is full again.
+    """Key of the time (µs since epoch) at which a caller's bucket is full.
 
-    Another limit is another bucket, so that a higher one helps at once.
+    It contains the limit, so that a changed limit starts with a full bucket.
     """
     return f"gamma:rate:{limit}:{caller}"

@@ -1,4 +1,4 @@
-"""Ports of this machine: whether they can be had, and how a process of the service asks another."""
+"""Ports of this machine: checks before listening, and requests between processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, nev
 
 
 class PortError(OSError):
-    """A port cannot be listened on.
+    """A port cannot be used for listening.
 
     Attributes:
-        taken: by another process.
-        found: what is wrong.
-        advice: what to do.
+        taken: whether another process uses it.
+        found: the problem.
+        advice: how to fix it.
     """
 
     def __init__(self, found: str, advice: str, *, taken: bool) -> None:
@@ -27,16 +27,16 @@ class PortError(OSError):
 
 
 def check_port(host: str, port: int, variable: str, above: int = 0) -> None:
-    """See that a port is free; it is not kept.
+    """Check that a port is free, without keeping it.
 
     Args:
-        host: address, or a name of one.
-        port: the port of the setting.
-        variable: the setting.
-        above: looks at the port so many numbers higher.
+        host: address or host name to bind.
+        port: value of the setting.
+        variable: name of the setting.
+        above: offset of the port to check from `port`.
 
     Raises:
-        PortError: it is not.
+        PortError: If the port is in use or cannot be bound.
     """
     port += above
     setting = f"{variable} + {above}" if above else variable
@@ -49,33 +49,33 @@ def check_port(host: str, port: int, variable: str, above: int = 0) -> None:
             probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            others = "; ports above it are used too" if above else ""
+            others = "; the ports above it are used too" if above else ""
             raise PortError(
-                f"port {port} ({setting}) is taken by another program",
-                f"end that (`ss -ltnp 'sport = :{port}'` names it), or set {variable} to a free "
+                f"port {port} ({setting}) is in use by another program",
+                f"stop it (`ss -ltnp 'sport = :{port}'` shows it), or set {variable} to a free "
                 f"port{others}",
                 taken=True,
             ) from None
         raise PortError(
             f"{host} port {port} ({setting}) cannot be used: {error.strerror}",
-            "name an address of this machine; ports below 1024 are for root",
+            "choose an address of this machine; ports below 1024 need root",
             taken=False,
         ) from None
 
 
 def ask(host: str, port: int, path: str) -> tuple[int, str]:
-    """GET from a process of the service; proxies that the environment names are not used.
+    """Send a GET request to a process of the service, ignoring proxy variables.
 
     Args:
-        host: as the process binds it; one that stands for all addresses is asked on loopback.
-        port: of the process.
-        path: begins with a slash.
+        host: address that the process binds; a wildcard address means loopback.
+        port: port of the process.
+        path: path with a leading slash.
 
     Returns:
-        Status and body.
+        HTTP status and body.
 
     Raises:
-        OSError: no answer within 5 s, or none that is HTTP.
+        OSError: If there is no valid response within 5 s.
     """
     connection = HTTPConnection(_WILDCARDS.get(host, host), port, timeout=_TIMEOUT)
     try:

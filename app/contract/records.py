@@ -1,4 +1,4 @@
-"""Names and forms of what lies in Redis: where a detection's parts are, and how they are read."""
+"""Redis keys, and parsing of detection records."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from app.contract.details import detection_error
 from app.contract.schemas import Detection, ErrorCode, ModelInfo, Status
 
 WORKERS_KEY = "gamma:workers"
-MODEL_KEY = "gamma:model"  # of the worker that was last heard of
-SICK_KEY = "gamma:model-sick"  # why a worker's model was found sick, for a while
-FIELDS = ("status", "record", "deadline")  # of a record's hash, as `read` takes them
-WAITING_KEY = "gamma:waiting"  # sorted set of all that wait, as `waiting_key`
-RESERVATIONS_KEY = "gamma:reservations"  # sorted set of what the scripts reserve, by its end
-RESERVED_KEY = "gamma:reserved"  # hash: bytes of them by owner, and under '' of all
-PROBE_KEY = "gamma:probe"  # written to see that something can be
-ERASURE_KEY = "gamma:erasure"  # there as long as the append-only file need not be rewritten
-RECORD_LIFETIMES = 2  # the record stays one retention longer than the picture, to say `expired`
+MODEL_KEY = "gamma:model"  # model of the worker with the latest heartbeat
+SICK_KEY = "gamma:model-sick"  # reason of a failed model check; expires
+FIELDS = ("status", "record", "deadline")  # of a record's hash, in the order of `read`
+WAITING_KEY = "gamma:waiting"  # sorted set of all waiting detections, as `waiting_key`
+RESERVATIONS_KEY = "gamma:reservations"  # sorted set of memory reservations, by expiry
+RESERVED_KEY = "gamma:reserved"  # hash: reserved bytes by owner; '' is the total
+PROBE_KEY = "gamma:probe"  # written to check that Redis accepts writes
+ERASURE_KEY = "gamma:erasure"  # exists until the next rewrite of the append-only file is due
+RECORD_LIFETIMES = 2  # records outlive pictures by one retention time, to report `expired`
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _TIME_DIGITS = 16
 
 CURSOR_PATTERN = rf"^[0-9]{{{_TIME_DIGITS}}}[0-9a-f]{{32}}$"
-"""An entry of an index, see `member`."""
+"""A member of an index, see `member`."""
 
 
 class Webhook(BaseModel):
-    """Where the end of a detection is to be told, and the RQ job that waits to do it."""
+    """URL of a detection's webhook, and its delivery job."""
 
     url: str
     owner: str
@@ -44,47 +44,47 @@ class Webhook(BaseModel):
 
 
 def key(detection_id: str) -> str:
-    """Hash: status, record, deadline, owner, and what else has to go with it."""
+    """Hash: status, record, deadline, owner and related keys of a detection."""
     return f"gamma:detection:{detection_id}"
 
 
 def image_key(owner: str, name: str) -> str:
-    """An upload as it came; its name is its SHA-256, or the detection if it is not shared."""
+    """Entry of an upload; `name` is its SHA-256, or the detection id if it is not shared."""
     return f"gamma:image:{owner}:{name}"
 
 
 def masks_key(owner: str, name: str) -> str:
-    """Hash: probability maps (PNG) by head; named by what made them, or by the detection."""
+    """Hash: entries of masks (PNG) by head; `name` as in `image_key`, or a digest of the inputs."""
     return f"gamma:masks:{owner}:{name}"
 
 
 def holding_key(holding: bytes) -> str:
-    """Key of the bytes that a detection holds, see `app.contract.scripts`."""
+    """Key in a holding, see `app.contract.scripts`."""
     return holding.partition(b" ")[2].decode()
 
 
 def waiting_key(owner: str) -> str:
-    """Sorted set of an owner's detections that wait for a worker, by the time they came (s)."""
+    """Sorted set of an owner's waiting detections, by time of arrival (s since epoch)."""
     return f"gamma:waiting:{owner}"
 
 
 def turns_key(queue_key: str) -> str:
-    """Hash: each owner's next turn in a queue, and under '' the one that it has come to."""
+    """Hash: each owner's next turn in a queue; '' is the current turn of the queue."""
     return f"gamma:turns:{queue_key}"
 
 
 def holdings_key(owner: str) -> str:
-    """Sorted set of what an owner's detections hold, by its end (ms since epoch)."""
+    """Sorted set of an owner's holdings, by expiry (ms since epoch)."""
     return f"gamma:holdings:{owner}"
 
 
 def held_bytes_key(owner: str) -> str:
-    """The number of bytes of all that."""
+    """Total size of an owner's holdings in bytes."""
     return f"gamma:held-bytes:{owner}"
 
 
 def worker_key(name: str) -> str:
-    """What a live worker says of itself, JSON."""
+    """JSON of a live worker's `WorkerInfo`."""
     return f"gamma:worker:{name}"
 
 
@@ -94,22 +94,25 @@ def index_key(owner: str) -> str:
 
 
 def cache_key(owner: str, detection: Detection) -> str:
-    """Key of the record that answered last for this owner, picture and view."""
+    """Key of the latest record with a result for this owner, picture and view."""
     return f"gamma:cache:{digest(owner, detection.image.sha256, detection.view.mode)}"
 
 
 def idempotency_key(owner: str, key: str) -> str:
-    """Hash: what the request with this idempotency key was, and the record it made."""
+    """Hash: fingerprint of the request with this idempotency key, and the key of its record."""
     return f"gamma:idempotency:{digest(owner, key)}"
 
 
 def digest(*parts: str | None) -> str:
-    """SHA-256 of several texts."""
+    """SHA-256 of several strings."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def read(found: Sequence[bytes | None]) -> Detection | None:
-    """The record as of now, from the fields of its hash."""
+    """Parse the fields of a record's hash; None if it is missing.
+
+    The status is `expired` if the retention time or the deadline in the queue has passed.
+    """
     status, record, deadline = found
     if status is None or record is None or deadline is None:
         return None
@@ -123,16 +126,12 @@ def read(found: Sequence[bytes | None]) -> Detection | None:
 
 
 def parse(record: bytes, status: Status) -> Detection:
-    """The record as it was written; the status is kept beside it."""
+    """Parse a stored record, whose status is stored separately."""
     return Detection.model_validate_json(record).model_copy(update={"status": status})
 
 
 def read_ending(ending: bytes) -> Detection | None:
-    """The record of a detection that became final: its status, and what was written.
-
-    Args:
-        ending: nothing, if it was deleted.
-    """
+    """Parse `STATUS RECORD` of a finished detection; None if it is empty (deleted)."""
     status, _, record = ending.partition(b" ")
     return parse(record, Status(status.decode())) if record else None
 
@@ -150,20 +149,20 @@ def _expired(detection: Detection, code: ErrorCode) -> Detection:
 
 
 def member(created_at: datetime, detection_id: str = "") -> str:
-    """An entry of an index: in the order of strings, which is that of time; µs since epoch."""
+    """Member of an index: zero-padded µs since epoch and id, so that strings sort by time."""
     return f"{(created_at - _EPOCH) // _MICROSECOND:0{_TIME_DIGITS}d}{detection_id}"
 
 
 def id_of(entry: str) -> str:
-    """The detection of an entry."""
+    """Id of the detection in a member of an index."""
     return entry[_TIME_DIGITS:]
 
 
 def milliseconds(moment: datetime) -> int:
-    """Since epoch, as Redis takes it."""
+    """Milliseconds since epoch."""
     return int(moment.timestamp() * 1000)
 
 
 def model_tag(model: ModelInfo | None) -> str:
-    """A model in one line, to be compared: other weights are another model; empty: none."""
+    """Name, version and digest of a model as one string; empty for None."""
     return "" if model is None else f"{model.name} {model.version} {model.digest or ''}".rstrip()

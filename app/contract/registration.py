@@ -1,4 +1,4 @@
-"""What RQ's lists of workers say of ours."""
+"""Registration of workers with RQ."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rq.worker import SimpleWorker
 
 
 class RegisteredWorker(SimpleWorker):
-    """A worker that stands in RQ's lists as long as it lives, also after Redis lost its keys."""
+    """An RQ worker that stays registered even if Redis loses its keys."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """As RQ's; and register again, which changes nothing if Redis knows this worker."""
+        """As RQ's, and register again; this changes nothing if the worker is registered."""
         if pipeline is None:
             with self.connection.pipeline(transaction=False) as own:
                 self.heartbeat(timeout, own)

@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from app.contract.addresses import Exceptions
+from app.contract.addresses import Allowlist
 from app.contract.client import check_url
 from app.contract.environment import UnknownSettingError as UnknownSettingError
 from app.contract.environment import check_names
@@ -46,16 +46,16 @@ SecretsSetting = Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)
 class Settings(BaseSettings):
     """Each field is read from `GAMMA_<FIELD>`, or from the TOML file named by `GAMMA_CONFIG`.
 
-    Files in the directory named by `GAMMA_SECRETS_DIR` (one a setting, e.g. `gamma_redis_url`)
-    serve where secrets are mounted. An unknown key in the TOML file is an error.
+    Mounted secrets are read from the directory named by `GAMMA_SECRETS_DIR`, one file per setting,
+    e.g. `gamma_redis_url`. An unknown key in the TOML file is an error.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="GAMMA_",
-        env_ignore_empty=True,  # as compose files pass what is not set
+        env_ignore_empty=True,  # compose files pass unset variables as empty
         extra="forbid",
         frozen=True,
-        hide_input_in_errors=True,  # it may be a secret
+        hide_input_in_errors=True,  # may be a secret
     )
 
     redis_url: _RedisUrl | None = Field(
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
         "and base64; two during a rotation; unset: these callers have no webhooks",
     )
     webhook_allow: Annotated[
-        Annotated[Exceptions, BeforeValidator(Exceptions.parse)] | None, NoDecode
+        Annotated[Allowlist, BeforeValidator(Allowlist.parse)] | None, NoDecode
     ] = Field(
         None,
         description="hosts, addresses and networks that webhooks may reach although they are not "
@@ -249,26 +249,26 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources; the first that knows a field wins."""
+        """Order the sources by priority, highest first."""
         file = os.environ.get(CONFIG_VARIABLE) or _DEFAULT_FILE
         toml = TomlConfigSettingsSource(settings_cls, file)
         return init_settings, env_settings, file_secret_settings, toml
 
     @classmethod
     def load(cls, **command_line: Any) -> Settings:
-        """Settings of this process; command-line values that are None do not count.
+        """Load the settings of this process; command-line values of None are ignored.
 
         Raises:
-            pydantic.ValidationError: a value is out of range, or a key is unknown.
-            SettingsFileError: a file or folder of settings cannot be read.
-            UnknownSettingError: a `GAMMA_*` variable, or a secret file, names no setting.
+            pydantic.ValidationError: If a value is invalid or a key is unknown.
+            SettingsFileError: If a settings file or folder cannot be read.
+            UnknownSettingError: If a `GAMMA_*` variable or a secret file is not a setting.
         """
         given = {name: value for name, value in command_line.items() if value is not None}
         file, folder = os.environ.get(CONFIG_VARIABLE), os.environ.get(SECRETS_VARIABLE) or None
         if file and not Path(file).is_file():
-            raise SettingsFileError(f"{CONFIG_VARIABLE} names no file: {file}")
+            raise SettingsFileError(f"{CONFIG_VARIABLE} is not a file: {file}")
         if folder and not Path(folder).is_dir():
-            raise SettingsFileError(f"{SECRETS_VARIABLE} names no folder: {folder}")
+            raise SettingsFileError(f"{SECRETS_VARIABLE} is not a folder: {folder}")
         known = {*cls.model_fields, *(name.removeprefix("GAMMA_").lower() for name in _POINTERS)}
         try:
             check_names(known, os.environ, os.listdir(folder) if folder else ())
@@ -276,29 +276,29 @@ class Settings(BaseSettings):
         except tomllib.TOMLDecodeError as error:
             raise SettingsFileError(f"{file or _DEFAULT_FILE} is not TOML: {error}") from None
         except (OSError, UnicodeDecodeError, SettingsError) as error:
-            raise SettingsFileError(f"a file of settings cannot be read: {error}") from None
+            raise SettingsFileError(f"a settings file cannot be read: {error}") from None
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether callers need a key."""
+        """Whether requests need a key."""
         return self.api_keys is not None or self.callers_file is not None
 
     @property
     def may_sign_webhooks(self) -> bool:
-        """Whether there is, or may come, a secret that signs webhooks."""
+        """Whether webhooks are on: there is a signing secret, or a file that may contain one."""
         return self.webhook_secrets is not None or self.callers_file is not None
 
     @property
     def webhook_pauses(self) -> list[int]:
-        """Seconds before the second, third … try of a webhook."""
+        """Seconds before each retry of a webhook."""
         return [int(pause) for pause in self.webhook_retries.split(",")]
 
     @property
     def required_redis_url(self) -> str:
-        """URL of Redis, for the processes that cannot start their own.
+        """URL of Redis, for processes that do not start a private one.
 
         Raises:
-            RedisUrlMissingError: it is not set.
+            RedisUrlMissingError: If it is not set.
         """
         if self.redis_url is None:
             raise RedisUrlMissingError
@@ -306,13 +306,11 @@ class Settings(BaseSettings):
 
 
 class SettingsFileError(ValueError):
-    """A file or folder of settings cannot be read; the message holds nothing of its contents."""
+    """A settings file or folder cannot be read; the message contains none of its contents."""
 
 
 class RedisUrlMissingError(ValueError):
-    """`GAMMA_REDIS_URL` is needed and not set."""
+    """`GAMMA_REDIS_URL` is required but not set."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "GAMMA_REDIS_URL is not set (`gamma serve` is the command that brings its own Redis)"
-        )
+        super().__init__("GAMMA_REDIS_URL is not set (only `gamma serve` starts its own Redis)")

@@ -1,4 +1,4 @@
-"""Signatures by the Standard Webhooks scheme (standardwebhooks.com)."""
+"""Signatures of the Standard Webhooks scheme (standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from dataclasses import dataclass, field
 
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
-_MOST = 2  # the new secret and the old one, while receivers change over
+_MAX_SECRETS = 2  # old and new, during a rotation
 
 
 @dataclass(frozen=True)
 class SigningSecrets:
-    """The secrets that sign; each message carries a signature by every one of them.
+    """Signing secrets; each message has one signature per secret.
 
     Attributes:
-        keys: what the base64 of the secrets holds.
+        keys: decoded secrets, 24 to 64 bytes each.
     """
 
     keys: tuple[bytes, ...] = field(repr=False)
 
     @classmethod
     def parse(cls, given: str | Sequence[str] | SigningSecrets) -> SigningSecrets:
-        """Read `whsec_<base64>`, two of them by a comma, a space or a line.
+        """Parse one or two secrets `whsec_<base64>`, separated by commas or whitespace.
 
         Raises:
-            ValueError: see the message, which never holds a secret.
+            ValueError: If a secret is invalid; the message contains no secrets.
         """
         if isinstance(given, SigningSecrets):
             return given
         entries = re.split(r"[\s,]+", given.strip()) if isinstance(given, str) else given
         keys = tuple(_key(number, entry) for number, entry in enumerate(entries, start=1))
-        if not 1 <= len(keys) <= _MOST:
-            raise ValueError("there must be one secret, or two while one replaces the other")
+        if not 1 <= len(keys) <= _MAX_SECRETS:
+            raise ValueError("there must be one secret, or two during a rotation")
         return cls(keys)
 
     def headers(self, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-        """The three headers that prove who sent `body`, and when.
+        """The header fields with id, time and signatures of a message.
 
         Args:
-            message_id: stays the same when the message is sent again.
-            timestamp: seconds since the epoch, of this try.
-            body: the bytes as they are sent.
+            message_id: id of the message, the same for all attempts.
+            timestamp: time of this attempt, in seconds since epoch.
+            body: body of the request.
         """
         signed = f"{message_id}.{timestamp}.".encode() + body
         signatures = (hmac.new(key, signed, hashlib.sha256).digest() for key in self.keys)
@@ -66,7 +66,7 @@ def _key(number: int, secret: str) -> bytes:
         key = b""
     if not secret.startswith(_PREFIX) or len(key) not in _KEY_BYTES:
         raise ValueError(
-            f"secret {number} must be `{_PREFIX}` and the base64 of "
-            f"{_KEY_BYTES.start} to {_KEY_BYTES.stop - 1} random bytes"
+            f"secret {number} must be `{_PREFIX}` followed by {_KEY_BYTES.start} to "
+            f"{_KEY_BYTES.stop - 1} random bytes in base64"
         )
     return key

@@ -1,7 +1,7 @@
-"""Where work comes from: the request's id and the W3C trace, passed on from process to process.
+"""Request ids and W3C trace contexts, passed between processes.
 
-An upload's origin goes with its RQ jobs, whose `meta` it is, to the worker's and the delivery's log
-lines. What comes from outside, Redis included, counts only if it is of the exact form.
+They are stored in the `meta` of RQ jobs and appear in the log lines of workers and deliveries.
+Values from requests and from Redis are used only if they are well-formed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 HEADER = "traceparent"
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""An id that is harmless to repeat and to log."""
+"""Request ids that are safe to return and to log."""
 
 _KNOWN_FLAGS = 0x03  # sampled, random: those of level 2
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -30,7 +30,7 @@ _meta: ContextVar[Mapping[str, str]] = ContextVar("meta", default=MappingProxyTy
 
 
 class Origin(TypedDict, total=False):
-    """What log lines of other processes tell of the request behind them."""
+    """Ids of the request that a log line of another process belongs to."""
 
     request_id: str
     trace_id: str
@@ -38,12 +38,12 @@ class Origin(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Trace:
-    """A place in a trace (https://www.w3.org/TR/trace-context-2/).
+    """A span of a trace (https://www.w3.org/TR/trace-context-2/).
 
     Attributes:
         trace_id: 32 hexadecimal digits.
-        span_id: 16, of what happens here.
-        flags: passed on as they came. A trace that begins here asks nobody to record it.
+        span_id: 16 hexadecimal digits.
+        flags: propagated from the parent; 0 in a new trace.
     """
 
     trace_id: str
@@ -61,11 +61,11 @@ class Trace:
 
     @classmethod
     def begin(cls) -> Trace:
-        """A trace of its own."""
+        """Start a new trace."""
         return cls(secrets.token_hex(16), _new_span_id())
 
     def child(self) -> Trace:
-        """The next place in the same trace."""
+        """Create a child span."""
         return Trace(self.trace_id, _new_span_id(), self.flags)
 
     def header(self) -> str:
@@ -74,7 +74,7 @@ class Trace:
 
 
 def enter(request_id: str, trace: Trace) -> None:
-    """Name the request at hand in all log lines of this context, and in the jobs made in it."""
+    """Add the ids of a request to all log lines and jobs of this context."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(
         request_id=request_id, trace_id=trace.trace_id, span_id=trace.span_id
@@ -83,18 +83,18 @@ def enter(request_id: str, trace: Trace) -> None:
 
 
 def meta() -> dict[str, str]:
-    """What an RQ job keeps of the request at hand; nothing outside of requests."""
+    """Ids of the current request, for the `meta` of an RQ job; empty outside requests."""
     return dict(_meta.get())
 
 
 def trace_of(job_meta: object) -> Trace | None:
-    """The trace in what `meta` made, if it is of the right form."""
+    """Parse the trace in a job's `meta`; None if it is missing or malformed."""
     value = job_meta.get(HEADER) if isinstance(job_meta, Mapping) else None
     return Trace.parse(value) if isinstance(value, str) else None
 
 
 def origin_of(job_meta: object) -> Origin:
-    """The ids in what `meta` made, as far as they are of the right form."""
+    """The well-formed ids in a job's `meta`."""
     origin = Origin()
     given: Any = job_meta.get("request_id") if isinstance(job_meta, Mapping) else None
     if isinstance(given, str) and REQUEST_ID.fullmatch(given):

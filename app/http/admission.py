@@ -1,4 +1,4 @@
-"""Admission: whether uploads are taken, decided before a byte of their body is read."""
+"""Admission control: accepts or refuses uploads before their bodies are read."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from app.http.callers import Caller
 from app.http.coalescer import Coalescer
 from app.http.problems import ServiceError
 
-_LOOK_INTERVAL = 1.0  # s; memory and waiting time are looked at this often, whatever comes in
-_DRAINED = 0.1  # part of the queue that has to drain before it is worth trying again
-_LONGEST_RETRY = 300  # s
+_LOOK_INTERVAL = 1.0  # s, between checks of memory and waiting time
+_DRAINED = 0.1  # fraction of the queue that should drain before a retry
+_MAX_RETRY_AFTER = 300  # s
 
 
 @dataclass(frozen=True)
 class Admission:
-    """How much of an upload is taken.
+    """Result of admission control for one upload.
 
     Attributes:
-        taken: number of pictures, counted against the rate limit.
-        refusal: why the others are not; None if all are.
-        headers: fields of the answer that tell the caller's rate limit, if there is one.
+        taken: number of admitted pictures, which count against the rate limit.
+        refusal: why the others are refused; None if all are admitted.
+        headers: header fields of the caller's rate limit, if there is one.
     """
 
     taken: int
@@ -46,16 +46,15 @@ class Admission:
 
 @dataclass(frozen=True)
 class _Pressure:
-    """What is looked at once a second rather than for each upload."""
+    """Values that are read once a second instead of for each upload."""
 
     backlog: Backlog
     free: int | None
-    """bytes of memory that uploads may still fill, negative if too much is in use or reserved;
-    None: it has no limit"""
+    """Free bytes of memory, negative if too much is used or reserved; None: no limit."""
 
 
 class Gate:
-    """Decides who may upload now; all that outlives a second is in Redis. Safe between threads."""
+    """Admission control; its lasting state is in Redis. Thread-safe."""
 
     def __init__(self, settings: Settings, redis: Redis, directory: Directory) -> None:
         self._settings = settings
@@ -66,17 +65,17 @@ class Gate:
         self.ask = Coalescer(self.admit_all)
 
     def admit(self, caller: str, pictures: int = 1) -> Admission:
-        """Take as many pictures as the limits allow, see `admit_all`."""
+        """Admit pictures of one caller, see `admit_all`."""
         (admission,) = self.admit_all([(caller, pictures)])
         return admission
 
     def admit_all(self, asked: Sequence[tuple[str, int]]) -> list[Admission]:
-        """Take as many pictures as the limits allow, in one round trip (two, once a second).
+        """Admit as many pictures as the limits allow, in one round trip (two once a second).
 
-        A refusal by queue or memory costs nothing of the rate limit.
+        Refused pictures do not count against the rate limit.
 
         Args:
-            asked: callers, and how many pictures each brings; the first is served first.
+            asked: names of callers and numbers of pictures, in order of priority.
         """
         pressure = self._look()
         if pressure.free is not None and pressure.free < 0:
@@ -93,7 +92,7 @@ class Gate:
         ]
 
     def usage(self, caller: str) -> Usage:
-        """What a caller uses of what it is granted."""
+        """Usage and limits of a caller."""
         terms = self._directory.now.terms_of(caller)
         with self._redis.pipeline(transaction=False) as pipeline:
             self._take(pipeline, caller, 0, terms, self._look())
@@ -140,7 +139,7 @@ class Gate:
         TAKE(keys, arguments, client=pipeline)
 
     def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
-        """Read what `TAKE` answered."""
+        """Parse the reply of `TAKE`."""
         taken, reason, waiting, own, age, _, _, left, full_in = reply
         quota = Quota(terms.rate_limit, left, full_in) if terms.rate_limit else None
         headers = quota.headers() if quota else {}
@@ -162,7 +161,7 @@ class Gate:
     def _look(self) -> _Pressure:
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + _LOOK_INTERVAL  # set first: the other threads need not wait
+            self._next_look = now + _LOOK_INTERVAL  # set first, so that other threads skip it
             with self._redis.pipeline(transaction=False) as pipeline:
                 ask_detections(pipeline, self._settings)
                 ask_reserved(pipeline)
@@ -185,14 +184,14 @@ def _queue_slow(own: int, age: int, limit: int) -> ServiceError:
 def _queue_share_full(own: int, age: int) -> ServiceError:
     return ServiceError(
         ErrorCode.QUEUE_SHARE_FULL,
-        f"{own} of your detections wait, which is your share of the queue.",
+        f"You have {own} waiting detections, which is your share of the queue.",
         retry_after=_clamped(age * _DRAINED),
     )
 
 
 def _queue_full(backlog: Backlog) -> ServiceError:
-    # The head came in `oldest_age` seconds ago and all others after it: at this pace the whole
-    # queue takes about as long to drain.
+    # All jobs arrived within the last `oldest_age` seconds; at the same rate the queue takes about
+    # as long to drain.
     return ServiceError(
         ErrorCode.QUEUE_FULL,
         f"{backlog.depth} detections are waiting, the oldest for {backlog.oldest_age:.0f} s.",
@@ -209,14 +208,11 @@ def _rate_limited(quota: Quota) -> ServiceError:
 
 
 def _clamped(seconds: float) -> int:
-    return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
+    return min(max(1, math.ceil(seconds)), _MAX_RETRY_AFTER)
 
 
 async def take(request: Request, caller: Caller, pictures: int = 1) -> Admission:
-    """Ask the gate for a request; its answer will carry the caller's rate limit.
-
-    Of an upload of several pictures only `taken` many may be processed.
-    """
+    """Admit pictures of a request, and add rate-limit header fields to its response."""
     gate = cast(Gate, request.app.state.gate)
     (admission,) = await gate.ask([(caller.name, pictures)])
     if admission.headers:
@@ -225,11 +221,11 @@ async def take(request: Request, caller: Caller, pictures: int = 1) -> Admission
 
 
 async def admit(request: Request, caller: Caller) -> None:
-    """Take one picture, as the routes that take uploads do before they read the body.
+    """Admit one picture, before the body is read.
 
     Raises:
-        ServiceError: `rate_limited`, `queue_full`, `queue_slow`, `storage_full`, or that the
-            caller's own share is full.
+        ServiceError: If it is refused: `rate_limited`, `queue_full`, `queue_slow`,
+            `storage_full`, `queue_share_full` or `storage_share_full`.
     """
     admission = await take(request, caller)
     if admission.refusal is not None:

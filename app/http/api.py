@@ -1,4 +1,4 @@
-"""The FastAPI application, put together."""
+"""Creation of the FastAPI application."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.http import metrics, problems
 from app.http.admission import Gate
 from app.http.erasure import Erasure
 from app.http.guard import connect_guarded
-from app.http.middleware import Observed
+from app.http.middleware import RequestMiddleware
 from app.http.openapi import Documented
 from app.http.routes import detections, page, pictures, submissions, system
 from app.http.service import Service
@@ -31,12 +31,12 @@ _ROUTERS = [
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """The ASGI application of one API process. It keeps no state; Redis does.
+    """Create the ASGI application of an API process; all state is in Redis.
 
     Raises:
-        RedisUrlMissingError: no Redis is configured.
-        CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
-        StorageSetupError: what `GAMMA_STORE` needs is not installed.
+        RedisUrlMissingError: If no Redis is configured.
+        CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
+        StorageSetupError: If `GAMMA_STORE` is set and the extra `s3` is not installed.
     """
     url = settings.required_redis_url
     redis = connect_guarded(url)
@@ -46,8 +46,8 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # What start-up made lives as long as the process: the garbage collector's full passes
-        # over it, tens of milliseconds each, would keep requests waiting.
+        # Exclude the objects created so far from garbage collection: full passes over them would
+        # block requests for tens of milliseconds.
         gc.collect()
         gc.freeze()
         async with contextlib.AsyncExitStack() as stack:
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> ASGIApp:
             if settings.erase_within:
                 erasure = Erasure(redis, settings.erase_within)
                 await stack.enter_async_context(erasure.running())
-            stack.callback(service.decoders.close)  # made here: nobody has to wait for their start
+            stack.callback(service.decoders.close)  # starts them before the first request
             yield
         redis.close()
 
@@ -69,11 +69,11 @@ def create_app(settings: Settings) -> ASGIApp:
     for router in _ROUTERS:
         metrics.start_at_zero(router.routes)
     page.mount_static(api)
-    return Observed(api, root_path)
+    return RequestMiddleware(api, root_path)
 
 
 def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -> FastAPI:
-    """The routes and their OpenAPI document; without a service it can only be read."""
+    """Create the application with its routes, for its OpenAPI document or to attach a service."""
     api = Documented(
         title="GAMMA",
         summary="Was this picture, or a part of it, made by a neural network?",

@@ -1,4 +1,4 @@
-"""Who calls: the `Authorization: Bearer` header, read before anything else of a request."""
+"""Authentication with the `Authorization: Bearer` header."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from app.http.service import service_of
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request, and owns what it makes."""
+    """The sender of a request, who owns the detections that it creates."""
 
     name: str
 
 
 class _Key(HTTPBearer):
-    """The scheme, and who is known by it, in one: every dependency costs every request."""
+    """Security scheme that returns the caller; one dependency instead of two saves time."""
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
-        """The caller by its key; everyone is `anonymous` while there are no keys.
+        """Identify the caller by its key; without keys, every caller is `anonymous`.
 
         Raises:
-            ServiceError: `key_missing`, `key_invalid`, `origin_refused`.
+            ServiceError: If it is refused: `key_missing`, `key_invalid` or `origin_refused`.
         """
         keys = cast(Directory, request.app.state.directory).now.keys
         if keys is None and not service_of(request).settings.allow_anonymous:
@@ -44,7 +44,7 @@ class _Key(HTTPBearer):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is that of this machine alone."""
+    """Whether a host is `localhost` or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -52,13 +52,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_origin(request: Request) -> None:
-    """Where no key is asked for, a browser must not lend its place on this machine to strangers.
+    """Without keys, protect against attacks through a local browser.
 
-    A name of theirs that has come to mean this machine is told by the host that the browser
-    believes in; a form on a page of theirs by what the browser says of it (W3C Fetch Metadata).
+    DNS rebinding shows in the `Host` field, cross-site requests in `Sec-Fetch-Site` (W3C Fetch
+    Metadata).
 
     Raises:
-        ServiceError: `origin_refused`.
+        ServiceError: If the request is refused: `origin_refused`.
     """
     ours = _names_this_machine(request.headers.get("host", ""))
     if not ours or request.headers.get("sec-fetch-site") == "cross-site":
@@ -67,7 +67,7 @@ def _check_origin(request: Request) -> None:
 
 @lru_cache(maxsize=64)
 def _names_this_machine(host: str) -> bool:
-    """Whether a `Host` field does."""
+    """Whether a `Host` field is a loopback host."""
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
@@ -88,8 +88,7 @@ def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None)
 identify = _Key(
     auto_error=False,
     scheme_name="key",
-    description="The secret of a key that you were given. Without keys the API serves anyone it is "
-    "bound for.",
+    description="The secret of your API key. No key is needed if none are configured.",
 )
 
 TheCaller = Annotated[Caller, Depends(identify)]

@@ -1,4 +1,4 @@
-"""Calls of many requests made as one: a thread and a round trip to Redis for all of them."""
+"""Coalescing of concurrent calls into one, with one thread and one round trip to Redis."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ R = TypeVar("R")
 
 
 MOST = 16
-"""Requests that one call serves, where they have owners."""
+"""Maximum number of requests per call, if they have owners."""
 
 _Asked = tuple[Sequence[T], asyncio.Future[Sequence[R]], guard.Budget]
 
 
 class Coalescer(Generic[T, R]):
-    """Greedy: the first that asks is served at once, those that ask meanwhile are next, together.
+    """Runs one call at a time; requests that arrive meanwhile share the next call.
 
-    So nobody waits for company, and the busier the process is, the less each request costs.
+    No request waits for others to arrive, and the cost per request falls with the load.
 
     Args:
-        call: called in a thread, one call at a time; answers in the order of what it is given, for
-            each for itself. What it raises, all of them get.
-        owner: whose something is that is asked. A call then takes no more than `MOST` requests, of
-            each owner one after the other, so that nobody waits for all that another sends.
+        call: runs in a thread; returns one result per argument, in order. All requests of a call
+            get an exception that it raises.
+        owner: returns the owner of an argument. A call then has at most `MOST` requests, taken
+            from the owners in turn, so that no owner delays the others.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Coalescer(Generic[T, R]):
         self._serving: asyncio.Task[None] | None = None
 
     async def __call__(self, asked: Sequence[T]) -> Sequence[R]:
-        """The answers, in the order of what is asked.
+        """Results of the arguments, in order.
 
-        The time that Redis takes for all of them counts as each one's.
+        The whole time that the call waits for Redis is charged to each request.
         """
         future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future, guard.current()))
@@ -55,7 +55,7 @@ class Coalescer(Generic[T, R]):
         return await future
 
     def _next(self) -> list[_Asked[T, R]]:
-        """Take those whose turn it is."""
+        """Remove and return the requests of the next call."""
         waiting, self._waiting = self._waiting, []
         if self._owner is None or len(waiting) <= MOST:
             return waiting
@@ -74,7 +74,7 @@ class Coalescer(Generic[T, R]):
         while self._waiting:
             served = self._next()
             everything = [one for asked, _, _ in served for one in asked]
-            context = contextvars.Context()  # of no request: it is for all of them
+            context = contextvars.Context()  # empty, as the call serves several requests
             budget = context.run(guard.begin, max(one.left for _, _, one in served))
             before = budget.left
             try:
@@ -88,7 +88,7 @@ class Coalescer(Generic[T, R]):
             else:
                 for asked, future, _ in served:
                     own = list(itertools.islice(answers, len(asked)))
-                    if not future.done():  # else its caller has hung up
+                    if not future.done():  # cancelled if the client disconnected
                         future.set_result(own)
             for _, _, one in served:
                 one.charge(before - budget.left)

@@ -1,4 +1,4 @@
-"""How many files and sockets a process may have open."""
+"""Limit of open file descriptors."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import structlog
 
 from app.contract.settings import Settings
 
-_OTHERS = 200  # connections to Redis and the bucket, uploads on disk, decoders, and the program
+_OTHERS = 200  # connections to Redis and the bucket, uploads on disk, decoders, code
 
 log = structlog.get_logger()
 
 
 def needed(settings: Settings) -> int:
-    """By the API, if all the connections are used that it may have."""
+    """Number of descriptors that the API needs with all connections in use."""
     return settings.max_connections + _OTHERS
 
 
 def allowed() -> int:
-    """The hard limit: as many as this process may allow itself."""
+    """Hard limit of this process."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard if hard != resource.RLIM_INFINITY else 2**31
 
 
 def provide(settings: Settings) -> None:
-    """Raise the soft limit, which is often 1024, as far as it is needed and allowed."""
+    """Raise the soft limit as far as needed and allowed; warn if that is not enough."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(needed(settings), allowed())
     if soft != resource.RLIM_INFINITY and soft < wanted:

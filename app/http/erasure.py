@@ -1,7 +1,7 @@
-"""What Redis has forgotten, its append-only file forgets too, within a stated time.
+"""Removal of deleted and expired data from Redis's append-only file, within a time limit.
 
-A key that was deleted or has expired stands in the file until Redis writes the file anew, which
-it does by itself only once the file has doubled.
+Deleted and expired keys stay in the file until Redis rewrites it, which it does by itself only
+when the file has doubled in size.
 """
 
 from __future__ import annotations
@@ -17,46 +17,50 @@ from redis.exceptions import RedisError
 
 from app.contract.records import ERASURE_KEY
 
-_LOOKS = 20  # in the time from one rewrite to the next
+_CHECKS = 20  # per interval between rewrites
 
 log = structlog.get_logger()
 
 
 class Erasure:
-    """Rewrites of the append-only file, of which one process of all at a time takes care.
+    """Regular rewrites of the append-only file, by one process at a time.
 
     Args:
-        redis: connected.
-        within: seconds after which nothing that was deleted is in the file; a rewrite is begun
-            twice in this time, so that it has the other half to end.
+        redis: connected client.
+        within: maximum time in seconds that deleted data stays in the file; a rewrite starts
+            twice in this time, so that it has the other half to finish.
     """
 
     def __init__(self, redis: Redis, within: int) -> None:
         self._redis = redis
-        self._pause = within / 2
-        self._look = self._pause / _LOOKS
+        self._interval = within / 2
+        self._check_interval = self._interval / _CHECKS
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Rewrite as long as the context lasts."""
+        """Rewrite regularly while the context lasts."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._run)
             yield
             group.cancel_scope.cancel()
 
     def rewrite_if_due(self) -> None:
-        """Begin a rewrite, unless one was begun lately."""
-        # Claimed for a moment only: should this process end, another one goes on.
-        if not self._redis.set(ERASURE_KEY, b"", nx=True, px=_milliseconds(self._look)):
+        """Start a rewrite if the interval has passed.
+
+        Raises:
+            RedisError: If Redis is unavailable or refuses the rewrite.
+        """
+        # The claim is short, so that another process takes over if this one ends.
+        if not self._redis.set(ERASURE_KEY, b"", nx=True, px=_milliseconds(self._check_interval)):
             return
         file = self._redis.info("persistence")
         if not file.get("aof_enabled"):
             return
         if file.get("aof_last_bgrewrite_status") != "ok":
             log.error("erasure_failed", error="Redis could not rewrite its append-only file")
-        if not file.get("aof_rewrite_in_progress"):  # else it was begun before what is deleted now
+        if not file.get("aof_rewrite_in_progress"):  # a running one may miss recent deletions
             self._redis.bgrewriteaof()
-            self._redis.set(ERASURE_KEY, b"", px=_milliseconds(self._pause))
+            self._redis.set(ERASURE_KEY, b"", px=_milliseconds(self._interval))
 
     async def _run(self) -> None:
         while True:
@@ -64,7 +68,7 @@ class Erasure:
                 await asyncio.to_thread(self.rewrite_if_due)
             except RedisError as error:
                 log.error("erasure_failed", error=str(error))
-            await asyncio.sleep(self._look)
+            await asyncio.sleep(self._check_interval)
 
 
 def _milliseconds(seconds: float) -> int:

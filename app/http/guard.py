@@ -1,4 +1,4 @@
-"""The API's client of Redis: requests wait for it a bounded time, and not at all in an outage."""
+"""The API's Redis client: a time budget per request, and a circuit breaker for outages."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from app.contract.client import Client, Packer, TypedPipeline, connect
 
 BUDGET = 2.0  # s
 
-_PIECE = 2**20  # bytes; what sending so many of a large command takes is not charged
-_RETRIES = 4  # take about a second in all
+_PIECE = 2**20  # bytes; sending full pieces of a large command is not charged to the budget
+_RETRIES = 4  # about a second in total
 _PROBE_TIMEOUT = 1.0  # s
 _PROBE_PAUSE = 0.5  # s
-_LEAST = 0.001  # s; a socket takes 0 for "do not block"
+_MIN_TIMEOUT = 0.001  # s; 0 would make a socket non-blocking
 
 T = TypeVar("T")
 
@@ -33,11 +33,11 @@ log = structlog.get_logger()
 
 
 class CircuitOpenError(RedisConnectionError):
-    """Redis did not answer a moment ago, so it is not asked."""
+    """Redis recently failed to answer, so no command is sent."""
 
 
 class Budget:
-    """Seconds that one request may wait for Redis: all its commands and their retries together."""
+    """Total time that a request may wait for Redis, for all commands and retries."""
 
     def __init__(self, seconds: float) -> None:
         self._left = seconds
@@ -45,22 +45,22 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """Seconds; 0 or less: it is used up."""
+        """Remaining seconds; 0 or less if it is used up."""
         return self._left if self._ends is None else self._ends - time.monotonic()
 
     def extend(self, seconds: float) -> None:
-        """Allow so much more."""
+        """Add seconds to the budget."""
         self._left += seconds
         if self._ends is not None:
             self._ends += seconds
 
     def charge(self, seconds: float) -> None:
-        """Count time that others spent for this request too."""
+        """Subtract seconds that another context spent on behalf of this request."""
         self._left -= max(0.0, seconds)
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
-        """Time counts as long as the context lasts."""
+        """Spend the budget while the context lasts."""
         if self._ends is not None:
             yield
             return
@@ -76,22 +76,22 @@ _budget: ContextVar[Budget] = ContextVar("redis_budget")
 
 
 def begin(seconds: float = BUDGET) -> Budget:
-    """Give what follows in this context, also in threads it calls, a budget of its own."""
+    """Set a new budget for this context and the threads it calls."""
     budget = Budget(seconds)
     _budget.set(budget)
     return budget
 
 
 def current() -> Budget:
-    """The budget of this context; a new one if there is none."""
+    """The budget of this context, or a new one."""
     return _budget.get(None) or Budget(BUDGET)
 
 
 class Breaker:
-    """A circuit breaker: open from the first failure until a probe in the background succeeds.
+    """A circuit breaker: open from the first failure until a background probe succeeds.
 
     Args:
-        probe: raises a `RedisError` as long as Redis does not answer.
+        probe: raises a `RedisError` while Redis does not answer.
     """
 
     def __init__(self, probe: Callable[[], object]) -> None:
@@ -102,17 +102,17 @@ class Breaker:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Around a call of Redis; it spends the budget of the request, or one of its own.
+        """Context for a command; spends the budget and opens the circuit on failure.
 
         Raises:
-            CircuitOpenError: the circuit is open.
-            redis.exceptions.TimeoutError: the budget is used up.
+            CircuitOpenError: If the circuit is open.
+            redis.exceptions.TimeoutError: If the budget is used up.
         """
         if self._open:
-            raise CircuitOpenError("Redis does not answer at present")
+            raise CircuitOpenError("Redis is currently unavailable")
         budget = current()
         if budget.left <= 0:
-            raise RedisTimeoutError("the request has waited for Redis as long as it may")
+            raise RedisTimeoutError("the request has used up its time budget for Redis")
         token = _budget.set(budget)
         try:
             with budget.spending():
@@ -124,7 +124,7 @@ class Breaker:
             _budget.reset(token)
 
     def close(self) -> None:
-        """End the probes."""
+        """Stop probing."""
         self._closing.set()
 
     def _trip(self, error: Exception) -> None:
@@ -149,9 +149,9 @@ class Breaker:
 
 
 class GuardedClient(Client):
-    """As `Client`, but each call spends a budget, and passes a circuit breaker.
+    """A `Client` with time budget and circuit breaker.
 
-    Any command may raise `CircuitOpenError`.
+    Every command raises `CircuitOpenError` if the circuit is open.
     """
 
     breaker: Breaker
@@ -185,20 +185,20 @@ class _GuardedPipeline(TypedPipeline):
 
 
 class _Bounded:
-    """A connection that waits as long as the budget lasts, whatever it waits for."""
+    """A connection whose timeouts are the rest of the budget."""
 
     def _connect(self) -> Any:
         self.socket_connect_timeout = self.socket_timeout = _timeout()
         return super()._connect()  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """As redis-py's, but a large command may take as long as it makes progress."""
+        """As redis-py's, but a large command may take longer while it makes progress."""
         for piece in _pieces(command):
             began = time.monotonic()
             if self._sock is not None:  # type: ignore[attr-defined]
                 self._sock.settimeout(_timeout())  # type: ignore[attr-defined]
             super().send_packed_command([piece], check_health)  # type: ignore[misc]
-            check_health = False  # it would send a command in the midst of this one
+            check_health = False  # a health check must not interrupt this command
             if len(piece) == _PIECE:
                 current().extend(time.monotonic() - began)
 
@@ -223,15 +223,11 @@ def _pieces(command: str | Sequence[bytes]) -> Iterator[str | memoryview]:
 
 
 def _timeout() -> float:
-    return max(current().left, _LEAST)
+    return max(current().left, _MIN_TIMEOUT)
 
 
 def connect_guarded(url: str) -> GuardedClient:
-    """Client for the processes that answer requests.
-
-    Args:
-        url: as of `connect`.
-    """
+    """Create the client for API processes; `url` as for `connect`."""
     probes = connect(url, retries=0, timeout=_PROBE_TIMEOUT)
     client = cast(
         GuardedClient,

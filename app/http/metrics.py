@@ -1,6 +1,6 @@
-"""Prometheus metrics of the API process, of Redis, and of the queues in it.
+"""Prometheus metrics of the API process, of Redis and of the queues.
 
-`docs/metrics.md` lists every metric of every process; a test compares the two.
+`docs/metrics.md` lists the metrics of all processes; a test compares it with the code.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from app.contract.workers import ask_sick, ask_suspended, count_workers
 from app.webhooks import queue as webhooks
 
 UNCOUNTED = frozenset({"/livez", "/readyz"})
-"""Routes that orchestrators poll; counting them would hide the requests of callers."""
+"""Routes without metrics, because orchestrators poll them."""
 
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # s
 _POWERS_OF_TWO = tuple(float(2**power) for power in range(12, 28, 2))
 _UNDOCUMENTED_STATUSES = frozenset({500, 503})  # possible on every route
-_REDIS_TIMEOUT = 2.0  # s; a scrape must be answered within 10 s, even without Redis
+_REDIS_TIMEOUT = 2.0  # s; a scrape must finish within 10 s, even without Redis
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ for _code in ErrorCode:
 
 
 def start_at_zero(routes: Iterable[BaseRoute]) -> None:
-    """Create the series of these routes at 0, so that `rate()` sees their first request."""
+    """Initialise the series of these routes to 0, so that `rate()` counts the first request."""
     for route in routes:
         if isinstance(route, APIRoute) and route.path not in UNCOUNTED:
             statuses = {route.status_code or 200, *map(int, route.responses)}
@@ -76,10 +76,9 @@ def start_at_zero(routes: Iterable[BaseRoute]) -> None:
 
 
 class _QueueCollector(Collector):
-    """Reads queues, workers and Redis at scrape time, in one round trip.
+    """Collects metrics of queues, workers and Redis, in one round trip per scrape.
 
-    It never runs RQ's registry clean-up. Without Redis, `gamma_redis_up` is 0 and the other metrics
-    are absent.
+    If Redis is unavailable, `gamma_redis_up` is 0 and the other metrics are absent.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -175,11 +174,11 @@ def _gauge(name: str, help_text: str, value: float) -> Metric:
 
 
 def expose(settings: Settings) -> None:
-    """Serve this process's metrics, and those of Redis and the queue, on their own port.
+    """Serve the metrics of this process, of Redis and of the queues.
 
     Raises:
-        OSError: the port is taken.
-        RedisUrlMissingError: no Redis is configured.
+        OSError: If the port is in use.
+        RedisUrlMissingError: If no Redis is configured.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
     REGISTRY.register(_QueueCollector(settings))

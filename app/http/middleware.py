@@ -1,4 +1,4 @@
-"""Around every request: its ids, a log line, the RED metrics and the security headers."""
+"""Middleware for request ids, traces, the log line, metrics and security headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.http.metrics import REJECTIONS, REQUEST_DURATION, REQUESTS, UNCOUNTED
 
 REQUEST_ID_HEADER = "X-Request-ID"
 TRACE_HEADER = "traceresponse"
-"""W3C's draft for answers, of the form of `traceparent`: the trace, and our place in it."""
+"""Response header of a W3C draft, with the format of `traceparent`."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _METHOD_NOT_ALLOWED = 405
@@ -34,15 +34,15 @@ _SECURITY_HEADERS = Headers(
 log = structlog.get_logger()
 
 
-class Observed:
-    """ASGI middleware; outermost, so that it sees every answer."""
+class RequestMiddleware:
+    """Outermost ASGI middleware, so that it sees every response."""
 
     def __init__(self, app: ASGIApp, root_path: str = "") -> None:
         """Wrap an application.
 
         Args:
-            app: knows the paths of the API alone.
-            root_path: what may stand before them, if the proxy does not take it away.
+            app: application, with paths without `root_path`.
+            root_path: prefix to remove from paths, if the proxy has not removed it.
         """
         self._app = app
         self._root_path = root_path
@@ -53,7 +53,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         method = scope["method"]
-        if method == "HEAD":  # as GET, without the body, which the server leaves out (RFC 9110)
+        if method == "HEAD":  # handled as GET; uvicorn omits the body
             scope = {**scope, "method": "GET"}
         if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
             scope = {**scope, "path": scope["path"].removeprefix(self._root_path)}
@@ -87,11 +87,11 @@ class Observed:
 
 
 def _record(scope: Scope, method: str, status: int, seconds: float) -> None:
-    # Of a mounted folder only the mount point is known, in root_path.
+    # For a mounted folder only the mount point is known, in root_path.
     path = getattr(scope.get("route"), "path", None) or scope.get("root_path") or "unmatched"
     if path in UNCOUNTED:
         return
-    # What a route does not take is one method to us: else callers could make thousands of series.
+    # Unknown and unsupported methods share one label, to bound the number of series.
     known = method in _METHODS and status != _METHOD_NOT_ALLOWED
     method = method if known else "other"
     REQUESTS.labels(method, path, status).inc()
@@ -113,7 +113,7 @@ def _record(scope: Scope, method: str, status: int, seconds: float) -> None:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own id if it is harmless, else a new one."""
+    """The id that the caller sent if it is valid, else a new one."""
     for given in _headers(scope, REQUEST_ID_HEADER):
         if tracing.REQUEST_ID.fullmatch(given):
             return given
@@ -121,7 +121,7 @@ def _request_id(scope: Scope) -> str:
 
 
 def _trace(scope: Scope) -> tracing.Trace:
-    """Our place in the caller's trace; in one of our own if it names none, or names it badly."""
+    """A child span of the caller's trace, or a new trace if there is no valid one."""
     given = _headers(scope, tracing.HEADER)
     parent = tracing.Trace.parse(given[0]) if len(given) == 1 else None
     return tracing.Trace.begin() if parent is None else parent.child()

@@ -1,4 +1,4 @@
-"""What a reader of the scores must know first, by what is known about the model."""
+"""The notice about a model's reliability."""
 
 from __future__ import annotations
 

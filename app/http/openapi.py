@@ -1,7 +1,4 @@
-"""The OpenAPI document: what FastAPI reads off the routes, and what it cannot know.
-
-gamma openapi > docs/openapi.json
-"""
+"""The OpenAPI document: FastAPI's, plus header fields, minus its validation errors."""
 
 from __future__ import annotations
 
@@ -56,22 +53,22 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def headers(*names: str) -> dict[str, dict[str, str]]:
-    """Header fields of an answer, described in one place."""
+    """References to the descriptions of header fields."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 class Documented(FastAPI):
-    """FastAPI with a document that says no more and no less than the service does."""
+    """FastAPI with an OpenAPI document that matches the service exactly."""
 
     def openapi(self) -> dict[str, Any]:
-        """The document; made once."""
+        """The document, created once."""
         if self.openapi_schema is None:
             _correct(super().openapi())
         return super().openapi()
 
 
 def _correct(document: dict[str, Any]) -> None:
-    """Name the header fields and drop FastAPI's own validation errors: ours are 400 problems."""
+    """Add header fields, and remove FastAPI's validation errors, which are 400 problems here."""
     components = document["components"]
     components["headers"] = {
         name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()

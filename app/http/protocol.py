@@ -1,7 +1,6 @@
-"""HTTP/1.1 as uvicorn speaks it, with limits on what a connection costs before a route answers.
+"""uvicorn's HTTP/1.1 protocol with limits on size, speed and number of connections.
 
-What a key, a route or a limit of ours decides is decided once the head of a request is there. Until
-then only this stands between a stranger and the memory of the process.
+These limits protect the process before keys and routes are checked, which needs the whole head.
 """
 
 from __future__ import annotations
@@ -23,97 +22,96 @@ from app.http.middleware import REQUEST_ID_HEADER
 from app.http.problems import MEDIA_TYPE, ServiceError, describe
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a request line and its header fields; also of what stands between two pieces of a body,
-and after it (chunk extensions, trailer fields)."""
+"""Maximum size of a request line and its header fields in bytes; also of chunk extensions and
+trailer fields."""
 
 MAX_TARGET = 8 * 1024
-"""Bytes of a path with its query."""
+"""Maximum length of a path with its query in bytes."""
 
 MAX_FIELDS = 128
-"""Header fields of a request."""
+"""Maximum number of header fields."""
 
-MAX_PIECES = 1000
-"""Chunks of a body that are taken from one read, which has 250 kB at most."""
+MAX_CHUNKS = 1000
+"""Maximum number of chunks of a body in one read, which returns up to 250 kB."""
 
 MIN_RATE = 16 * 1024
-"""Bytes/s at which a body has to come, and an answer to be read, averaged over
+"""Minimum rate of sending a body and of reading a response in bytes/s, averaged over
 `BoundedProtocol.timeout`."""
 
-_LINGER = 5.0  # s; how long what still comes is read after the last answer, or that would get lost
-_LINGER_BYTES = 2**20  # as above; beyond, the sender is left waiting
+_LINGER = 5.0  # s; data that arrives after the response is discarded so long (lingering close)
+_LINGER_BYTES = 2**20  # maximum number of discarded bytes
 
-_EXHAUSTION_INTERVAL = 60.0  # s, between log lines
+_LOG_INTERVAL = 60.0  # s
 
 log = structlog.get_logger()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Ends connections whose requests are too long, too slow or damaged, and limits their number.
+    """Limits the number of connections, and closes those with too long, slow or invalid requests.
 
-    One request is read at a time: what comes before the answer to the one before is not read, and
-    the connection ends with that answer (RFC 9112, 9.3.2: the client sends the others again).
-    A body that the answer did not wait for is not waited for either.
+    Pipelining is not supported: after a request that arrives early, the connection is closed with
+    the current response (RFC 9112, 9.3.2). A body that the response did not wait for is discarded.
     """
 
     timeout: ClassVar[float]
     """Seconds for the whole head of a request; see `MIN_RATE` for its body."""
     max_connections: ClassVar[int]
-    """Open connections; beyond, the one that has been idle for longest is closed."""
-    link_root: ClassVar[str] = ""  # uvicorn has a `root_path` of its own
-    """What links in refusals begin with."""
+    """Maximum number of connections; above it the one that is idle for longest is closed."""
+    link_root: ClassVar[str] = ""  # uvicorn's protocol has another `root_path`
+    """Prefix of links in problem documents."""
 
-    _next_word: ClassVar[float] = 0.0  # when to log again that all are in use
+    _next_log: ClassVar[float] = 0.0  # time of the next warning about connections
 
-    _kept = 0  # bytes since the request began, or since its last piece of body
+    _kept = 0  # bytes since the start of the request or its last chunk of body
     _arrived = 0  # bytes in this period of `timeout` seconds
-    _pieces = 0  # of a body, in what was read last
-    _held_up = False  # in this period we have not read all the time
+    _chunks = 0  # chunks in the last read
+    _was_paused = False  # reading was paused in this period
     _in_head = _in_body = False
-    _keep_alive = False  # what the request at hand asks for
-    _deaf = False  # whatever still comes is not read
-    _dropped = 0  # bytes that came since then
+    _keep_alive = False  # whether the current request asks for it
+    _discarding = False  # whether incoming data is discarded
+    _discarded = 0  # discarded bytes
     _idle_since = 0.0
     _timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As uvicorn's; the first head is waited for."""
+        """As uvicorn's; starts the timeout of the first head."""
         full = len(self.connections) >= self.max_connections
         super().connection_made(transport)
         self._idle_since = time.monotonic()
-        self._last_word = cast(asyncio.Transport, _LastWord(self))
+        self._response_transport = cast(asyncio.Transport, _ResponseTransport(self))
         self._begin_period()
         if full:
-            self._tell_of_exhaustion()
-        if full and not self._make_room():
+            self._log_exhaustion()
+        if full and not self._close_idle():
             self._refuse(
                 ErrorCode.TOO_MANY_CONNECTIONS, f"{self.max_connections} connections are open."
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
-        self._stop_waiting()
+        self._cancel_timer()
         if self._reader_timer is not None:
             self._reader_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, within the limits."""
-        if self._deaf:
-            self._drop(data)
+        if self._discarding:
+            self._discard(data)
             return
         self._unset_keepalive_if_required()
         self._arrived += len(data)
-        self._pieces = 0
+        self._chunks = 0
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # it may be ignored (RFC 9110, 7.8)
+        except httptools.HttpParserUpgrade:  # may be ignored (RFC 9110, 7.8)
             pass
         except httptools.HttpParserError:
             self._refuse(ErrorCode.MALFORMED_REQUEST, "The request is not valid HTTP/1.1.")
         else:
-            self._held_up |= self.flow.read_paused
-            self._kept = 0 if self._pieces else self._kept + len(data)
+            self._was_paused |= self.flow.read_paused
+            self._kept = 0 if self._chunks else self._kept + len(data)
             if (self._in_head or self._in_body) and self._kept > MAX_HEAD:
                 self._refuse(
                     ErrorCode.HEAD_TOO_LARGE, f"The limit for a request's head is {MAX_HEAD} bytes."
@@ -122,23 +120,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """As uvicorn's.
 
-        A client may have read an answer to its end before the route has come to its own end.
-
         Raises:
-            RuntimeError: the request before has no answer yet. It ends the parsing.
+            RuntimeError: If the previous request has no response yet; ends the parsing.
         """
+        # A client may have read the whole response before the route returns.
         answered = self.cycle is None or self.cycle.response_started
         if not answered or self.pipeline:
-            self._stop_listening()
+            self._ignore_other_requests()
         super().on_message_begin()
         self._in_head, self._kept = True, 0
         self._begin_period()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As uvicorn's, but trailer fields are left out: they must not pass for header fields.
+        """As uvicorn's, but ignores trailer fields, which must not be used as header fields.
 
         Raises:
-            OverflowError: there are too many. It ends the parsing.
+            OverflowError: If there are too many; ends the parsing.
         """
         if not self._in_head:
             return
@@ -166,20 +163,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
         self._in_body = True
-        self.cycle.transport = self._last_word
+        self.cycle.transport = self._response_transport
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's.
 
         Raises:
-            RuntimeError: the request before has no full answer yet. It ends the parsing.
-            OverflowError: it comes in crumbs. It ends the parsing.
+            RuntimeError: If the previous request has no full response yet; ends the parsing.
+            OverflowError: If the chunks are too small; ends the parsing.
         """
         if self.pipeline:
-            self._stop_listening()
-        self._pieces += 1
-        if self._pieces > MAX_PIECES:
+            self._ignore_other_requests()
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
             self._refuse(ErrorCode.MALFORMED_REQUEST, "The chunks of the body are too small.")
             raise OverflowError
         super().on_body(body)
@@ -187,7 +184,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """As uvicorn's."""
         self._in_body = False
-        self._stop_waiting()
+        self._cancel_timer()
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._keep_alive
         super().on_message_complete()
@@ -196,11 +193,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """As uvicorn's."""
         self._idle_since = time.monotonic()
         super().on_response_complete()
-        if self._deaf:
-            self.leave()
+        if self._discarding:
+            self.close_gracefully()
 
     def pause_writing(self) -> None:
-        """As uvicorn's; whoever does not read its answer is not waited for."""
+        """As uvicorn's; aborts the connection if the client reads too slowly."""
         super().pause_writing()
         self._watch_reader()
 
@@ -215,41 +212,45 @@ class BoundedProtocol(HttpToolsProtocol):
         self._keep_alive = False
         super().shutdown()
 
-    def leave(self) -> None:
-        """End the connection after what was written.
+    def close_gracefully(self) -> None:
+        """Close the connection after the response (lingering close).
 
-        While something is still sent to us, it is read for a while: closing at once would make TCP
-        drop the answer on its way.
+        While the client is still sending, its data is read and discarded for a few seconds,
+        because closing at once would make TCP drop the response.
         """
-        self._stop_waiting()
-        if self.transport.is_closing() or not (self._in_body or self._deaf):
+        self._cancel_timer()
+        if self.transport.is_closing() or not (self._in_body or self._discarding):
             self.transport.close()
             return
-        self._deaf = True
+        self._discarding = True
         if self.cycle is not None:
             self.cycle.body = bytearray()
         self.flow.resume_reading()
         self.transport.write_eof()
-        self._wait(_LINGER, self.transport.close)
+        self._set_timer(_LINGER, self.transport.close)
 
-    def _stop_listening(self) -> None:
-        """Answer the request at hand, and none that comes after it."""
-        self._deaf = True
-        self._stop_waiting()
+    def _ignore_other_requests(self) -> None:
+        """Finish the current request and ignore all others.
+
+        Raises:
+            RuntimeError: Always; ends the parsing.
+        """
+        self._discarding = True
+        self._cancel_timer()
         self.pipeline.clear()
         self.cycle.keep_alive = False
         raise RuntimeError
 
-    def _drop(self, data: bytes) -> None:
-        self._dropped += len(data)
-        if self._dropped > _LINGER_BYTES:
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > _LINGER_BYTES:
             self.transport.pause_reading()
 
     def _refuse(self, code: ErrorCode, detail: str) -> None:
-        """Answer without a route, unless another answer is under way; then leave."""
-        if self._deaf:
+        """Send a problem document, unless a response has started; then close."""
+        if self._discarding:
             return
-        self._deaf = True
+        self._discarding = True
         ours = True
         if self.cycle is not None and not self.cycle.response_complete:
             ours = not self.cycle.response_started
@@ -257,22 +258,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         if ours:
             self.transport.write(_refusal(code, detail, self.link_root))
-        self.leave()
+        self.close_gracefully()
 
-    def _tell_of_exhaustion(self) -> None:
-        """Log that all connections are in use, once in a while."""
+    def _log_exhaustion(self) -> None:
+        """Log, once a minute, that all connections are in use."""
         now = time.monotonic()
-        if now >= BoundedProtocol._next_word:
-            BoundedProtocol._next_word = now + _EXHAUSTION_INTERVAL
+        if now >= BoundedProtocol._next_log:
+            BoundedProtocol._next_log = now + _LOG_INTERVAL
             log.warning(
                 "connections_exhausted",
                 limit=self.max_connections,
-                hint="idle ones are closed, others refused; GAMMA_MAX_CONNECTIONS, or a proxy "
-                "that limits them for each client",
+                hint="idle connections are closed, new ones refused; raise GAMMA_MAX_CONNECTIONS, "
+                "or limit connections per client in a proxy",
             )
 
-    def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest, or was answered; if there is one."""
+    def _close_idle(self) -> bool:
+        """Close the connection that is idle for longest; False if there is none."""
         connections = cast(set[BoundedProtocol], self.connections) - {self}
         idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
         if idle:
@@ -280,12 +281,12 @@ class BoundedProtocol(HttpToolsProtocol):
         return bool(idle)
 
     def _begin_period(self) -> None:
-        self._arrived, self._held_up = 0, self.flow.read_paused
-        self._wait(self.timeout, self._end_period)
+        self._arrived, self._was_paused = 0, self.flow.read_paused
+        self._set_timer(self.timeout, self._end_period)
 
     def _end_period(self) -> None:
-        held_up = self._held_up or self.flow.read_paused
-        if self._in_body and (held_up or self._arrived >= self.timeout * MIN_RATE):
+        was_paused = self._was_paused or self.flow.read_paused
+        if self._in_body and (was_paused or self._arrived >= self.timeout * MIN_RATE):
             self._begin_period()
         else:
             self.transport.close()
@@ -301,18 +302,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
         self._reader_timer = self.loop.call_later(self.timeout, check)
 
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_waiting()
+    def _set_timer(self, seconds: float, then: Callable[[], None]) -> None:
+        self._cancel_timer()
         self._timer = self.loop.call_later(seconds, then)
 
-    def _stop_waiting(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-class _LastWord:
-    """The part of a transport that uvicorn's answers use; its end is that of the protocol."""
+class _ResponseTransport:
+    """The part of a transport that responses use; `close` closes gracefully."""
 
     def __init__(self, protocol: BoundedProtocol) -> None:
         self._protocol = protocol
@@ -320,7 +321,7 @@ class _LastWord:
         self.is_closing = protocol.transport.is_closing
 
     def close(self) -> None:
-        self._protocol.leave()
+        self._protocol.close_gracefully()
 
 
 def _refusal(code: ErrorCode, detail: str, root_path: str) -> bytes:

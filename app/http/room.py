@@ -1,9 +1,9 @@
-"""Room for uploads, downloads and their bytes, shared by callers that need some at the same time.
+"""Limited resources (connections, memory, disk) that callers share.
 
-How much one caller may hold follows from what is left: no more than it leaves free for others (a
-dynamic threshold; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998). One alone has
-half of the room, two a third each, and whoever comes next always finds some. Who holds nothing
-else may take whatever is free, so that the largest upload fits too.
+A caller may hold at most as much as it leaves free (a dynamic threshold; Choudhury and Hahne,
+IEEE/ACM Transactions on Networking 6, 1998): a single caller gets half, two callers a third each,
+and some is always free for others. A caller that holds nothing may take all that is free, so that
+the largest upload fits.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import AsyncIterator
 from app.contract.schemas import ErrorCode
 from app.http.problems import ServiceError
 
-_MOST_WAITING = 32  # of a caller; what has come of their bodies lies in memory
+_MAX_WAITING = 32  # claims per caller; their bodies use memory
 
 
 class Room:
-    """Counts what is held in one place; of one event loop.
+    """One resource, used in one event loop.
 
     Args:
-        size: how much there is, for all callers together.
-        unit: of what, in the plural.
-        timeout: seconds to wait until enough of it is free.
-        code: of the refusal if it is not free in time.
+        size: total amount.
+        unit: name of the unit, in the plural.
+        timeout: seconds to wait for enough to become free.
+        code: error code if not enough becomes free in time.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def claim(self, caller: str, size: int = 0) -> AsyncIterator[Claim]:
-        """Hold some of it for a caller as long as the context lasts.
+        """Hold an amount for a caller while the context lasts.
 
         Raises:
-            ServiceError: there is too little, see `code`.
+            ServiceError: If not enough becomes free in time.
         """
         claim = Claim(self, caller)
         try:
@@ -60,15 +60,15 @@ class Room:
             claim.give_back()
 
     def has(self, caller: str, more: int, own: int = 0) -> bool:
-        """Whether a caller may have so much more now, for a claim that has some of its own."""
+        """Whether a caller may take `more` now, for a claim that already holds `own`."""
         held, left = self._held[caller], self._free - more
         return left >= 0 and (held == own or held + more <= left)
 
     async def take(self, caller: str, more: int, own: int = 0) -> None:
-        """Count so much more as the caller's, as soon as that is possible; see `has`.
+        """Wait until `has` is true, then take `more`.
 
         Raises:
-            ServiceError: there is too little, see `code`.
+            ServiceError: If not enough becomes free in time.
         """
         if not self.has(caller, more, own):
             await self._wait(caller, more, own)
@@ -76,7 +76,7 @@ class Room:
         self._held[caller] += more
 
     def give(self, caller: str, size: int) -> None:
-        """Count so much as free again."""
+        """Release an amount."""
         self._free += size
         self._held[caller] -= size
         if not self._held[caller]:
@@ -89,7 +89,7 @@ class Room:
             self._code,
             f"There is no room for {more} more {self._unit} of yours at the moment.",
         )
-        if self._waiting[caller] >= _MOST_WAITING:
+        if self._waiting[caller] >= _MAX_WAITING:
             raise refusal
         self._waiting[caller] += 1
         try:
@@ -105,7 +105,7 @@ class Room:
 
 
 class Claim:
-    """What one upload holds of a room."""
+    """The part of a `Room` that one request holds."""
 
     def __init__(self, room: Room, caller: str) -> None:
         self._room = room
@@ -113,10 +113,10 @@ class Claim:
         self._size = 0
 
     async def grow(self, size: int) -> None:
-        """Hold so much in all; never more than the whole room.
+        """Increase the total to `size`, at most the size of the room.
 
         Raises:
-            ServiceError: there is too little, see `code`.
+            ServiceError: If not enough becomes free in time.
         """
         more = min(size, self._room.size) - self._size
         if more > 0:
@@ -124,6 +124,6 @@ class Claim:
             self._size += more
 
     def give_back(self) -> None:
-        """Hold nothing any more."""
+        """Release everything."""
         self._room.give(self._caller, self._size)
         self._size = 0

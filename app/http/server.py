@@ -20,21 +20,21 @@ _KEEP_ALIVE = 75  # s; longer than the idle time of common load balancers
 
 
 class OpenBindError(ValueError):
-    """The API would be open to everyone who can reach the machine."""
+    """The API would be open to everyone who can connect."""
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"binding {host} without keys opens the API to everyone who can reach it; "
+            f"binding {host} without keys opens the API to everyone who can connect; "
             "set GAMMA_API_KEYS or GAMMA_CALLERS_FILE, or pass --allow-anonymous "
-            "(GAMMA_ALLOW_ANONYMOUS=true) if that is what you want"
+            "(GAMMA_ALLOW_ANONYMOUS=true) if this is intended"
         )
 
 
 def check_binding(settings: Settings) -> None:
-    """Refuse to bind beyond loopback without keys, unless that is asked for.
+    """Check that only loopback is bound without keys.
 
     Raises:
-        OpenBindError: see there.
+        OpenBindError: If another address is bound without keys and without `allow_anonymous`.
     """
     guarded = settings.asks_for_keys or settings.allow_anonymous
     if not guarded and not is_loopback(settings.host):
@@ -42,24 +42,24 @@ def check_binding(settings: Settings) -> None:
 
 
 def _return_freed_memory() -> None:
-    """Have glibc give large blocks back when they are freed, whatever was freed before.
+    """Make glibc return large freed blocks to the system.
 
-    By default it begins to keep blocks of up to 32 MiB after the first such block (mallopt(3),
-    M_MMAP_THRESHOLD), in an arena for each thread: hundreds of MiB after some large uploads.
+    By default its mmap threshold grows to 32 MiB (mallopt(3), M_MMAP_THRESHOLD), and each
+    thread's arena keeps freed blocks: hundreds of MiB after some large uploads.
     """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
+    with contextlib.suppress(AttributeError, OSError):  # C libraries other than glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the requests at hand.
+    """Serve until SIGINT or SIGTERM, then finish open requests.
 
     Raises:
-        OpenBindError: see `check_binding`.
-        RedisUrlMissingError: no Redis is configured.
-        CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
-        StorageSetupError: what `GAMMA_STORE` needs is not installed.
-        PortError: a port is taken.
+        OpenBindError: If an address other than loopback is bound without keys.
+        RedisUrlMissingError: If no Redis is configured.
+        CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
+        StorageSetupError: If `GAMMA_STORE` is set and the extra `s3` is not installed.
+        PortError: If a port is in use.
     """
     check_binding(settings)
     check_port(settings.host, settings.port, "GAMMA_PORT")

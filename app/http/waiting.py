@@ -1,4 +1,4 @@
-"""`Prefer: wait`: requests that sleep until a detection is final, without holding a thread."""
+"""`Prefer: wait`: requests that wait for a detection to finish, without blocking a thread."""
 
 from __future__ import annotations
 
@@ -16,42 +16,38 @@ from redis.exceptions import RedisError
 from app.contract.store import FINISHED_CHANNEL
 
 MAX_WAIT = 60  # s
-CHECK_INTERVAL = 2.0  # s; a waiter looks at the record itself this often, should a message be lost
+CHECK_INTERVAL = 2.0  # s, between reads of the record, in case a message was lost
 _RECONNECT_DELAY = 1.0  # s
-_REMEMBERED = 1000  # detections, of some 2 kB each
+_MAX_REMEMBERED = 1000  # detections of about 2 kB each
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 log = structlog.get_logger()
 
 
 def preferred_wait(headers: list[str]) -> int | None:
-    """Seconds asked for by `Prefer: wait=N` (RFC 7240, section 4.3), at most 60.
+    """Seconds in `Prefer: wait=N` (RFC 7240, 4.3), limited to 60; None if it is absent.
 
     Args:
-        headers: the values of all `Prefer` headers.
+        headers: values of all `Prefer` fields.
     """
     found = _WAIT.search(",".join(headers))
     return min(int(found.group(1)), MAX_WAIT) if found else None
 
 
 class Expectation:
-    """What somebody who waits for detections has heard of them."""
+    """Messages for one request that waits for detections."""
 
     def __init__(self) -> None:
         self._endings: dict[str, bytes] = {}
         self._woken = asyncio.Event()
 
     def hear(self, detection_id: str, ending: bytes) -> None:
-        """Wake who waits: one of the detections has ended."""
+        """Add the message that a detection has ended, and wake the request."""
         self._endings[detection_id] = ending
         self._woken.set()
 
     async def news(self, seconds: float) -> dict[str, bytes]:
-        """The endings that were not told yet, by the detections' ids.
-
-        Args:
-            seconds: to wait if there are none; none come if there still are none then.
-        """
+        """New messages by detection id; empty if there are none within `seconds`."""
         timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
         await self._woken.wait()
         timer.cancel()
@@ -61,21 +57,21 @@ class Expectation:
 
 
 class FinishedEvents:
-    """One subscription a process; tells those who wait for a detection how it has ended.
+    """Subscription of a process to finished detections; notifies the requests that wait for them.
 
-    It remembers what it has heard lately: who waits for one that has just ended need not ask.
+    Recent messages are kept for requests that start to wait after the detection has ended.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._heard: dict[str, bytes] = {}  # in their order
+        self._heard: dict[str, bytes] = {}  # oldest first
         self._waiting: defaultdict[str, set[Expectation]] = defaultdict(set)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen as long as the context lasts."""
-        # A cancel scope cancels until the task has ended; a single Task.cancel() can be lost
-        # inside the Redis client while it connects.
+        """Listen while the context lasts."""
+        # A cancel scope repeats the cancellation until the task ends; the Redis client can
+        # swallow a single Task.cancel() while it connects.
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
             yield
@@ -83,7 +79,7 @@ class FinishedEvents:
 
     @contextlib.contextmanager
     def expect(self, detection_ids: Collection[str]) -> Iterator[Expectation]:
-        """What is heard of the detections: that they became final, or were deleted."""
+        """Messages about these detections while the context lasts: finished or deleted."""
         expectation = Expectation()
         for detection_id in detection_ids:
             self._waiting[detection_id].add(expectation)
@@ -116,7 +112,7 @@ class FinishedEvents:
         name, _, ending = message.partition(b" ")
         detection_id = name.decode("ascii", "replace")
         self._heard[detection_id] = ending
-        if len(self._heard) > _REMEMBERED:
+        if len(self._heard) > _MAX_REMEMBERED:
             del self._heard[next(iter(self._heard))]
         for expectation in self._waiting.get(detection_id, ()):
             expectation.hear(detection_id, ending)

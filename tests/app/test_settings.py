@@ -111,9 +111,9 @@ def test_a_misspelt_variable_is_an_error_with_a_suggestion(
     with pytest.raises(UnknownSettingError) as error:
         Settings.load()
     assert sorted(str(error.value).splitlines()) == [
-        "GAMMA_QUEUE_LIMT is no setting; did you mean GAMMA_QUEUE_LIMIT?",
-        "GAMMA_XYZZY is no setting",
-        "the secret file gamma_redis_ulr is no setting; did you mean gamma_redis_url?",
+        "GAMMA_QUEUE_LIMT is not a setting; did you mean GAMMA_QUEUE_LIMIT?",
+        "GAMMA_XYZZY is not a setting",
+        "the secret file gamma_redis_ulr is not a setting; did you mean gamma_redis_url?",
     ]
 
 

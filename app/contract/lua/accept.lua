@@ -1,16 +1,16 @@
--- Accepts a detection, or says why not. Sent again because an answer was lost, it changes nothing.
+-- Accepts a detection or returns why not. Idempotent: repeating it after a lost reply has no effect.
 --
 -- KEYS: record, index, cache entry and idempotency entry ('': none), model, waiting, picture, masks,
---   source: a record whose picture and masks serve ('': none, the picture has been stored)
--- ARGV: id, owner, record, deadline (s), tombstone: end of the record (ms since epoch), index
---   member, oldest index member, fingerprint, look ('1': in the cache), expiry (ms since epoch),
---   bytes of the picture, external ('1': what serves is copied, not shared), moment (s), length of
---   its turn, bytes to reserve, part of Redis's memory that may be used, weight of the owner (0:
---   nobody else is to be protected), commands that queue it
--- Returns {what happened, ...}. Unless that is `accepted`, nothing is left of the upload.
+--   source: record whose picture and masks are reused ('': none, the picture was stored before)
+-- ARGV: id, owner, record, deadline (s), tombstone: expiry of the record (ms since epoch), index
+--   member, oldest index member, fingerprint, look ('1': check the cache), expiry (ms since epoch),
+--   bytes of the picture, external ('1': entries of the source are copied, not shared), moment (s),
+--   length of its turn, bytes to reserve, usable fraction of Redis's memory, weight of the owner
+--   (0: there are no other owners), commands that enqueue it
+-- Returns {outcome, ...}. If the outcome is not `accepted`, the upload is deleted.
 --
--- A new picture is part of the memory in use already; a share is that of before it came. A source
--- has its result: nothing is reserved for it, but as much must be free.
+-- The memory in use includes a new picture, which the share must not count. With a source nothing
+-- is reserved, because there is a result, but the same amount must be free.
 local record, index, cache, idempotency, model = unpack(KEYS, 1, 5)
 local waiting, picture, masks, source = unpack(KEYS, 6, 9)
 local id, owner, json, deadline, tombstone, member, oldest, fingerprint = unpack(ARGV, 1, 8)

@@ -1,6 +1,5 @@
--- Returns how many jobs wait, and when the first of them was enqueued. Where no worker removes them,
--- jobs that outlived their `ttl` stand before the others, listed but gone: the first that exists is
--- found by bisection.
+-- Returns the number of waiting jobs and the time at which the oldest one was enqueued. Expired jobs
+-- stay in front of the list until a worker removes them, so bisection finds the first that exists.
 --
 -- KEYS: queue
 local queue = KEYS[1]

@@ -1,7 +1,7 @@
 -- Deletes a detection.
 --
 -- KEYS: index, record, waiting
--- ARGV: owner, id, channel, commands that take it off the queue
+-- ARGV: owner, id, channel, commands that remove it from the queue
 -- Returns 1, or 0 if this owner has no such detection.
 local index, record, waiting = unpack(KEYS)
 local owner, id, channel = unpack(ARGV, 1, 3)

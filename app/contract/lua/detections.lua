@@ -1,7 +1,7 @@
--- Returns how many jobs wait, and when the detection came that has waited longest. What has waited
--- too long is expired, and waits no longer.
+-- Returns the number of waiting jobs and the time at which the oldest waiting detection was queued.
+-- Removes expired detections from the waiting set.
 --
--- KEYS: queue, what waits
+-- KEYS: queue, waiting
 -- ARGV: now (s), longest wait (s)
 local queue, waiting = unpack(KEYS)
 local now, ttl = unpack(ARGV)

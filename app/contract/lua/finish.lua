@@ -1,12 +1,11 @@
--- Writes the result of a detection, unless it has ended. Returns 1, or 0 if it has.
+-- Writes the result of a detection. Returns 1, or 0 if it is finished or deleted already.
 --
 -- KEYS: record
--- ARGV: status, record, model, id, channel, expiry (ms since epoch), now as RQ writes it, name of
---   the masks, their bytes; of each mask its head and entry
+-- ARGV: status, record, model, id, channel, expiry (ms since epoch), current time in RQ's format,
+--   name of the masks, their size (bytes), and of each mask its head and entry
 --
--- The record is written before anything else: a full Redis refuses that, and so all of it. A result
--- may serve the same picture again: the cache entry then names its record. A webhook's job waits on
--- RQ's schedule: now it is due, if it is still there.
+-- The record is written first: if Redis is full, the script fails before it has changed anything.
+-- The cache entry then points to the record. The webhook's job moves from RQ's schedule to its queue.
 local record = KEYS[1]
 local status, json, model, id, channel, expiry, now, masks, bytes = unpack(ARGV, 1, 9)
 local found = redis.call('HMGET', record, 'status', 'cache', 'webhook', 'owner', 'reservation')

@@ -1,4 +1,4 @@
--- The number of bytes that an owner holds, without what has expired.
+-- Total bytes of an owner's holdings; removes expired ones.
 local function held(owner)
     local expired = redis.call('ZRANGEBYSCORE', holdings_key(owner), '-inf', now_ms(), 'LIMIT', 0,
         1000)

@@ -1,4 +1,4 @@
--- A detection holds bytes, which are there, until a moment (ms since epoch).
+-- Adds a holding of a detection until `moment` (ms since epoch); its key must exist.
 local function hold(owner, id, holding, moment)
     local size, key = parsed(holding)
     redis.call('ZADD', holders_key(key), moment, id)

@@ -19,5 +19,5 @@ local function live_until(key, moment, spare)
         redis.call('PEXPIREAT', key, moment + (spare or 0))
     end
 end
--- For keys that many detections extend: a write a minute rather than one for each.
+-- For keys that many detections extend: adds a minute, to save most of the writes.
 local function outlive(key, moment) live_until(key, moment, 60000) end

@@ -1,8 +1,8 @@
--- Start-time fair queueing (Goyal, Vin and Cheng, 1996) in RQ's own list. A job has a turn, and the
--- list is sorted by it. The turn of an owner's next job is one length after that of its last one,
--- or, if that has been long ago, the turn that the queue has come to. So owners take turns, however
--- many jobs each has waiting, and an owner whose lengths are half as long has two for one.
--- What RQ puts at the head (a retry) or at the end by itself stays there.
+-- Start-time fair queueing (Goyal, Vin and Cheng, 1996) in RQ's list, which is sorted by the turn
+-- (start tag) of each job. The turn of an owner's next job is that of its last one plus its length,
+-- but at least the current turn (virtual time) of the queue. So owners alternate, however many jobs
+-- each has waiting, and an owner with half the length gets twice as many jobs.
+-- Jobs that RQ itself puts at the head (a retry) or at the end stay there.
 local function job_key(id) return JOB .. id end
 local function place(queue, id, owner, length, moment)
     local turns, waiting = TURNS .. queue, redis.call('LLEN', queue)

@@ -1,4 +1,4 @@
--- A detection holds them no longer: they are deleted, or stay as long as others hold them.
+-- Removes a holding of a detection; deletes its key if no other detection holds it.
 local function release(owner, id, holding)
     local size, key = parsed(holding)
     local holders = holders_key(key)

@@ -1,5 +1,5 @@
--- Reserved memory. `reserve` again moves the moment (ms since epoch) at which it lapses, no more.
--- What has lapsed counts until `lapse` is called.
+-- Memory reservations. Repeating `reserve` only changes the expiry (`moment`, ms since epoch).
+-- Expired reservations count until `lapse` removes them.
 local reservations, reserved_bytes = RESERVATIONS, RESERVED
 local function count(reservation, sign)
     local size, owner = string.match(reservation, '^(%d+) %S+ (.*)$')

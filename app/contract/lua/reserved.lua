@@ -1,3 +1,3 @@
--- Returns the bytes that are reserved for all owners.
+-- Returns the bytes reserved for all owners.
 lapse()
 return reserved('')

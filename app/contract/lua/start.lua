@@ -1,8 +1,8 @@
--- Begins a detection. From now on its result may come as long as its record lives.
+-- Marks a detection as processing and extends its reservation to the expiry of its record.
 --
 -- KEYS: record, waiting
 -- ARGV: now (s), id
--- Returns the record, or nothing if there is no work to do.
+-- Returns the record, or false if it is finished, deleted or past its deadline.
 local record, waiting = unpack(KEYS)
 local now, id = unpack(ARGV)
 local found = redis.call('HMGET', record, 'status', 'record', 'deadline', 'owner', 'reservation')

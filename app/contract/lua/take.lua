@@ -1,15 +1,15 @@
--- Takes as many pictures of a caller as all limits allow.
+-- Admits as many pictures of a caller as all limits allow.
 --
--- KEYS: queue, what waits of the caller, its rate limit's bucket, its index
--- ARGV: caller, pictures, now (s), longest wait (s), limit of that wait (s), limit of the queue, of
---   the rate limit (count 0: there is none) count and spacing (us), weight (0: nobody else is to be
---   protected), the caller's limits of waiting detections and of bytes (0: none), bytes of memory
---   that are free ('': any number), '1': pictures lie there too
--- Returns the number of pictures, the code of the limit that stopped the others, how many jobs wait,
--- how many of the caller's, for how long (s), bytes that are kept for it and that are reserved for
--- its results, and of the bucket how many pictures are left and us until it is full.
+-- KEYS: queue, caller's waiting detections, bucket of its rate limit, its index
+-- ARGV: caller, pictures, now (s), expiry in the queue (s), limit of the waiting time (s), limit of
+--   the queue, count (0: none) and spacing (us) of the rate limit, weight (0: no other callers), the
+--   caller's limits of waiting detections and of bytes (0: none), free memory in bytes ('': no
+--   limit), inside ('1': pictures are stored in Redis)
+-- Returns the number of admitted pictures, the code of the limit that stopped the rest ('': none),
+-- the number of waiting jobs, of the caller's waiting detections and the age of the oldest (s), its
+-- kept and reserved bytes, the remaining quota of its rate limit and us until the bucket is full.
 --
--- The share of the queue is computed as that of the memory, see share.lua.
+-- The share of the queue is a dynamic threshold, as in share.lua.
 local queue, own_waiting, bucket, index = unpack(KEYS)
 local caller, asked, now, ttl, age_limit, limit, count, spacing = unpack(ARGV, 1, 8)
 local weight, most_waiting, most_bytes, free, inside = unpack(ARGV, 9, 13)

@@ -51,7 +51,7 @@ def read_list(
 ) -> Response:
     """List your detections, newest first, in pages; or return those in `ids`.
 
-    New detections do not move the pages that follow.
+    New detections do not shift the following pages.
     """
     service = service_of(request)
     if ids is not None:
@@ -83,7 +83,7 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
     response_model=Detection,
     responses={
         200: answer(
-            "The record as it is now",
+            "The current record",
             "Server-Timing",
             queued=examples.QUEUED,
             processing=examples.PROCESSING,

@@ -1,4 +1,4 @@
-"""The moderators' page and the API documentation, both without anything from another host."""
+"""The moderators' page and the API documentation; neither loads files from other hosts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 _STATIC = Path(__file__).parents[2] / "static"
 _SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
 
-# Browsers ask again each time (304 if unchanged), so that an upgrade never mixes old and new files.
+# Browsers revalidate files each time, so that an upgrade never mixes old and new files.
 _REVALIDATE = {"Cache-Control": "no-cache"}
 
 router = APIRouter(include_in_schema=False)
@@ -34,7 +34,7 @@ async def page() -> FileResponse:
 
 @router.get("/docs")
 async def docs() -> FileResponse:
-    """The OpenAPI document, readable."""
+    """The API documentation."""
     return FileResponse(_STATIC / "docs.html", headers=_REVALIDATE)
 
 

@@ -1,7 +1,7 @@
-"""`/v1/detections/{id}/…`: the stored picture, its masks, and heat maps made of them.
+"""`/v1/detections/{id}/…`: the stored picture, its masks and heat maps.
 
-None of them changes while it exists, so a caller's cache may keep each until the detection
-expires, and `If-None-Match` is answered from the record alone.
+These files never change, so clients may cache them until the detection expires, and
+`If-None-Match` is answered from the record alone.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ router = APIRouter(
     prefix="/v1/detections/{detection_id}", tags=["pictures"], route_class=StrictRoute
 )
 
-# Each holds the pixels of one picture; of a large one some formats take 16 bytes a pixel.
+# Limits memory: each decodes one picture, with up to 16 bytes per pixel for some formats.
 _DECODERS, _LARGE_DECODERS = CapacityLimiter(DECODERS), CapacityLimiter(1)
 _LARGE = 16_000_000  # pixels
-_AT_ONCE = contextlib.nullcontext()
+_NO_SLOT = contextlib.nullcontext()
 _PNG = "image/png"
 _PIECE = 256 * 1024  # bytes
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Vary": "Authorization",  # one browser may hold the answers to several keys
+    "Vary": "Authorization",  # a browser may cache responses for several keys
 }
 _MASK_PROBLEMS = (
     *OF_V1,
@@ -72,17 +72,17 @@ _CONDITION = {
 
 
 def _answers(*media_types: str) -> Answers:
-    """OpenAPI entries of a body of bytes, and of none."""
+    """OpenAPI entries of a file and of status 304."""
     body = {"schema": {"type": "string", "format": "binary"}}
     fields = headers("ETag", "Cache-Control")
     return {
         status.HTTP_200_OK: {
-            "description": "The bytes",
+            "description": "The file",
             "headers": fields,
             "content": {media_type: body for media_type in media_types},
         },
         status.HTTP_304_NOT_MODIFIED: {
-            "description": "`If-None-Match` names the answer's `ETag`",
+            "description": "Not modified: `If-None-Match` matches",
             "headers": fields,
         },
     }
@@ -131,16 +131,16 @@ async def image(
         suffix = media_type.rpartition("/")[2]
         answer.headers["Content-Disposition"] = f'inline; filename="{detection_id}.{suffix}"'
         claim = service.rooms.downloads.claim(caller.name, info.bytes)
-        return answer.give(media_type, claim, lambda: _stored(service, detection_id))
+        return answer.response(media_type, claim, lambda: _stored(service, detection_id))
 
-    def shown() -> bytes:
+    def preview() -> bytes:
         picture = _stored(service, detection_id)
         with _refusing():
             return service.decoders.preview(picture, size)
 
     claim = service.rooms.downloads.claim(caller.name, info.bytes)
-    turn = service.rooms.renderings.claim(caller.name, 1)
-    return answer.give(MEDIA_TYPES["JPEG"], claim, shown, _decoders(info), turn)
+    slot = service.rooms.renderings.claim(caller.name, 1)
+    return answer.response(MEDIA_TYPES["JPEG"], claim, preview, _decoders(info), slot)
 
 
 @router.get(
@@ -160,7 +160,7 @@ async def mask(
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(request, detection, "mask", head)
     claim = service.rooms.downloads.claim(caller.name, _mask_bytes(detection.image))
-    return answer.give(_PNG, claim, lambda: _mask(service, detection_id, head))
+    return answer.response(_PNG, claim, lambda: _mask(service, detection_id, head))
 
 
 @router.get(
@@ -204,7 +204,7 @@ async def overlay(
     )
     claim = service.rooms.downloads.claim(caller.name, _mask_bytes(detection.image))
     if not composite:
-        return answer.give(
+        return answer.response(
             _PNG,
             claim,
             lambda: overlays.render(_mask(service, detection_id, head), colormap, opacity),
@@ -215,12 +215,12 @@ async def overlay(
         with _refusing():
             return overlays.composite(service.decoders, picture, heat, colormap, opacity)
 
-    turn = service.rooms.renderings.claim(caller.name, 1)
-    return answer.give(_PNG, claim, blended, _decoders(detection.image), turn)
+    slot = service.rooms.renderings.claim(caller.name, 1)
+    return answer.response(_PNG, claim, blended, _decoders(detection.image), slot)
 
 
 def _mask_bytes(image: ImageInfo) -> int:
-    """About the most that a mask of a picture takes, compressed."""
+    """Approximate maximum size of a compressed mask in bytes."""
     return image.width * image.height // 4
 
 
@@ -229,10 +229,10 @@ def _decoders(image: ImageInfo) -> CapacityLimiter:
 
 
 class _Answer:
-    """One cacheable answer about a detection.
+    """A cacheable file of a detection.
 
-    Its `ETag` names the detection and all that the body is made of: neither its picture nor its
-    masks are ever replaced, so this is as strong as a digest of the body, and costs no rendering.
+    The `ETag` is a digest of the detection id and all parameters. Pictures and masks are never
+    replaced, so it is a strong validator and needs no rendering.
     """
 
     def __init__(self, request: Request, detection: Detection, *made_of: object) -> None:
@@ -249,30 +249,30 @@ class _Answer:
             one.strip().removeprefix("W/") in (tag, "*") for one in given
         )
 
-    def give(
+    def response(
         self,
         media_type: str,
         claim: AbstractAsyncContextManager[Claim],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None = None,
-        turn: AbstractAsyncContextManager[object] = _AT_ONCE,
+        slot: AbstractAsyncContextManager[object] = _NO_SLOT,
     ) -> Response:
-        """The body, made in a thread; or 304 if the caller has it already.
+        """Create the response; 304 if the client has the file.
 
         Args:
-            media_type: of the body.
-            claim: on memory for the body, held until all of it is sent.
-            body: makes it.
-            limiter: of the bodies that are made at the same time.
-            turn: awaited before it is made, lest one caller's requests go before all others'.
+            media_type: media type of the body.
+            claim: memory for the body, held until it is sent.
+            body: creates the body, in a thread.
+            limiter: limits the number of such threads.
+            slot: acquired before the body is created, so that callers share the threads.
         """
         if self._known:
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=self.headers)
-        return _Download(media_type, self.headers, claim, body, limiter, turn)
+        return _Download(media_type, self.headers, claim, body, limiter, slot)
 
 
 class _Download(Response):
-    """A body that is sent piece by piece: what a slow reader has not read lies here once only."""
+    """A body that is sent in pieces, so that slow clients do not make the server copy all of it."""
 
     def __init__(
         self,
@@ -281,17 +281,17 @@ class _Download(Response):
         claim: AbstractAsyncContextManager[Claim],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None,
-        turn: AbstractAsyncContextManager[object],
+        slot: AbstractAsyncContextManager[object],
     ) -> None:
         super().__init__(media_type=media_type, headers=headers)
         self._claim = claim
         self._make = body
         self._limiter = limiter
-        self._turn = turn
+        self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._claim as claim:
-            async with self._turn:
+            async with self._slot:
                 body = await run_sync(self._make, limiter=self._limiter)
             await claim.grow(len(body))
             self.headers["Content-Length"] = str(len(body))
@@ -313,11 +313,11 @@ class _Download(Response):
 
 
 def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
-    """The record of a detection that has masks.
+    """Get the record of a detection that has masks.
 
     Raises:
-        ServiceError: `not_found`, `detection_unfinished`, `detection_failed`, `detection_expired`,
-            `queue_timeout`, `no_masks`.
+        ServiceError: If there are none: `not_found`, `detection_unfinished`, `detection_failed`,
+            `detection_expired`, `queue_timeout` or `no_masks`.
     """
     detection = service.record(detection_id, owner)
     path = detection_path(detection_id)
@@ -354,7 +354,7 @@ def _mask(service: Service, detection_id: str, head: Head) -> bytes:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Make what is wrong with a picture a problem of the request."""
+    """Convert errors of a picture to `ServiceError`."""
     try:
         yield
     except PictureError as error:

@@ -1,4 +1,4 @@
-"""What the OpenAPI entries of several routes share."""
+"""Responses and OpenAPI entries shared by the routes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from app.http.openapi import PROBLEM, headers
 from app.http.problems import MEDIA_TYPE, STATUS, link_context
 
 Answers = dict[int | str, dict[str, Any]]
-"""OpenAPI entries by HTTP status, as FastAPI takes them."""
+"""OpenAPI entries by HTTP status, in FastAPI's format."""
 
 NO_STORE = {"Cache-Control": "no-store"}
-"""Header fields of records: they change, and only their owner may see them."""
+"""Header fields of records, which change and are private to their owner."""
 
 DetectionId = Annotated[str, Path(max_length=64, examples=[examples.QUEUED.id])]
 
@@ -28,9 +28,9 @@ OF_V1 = (
     ErrorCode.REDIS_UNAVAILABLE,
     ErrorCode.INTERNAL_ERROR,
 )
-"""Refusals that every route under `/v1` can give."""
+"""Problems of all routes under `/v1`."""
 
-_HEADERS = {  # of refusals, by HTTP status
+_HEADERS = {  # of problems, by HTTP status
     401: ("WWW-Authenticate",),
     409: ("Retry-After", "Location"),
     410: ("Location",),
@@ -42,7 +42,7 @@ _HEADERS = {  # of refusals, by HTTP status
 
 
 def problems(*codes: ErrorCode) -> Answers:
-    """Entries of the refusals a route can give, with an example of each."""
+    """OpenAPI entries of problems, with an example for each code."""
     entries: Answers = {}
     for code in dict.fromkeys(codes):
         http_status, title = STATUS[code]
@@ -59,7 +59,7 @@ def problems(*codes: ErrorCode) -> Answers:
 
 
 def answer(description: str, *header_names: str, **bodies: BaseModel) -> dict[str, Any]:
-    """The entry of an answer in JSON, with an example of each body by its name."""
+    """OpenAPI entry of a JSON response; `bodies` are examples by name."""
     shown = {
         name: examples.shown(name.replace("_", " "), body, exclude_none=body is examples.ALIVE)
         for name, body in bodies.items()
@@ -77,7 +77,7 @@ def json_answer(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A record or several, with a status and header fields beside those of every record."""
+    """JSON response with the header fields of records."""
     fields = NO_STORE | (_server_timing(body) if isinstance(body, Detection) else {})
     return Response(
         body.model_dump_json(context=link_context(request)),
@@ -88,7 +88,7 @@ def json_answer(
 
 
 def _server_timing(detection: Detection) -> dict[str, str]:
-    """The record's timings as W3C Server Timing, for browsers' tools and proxies' logs."""
+    """The record's timings as a `Server-Timing` header field."""
     if detection.timings is None:
         return {}
     parts = detection.timings.model_dump().items()

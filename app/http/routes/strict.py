@@ -1,4 +1,4 @@
-"""Routes that refuse what they do not know, rather than answer something that was not asked."""
+"""Routes that refuse unknown and repeated query parameters."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fastapi.routing import APIRoute
 from app.contract.schemas import ErrorCode
 from app.http.problems import ServiceError
 
-_MOST_PARAMETERS = 128
-_LONGEST_NAME = 100  # characters of an unknown parameter's name that are repeated
+_MAX_PARAMETERS = 128
+_MAX_NAME = 100  # characters of an unknown parameter's name in the message
 
 
 class StrictRoute(APIRoute):
-    """Refuses query parameters by name: unknown ones, and those with one value given twice."""
+    """Refuses unknown query parameters, and repeated ones that are not lists."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """As FastAPI's, behind the check."""
+        """As FastAPI's, with the check in front."""
         handle = super().get_route_handler()
         repeatable = {
             parameter.alias: _is_list(parameter.field_info.annotation)
@@ -40,15 +40,16 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _check(request: Request, repeatable: dict[str, bool]) -> None:
-    if request.scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
+    if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
         raise ServiceError(
-            ErrorCode.MALFORMED_REQUEST, f"The limit is {_MOST_PARAMETERS} query parameters."
+            ErrorCode.MALFORMED_REQUEST,
+            f"A request may have at most {_MAX_PARAMETERS} query parameters.",
         )
     given = Counter(name for name, _ in request.query_params.multi_items())
     for name, times in given.items():
         if name not in repeatable:
             known = ", ".join(repeatable) or "none"
-            detail = f"`{name[:_LONGEST_NAME]}` is no parameter of this call; it has {known}."
+            detail = f"Unknown parameter `{name[:_MAX_NAME]}`; known: {known}."
         elif times > 1 and not repeatable[name]:
             detail = f"`{name}` is given more than once."
         else:

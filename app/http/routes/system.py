@@ -1,4 +1,4 @@
-"""Model facts, usage, liveness and readiness."""
+"""Model card, usage, liveness and readiness."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 
 router = APIRouter(tags=["system"], route_class=StrictRoute)
-probes = APIRouter(tags=["system"])  # they may add to the path what they like
+probes = APIRouter(tags=["system"])  # not strict: probes may add query parameters
 
-_READY_TIMEOUT = 1.8  # s; orchestrators ask with few seconds of patience
-_READY_BUDGET = 1.0  # s, for Redis; the bucket has the rest
-_LOOKS = CapacityLimiter(2)  # threads of their own: they wait for no other request
+_READY_TIMEOUT = 1.8  # s; probes of orchestrators time out after a few seconds
+_READY_BUDGET = 1.0  # s, for Redis; the rest is for the bucket
+_CHECKS = CapacityLimiter(2)  # separate threads, so that other requests do not delay probes
 
 
 @router.get(
@@ -57,7 +57,7 @@ def model(request: Request) -> ModelFacts:
 @probes.get(
     "/livez",
     response_model_exclude_none=True,
-    responses={200: answer("It does", alive=examples.ALIVE)},
+    responses={200: answer("Alive", alive=examples.ALIVE)},
 )
 async def livez() -> ServiceStatus:
     """Check that this process answers."""
@@ -67,7 +67,7 @@ async def livez() -> ServiceStatus:
 @probes.get(
     "/readyz",
     responses={
-        200: answer("It would", ready=examples.READY),
+        200: answer("Ready to accept uploads", ready=examples.READY),
         **problems(
             ErrorCode.NO_WORKER,
             ErrorCode.REDIS_UNAVAILABLE,
@@ -80,7 +80,7 @@ async def readyz(request: Request) -> ServiceStatus:
     """Check that uploads get results: Redis accepts writes, bucket and worker are alive."""
     service = service_of(request)
 
-    def look() -> ServiceStatus:
+    def check() -> ServiceStatus:
         workers = len(_live(service))
         service.store.check()
         return ServiceStatus(workers=workers, suspended=service.store.workers.are_suspended())
@@ -88,10 +88,10 @@ async def readyz(request: Request) -> ServiceStatus:
     guard.begin(_READY_BUDGET)
     try:
         async with asyncio.timeout(_READY_TIMEOUT):
-            return await run_sync(look, limiter=_LOOKS, abandon_on_cancel=True)
+            return await run_sync(check, limiter=_CHECKS, abandon_on_cancel=True)
     except TimeoutError:
         if service.settings.store is None:
-            raise RedisTimeoutError(f"no answer of Redis within {_READY_TIMEOUT} s") from None
+            raise RedisTimeoutError(f"no answer from Redis within {_READY_TIMEOUT} s") from None
         raise StorageUnavailableError(f"no answer within {_READY_TIMEOUT} s") from None
 
 
