@@ -184,7 +184,7 @@ def _queue_slow(own: int, age: int, limit: int) -> ServiceError:
 def _queue_share_full(own: int, age: int) -> ServiceError:
     return ServiceError(
         ErrorCode.QUEUE_SHARE_FULL,
-        f"You have {own} waiting detections, which is your share of the queue.",
+        f"You have {own} waiting detections, your share of the queue.",
         retry_after=_clamped(age * _DRAINED),
     )
 

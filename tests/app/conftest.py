@@ -1,4 +1,4 @@
-"""Two API replicas behind one Redis, two callers, and a stand-in for the worker."""
+"""Two API replicas with one Redis, two callers, and a fake worker."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class StandIn:
-    """Ends detections as a worker would, when a test says so."""
+    """Fake worker that finishes detections when a test calls it."""
 
     MASKS: ClassVar = {head: encode(photo(16, 16, 7).convert("L"), "PNG") for head in Head}
 
@@ -64,7 +64,7 @@ class StandIn:
         self.use_model("1")
 
     def use_model(self, version: str, digest: str | None = None) -> None:
-        """Be alive, with this version of the model."""
+        """Announce a live worker with this version of the model."""
         self.model = ModelInfo(name="stand-in", version=version, digest=digest)
         worker = WorkerInfo(
             name="stand-in",
@@ -83,12 +83,12 @@ class StandIn:
         return [name.decode() for name in self.redis.lrange("rq:queue:gamma", 0, -1)]
 
     def finish(self, name: str) -> bool:
-        """Take a detection off the queue and give it a result; False if it is gone or final."""
+        """Take a detection off the queue and finish it; False if it is deleted or finished."""
         record = self._take(name)
         return record is not None and self.deliver(record)
 
     def deliver(self, record: Detection) -> bool:
-        """Write the result of a detection that was taken before."""
+        """Write the result of a started detection."""
 
         def mask(head: Head) -> MaskInfo:
             urls = {"mask_url": mask_path(record.id, head)}
@@ -127,7 +127,7 @@ class StandIn:
 
 
 def wait_for(condition) -> None:
-    """Until it holds; fails after a generous time."""
+    """Wait until the condition is true; fails after a timeout."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -143,7 +143,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    """That Redis, empty; its memory limit may be changed."""
+    """The same Redis, empty and with the default memory limit."""
     with connect(redis_url) as client:
         client.flushall()
         yield client

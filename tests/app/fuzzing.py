@@ -40,14 +40,14 @@ from tests.samples import (
 MAX_PIXELS = 4_000_000
 MAX_MEMORY = 2 * 2**30  # bytes of address space beyond what the imports took
 MAX_SECONDS = 20  # for one case, on a busy machine
-_SIGNATURE = 12  # bytes that are mostly spared, or nothing would be read of the file
-_HEADER = 600  # bytes that are damaged more often than the others
+_SIGNATURE = 12  # bytes that are rarely damaged, so that files are still recognised
+_HEADER = 600  # bytes that are damaged more often
 _MADE = ("apng small frame", "png 16 bits rgb, transparent", "gif small frame", "avif nclx 12 13")
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 def originals() -> list[bytes]:
-    """Sound files in which every branch of the decoders is taken somewhere."""
+    """Valid files that together cover every branch of the decoders."""
     picture = quarters()
     clear = picture.convert("RGBA")
     clear.putalpha(picture.convert("L"))
@@ -90,7 +90,7 @@ def originals() -> list[bytes]:
 
 
 def _undated(avif: bytes) -> bytes:
-    """An animation without its times of creation, so that it is the same at any time."""
+    """An animation without creation times, so that it is reproducible."""
     data = bytearray(avif)
     for kind in (b"mvhd", b"tkhd", b"mdhd"):
         at = data.index(kind) + 8  # behind version and flags; two times of 64 bits
@@ -99,7 +99,7 @@ def _undated(avif: bytes) -> bytes:
 
 
 def damaged(files: list[bytes], seed: int, case: int) -> bytes:
-    """A file with a few faults; the same for the same arguments."""
+    """A damaged file; deterministic."""
     generator = random.Random(f"{seed}/{case}")
     data = bytearray(files[case % len(files)])
     for _ in range(generator.randint(1, 3)):
@@ -161,7 +161,7 @@ def read(data: bytes, decoders: Decoders) -> str:
     try:
         header = inspect(data, MAX_PIXELS) if data else None
     except ServiceError as error:
-        # What the API refuses, the worker must refuse too; it is reached by other ways.
+        # The worker must also refuse what the API refuses.
         try:
             decoders.decode(data)
         except PictureError:

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server that answers as it is told."""
+"""A webhook receiver: an HTTP server with configurable responses."""
 
 from __future__ import annotations
 

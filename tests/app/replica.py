@@ -1,4 +1,4 @@
-"""One API process against a given Redis: no worker, so that what is queued stays queued."""
+"""API processes without a worker, so that detections stay queued."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Replica:
         return httpx2.Client(base_url=self.url, headers=headers, timeout=30)
 
     def raw(self, *lines: str, body: bytes = b"") -> tuple[int, dict[str, str]]:
-        """Send lines and body as they are, nothing more; returns status and header fields."""
+        """Send raw lines and body; returns status and header fields."""
         request = "\r\n".join([*lines, f"Host: 127.0.0.1:{self.port}", "", ""]).encode("latin-1")
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(request + body)

@@ -1,4 +1,4 @@
-"""What keeps uploads out before their body is read, and request ids in whatever is answered."""
+"""Admission control before the body is read, and request ids in all responses."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_full_queue(redis: Redis, api: Replica) -> None:
     assert api.raw(POST, "Content-Length: 9999999", FORM)[0] == 503, "it waits for the body"
 
 
-def test_retry_after_grows_with_the_time_the_queue_takes(redis: Redis) -> None:
+def test_retry_after_grows_with_the_queue_age(redis: Redis) -> None:
     gates = []
     for age in (5, 500, 50_000):
         redis.flushall()
@@ -121,7 +121,7 @@ def test_full_storage(redis: Redis, api: Replica) -> None:
     wait_for(api, "file_missing")
 
 
-def test_redis_away(tmp_path: Path) -> None:
+def test_redis_unavailable(tmp_path: Path) -> None:
     with (
         private_redis(tmp_path / "redis", 2**26) as (url, server),
         replicas(url, tmp_path, 1) as (api,),
@@ -136,7 +136,7 @@ def test_redis_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("waiting", [1, 2, 3, 50])
-def test_jobs_that_outlived_their_time_do_not_hide_the_wait(redis: Redis, waiting: int) -> None:
+def test_expired_jobs_do_not_hide_the_queue_age(redis: Redis, waiting: int) -> None:
     for gone in range(waiting):
         redis.flushall()
         for number in range(gone):
@@ -166,7 +166,7 @@ def test_jobs_that_outlived_their_time_do_not_hide_the_wait(redis: Redis, waitin
         (["GET /v1/model HTTP/1.1"], 503),
     ],
 )
-def test_every_refusal_repeats_the_request_id(
+def test_every_refusal_has_the_request_id(
     redis: Redis, api: Replica, lines: list[str], status: int
 ) -> None:
     wanted = f"mine-{time.monotonic_ns()}"
@@ -179,7 +179,7 @@ def test_every_refusal_repeats_the_request_id(
     assert line["code"]
 
 
-def test_an_unforeseen_error_has_an_id_in_answer_and_log(redis: Redis, api: Replica) -> None:
+def test_unexpected_error_has_an_id_in_response_and_log(redis: Redis, api: Replica) -> None:
     redis.set("gamma:detection:broken", "not a hash")
     with api.client() as client:
         answer = client.get("/v1/detections/broken")
@@ -203,7 +203,7 @@ def test_an_unforeseen_error_has_an_id_in_answer_and_log(redis: Redis, api: Repl
         ["Transfer-Encoding: chunked, identity"],
     ],
 )
-def test_an_ambiguous_length_is_refused(redis: Redis, api: Replica, lines: list[str]) -> None:
+def test_ambiguous_content_length_is_refused(redis: Redis, api: Replica, lines: list[str]) -> None:
     status, _ = api.raw(POST, FORM, *lines, body=BODY)
     assert status == 400
     assert redis.llen(QUEUE) == 0
@@ -217,21 +217,21 @@ def test_a_chunked_body_is_read(redis: Redis, api: Replica) -> None:
     assert fields["location"].startswith("/v1/detections/")
 
 
-def test_a_body_cut_short_is_no_upload(redis: Redis, api: Replica) -> None:
+def test_truncated_body_is_refused(redis: Redis, api: Replica) -> None:
     body = BODY[:-20]
     status, _ = api.raw(POST, FORM, f"Content-Length: {len(body)}", body=body)
     assert status == 400
     assert redis.llen(QUEUE) == 0
 
 
-def test_a_caller_that_hangs_up_leaves_nothing(redis: Redis, api: Replica) -> None:
+def test_disconnect_during_upload_leaves_nothing(redis: Redis, api: Replica) -> None:
     request = f"{POST}\r\nHost: localhost\r\n{FORM}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
     api.hang_up_after(request + BODY[:100])
     assert post(api).status_code == 202
     assert redis.llen(QUEUE) == 1
 
 
-def test_limits_are_read_in_one_look_a_second(redis: Redis) -> None:
+def test_memory_and_backlog_are_read_once_a_second(redis: Redis) -> None:
     def calls() -> int:
         return int(redis.info("commandstats")["cmdstat_info"]["calls"])
 
@@ -245,9 +245,7 @@ def test_limits_are_read_in_one_look_a_second(redis: Redis) -> None:
     assert 1 <= looks <= 1 + (time.monotonic() - started)
 
 
-def test_what_nobody_took_in_time_says_so_everywhere(
-    redis: Redis, redis_url: str, tmp_path
-) -> None:
+def test_queue_timeout_is_reported_by_all_routes(redis: Redis, redis_url: str, tmp_path) -> None:
     with replicas(redis_url, tmp_path, 1, GAMMA_QUEUE_TTL="1") as (api,), api.client() as client:
         answer = client.post(
             "/v1/detections", files={"file": PICTURE}, headers={"Prefer": "wait=20"}

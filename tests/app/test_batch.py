@@ -1,4 +1,4 @@
-"""Many pictures in one request: each is accepted or refused for itself."""
+"""Batches: each picture is accepted or refused individually."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def results(answer: httpx2.Response) -> list[dict]:
     return answer.json()["results"]
 
 
-def test_each_file_has_its_own_answer_in_its_place(alice: httpx2.Client, standin: StandIn) -> None:
+def test_results_are_in_the_order_of_the_files(alice: httpx2.Client, standin: StandIn) -> None:
     known = new_picture()
     assert standin.finish(post(alice, known).json()["id"])
     good = new_picture()
@@ -72,12 +72,12 @@ def test_references_and_view(alice: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("ref_id", [["a"], ["a", "b", "c"], ["a", "b\n"], ["a", "x" * 201]])
-def test_references_that_do_not_fit(alice: httpx2.Client, ref_id: list[str]) -> None:
+def test_wrong_number_of_references(alice: httpx2.Client, ref_id: list[str]) -> None:
     answer = send(alice, [new_picture(), new_picture()], ref_id=ref_id)
     assert_problem(answer, 400, "malformed_request")
 
 
-def test_sixty_four_files_and_no_more(alice: httpx2.Client) -> None:
+def test_at_most_64_files(alice: httpx2.Client) -> None:
     files = [new_picture() for _ in range(65)]
     assert {entry["status"] for entry in results(send(alice, files[:64]))} == {202}
     assert_problem(send(alice, files), 400, "malformed_request")
@@ -89,16 +89,14 @@ def test_a_batch_without_files(alice: httpx2.Client) -> None:
     assert_problem(alice.post("/v1/detections/batch"), 400, "file_missing")
 
 
-def test_too_many_bytes_in_all(alice: httpx2.Client, standin: StandIn) -> None:
+def test_batch_too_large(alice: httpx2.Client, standin: StandIn) -> None:
     before = standin.queued()
     files = [bytes(MAX_UPLOAD)] * (MAX_BATCH_UPLOAD // MAX_UPLOAD + 3)
     assert_problem(send(alice, files), 413, "upload_too_large")
     assert standin.queued() == before
 
 
-def test_a_batch_can_be_waited_for(
-    pair: list[Replica], alice: httpx2.Client, standin: StandIn
-) -> None:
+def test_wait_for_a_batch(pair: list[Replica], alice: httpx2.Client, standin: StandIn) -> None:
     before = set(standin.queued())
     with ThreadPoolExecutor(1) as pool:
         files = [new_picture(), b"text", new_picture(), new_picture()]
@@ -115,12 +113,12 @@ def test_a_batch_can_be_waited_for(
     assert entries[2]["problem"]["detection"] == f"/v1/detections/{bad}"
 
 
-def test_a_wait_that_is_too_short(alice: httpx2.Client) -> None:
+def test_wait_too_short(alice: httpx2.Client) -> None:
     entries = results(send(alice, [new_picture()], {"Prefer": "wait=0"}))
     assert [entry["status"] for entry in entries] == [202]
 
 
-def test_a_repeated_batch_has_the_same_detections(
+def test_repeated_batch_returns_the_same_detections(
     alice: httpx2.Client, alice_elsewhere: httpx2.Client
 ) -> None:
     key = {"Idempotency-Key": "batch"}
@@ -132,7 +130,7 @@ def test_a_repeated_batch_has_the_same_detections(
     assert changed[1]["problem"]["code"] == "idempotency_mismatch"
 
 
-def test_the_rate_limit_takes_as_many_as_it_allows(pair_redis_url: str, tmp_path: Path) -> None:
+def test_rate_limit_admits_part_of_a_batch(pair_redis_url: str, tmp_path: Path) -> None:
     environment = {"GAMMA_RATE_LIMIT": "3/day", "GAMMA_API_KEYS": "carol=the-key-of-carol-3"}
     with (
         replicas(pair_redis_url, tmp_path, 1, **environment) as (limited,),
@@ -147,7 +145,7 @@ def test_the_rate_limit_takes_as_many_as_it_allows(pair_redis_url: str, tmp_path
         assert_problem(send(carol, [new_picture()]), 429, "rate_limited")
 
 
-def test_what_was_accepted_is_told_although_the_storage_fills_up(tmp_path: Path) -> None:
+def test_accepted_files_are_returned_if_storage_fills_up(tmp_path: Path) -> None:
     pictures = [
         new_picture() + bytes(20_000_000) for _ in range(4)
     ]  # two of them are sent to Redis together

@@ -1,4 +1,4 @@
-"""The whole service with its pictures in a bucket."""
+"""The service with pictures and masks in a bucket."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_life_of_a_detection(
     assert bucket.objects() == []
 
 
-def test_the_bucket_alone_tells_nothing(client: httpx2.Client, bucket: Bucket) -> None:
+def test_objects_are_encrypted(client: httpx2.Client, bucket: Bucket) -> None:
     canary = secrets.token_bytes(64)
     picture = encode(photo(64, 64, 14), comment=canary)
     record = detect(client, picture)
@@ -99,7 +99,7 @@ def test_the_bucket_alone_tells_nothing(client: httpx2.Client, bucket: Bucket) -
     assert client.delete(f"/v1/detections/{record['id']}").status_code == 204
 
 
-def test_what_somebody_changed_in_the_bucket_is_not_served(
+def test_modified_objects_are_not_served(
     serving: tuple[Serve, Bucket], client: httpx2.Client, bucket: Bucket
 ) -> None:
     record = detect(client, encode(photo(64, 64, 15)))
@@ -118,7 +118,7 @@ def test_what_somebody_changed_in_the_bucket_is_not_served(
     assert client.delete(path).status_code == 204
 
 
-def test_a_repeated_request_leaves_one_picture(client: httpx2.Client, bucket: Bucket) -> None:
+def test_repeated_request_stores_one_picture(client: httpx2.Client, bucket: Bucket) -> None:
     names = set()
     for picture in (SECOND, SECOND, OTHER):
         answer = client.post(
@@ -136,7 +136,7 @@ def test_a_repeated_request_leaves_one_picture(client: httpx2.Client, bucket: Bu
     assert bucket.objects() == []
 
 
-def test_an_outage_is_told_and_nothing_is_lost(client: httpx2.Client, bucket: Bucket) -> None:
+def test_outage_is_reported_and_loses_nothing(client: httpx2.Client, bucket: Bucket) -> None:
     record = detect(client, FIRST)
     path = f"/v1/detections/{record['id']}"
     assert client.get("/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""A known picture is answered at once, with a detection of its own."""
+"""Reuse of the results of known pictures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def first(alice: httpx2.Client, standin: StandIn, picture: bytes) -> dict:
 
 
 @pytest.mark.parametrize("given", [{}, {"prefer": "wait=60"}])
-def test_a_known_picture_is_answered_at_once(
+def test_known_picture_gets_the_earlier_result(
     alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict, given: dict[str, str]
 ) -> None:
     queued = standin.queued()
@@ -62,7 +62,7 @@ def test_a_known_picture_is_answered_at_once(
 
 
 @pytest.mark.parametrize("deleted", ["first", "second"])
-def test_one_does_not_need_the_other(
+def test_copy_and_original_are_independent(
     alice: httpx2.Client, picture: bytes, first: dict, deleted: str
 ) -> None:
     names = {"first": first["id"], "second": post(alice, picture).json()["id"]}
@@ -72,7 +72,7 @@ def test_one_does_not_need_the_other(
         assert alice.get(f"/v1/detections/{left}/{path}").status_code == 200
 
 
-def test_what_is_copied_lives_as_long_as_the_copy(
+def test_copied_files_live_as_long_as_the_copy(
     alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
 ) -> None:
     second = post(alice, picture).json()["id"]
@@ -84,7 +84,7 @@ def test_what_is_copied_lives_as_long_as_the_copy(
     assert held == standin.redis.hmget(f"gamma:detection:{first['id']}", "image", "masks")
 
 
-def test_another_model_answers_anew(
+def test_another_model_computes_again(
     alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
 ) -> None:
     standin.use_model("2")
@@ -94,7 +94,7 @@ def test_another_model_answers_anew(
     assert post(alice, picture).json()["model"]["version"] == "2"
 
 
-def test_other_weights_of_the_same_version_answer_anew(
+def test_other_weights_of_the_same_version_compute_again(
     alice: httpx2.Client, standin: StandIn, picture: bytes, first: dict
 ) -> None:
     assert first["model"] == {"name": "stand-in", "version": "1", "digest": None}
@@ -108,19 +108,17 @@ def test_other_weights_of_the_same_version_answer_anew(
 
 
 @pytest.mark.usefixtures("first")
-def test_no_live_model_no_known_answer(
-    alice: httpx2.Client, standin: StandIn, picture: bytes
-) -> None:
+def test_cache_needs_a_live_worker(alice: httpx2.Client, standin: StandIn, picture: bytes) -> None:
     standin.redis.delete("gamma:model")
     assert post(alice, picture).status_code == 202
 
 
 @pytest.mark.usefixtures("first")
-def test_another_view_is_another_question(alice: httpx2.Client, picture: bytes) -> None:
+def test_another_view_computes_again(alice: httpx2.Client, picture: bytes) -> None:
     assert post(alice, picture, view="center").status_code == 202
 
 
-def test_unfinished_failed_and_deleted_ones_answer_nothing(
+def test_only_existing_results_are_reused(
     alice: httpx2.Client, standin: StandIn, picture: bytes
 ) -> None:
     unfinished, failed = (post(alice, picture).json()["id"] for _ in range(2))
@@ -133,7 +131,7 @@ def test_unfinished_failed_and_deleted_ones_answer_nothing(
 
 
 @pytest.mark.usefixtures("first")
-def test_a_repeated_request_comes_before_a_known_picture(
+def test_idempotency_key_takes_precedence_over_the_cache(
     alice: httpx2.Client, picture: bytes
 ) -> None:
     second = post(alice, picture, idempotency_key="known").json()
@@ -142,7 +140,7 @@ def test_a_repeated_request_comes_before_a_known_picture(
 
 
 @pytest.mark.usefixtures("first")
-def test_it_can_be_switched_off(pair_redis_url: str, tmp_path: Path, picture: bytes) -> None:
+def test_cache_can_be_disabled(pair_redis_url: str, tmp_path: Path, picture: bytes) -> None:
     environment = {"GAMMA_CACHE": "false", "GAMMA_API_KEYS": f"alice={KEYS['alice']}"}
     with (
         replicas(pair_redis_url, tmp_path, 1, **environment) as (other,),
@@ -152,7 +150,7 @@ def test_it_can_be_switched_off(pair_redis_url: str, tmp_path: Path, picture: by
 
 
 @pytest.mark.parametrize("place", ["in Redis", "in a bucket"])
-def test_a_result_that_is_deleted_meanwhile_is_computed_anew(
+def test_result_deleted_during_the_request_is_computed_again(
     pair_redis_url: str, standin: StandIn, picture: bytes, bucket: Bucket, place: str
 ) -> None:
     url = bucket.url if place == "in a bucket" else None

@@ -1,4 +1,4 @@
-"""The file of callers: its form, keys that replace each other, and changes without a restart."""
+"""The callers file: format, key rotation and reloads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table(name: str, *keys: str, **terms: str) -> str:
 
 
 def replace(file: Path, text: str) -> None:
-    """As a careful administrator does."""
+    """Replace a file atomically."""
     fresh = file.with_suffix(".new")
     fresh.write_text(text)
     os.replace(fresh, file)
@@ -48,7 +48,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "callers.toml"
 
 
-# -- its form -------------------------------------------------------------------------------------
+# -- format ---------------------------------------------------------------------------------------
 
 
 def test_callers_of_file_and_variable(file: Path) -> None:
@@ -76,7 +76,7 @@ def test_callers_of_file_and_variable(file: Path) -> None:
     assert not any(part in shown for part in (digest(OLD), SECRET, "MfKQ"))
 
 
-def test_a_key_opens_until_it_expires(file: Path) -> None:
+def test_key_is_valid_until_it_expires(file: Path) -> None:
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     file.write_text(table("alice", key(OLD, now - hour), key(NEW, now + hour)))
@@ -110,7 +110,9 @@ def test_a_key_opens_until_it_expires(file: Path) -> None:
         (table("carol", key(OLD)), "GAMMA_API_KEYS"),
     ],
 )
-def test_a_wrong_file_is_refused_without_showing_it(file: Path, text: str, told: str) -> None:
+def test_invalid_file_is_refused_without_showing_its_content(
+    file: Path, text: str, told: str
+) -> None:
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(CallersFileError) as error:
         Directory(Settings(callers_file=file, api_keys="carol=the-key-of-carol-3"))
@@ -118,7 +120,7 @@ def test_a_wrong_file_is_refused_without_showing_it(file: Path, text: str, told:
     assert not any(part in str(error.value) for part in (OLD, digest(OLD)[:-1]))
 
 
-def test_without_its_file_nothing_starts(tmp_path: Path) -> None:
+def test_missing_file_prevents_the_start(tmp_path: Path) -> None:
     replica = Replica("unix:///nowhere", tmp_path / "log", GAMMA_CALLERS_FILE="/nowhere/callers")
     assert replica.process.wait(60) == 1
     assert "/nowhere/callers cannot be read" in " ".join(replica.log().split())
@@ -167,7 +169,7 @@ def test_a_limit_changes_without_a_restart(api: Replica, file: Path) -> None:
         wait_for(lambda: post(client).status_code == 202)
 
 
-def test_a_file_that_has_become_wrong_changes_nothing(api: Replica, file: Path) -> None:
+def test_invalid_change_of_the_file_is_ignored(api: Replica, file: Path) -> None:
     replace(file, "[alice")
     wait_for(lambda: opens(api, OLD) and "callers_file_refused" in api.log())
     file.unlink()
@@ -176,7 +178,7 @@ def test_a_file_that_has_become_wrong_changes_nothing(api: Replica, file: Path) 
     wait_for(lambda: opens(api, BOB))
 
 
-def test_usage_is_told_to_each_caller(api: Replica, file: Path) -> None:
+def test_usage_of_each_caller(api: Replica, file: Path) -> None:
     # Nobody else of this file: what alice has uploaded in other tests counts for a day.
     limits = {"rate_limit": '"9/day"', "queue_limit": "7", "storage_limit": '"1MiB"'}
     replace(file, table("carol", key(OLD), weight="2", **limits) + table("bob", key(BOB)))
@@ -204,10 +206,10 @@ def test_usage_is_told_to_each_caller(api: Replica, file: Path) -> None:
     assert others["rate_limit"] is others["uploads_left"] is None
 
 
-# -- its documentation ----------------------------------------------------------------------------
+# -- documentation --------------------------------------------------------------------------------
 
 
-def test_the_documented_file_works_and_every_field_is_explained(file: Path) -> None:
+def test_documented_file_is_valid_and_complete(file: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "callers.md").read_text()
     (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     file.write_text(example)

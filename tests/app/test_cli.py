@@ -1,4 +1,4 @@
-"""`gamma detect` and `gamma doctor` as a user runs them."""
+"""The `gamma` commands, run as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are made as one: what waits goes together, and each caller has its own answer."""
+"""Coalescing of concurrent requests into calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.http.coalescer import MOST, Coalescer
 
 
 class Calls:
-    """Doubles numbers, once it may go on; counts how many at a time."""
+    """Doubles numbers when it is released; records the size of each call."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -32,7 +32,7 @@ class Calls:
 async def first_and_others(
     calls: Calls, numbers: Sequence[int]
 ) -> list[asyncio.Task[Sequence[int]]]:
-    """One call that has begun, and callers that came meanwhile."""
+    """A running call, and requests that arrived meanwhile."""
     double = Coalescer(calls)
     tasks = []
     for number in numbers:
@@ -42,7 +42,7 @@ async def first_and_others(
     return tasks
 
 
-def test_who_comes_during_a_call_goes_with_the_next() -> None:
+def test_requests_during_a_call_share_the_next_one() -> None:
     async def run() -> None:
         calls = Calls()
         tasks = await first_and_others(calls, range(5))
@@ -53,7 +53,7 @@ def test_who_comes_during_a_call_goes_with_the_next() -> None:
     asyncio.run(run())
 
 
-def test_owners_have_turns() -> None:
+def test_owners_take_turns() -> None:
     async def run() -> None:
         calls = Calls()
         double = Coalescer(calls, lambda number: "few" if number == 77 else "many")
@@ -73,7 +73,7 @@ def test_owners_have_turns() -> None:
     asyncio.run(run())
 
 
-def test_an_error_is_that_of_its_call_alone() -> None:
+def test_error_affects_its_call_only() -> None:
     async def run() -> None:
         calls = Calls()
         first, second, third = await first_and_others(calls, [1, -1, 3])
@@ -86,7 +86,7 @@ def test_an_error_is_that_of_its_call_alone() -> None:
     asyncio.run(run())
 
 
-def test_who_hangs_up_takes_nothing_from_the_others() -> None:
+def test_cancelled_request_does_not_affect_others() -> None:
     async def run() -> None:
         calls = Calls()
         first, second, third = await first_and_others(calls, [1, 2, 3])
@@ -101,7 +101,7 @@ def test_who_hangs_up_takes_nothing_from_the_others() -> None:
     asyncio.run(run())
 
 
-def test_it_serves_again_after_a_rest() -> None:
+def test_runs_again_after_idling() -> None:
     async def run() -> None:
         calls = Calls()
         calls.go_on.set()
@@ -113,7 +113,7 @@ def test_it_serves_again_after_a_rest() -> None:
     asyncio.run(run())
 
 
-def test_a_call_spends_the_budgets_of_all_it_serves() -> None:
+def test_call_spends_the_budgets_of_all_its_requests() -> None:
     def call(asked: Sequence[int]) -> Sequence[int]:
         left.append(guard.current().left)
         with guard.current().spending():

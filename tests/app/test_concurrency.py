@@ -1,4 +1,4 @@
-"""Many uploads at once; what lies in Redis; RQ's own tools."""
+"""Concurrent uploads, the contents of Redis, and RQ's tools."""
 
 from __future__ import annotations
 

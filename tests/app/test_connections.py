@@ -1,4 +1,4 @@
-"""What one connection may cost, and all of them: trailers, pipelines, silence, slowness, number."""
+"""Limits of connections: trailers, pipelining, slow clients and their number."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_trailers_cost_no_memory(api: Replica, flood: bytes) -> None:
     assert peak_memory(api) - before < 20 * 2**20
 
 
-def test_a_chunk_extension_has_an_end(api: Replica) -> None:
+def test_long_chunk_extension_is_refused(api: Replica) -> None:
     with connected(api) as connection:
         connection.sendall(UPLOAD + AUTHORIZED + FORM + CHUNKED + b"1;")
         send_until_refused(connection, b"x" * 65536, 100)
@@ -115,14 +115,14 @@ def test_a_chunk_extension_has_an_end(api: Replica) -> None:
     assert json.loads(body)["code"] == "head_too_large"
 
 
-def test_a_body_comes_in_no_crumbs(api: Replica) -> None:
+def test_tiny_chunks_are_refused(api: Replica) -> None:
     with connected(api) as connection:
         connection.sendall(UPLOAD + AUTHORIZED + FORM + CHUNKED + b"1\r\nx\r\n" * 4000)
         ((status, _, _),) = answers(connection)
     assert status == 400
 
 
-def test_a_trailer_is_no_header_field(api: Replica) -> None:
+def test_trailers_are_not_header_fields(api: Replica) -> None:
     picture = encode(photo(16, 16), "PNG")
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + picture
     body += b"\r\n--b--\r\n"
@@ -137,14 +137,14 @@ def test_a_trailer_is_no_header_field(api: Replica) -> None:
     assert not any("preference-applied" in fields for _, fields, _ in found)
 
 
-def test_a_head_has_so_many_fields(api: Replica) -> None:
+def test_too_many_header_fields_are_refused(api: Replica) -> None:
     for number, status in ((MAX_FIELDS - 1, 200), (MAX_FIELDS + 1, 431)):
         with connected(api) as connection:
             connection.sendall(ALIVE + b"a: b\r\n" * (number - 1) + b"Connection: close\r\n\r\n")
             assert [answer[0] for answer in answers(connection)] == [status]
 
 
-def test_a_path_has_so_many_bytes(api: Replica) -> None:
+def test_long_path_with_query_is_refused(api: Replica) -> None:
     for length, status in ((MAX_TARGET, 404), (MAX_TARGET + 1, 431)):
         with connected(api) as connection:
             path = b"/" + b"a" * (length - 1)
@@ -152,10 +152,10 @@ def test_a_path_has_so_many_bytes(api: Replica) -> None:
             assert [answer[0] for answer in answers(connection)] == [status]
 
 
-# -- one request after the other ------------------------------------------------------------------
+# -- pipelining -----------------------------------------------------------------------------------
 
 
-def test_what_comes_before_the_answer_is_not_read(api: Replica) -> None:
+def test_pipelined_requests_are_not_read(api: Replica) -> None:
     before = psutil.Process(api.process.pid).memory_info().rss
     forget_peak(api)
     with connected(api) as connection:
@@ -166,13 +166,13 @@ def test_what_comes_before_the_answer_is_not_read(api: Replica) -> None:
     assert peak_memory(api) - before < 10 * 2**20
 
 
-def test_nonsense_behind_a_request_is_not_its_answer(api: Replica) -> None:
+def test_garbage_after_a_request_does_not_change_its_response(api: Replica) -> None:
     with connected(api) as connection:
         connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n\0\0\0")
         assert [status for status, _, _ in answers(connection)] == [503]
 
 
-def test_requests_one_after_the_other_share_a_connection(api: Replica) -> None:
+def test_sequential_requests_share_a_connection(api: Replica) -> None:
     client = http.client.HTTPConnection("127.0.0.1", api.port, timeout=30)
     with contextlib.closing(client):
         client.connect()
@@ -183,7 +183,7 @@ def test_requests_one_after_the_other_share_a_connection(api: Replica) -> None:
             assert client.sock is first
 
 
-def test_an_upgrade_is_not_followed(api: Replica) -> None:
+def test_upgrade_is_ignored(api: Replica) -> None:
     wish = b"Connection: upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Key: x\r\n\r\n"
     for protocol in (b"websocket", b"h2c"):
         with connected(api) as connection:
@@ -191,12 +191,12 @@ def test_an_upgrade_is_not_followed(api: Replica) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-# -- bodies that are not wanted, or do not come ---------------------------------------------------
+# -- refused and slow bodies ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 40000000\r\n\r\n", CHUNKED])
-def test_a_refused_body_is_not_awaited(api: Replica, length: bytes) -> None:
-    """The sender has the answer, and a connection that ends though it goes on sending."""
+def test_response_does_not_wait_for_a_refused_body(api: Replica, length: bytes) -> None:
+    """The client gets the response, and the connection is closed although it keeps sending."""
     with connected(api) as connection:
         connection.sendall(UPLOAD + FORM + length)
         assert connection.recv(65536).startswith(b"HTTP/1.1 401")
@@ -210,7 +210,7 @@ def test_a_refused_body_is_not_awaited(api: Replica, length: bytes) -> None:
         assert time.monotonic() < started + 20
 
 
-def test_a_refused_body_that_is_still_sent_does_not_hide_the_answer(api: Replica) -> None:
+def test_client_reads_the_response_while_it_still_sends(api: Replica) -> None:
     with api.client() as client:
         for _ in range(10):
             answer = client.post("/v1/detections", files={"file": bytes(800_000)})
@@ -219,7 +219,7 @@ def test_a_refused_body_that_is_still_sent_does_not_hide_the_answer(api: Replica
 
 
 @pytest.mark.parametrize(("share", "ends"), [(0.1, True), (3, False)])
-def test_a_body_has_to_come_at_some_speed(api: Replica, share: float, ends: bool) -> None:
+def test_slow_body_is_aborted(api: Replica, share: float, ends: bool) -> None:
     head = UPLOAD + AUTHORIZED + FORM + b"Content-Length: 40000000\r\n\r\n"
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     pause = 0.1  # s
@@ -239,7 +239,7 @@ def test_a_body_has_to_come_at_some_speed(api: Replica, share: float, ends: bool
     assert ended is ends
 
 
-def test_who_does_not_read_the_answer_is_left(api: Replica) -> None:
+def test_slow_reader_is_disconnected(api: Replica) -> None:
     with connected(api) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(3):  # the second waits for the first; the third is one too many
@@ -255,7 +255,7 @@ def test_who_does_not_read_the_answer_is_left(api: Replica) -> None:
 # -- number ---------------------------------------------------------------------------------------
 
 
-def test_idle_connections_make_room(api: Replica) -> None:
+def test_idle_connections_are_closed_for_new_ones(api: Replica) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3 * CONNECTIONS):
             connection = stack.enter_context(connected(api))
@@ -282,7 +282,7 @@ def test_one_caller_leaves_connections_to_others(api: Replica) -> None:
         assert answer.status_code == 202
 
 
-def test_connections_in_use_make_no_room(api: Replica) -> None:
+def test_connections_in_use_are_not_closed(api: Replica) -> None:
     with contextlib.ExitStack() as stack:
         for key in KEYS:
             stack.enter_context(connected(api)).sendall(half_upload(key))

@@ -1,4 +1,4 @@
-"""DELETE: everything about a detection is gone, and nothing brings it back."""
+"""DELETE removes everything about a detection for good."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def traces(standin: StandIn, name: str) -> list[bytes]:
     return found
 
 
-def test_nothing_is_left_of_a_queued_detection(alice: httpx2.Client, standin: StandIn) -> None:
+def test_delete_queued_detection(alice: httpx2.Client, standin: StandIn) -> None:
     name = post(alice, idempotency_key="to be deleted", ref_id="r").json()["id"]
     assert name in standin.queued()
     assert len(traces(standin, name)) >= 5
@@ -35,7 +35,7 @@ def test_nothing_is_left_of_a_queued_detection(alice: httpx2.Client, standin: St
     assert traces(standin, name) == []
 
 
-def test_nothing_is_left_of_a_finished_detection(alice: httpx2.Client, standin: StandIn) -> None:
+def test_delete_finished_detection(alice: httpx2.Client, standin: StandIn) -> None:
     picture = new_picture()
     first = post(alice, picture, idempotency_key="to be deleted too").json()["id"]
     standin.finish(first)
@@ -46,7 +46,9 @@ def test_nothing_is_left_of_a_finished_detection(alice: httpx2.Client, standin: 
         assert [key for key in traces(standin, name) if not key.startswith(b"rq:job")] == []
 
 
-def test_everything_under_it_is_not_found(alice: httpx2.Client, standin: StandIn) -> None:
+def test_all_routes_of_a_deleted_detection_return_404(
+    alice: httpx2.Client, standin: StandIn
+) -> None:
     name = post(alice).json()["id"]
     standin.finish(name)
     path = f"/v1/detections/{name}"
@@ -56,7 +58,9 @@ def test_everything_under_it_is_not_found(alice: httpx2.Client, standin: StandIn
     assert_problem(alice.delete(path), 404, "not_found")
 
 
-def test_a_result_that_comes_after_it_is_dropped(alice: httpx2.Client, standin: StandIn) -> None:
+def test_late_result_of_a_deleted_detection_is_dropped(
+    alice: httpx2.Client, standin: StandIn
+) -> None:
     name = post(alice).json()["id"]
     record = standin.take(name)
     assert alice.get(f"/v1/detections/{name}").json()["status"] == "processing"
@@ -66,14 +70,16 @@ def test_a_result_that_comes_after_it_is_dropped(alice: httpx2.Client, standin: 
     assert [key for key in traces(standin, name) if not key.startswith(b"rq:job")] == []
 
 
-def test_a_job_that_was_popped_finds_nothing_to_do(alice: httpx2.Client, standin: StandIn) -> None:
+def test_popped_job_of_a_deleted_detection_does_nothing(
+    alice: httpx2.Client, standin: StandIn
+) -> None:
     name = post(alice).json()["id"]
     standin.redis.lrem("rq:queue:gamma", 1, name)
     alice.delete(f"/v1/detections/{name}").raise_for_status()
     assert standin.store.start([name]) == {}
 
 
-def test_the_others_stay(alice: httpx2.Client, standin: StandIn) -> None:
+def test_other_detections_are_kept(alice: httpx2.Client, standin: StandIn) -> None:
     before, name, after = (post(alice).json()["id"] for _ in range(3))
     alice.delete(f"/v1/detections/{name}").raise_for_status()
     assert [one for one in standin.queued() if one in (before, name, after)] == [before, after]

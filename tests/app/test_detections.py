@@ -1,4 +1,4 @@
-"""The API against the real service: one picture, its record, its masks, and bad input."""
+"""The API of a running service: records, pictures, masks and invalid input."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_mask_and_overlay_have_the_size_of_the_picture(
     np.testing.assert_allclose(opacity, values * DEFAULT_OPACITY, atol=0.5)
 
 
-def test_image_is_returned_as_it_came(client: httpx2.Client, record: dict, picture: bytes) -> None:
+def test_image_is_returned_unchanged(client: httpx2.Client, record: dict, picture: bytes) -> None:
     answer = client.get(f"/v1/detections/{record['id']}/image")
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.content == picture
@@ -280,16 +280,14 @@ def test_fields_are_utf_8_and_nothing_else(
     assert_problem(client.send(given), 400, "malformed_request")
 
 
-def test_the_type_of_a_form_is_read_as_types_are(client: httpx2.Client, picture: bytes) -> None:
+def test_content_type_is_case_insensitive(client: httpx2.Client, picture: bytes) -> None:
     given = client.build_request("POST", "/v1/detections", files={"file": picture})
     kind = given.headers["Content-Type"].replace("multipart/form-data", "Multipart/Form-Data")
     given.headers["Content-Type"] = f"{kind}; charset=UTF-8"
     assert client.send(given).is_success
 
 
-def test_a_file_under_another_name_is_not_left_out_in_silence(
-    client: httpx2.Client, picture: bytes
-) -> None:
+def test_unknown_file_part_is_refused(client: httpx2.Client, picture: bytes) -> None:
     files = [("files", picture), ("file", picture)]
     assert_problem(client.post("/v1/detections/batch", files=files), 400, "malformed_request")
 
@@ -313,7 +311,7 @@ def api_memory(service: Serve) -> int:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_200_megabytes_are_refused_without_being_kept(service: Serve, announced: bool) -> None:
+def test_200_megabytes_are_refused_without_being_stored(service: Serve, announced: bool) -> None:
     start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\n\r\n'
     megabytes = 200
 
@@ -348,10 +346,10 @@ def test_unknown_things(client: httpx2.Client) -> None:
     assert answer.headers["allow"] == "GET"
 
 
-# -- around every answer --------------------------------------------------------------------------
+# -- all responses --------------------------------------------------------------------------------
 
 
-def test_request_id_is_echoed_or_made(client: httpx2.Client) -> None:
+def test_request_id_is_returned_or_generated(client: httpx2.Client) -> None:
     given = client.get("/livez", headers={"X-Request-ID": "abc-1"})
     assert given.headers["x-request-id"] == "abc-1"
     hostile = client.get("/livez", headers={"X-Request-ID": 'a"b{}'})
@@ -405,7 +403,7 @@ def test_metrics_of_both_processes(service: Serve, record: dict) -> None:
     assert record["id"] not in api + worker
 
 
-def test_hostile_requests_make_no_series_of_their_own(service: Serve) -> None:
+def test_hostile_requests_create_no_new_series(service: Serve) -> None:
     with service.client() as client:
         client.get("/static/page.js").raise_for_status()
         client.get("/nowhere")

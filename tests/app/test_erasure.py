@@ -1,4 +1,4 @@
-"""Deleted is deleted: in the files of Redis too, within the stated time, and after expiry."""
+"""Deleted and expired data is removed from Redis's files in time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def upload(client: httpx2.Client, seed: int) -> tuple[str, dict[str, bytes]]:
     return record["id"], parts
 
 
-def test_nothing_of_a_picture_stays_in_any_file(serving: Serve) -> None:
+def test_deleted_and_expired_pictures_are_erased_from_all_files(serving: Serve) -> None:
     folder = serving.data_dir
     with serving.client() as client:
         gone, gone_parts = upload(client, 21)
@@ -82,7 +82,7 @@ def test_nothing_of_a_picture_stays_in_any_file(serving: Serve) -> None:
             wait_for(lambda part=part: not in_files(folder, part), timeout=5 * WITHIN)
 
 
-def test_nobody_else_may_read_the_files(serving: Serve) -> None:
+def test_files_are_readable_by_the_owner_only(serving: Serve) -> None:
     paths = [serving.data_dir, *serving.data_dir.rglob("*")]
     assert any(path.suffix == ".aof" for path in paths)
     for path in paths:
@@ -90,7 +90,7 @@ def test_nobody_else_may_read_the_files(serving: Serve) -> None:
             assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
-def test_files_that_others_could_read_are_closed(tmp_path: Path) -> None:
+def test_permissions_of_old_files_are_fixed(tmp_path: Path) -> None:
     (tmp_path / "appendonlydir").mkdir()
     (tmp_path / "appendonlydir").chmod(0o755)
     with private_redis(tmp_path, 2**26):
@@ -117,7 +117,7 @@ def test_several_processes_rewrite_once(redis: Redis) -> None:
     assert redis.pttl("gamma:erasure") > 20_000
 
 
-def test_it_is_done_again_in_time(redis: Redis) -> None:
+def test_rewrite_is_repeated_in_time(redis: Redis) -> None:
     process = Erasure(redis, 1)
     before = rewrites(redis)
     process.rewrite_if_due()
@@ -127,7 +127,7 @@ def test_it_is_done_again_in_time(redis: Redis) -> None:
     assert rewrites(redis) == before + 2
 
 
-def test_a_process_that_ends_before_it_begins_a_rewrite_costs_little_time(redis: Redis) -> None:
+def test_crash_before_a_rewrite_delays_it_briefly(redis: Redis) -> None:
     process = Erasure(redis, 60)
     redis.config_set("appendonly", "no")
     process.rewrite_if_due()
@@ -135,7 +135,7 @@ def test_a_process_that_ends_before_it_begins_a_rewrite_costs_little_time(redis:
     assert rewrites(redis) == 0
 
 
-def test_a_rewrite_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_rewrite_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with private_redis(tmp_path, 2**26) as (url, server), Redis.from_url(url) as redis:
         redis.set("large", secrets.token_bytes(3 * 2**20))
         redis.bgrewriteaof()

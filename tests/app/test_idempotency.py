@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent again has the detection it had."""
+"""`Idempotency-Key`: a repeated request returns the same detection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.app.conftest import StandIn, new_picture, post
 from tests.app.replica import assert_problem
 
 
-def test_a_repeated_request_has_the_same_detection(
+def test_repeated_request_returns_the_same_detection(
     alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
 ) -> None:
     picture = new_picture()
@@ -28,7 +28,7 @@ def test_a_repeated_request_has_the_same_detection(
     assert not later.json()["cached"]
 
 
-def test_without_a_key_every_request_is_its_own(alice: httpx2.Client) -> None:
+def test_requests_without_key_create_new_detections(alice: httpx2.Client) -> None:
     picture = new_picture()
     assert post(alice, picture).json()["id"] != post(alice, picture).json()["id"]
 
@@ -39,7 +39,7 @@ def pictures(standin: StandIn) -> set[bytes]:
     return {key for key in keys if not key.endswith(b":holders")}
 
 
-def test_at_the_same_time_they_are_one(
+def test_concurrent_requests_create_one_detection(
     alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
 ) -> None:
     picture = new_picture()
@@ -94,20 +94,20 @@ def test_a_refused_file_leaves_the_key_unused(alice: httpx2.Client) -> None:
     assert post(alice, idempotency_key="refused").status_code == 202
 
 
-def test_a_key_lives_as_long_as_the_record(alice: httpx2.Client, standin: StandIn) -> None:
+def test_key_expires_with_the_record(alice: httpx2.Client, standin: StandIn) -> None:
     name = post(alice, idempotency_key="life").json()["id"]
     key = standin.redis.hget(f"gamma:detection:{name}", "idempotency")
     assert standin.redis.pexpiretime(key) == standin.redis.pexpiretime(f"gamma:detection:{name}")
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "tab\there", "ümlaut"])
-def test_what_is_no_key(alice: httpx2.Client, key: str) -> None:
+def test_invalid_key(alice: httpx2.Client, key: str) -> None:
     headers = {"Idempotency-Key": key.encode()}
     answer = alice.post("/v1/detections", files={"file": new_picture()}, headers=headers)
     assert_problem(answer, 400, "malformed_request")
 
 
-def test_keys_of_single_uploads_and_of_batches_do_not_meet(alice: httpx2.Client) -> None:
+def test_keys_of_uploads_and_batches_are_separate(alice: httpx2.Client) -> None:
     sent = {"files": ("a.png", new_picture())}
     batch = alice.post("/v1/detections/batch", files=sent, headers={"Idempotency-Key": "met"})
     (entry,) = batch.json()["results"]
@@ -117,7 +117,7 @@ def test_keys_of_single_uploads_and_of_batches_do_not_meet(alice: httpx2.Client)
         assert single.json()["id"] != entry["detection"]["id"]
 
 
-def test_two_keys_are_none(alice: httpx2.Client) -> None:
+def test_two_keys_are_refused(alice: httpx2.Client) -> None:
     headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
     answer = alice.post("/v1/detections", files={"file": new_picture()}, headers=headers)
     assert_problem(answer, 400, "malformed_request")

@@ -1,4 +1,4 @@
-"""Imports run one way only, and the API needs no torch."""
+"""Allowed imports between packages; the API needs no torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def module_level_imports(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", WALLS)
-def test_arrows(package: str) -> None:
+def test_packages_import_allowed_packages_only(package: str) -> None:
     files = list((ROOT / package.replace(".", "/")).rglob("*.py"))
     assert files
     for file in files:
@@ -53,13 +53,13 @@ def test_arrows(package: str) -> None:
             assert allowed, f"{file.relative_to(ROOT)} may not import {name}"
 
 
-def test_every_package_of_app_has_a_wall() -> None:
+def test_every_package_of_app_has_a_rule() -> None:
     packages = {f"app.{file.parent.name}" for file in (ROOT / "app").glob("*/__init__.py")}
     assert packages == {name for name in WALLS if name.startswith("app.")}
     assert {file.name for file in (ROOT / "app").glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
-def test_the_service_asks_itself_in_one_place() -> None:
+def test_only_ports_sends_requests_to_the_service() -> None:
     """`app.contract.ports` knows no proxies of the environment, as other clients do unless told."""
     asking = re.compile(
         r"httpx2\.(?:get|post|request|stream|Client|AsyncClient)\("

@@ -238,7 +238,7 @@ def client(service: Serve, environment: dict[str, str]) -> Iterator[httpx2.Clien
         yield connected
 
 
-def test_what_the_page_says_of_answers(client: httpx2.Client, folder: Path) -> None:
+def test_documented_answers(client: httpx2.Client, folder: Path) -> None:
     picture = {"file": (folder / "photo.jpg").read_bytes()}
     key = {"Idempotency-Key": "counted", "Prefer": "wait=3600"}
     first, again = (client.post("/v1/detections", files=picture, headers=key) for _ in range(2))
@@ -310,7 +310,7 @@ def test_table_has_every_error() -> None:
     assert rows == [(code.value, str(status)) for code, (status, _) in STATUS.items()]
 
 
-def test_examples_say_what_the_service_says() -> None:
+def test_examples_match_the_service() -> None:
     """Those of the OpenAPI document that a file, a URL or the time brings about."""
     limit = 64_000_000
     for code, data in {

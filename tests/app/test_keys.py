@@ -1,4 +1,4 @@
-"""Who may call: keys, the routes they open, and that they are never shown."""
+"""API keys: parsing, protected routes, and secrecy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STRANGER = "a-stranger-tries-this-one"
 # -- the list of keys -----------------------------------------------------------------------------
 
 
-def test_secrets_and_hashes_are_told_apart_by_caller() -> None:
+def test_secrets_and_hashes_of_callers() -> None:
     keys = Keys.parse(KEYS)
     assert keys.caller_of(ALICE) == "alice"
     assert keys.caller_of(BOB) == "bob"
@@ -59,7 +59,7 @@ def test_forms_of_the_list() -> None:
         f"a=sha256:{'g' * 64}",
     ],
 )
-def test_a_wrong_list_is_refused_without_showing_it(wrong: str) -> None:
+def test_invalid_list_is_refused_without_showing_it(wrong: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - any wording
         Keys.parse(wrong)
     message = str(error.value)
@@ -68,7 +68,7 @@ def test_a_wrong_list_is_refused_without_showing_it(wrong: str) -> None:
 
 
 @pytest.mark.parametrize("presented", [ALICE, BOB, STRANGER])
-def test_all_keys_are_compared_whichever_fits(
+def test_all_keys_are_compared_in_every_case(
     presented: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared = []
@@ -83,7 +83,7 @@ def test_all_keys_are_compared_whichever_fits(
     assert compared == [key.digest for key in keys.entries]
 
 
-def test_nothing_shows_a_key() -> None:
+def test_keys_are_not_shown() -> None:
     keys = Keys.parse(KEYS)
     shown = f"{keys!r} {keys} {Settings(api_keys=KEYS)!r} {Settings(api_keys=KEYS)}"
     digests = [hashlib.sha256(secret.encode()) for secret in (ALICE, BOB)]
@@ -100,7 +100,7 @@ def test_loopback_may_be_bound_without_keys(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
-def test_anything_wider_needs_keys_or_consent(host: str) -> None:
+def test_other_addresses_need_keys_or_allow_anonymous(host: str) -> None:
     with pytest.raises(OpenBindError, match="GAMMA_API_KEYS"):
         check_binding(Settings(host=host))
     check_binding(Settings(host=host, api_keys=KEYS))
@@ -142,7 +142,7 @@ def test_every_route_of_v1_needs_a_key(api: Replica) -> None:
             assert_problem(stranger.request(method, path), 403, "key_invalid")
 
 
-def test_the_rest_needs_none(api: Replica) -> None:
+def test_other_routes_need_no_key(api: Replica) -> None:
     with api.client() as nobody:
         for path in ("/", "/docs", "/openapi.json", "/livez", "/static/index.html"):
             assert nobody.get(path).status_code == 200, path
@@ -150,7 +150,7 @@ def test_the_rest_needs_none(api: Replica) -> None:
 
 
 @pytest.mark.parametrize("secret", [ALICE, BOB])
-def test_a_key_opens(api: Replica, secret: str) -> None:
+def test_valid_key_is_accepted(api: Replica, secret: str) -> None:
     with api.client(secret) as client:
         assert_problem(client.get("/v1/model"), 503, "no_worker")
         assert_problem(client.get("/v1/detections/none"), 404, "not_found")
@@ -160,7 +160,7 @@ def test_a_key_opens(api: Replica, secret: str) -> None:
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", f"Basic {ALICE}", ALICE, f"Token {ALICE}"]
 )
-def test_a_malformed_header_is_no_key(api: Replica, header: str) -> None:
+def test_malformed_header_is_refused(api: Replica, header: str) -> None:
     status, fields = api.raw("GET /v1/model HTTP/1.1", f"Authorization: {header}")
     assert status == 401
     assert fields["www-authenticate"] == "Bearer"
@@ -168,7 +168,7 @@ def test_a_malformed_header_is_no_key(api: Replica, header: str) -> None:
 
 
 @pytest.mark.parametrize("secret", [f"{ALICE} x", f"{ALICE}, {BOB}", "\xff\x80", "x" * 30_000])
-def test_a_hostile_key_is_not_known(api: Replica, secret: str) -> None:
+def test_hostile_key_is_refused(api: Replica, secret: str) -> None:
     status, fields = api.raw("GET /v1/model HTTP/1.1", f"Authorization: Bearer {secret}")
     assert status == 403
     assert fields["content-type"] == "application/problem+json"
@@ -192,7 +192,7 @@ def test_openapi_declares_the_key(api: Replica) -> None:
         assert route.get("security", []) == ([{scheme[0]: []}] if path.startswith("/v1/") else [])
 
 
-def test_refusals_are_counted_and_logged_by_caller_never_by_key(api: Replica) -> None:
+def test_refusals_are_counted_and_logged_without_keys(api: Replica) -> None:
     counter = 'gamma_http_rejections_total{reason="key_%s"}'
     missing, invalid = (value(api.metrics(), counter % kind) for kind in ("missing", "invalid"))
     with api.client() as nobody, api.client(STRANGER) as stranger, api.client(ALICE) as alice:
@@ -210,7 +210,7 @@ def test_refusals_are_counted_and_logged_by_caller_never_by_key(api: Replica) ->
         assert hashlib.sha256(secret.encode()).hexdigest() not in log
 
 
-def test_a_wrong_list_ends_the_start_with_one_line(tmp_path: Path) -> None:
+def test_invalid_list_prints_one_line(tmp_path: Path) -> None:
     replica = Replica("unix:///nowhere", tmp_path / "log", GAMMA_API_KEYS="alice=hush")
     assert replica.process.wait(60) == 2
     assert "setting api_keys" in replica.log()

@@ -1,4 +1,4 @@
-"""Rate limits: shared by replicas, told in header fields, separate for each caller."""
+"""Rate limits: shared by replicas, separate for each caller, with header fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAILY = 5  # so slow to fill that no test sees it
 EMPTY = 10**16  # µs: full again in three hundred years
 
 
-# -- what a limit means ---------------------------------------------------------------------------
+# -- parsing and quotas ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ EMPTY = 10**16  # µs: full again in three hundred years
         ("999999/second", RateLimit(999_999, 1), 1),
     ],
 )
-def test_limit_is_read_and_shown(text: str, limit: RateLimit, spacing: int) -> None:
+def test_limit_is_parsed_and_formatted(text: str, limit: RateLimit, spacing: int) -> None:
     assert RateLimit.parse(text) == limit
     assert limit.spacing == spacing
     assert str(limit) == text
@@ -48,7 +48,7 @@ def test_anything_else_is_refused(text: str) -> None:
         RateLimit.parse(text)
 
 
-def test_quota_tells_when_to_come_back() -> None:
+def test_quota_has_retry_after() -> None:
     limit = RateLimit(60, 60)
     assert Quota(limit, 59, 1_000_000).headers() == {
         "RateLimit-Policy": '"uploads";q=60;w=60',
@@ -69,7 +69,7 @@ def gate(redis: Redis, rate_limit: str, **settings: object) -> Gate:
     return Gate(given, redis, Directory(given))
 
 
-def test_as_many_are_taken_as_are_left(redis: Redis) -> None:
+def test_admits_as_many_as_the_quota_allows(redis: Redis) -> None:
     daily = gate(redis, f"{DAILY}/day")
     first = daily.admit("alice", 3)
     assert (first.taken, first.refusal) == (3, None)
@@ -83,7 +83,7 @@ def test_as_many_are_taken_as_are_left(redis: Redis) -> None:
     assert 0 < redis.pttl(rate_key("alice", RateLimit(DAILY, 86_400))) <= 86_400_000
 
 
-def test_the_bucket_fills_again(redis: Redis) -> None:
+def test_bucket_is_refilled(redis: Redis) -> None:
     quick = gate(redis, "2/second")
     assert quick.admit("alice", 2).taken == 2
     deadline = time.monotonic() + 30
@@ -96,7 +96,7 @@ def test_the_bucket_fills_again(redis: Redis) -> None:
     assert quick.admit("alice", 3).taken == 2, "an idle bucket holds no more than its limit"
 
 
-def test_a_full_queue_costs_nothing_of_the_limit(redis: Redis) -> None:
+def test_pictures_refused_by_the_queue_do_not_count(redis: Redis) -> None:
     redis.rpush("rq:queue:gamma", "a", "b")
     small = gate(redis, f"{DAILY}/day", queue_limit=4)
     first = small.admit("alice", 4)
@@ -109,13 +109,13 @@ def test_a_full_queue_costs_nothing_of_the_limit(redis: Redis) -> None:
     assert second.headers["RateLimit"].startswith(f'"uploads";r={DAILY - 1};')
 
 
-def test_another_limit_helps_at_once(redis: Redis) -> None:
+def test_changed_limit_starts_with_a_full_bucket(redis: Redis) -> None:
     assert gate(redis, "1/day").admit("alice", 2).taken == 1
     assert gate(redis, "2/day").admit("alice", 3).taken == 2
     assert gate(redis, "1/day").admit("alice").taken == 0
 
 
-def test_one_round_trip_an_upload(redis: Redis) -> None:
+def test_one_round_trip_per_upload(redis: Redis) -> None:
     daily = gate(redis, "1000/day")
     daily.admit("alice")  # looks at memory and waiting time, and loads the script
     sent = []
@@ -179,7 +179,7 @@ def test_a_refusal_needs_no_body(redis: Redis, two: tuple[Replica, Replica]) -> 
     assert fields["x-request-id"]
 
 
-def test_a_refused_file_counts_and_tells_what_is_left(
+def test_refused_file_counts_and_reports_the_quota(
     redis: Redis, two: tuple[Replica, Replica]
 ) -> None:
     with two[0].client(ALICE) as client:
@@ -188,7 +188,7 @@ def test_a_refused_file_counts_and_tells_what_is_left(
     assert answer.headers["ratelimit"].startswith(f'"uploads";r={DAILY - 1};')
 
 
-def test_reading_costs_nothing(redis: Redis, two: tuple[Replica, Replica]) -> None:
+def test_reads_do_not_count(redis: Redis, two: tuple[Replica, Replica]) -> None:
     redis.set(rate_key("alice", RateLimit(DAILY, 86_400)), EMPTY)
     with two[0].client(ALICE) as client:
         answer = client.get("/v1/detections/none")

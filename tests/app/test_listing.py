@@ -1,4 +1,4 @@
-"""Listing: pages that stay where they are, and detections by name."""
+"""Listing of detections: stable pages, and lookup by ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def ids(answer: httpx2.Response) -> list[str]:
     return [record["id"] for record in answer.json()["detections"]]
 
 
-def test_pages_are_newest_first_and_stay_while_others_come_and_go(alice: httpx2.Client) -> None:
+def test_pages_are_newest_first_and_stable(alice: httpx2.Client) -> None:
     sent = [post(alice).json()["id"] for _ in range(7)][::-1]
     page = alice.get("/v1/detections?limit=3")
     assert ids(page) == sent[:3]
@@ -28,7 +28,7 @@ def test_pages_are_newest_first_and_stay_while_others_come_and_go(alice: httpx2.
     assert ids(page)[0] == sent[6]
 
 
-def test_every_detection_is_on_one_page_and_the_last_has_no_next(bob: httpx2.Client) -> None:
+def test_pages_are_complete_and_the_last_has_no_next(bob: httpx2.Client) -> None:
     sent = {post(bob).json()["id"] for _ in range(5)}
     path, found = "/v1/detections?limit=2", []
     while path is not None:
@@ -40,7 +40,7 @@ def test_every_detection_is_on_one_page_and_the_last_has_no_next(bob: httpx2.Cli
     assert sent <= set(found)
 
 
-def test_a_list_shows_records_as_they_are_now(alice: httpx2.Client, standin: StandIn) -> None:
+def test_list_shows_current_records(alice: httpx2.Client, standin: StandIn) -> None:
     name = post(alice, ref_id="post 17/ü").json()["id"]
     assert standin.finish(name)
     (listed,) = alice.get("/v1/detections?limit=1").json()["detections"]
@@ -49,7 +49,7 @@ def test_a_list_shows_records_as_they_are_now(alice: httpx2.Client, standin: Sta
 
 
 @pytest.mark.parametrize("separator", [",", "&ids="])
-def test_by_name_in_the_order_asked_for(alice: httpx2.Client, separator: str) -> None:
+def test_list_by_ids_in_the_given_order(alice: httpx2.Client, separator: str) -> None:
     a, b, c = (post(alice).json()["id"] for _ in range(3))
     answer = alice.get(f"/v1/detections?ids={separator.join([c, 'nowhere', a, c, b])}")
     assert ids(answer) == [c, a, b]
@@ -59,12 +59,12 @@ def test_by_name_in_the_order_asked_for(alice: httpx2.Client, separator: str) ->
     assert_problem(refused, 400, "malformed_request")
 
 
-def test_no_name_no_detection(alice: httpx2.Client) -> None:
+def test_list_with_no_ids_is_empty(alice: httpx2.Client) -> None:
     post(alice)
     assert ids(alice.get("/v1/detections?ids=")) == []
 
 
-def test_a_hundred_names_and_no_more(alice: httpx2.Client) -> None:
+def test_at_most_100_ids(alice: httpx2.Client) -> None:
     names = [f"n{number}" for number in range(101)]
     answer = alice.get("/v1/detections", params={"ids": ",".join(names[:100])})
     assert answer.json()["missing"] == names[:100]
@@ -75,5 +75,5 @@ def test_a_hundred_names_and_no_more(alice: httpx2.Client) -> None:
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "cursor=x", "cursor=%2B", "cursor="]
 )
-def test_what_no_list_can_be(alice: httpx2.Client, query: str) -> None:
+def test_invalid_list_parameters(alice: httpx2.Client, query: str) -> None:
     assert_problem(alice.get(f"/v1/detections?{query}"), 400, "malformed_request")

@@ -1,4 +1,4 @@
-"""Log lines that hold together: one line an event, one set of ids through all processes."""
+"""Log lines: one per event, with the same ids in all processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def lines_of(service: Serve, detection_id: str) -> dict[str, dict]:
     return found()
 
 
-def test_an_upload_is_followed_through_three_processes(service: Serve, receiver: Receiver) -> None:
+def test_log_lines_of_three_processes_share_ids(service: Serve, receiver: Receiver) -> None:
     with service.client() as client:
         answer = client.post(
             "/v1/detections",
@@ -90,9 +90,7 @@ def test_an_upload_is_followed_through_three_processes(service: Serve, receiver:
     ],
     ids=["none", "upper case", "long", "twice"],
 )
-def test_a_trace_that_is_not_one_is_replaced(
-    service: Serve, headers: list[tuple[str, str]]
-) -> None:
+def test_malformed_trace_is_replaced(service: Serve, headers: list[tuple[str, str]]) -> None:
     with service.client() as client:
         answer = client.get("/livez", headers=headers)
     found = _FORM.fullmatch(answer.headers["traceresponse"])
@@ -120,7 +118,7 @@ def test_a_trace_that_is_not_one_is_replaced(
         ("", None),
     ],
 )
-def test_traceparent_is_read_by_the_standard(given: str, flags: int | None) -> None:
+def test_traceparent_is_parsed_as_specified(given: str, flags: int | None) -> None:
     found = Trace.parse(given)
     assert found == (None if flags is None else Trace(TRACE_ID, SPAN_ID, flags))
     if found is not None:
@@ -130,13 +128,13 @@ def test_traceparent_is_read_by_the_standard(given: str, flags: int | None) -> N
 @pytest.mark.parametrize(
     "meta", [None, [], {}, {"request_id": 7}, {"request_id": "a\nb", "traceparent": [GIVEN]}]
 )
-def test_what_redis_says_of_an_origin_is_not_trusted(meta: object) -> None:
+def test_malformed_origins_in_redis_are_ignored(meta: object) -> None:
     assert origin_of(meta) == {}
     assert trace_of(meta) is None
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_hostile_values_stay_on_their_line(log_format: str, tmp_path: Path) -> None:
+def test_control_characters_in_logs_are_escaped(log_format: str, tmp_path: Path) -> None:
     program = (
         "import logging, structlog\n"
         "from app.command import logs\n"

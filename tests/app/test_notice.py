@@ -1,4 +1,4 @@
-"""The notice about the model, in the service's answer and in its documentation."""
+"""The notice about the model, in responses and documentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from app.http import examples
 from app.http.notice import notice
 
 
-def test_each_model_has_a_notice_of_its_own() -> None:
+def test_notice_of_each_model() -> None:
     measured = examples.MODEL.measured
     found = notice(trained=True, measured=measured)
     assert "of 100 AI-generated pictures it finds 60 while calling 5 of 100" in found

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, checked in as it is, and true of the running service."""
+"""The OpenAPI document: valid, current, and matched by the running service."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def answers(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
                 yield operation["operationId"], status, answer
 
 
-def test_summaries_are_sentences_of_their_own() -> None:
+def test_summaries_are_sentences() -> None:
     """Not the names of functions, such as `Read List`."""
     paths = documented().openapi()["paths"]
     summaries = [operation["summary"] for item in paths.values() for operation in item.values()]
@@ -130,7 +130,7 @@ def known(pair: list[Replica], pair_redis_url: str) -> list[str]:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_service_keeps_to_the_document(
+def test_service_matches_the_document(
     case: schemathesis.Case, pair: list[Replica], known: list[str]
 ) -> None:
     """Whatever is sent, the answer is a documented one, and never a failure of the service."""

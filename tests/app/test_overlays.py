@@ -1,4 +1,4 @@
-"""Heat maps: their colours, and how they are served, cached and refused."""
+"""Heat maps: colours, HTTP, caching and refusals."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def pixels(png: bytes) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("colormap", Colormap)
 @pytest.mark.parametrize("opacity", [0, 0.25, 0.6, 1])
-def test_each_value_has_its_colour_and_its_share_of_the_opacity(
-    colormap: Colormap, opacity: float
-) -> None:
+def test_colour_and_opacity_of_each_value(colormap: Colormap, opacity: float) -> None:
     found = pixels(overlays.render(encode(mask(), "PNG"), colormap, opacity))
     assert (found[1, :, :3] == COLORMAPS[colormap]).all()
     assert (found[1, :, 3] == np.rint(np.arange(256) * opacity)).all()
@@ -152,7 +150,7 @@ def _paths(record: dict) -> list[str]:
     ]
 
 
-def test_what_a_caller_has_is_not_sent_again(client: httpx2.Client, record: dict) -> None:
+def test_if_none_match_returns_304(client: httpx2.Client, record: dict) -> None:
     tags = []
     for path in _paths(record):
         first = client.get(path)
@@ -169,7 +167,7 @@ def test_what_a_caller_has_is_not_sent_again(client: httpx2.Client, record: dict
     assert len(set(tags)) == len(tags)
 
 
-def test_caches_may_keep_them_until_the_detection_expires(
+def test_responses_are_cacheable_until_the_detection_expires(
     client: httpx2.Client, record: dict
 ) -> None:
     for path in _paths(record):
@@ -182,9 +180,7 @@ def test_caches_may_keep_them_until_the_detection_expires(
         assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
 
 
-def test_what_a_caller_has_of_a_deleted_detection_is_gone(
-    client: httpx2.Client, turned: bytes
-) -> None:
+def test_if_none_match_after_deletion_returns_404(client: httpx2.Client, turned: bytes) -> None:
     answer = client.post("/v1/detections", files={"file": turned}, headers={"Prefer": "wait=60"})
     paths = _paths(answer.json())
     tags = [client.get(path).headers["etag"] for path in paths]

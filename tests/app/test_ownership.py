@@ -1,4 +1,4 @@
-"""A caller never sees what another one sent: every route, and every way a picture is recognised."""
+"""Callers never see each other's detections or cached results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def routes_of_a_detection(document: dict, detection_id: str) -> list[tuple[str, 
     return sorted(calls, key=lambda call: call[0] == "DELETE")
 
 
-def test_every_route_treats_the_detection_of_another_as_none(
+def test_detections_of_other_callers_are_not_found(
     alice: httpx2.Client, bob: httpx2.Client, standin: StandIn
 ) -> None:
     name = post(alice).json()["id"]
@@ -52,7 +52,7 @@ def test_every_call_needs_a_key(pair: list[Replica], alice: httpx2.Client) -> No
             assert_problem(nobody.request(method, path), 401, "key_missing")
 
 
-def test_lists_hold_the_callers_own(alice: httpx2.Client, bob: httpx2.Client) -> None:
+def test_lists_contain_own_detections_only(alice: httpx2.Client, bob: httpx2.Client) -> None:
     name = post(alice).json()["id"]
     listed = bob.get("/v1/detections", params={"limit": 100}).json()
     assert name not in [record["id"] for record in listed["detections"]]
@@ -62,7 +62,7 @@ def test_lists_hold_the_callers_own(alice: httpx2.Client, bob: httpx2.Client) ->
 
 
 @pytest.mark.parametrize("batch", [False, True])
-def test_what_one_caller_sent_is_not_recognised_for_another(
+def test_pictures_of_other_callers_are_not_recognised(
     alice: httpx2.Client, bob: httpx2.Client, standin: StandIn, batch: bool
 ) -> None:
     picture, key = new_picture(), f"shared-{batch}"
@@ -81,7 +81,7 @@ def test_what_one_caller_sent_is_not_recognised_for_another(
     assert not record["cached"]
 
 
-def test_no_answer_names_the_owner(alice: httpx2.Client, standin: StandIn) -> None:
+def test_responses_do_not_contain_the_owner(alice: httpx2.Client, standin: StandIn) -> None:
     name = post(alice).json()["id"]
     standin.finish(name)
     for path in (f"/v1/detections/{name}", "/v1/detections"):

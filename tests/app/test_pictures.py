@@ -1,4 +1,4 @@
-"""Uploads of every format: what their header says, how they are refused, how they are shown."""
+"""Uploads of every format: headers, refusals and previews."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_other_formats_are_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("image_format", UNASKED)
-def test_no_other_decoder_is_ever_asked(image_format: str) -> None:
+def test_other_decoders_are_never_used(image_format: str) -> None:
     with pytest.raises(ServiceError) as refused:
         inspect(encode(photo(32, 32), image_format), LIMIT)
     assert refused.value.code in (ErrorCode.NOT_AN_IMAGE, ErrorCode.FORMAT_UNSUPPORTED)
 
 
 @pytest.mark.parametrize("image_format", ["AVIF", "HEIF"])
-def test_a_header_that_ends_too_early(image_format: str) -> None:
+def test_truncated_header(image_format: str) -> None:
     data = samples.every_format()[image_format]
     with pytest.raises(ServiceError) as refused:
         inspect(data[:200], LIMIT)
@@ -99,7 +99,7 @@ def records(service: Serve) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("image_format", ALLOWED_FORMATS)
-def test_each_format_is_detected_and_given_back(
+def test_each_format_is_detected_and_returned(
     client: httpx2.Client, records: dict[str, dict], image_format: str
 ) -> None:
     record = records[image_format]
@@ -115,7 +115,7 @@ def test_each_format_is_detected_and_given_back(
 
 
 @pytest.mark.parametrize("image_format", ALLOWED_FORMATS)
-def test_each_format_is_shown_as_the_model_saw_it(
+def test_preview_of_each_format(
     client: httpx2.Client, records: dict[str, dict], image_format: str
 ) -> None:
     record = records[image_format]
@@ -130,7 +130,7 @@ def test_each_format_is_shown_as_the_model_saw_it(
     assert max(Image.open(io.BytesIO(small.content)).size) == 16
 
 
-def test_an_animation_is_shown_by_its_first_frame(client: httpx2.Client) -> None:
+def test_preview_of_an_animation_is_its_first_frame(client: httpx2.Client) -> None:
     frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue", "lime")]
     for image_format in ("GIF", "WEBP"):
         data = encode(frames[0], image_format, save_all=True, append_images=frames[1:])
@@ -142,7 +142,7 @@ def test_an_animation_is_shown_by_its_first_frame(client: httpx2.Client) -> None
         assert max(green, blue) < 50
 
 
-def test_a_picture_that_cannot_be_shown(client: httpx2.Client) -> None:
+def test_preview_of_a_broken_picture(client: httpx2.Client) -> None:
     data = encode(photo(400, 300), quality=90)[:9000]
     location = client.post("/v1/detections", files={"file": data}).headers["location"]
     assert client.get(f"{location}/image").content == data

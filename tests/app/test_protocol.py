@@ -1,4 +1,4 @@
-"""What a stranger can do before it is known who calls: long heads, silence, nonsense, HEAD."""
+"""Limits before authentication: long, slow and invalid requests; HEAD."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_body_longer_than_any_head_is_read(api: Replica) -> None:
     ],
     ids=["nothing", "half a head", "half a body"],
 )
-def test_who_falls_silent_is_left(api: Replica, request_: bytes) -> None:
+def test_silent_client_is_disconnected(api: Replica, request_: bytes) -> None:
     assert talk(api, request_)[2] == b""
     with api.client() as client:
         assert client.get("/livez").status_code == 200
@@ -122,7 +122,7 @@ def test_who_falls_silent_is_left(api: Replica, request_: bytes) -> None:
     ],
     ids=["TLS", "another protocol", "two Host fields"],
 )
-def test_what_is_not_http_gets_a_problem(api: Replica, nonsense: bytes) -> None:
+def test_invalid_http_gets_a_problem_document(api: Replica, nonsense: bytes) -> None:
     status, fields, body = talk(api, nonsense)
     assert status == 400
     assert json.loads(body)["code"] == "malformed_request"
@@ -146,7 +146,7 @@ def test_head_is_as_get_without_the_body(api: Replica) -> None:
     assert 'method="HEAD",route="/v1/detections/{detection_id}"' in api.metrics()
 
 
-def test_a_path_that_is_almost_right_is_not_found(api: Replica) -> None:
+def test_similar_path_is_not_found(api: Replica) -> None:
     with api.client(KEY) as client:
         answer = client.get("/v1/detections/", headers={"Host": "evil.example"})
     assert_problem(answer, 404, "not_found")
@@ -254,7 +254,7 @@ def test_damaged_requests_are_refused_or_read(api: Replica) -> None:
 # -- without keys ---------------------------------------------------------------------------------
 
 
-def test_without_keys_only_this_machine_is_served(tmp_path: Path) -> None:
+def test_without_keys_only_local_requests_are_accepted(tmp_path: Path) -> None:
     with (
         private_redis(tmp_path / "redis", 2**28) as (url, _),
         replicas(url, tmp_path, 1) as (api,),
@@ -281,7 +281,7 @@ def test_without_keys_only_this_machine_is_served(tmp_path: Path) -> None:
             assert answer.status_code == status
 
 
-def test_whoever_wants_to_serve_anyone_may(tmp_path: Path) -> None:
+def test_allow_anonymous_accepts_any_host(tmp_path: Path) -> None:
     with (
         private_redis(tmp_path / "redis", 2**28) as (url, _),
         replicas(url, tmp_path, 1, GAMMA_ALLOW_ANONYMOUS="true") as (api,),

@@ -1,4 +1,4 @@
-"""RQ's lists of workers name ours, whatever Redis has forgotten."""
+"""Workers stay registered with RQ even if Redis loses its keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_a_job(worker: DeliveryWorker) -> None:
 
 
 @pytest.mark.parametrize("heartbeat", [while_idle, with_a_job])
-def test_a_delivery_worker_registers_again_once_redis_has_lost_its_keys(
+def test_delivery_worker_registers_again_after_redis_lost_its_keys(
     tmp_path: Path, heartbeat: Callable[[DeliveryWorker], None]
 ) -> None:
     settings = Settings(callers_file=tmp_path / "callers.toml")

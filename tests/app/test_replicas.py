@@ -1,4 +1,4 @@
-"""No state in an API process: two of them answer each other's ids, and waiting costs no thread."""
+"""API processes are stateless, and waiting requests block no threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def waiting(replica: Replica) -> float:
     return value(replica.metrics(), "gamma_http_requests_waiting")
 
 
-def test_each_replica_answers_the_others_ids(
+def test_each_replica_serves_the_detections_of_the_other(
     alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
 ) -> None:
     picture = new_picture()
@@ -36,7 +36,7 @@ def test_each_replica_answers_the_others_ids(
     assert_problem(alice.get(path), 404, "not_found")
 
 
-def test_waiters_at_both_replicas_are_woken_by_one_result(
+def test_result_wakes_requests_at_both_replicas(
     pair: list[Replica], alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
 ) -> None:
     picture, given = new_picture(), {"idempotency_key": "both", "prefer": "wait=60"}
@@ -57,7 +57,7 @@ def newest(client: httpx2.Client) -> dict:
     return record
 
 
-def test_a_waiter_is_told_at_once_that_its_detection_was_deleted(
+def test_deletion_ends_the_wait(
     pair: list[Replica], alice: httpx2.Client, alice_elsewhere: httpx2.Client
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -69,7 +69,7 @@ def test_a_waiter_is_told_at_once_that_its_detection_was_deleted(
     assert answer.result().elapsed.total_seconds() < 50
 
 
-def test_a_waiter_has_its_result_although_the_message_of_it_is_lost(
+def test_lost_message_delays_the_result_only(
     pair: list[Replica], alice: httpx2.Client, standin: StandIn
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -82,7 +82,7 @@ def test_a_waiter_has_its_result_although_the_message_of_it_is_lost(
 
 
 @pytest.mark.parametrize("message", [b"", b"\xff\xfe", b"no-such-id succeeded {}", b"x" * 100_000])
-def test_strange_messages_wake_nobody(
+def test_unknown_messages_are_ignored(
     pair: list[Replica], alice: httpx2.Client, standin: StandIn, message: bytes
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -93,7 +93,7 @@ def test_strange_messages_wake_nobody(
         assert answer.result().status_code == 200
 
 
-def test_a_caller_who_hangs_up_is_waited_for_no_longer(pair: list[Replica]) -> None:
+def test_disconnect_ends_the_wait(pair: list[Replica]) -> None:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
         + new_picture()
@@ -110,7 +110,7 @@ def test_a_caller_who_hangs_up_is_waited_for_no_longer(pair: list[Replica]) -> N
     wait_for(lambda: waiting(pair[0]) == 0)
 
 
-def test_waiting_holds_no_thread(pair: list[Replica], standin: StandIn) -> None:
+def test_waiting_blocks_no_thread(pair: list[Replica], standin: StandIn) -> None:
     def submit(_: int) -> httpx2.Response:
         with pair[0].client(KEYS["bob"]) as client:
             client.timeout = 70

@@ -1,4 +1,4 @@
-"""Memory is reserved for the results of what is accepted, and released when none is to come."""
+"""Memory reservations for the results of accepted detections."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def queued(width: int, height: int, view: View = View.AUTO) -> Detection:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (37, 1200), (640, 480), (2000, 1500)], ids=str)
-def test_masks_of_noise_need_no_more(size: tuple[int, int]) -> None:
+def test_masks_of_noise_fit_into_the_reservation(size: tuple[int, int]) -> None:
     """A network says one number for 4 x 4 pixels; what is smaller than its crop is enlarged."""
     width, height = size
     scale = max(1, 512 // min(size))
@@ -87,7 +87,7 @@ def test_masks_of_noise_need_no_more(size: tuple[int, int]) -> None:
     assert 2 * len(png.encode([np.asarray(noise)])) < reservation(queued(*size), external=False)
 
 
-def test_where_no_masks_come_to_redis_only_the_record_needs_memory() -> None:
+def test_only_the_record_is_reserved_without_masks_in_redis() -> None:
     assert reservation(queued(4000, 3000, View.GLANCE), external=False) == RECORD_BYTES
     assert reservation(queued(4000, 3000), external=True) == RECORD_BYTES
 
@@ -113,7 +113,7 @@ def delete_in_a_full_redis(stack: Stack, name: str) -> None:
 
 
 @pytest.mark.parametrize("end", [finish, fail, delete, delete_in_a_full_redis])
-def test_it_is_reserved_until_the_detection_ends(
+def test_memory_is_reserved_until_the_detection_ends(
     stack: Stack, end: Callable[[Stack, str], None]
 ) -> None:
     names = [stack.submit(owner, picture(1)).id for owner in ("alice", "bob")]
@@ -126,7 +126,7 @@ def test_it_is_reserved_until_the_detection_ends(
     assert reserved(stack) == NEEDED
 
 
-def test_what_waited_too_long_gives_it_back_unless_it_was_begun(
+def test_reservation_expires_with_the_deadline_unless_started(
     redis: Redis, redis_url: str, file: Path
 ) -> None:
     stack = Stack(redis, redis_url, file, queue_ttl=1)
@@ -140,7 +140,7 @@ def test_what_waited_too_long_gives_it_back_unless_it_was_begun(
     assert not stack.worker.store.start([waiting])
 
 
-def test_a_known_picture_needs_none(stack: Stack) -> None:
+def test_known_picture_reserves_nothing(stack: Stack) -> None:
     finish(stack, stack.submit("alice", picture(1)).id)
     assert stack.submit("alice", picture(1)).cached
     assert reserved(stack) == 0
@@ -149,7 +149,7 @@ def test_a_known_picture_needs_none(stack: Stack) -> None:
 # -- what is refused ------------------------------------------------------------------------------
 
 
-def test_replicas_together_accept_as_much_as_fits(redis: Redis, redis_url: str, file: Path) -> None:
+def test_replicas_accept_no_more_than_fits(redis: Redis, redis_url: str, file: Path) -> None:
     file.write_text(table("alice", key(OLD)))
     stacks = [Stack(redis, redis_url, file, queue_limit=10_000) for _ in range(2)]
     pictures = [picture(number) for number in range(60)]
@@ -176,7 +176,7 @@ def keys_like(stack: Stack, pattern: str) -> list[bytes]:
     return [name for name in stack.redis.keys(pattern) if not name.endswith(b":holders")]
 
 
-def test_a_refusal_leaves_the_picture_to_whom_it_serves(stack: Stack) -> None:
+def test_refusal_keeps_pictures_of_other_detections(stack: Stack) -> None:
     first = stack.submit("alice", picture(1))
     leave(stack, NEEDED // 2)
     with pytest.raises(ServiceError) as refused:
@@ -185,7 +185,7 @@ def test_a_refusal_leaves_the_picture_to_whom_it_serves(stack: Stack) -> None:
     assert stack.worker.store.get_image(first.id) == picture(1)
 
 
-def test_before_their_bodies_are_read_once_there_is_no_room_for_any(stack: Stack) -> None:
+def test_uploads_are_refused_before_the_body_if_memory_is_full(stack: Stack) -> None:
     for number in range(4):
         stack.submit("alice", picture(number))
     leave(stack, -1000)
@@ -197,7 +197,7 @@ def test_before_their_bodies_are_read_once_there_is_no_room_for_any(stack: Stack
     assert stack.ask("bob").refusal is None
 
 
-def test_a_picture_that_can_never_fit_is_not_put_off(stack: Stack) -> None:
+def test_too_large_result_is_refused_for_good(stack: Stack) -> None:
     stack.redis.config_set("maxmemory", 100 * MEGABYTE)
     with pytest.raises(ServiceError) as refused:
         stack.submit("alice", encode(Image.new("L", (8000, 8000)), "PNG"))
@@ -206,7 +206,7 @@ def test_a_picture_that_can_never_fit_is_not_put_off(stack: Stack) -> None:
     assert keys_like(stack, "gamma:image:*") == []
 
 
-def test_reserved_memory_is_of_a_callers_share(stack: Stack) -> None:
+def test_reserved_memory_counts_against_the_share(stack: Stack) -> None:
     leave(stack, 4 * MEGABYTE)
     for number in range(60):
         if (refusal := stack.ask("alice").refusal) is not None:
@@ -234,7 +234,7 @@ def test_reserved_memory_counts_against_a_callers_limit(
     assert refusal.code == "storage_share_full"
 
 
-def test_a_shorter_retention_ends_no_reservation_of_before(
+def test_shorter_retention_keeps_earlier_reservations(
     stack: Stack, redis: Redis, redis_url: str, file: Path
 ) -> None:
     stack.submit("alice", picture(1))
@@ -245,7 +245,7 @@ def test_a_shorter_retention_ends_no_reservation_of_before(
         assert redis.pexpiretime(f"gamma:{name}") >= lives
 
 
-def test_it_is_reserved_once_though_an_answer_was_lost(stack: Stack) -> None:
+def test_lost_reply_does_not_reserve_twice(stack: Stack) -> None:
     picture = new_picture()
     order = Submission("alice", picture, View.TILED, idempotency_key="a key")
     assert stack.service.submit(order).id == stack.service.submit(order).id

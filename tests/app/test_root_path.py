@@ -1,4 +1,4 @@
-"""Links of an API that a proxy serves below a path."""
+"""Links of an API behind a proxy with a path prefix."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_links_of_lists_and_batches(client: httpx2.Client) -> None:
     assert following.startswith(f"{ROOT}/v1/detections?limit=1&cursor=")
 
 
-def test_what_is_kept_has_no_root(below: tuple[Replica, StandIn], client: httpx2.Client) -> None:
+def test_stored_records_have_no_root_path(
+    below: tuple[Replica, StandIn], client: httpx2.Client
+) -> None:
     """Other processes may have another, or none."""
     _, standin = below
     identity = client.post("/v1/detections", files={"file": new_picture()}).json()["id"]

@@ -1,4 +1,4 @@
-"""`gamma serve` as a user starts and stops it."""
+"""`gamma serve`, run as a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests share in an API process costs none of them more than its own share."""
+"""Requests of an API process do not affect each other: errors, outages and memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.conftest import encode, photo
 pytestmark = pytest.mark.timeout(400)  # tens of seconds of work; a busy machine is not a hang
 
 
-def test_one_order_that_surprises_us_leaves_the_others_alone(
+def test_unexpected_error_of_one_upload_does_not_affect_others(
     pair_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = new_picture()
@@ -56,7 +56,7 @@ def test_one_order_that_surprises_us_leaves_the_others_alone(
 
 
 @pytest.mark.parametrize("refusal", ["min-replicas-to-write", "replica"])
-def test_a_redis_that_takes_no_writes_is_an_outage(tmp_path: Path, refusal: str) -> None:
+def test_refused_writes_are_reported_as_an_outage(tmp_path: Path, refusal: str) -> None:
     with (
         private_redis(tmp_path / "redis", 2**28) as (url, _),
         replicas(url, tmp_path, 1) as (api,),
@@ -137,7 +137,7 @@ def largest_picture() -> bytes:
     return encoded.getvalue()
 
 
-def test_pictures_that_are_large_to_decode_are_shown_one_at_a_time(tmp_path: Path) -> None:
+def test_large_previews_are_decoded_one_at_a_time(tmp_path: Path) -> None:
     with (
         private_redis(tmp_path / "redis", 2**28) as (url, _),
         replicas(url, tmp_path, 1) as (api,),
@@ -154,7 +154,7 @@ def test_pictures_that_are_large_to_decode_are_shown_one_at_a_time(tmp_path: Pat
         assert peak(api) < 1.3 * alone
 
 
-def test_large_uploads_in_memory_are_few(tmp_path: Path) -> None:
+def test_large_uploads_in_memory_are_limited(tmp_path: Path) -> None:
     uploads, size = 12, 40_000_000
     picture = encode(photo(64, 64)) + bytes(size)
     with (

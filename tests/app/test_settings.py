@@ -131,7 +131,7 @@ SERVICE_LINKS = {
 }
 
 
-def test_what_kubernetes_sets_for_services_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_service_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SERVICE_LINKS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("GAMMA_KEY", "of a client")

@@ -1,4 +1,4 @@
-"""What one caller takes of queue and storage leaves room for the others."""
+"""Shares of queue and storage between callers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def stack(redis: Redis, redis_url: str, tmp_path: Path) -> Stack:
 # -- queue ----------------------------------------------------------------------------------------
 
 
-def test_nobody_fills_the_queue_for_another(stack: Stack) -> None:
+def test_queue_share_leaves_space_for_others(stack: Stack) -> None:
     assert stack.fill("alice") == (6, "queue_share_full")
     assert stack.fill("bob") == (3, "queue_share_full")
     assert stack.ask("carol").refusal is None
@@ -79,7 +79,7 @@ def test_nobody_fills_the_queue_for_another(stack: Stack) -> None:
     assert stack.fill("alice") == (6, "queue_share_full"), "what is done waits no longer"
 
 
-def test_the_last_place_is_for_a_newcomer_and_a_batch_takes_no_more(stack: Stack) -> None:
+def test_last_place_is_kept_for_another_caller(stack: Stack) -> None:
     admission = stack.ask("alice", 64)
     assert admission.taken == 6
     assert admission.refusal is not None
@@ -92,7 +92,7 @@ def test_the_last_place_is_for_a_newcomer_and_a_batch_takes_no_more(stack: Stack
     assert refusal.code == "queue_full"
 
 
-def test_a_single_caller_has_the_whole_queue(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+def test_single_caller_may_fill_the_queue(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     file.write_text(table("alice", key(OLD)))
     assert Stack(redis, redis_url, file).fill("alice") == (QUEUE_LIMIT, "queue_full")
@@ -115,7 +115,7 @@ def test_weights_and_limits_of_a_caller(redis: Redis, redis_url: str, tmp_path: 
     assert stack.fill("alice", 1) == (1, "")
 
 
-def test_a_slow_queue_is_that_of_a_caller(stack: Stack) -> None:
+def test_slow_queue_affects_its_caller_only(stack: Stack) -> None:
     name = stack.submit("alice").id
     age = stack.settings.queue_age_limit + 60
     for waiting in ("gamma:waiting", "gamma:waiting:alice"):
@@ -126,7 +126,7 @@ def test_a_slow_queue_is_that_of_a_caller(stack: Stack) -> None:
     assert stack.ask("bob").refusal is None
 
 
-def test_what_expired_in_the_queue_waits_no_longer(stack: Stack) -> None:
+def test_expired_detections_do_not_count_as_waiting(stack: Stack) -> None:
     assert stack.fill("alice") == (6, "queue_share_full")
     names = stack.worker.queued()
     stack.redis.delete("rq:queue:gamma")  # as workers leave out what has expired
@@ -142,7 +142,7 @@ def held(stack: Stack, owner: str = "alice") -> int:
     return int(stack.redis.get(f"gamma:held-bytes:{owner}") or 0)
 
 
-def test_a_picture_that_is_sent_again_is_stored_once(stack: Stack) -> None:
+def test_repeated_picture_is_stored_once(stack: Stack) -> None:
     picture = new_picture() + bytes(MEGABYTE)
     first = stack.submit("alice", picture)
     again = stack.submit("alice", picture)
@@ -165,7 +165,7 @@ def test_a_picture_that_is_sent_again_is_stored_once(stack: Stack) -> None:
     assert len(stack.redis.keys("gamma:image:*:holders")) == 1, "what bob holds"
 
 
-def test_bytes_live_as_long_as_the_last_that_holds_them(stack: Stack) -> None:
+def test_bytes_live_as_long_as_the_last_holder(stack: Stack) -> None:
     picture = new_picture()
     first, second = stack.submit("alice", picture), stack.submit("alice", picture)
     (image,) = stack.redis.keys("gamma:image:alice:*[^s]")
@@ -182,7 +182,7 @@ def test_bytes_live_as_long_as_the_last_that_holds_them(stack: Stack) -> None:
     assert stack.service.store.get_image(first.id) == picture
 
 
-def test_what_has_expired_counts_no_longer(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+def test_expired_bytes_do_not_count(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     file.write_text(callers(storage_limit='"5KiB"'))
     stack = Stack(redis, redis_url, file, retention=2)
@@ -192,7 +192,7 @@ def test_what_has_expired_counts_no_longer(redis: Redis, redis_url: str, tmp_pat
     assert stack.fill("alice", 1) == (1, "")
 
 
-def test_nobody_fills_the_storage_for_another(stack: Stack) -> None:
+def test_storage_share_leaves_space_for_others(stack: Stack) -> None:
     used = stack.redis.info("memory")["used_memory"]
     stack.redis.config_set("maxmemory", int((used + 20 * MEGABYTE) / 0.9))
     for _ in range(20):

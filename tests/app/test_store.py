@@ -165,7 +165,7 @@ def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
     assert store.get("third") is None
 
 
-def test_a_record_from_before_notes_has_none() -> None:
+def test_records_of_older_releases_have_no_notes() -> None:
     old = examples.SUCCEEDED.model_dump_json(exclude={"notes"}).encode()
     assert parse(old, Status.SUCCEEDED).notes == []
 
@@ -195,7 +195,7 @@ def test_a_failure_is_recorded(store: Store) -> None:
     assert detection.finished_at is not None
 
 
-def test_past_its_deadline_it_is_expired_and_not_computed(store: Store) -> None:
+def test_detection_past_its_deadline_is_expired(store: Store) -> None:
     name = create(store, age=31)
     detection = store.get(name)
     assert detection is not None
@@ -205,14 +205,14 @@ def test_past_its_deadline_it_is_expired_and_not_computed(store: Store) -> None:
     assert store.start([name]) == {}
 
 
-def test_work_begun_in_time_may_end_after_the_deadline(store: Store) -> None:
+def test_started_detection_may_finish_after_the_deadline(store: Store) -> None:
     name = create(store)
     assert store.start([name])
     store.redis.hset(f"gamma:detection:{name}", "deadline", 0)
     assert status(store, name) is Status.PROCESSING
 
 
-def test_past_its_retention_it_says_so_without_its_results(store: Store) -> None:
+def test_expired_record_has_no_results(store: Store) -> None:
     name = create(store, age=61)
     detection = store.get(name)
     assert detection is not None
@@ -224,11 +224,11 @@ def test_past_its_retention_it_says_so_without_its_results(store: Store) -> None
     assert store.start([name]) == {}
 
 
-def test_after_twice_its_retention_it_is_gone(store: Store) -> None:
+def test_record_is_deleted_after_twice_the_retention(store: Store) -> None:
     assert store.get(create(store, age=121)) is None
 
 
-def test_whoever_waits_is_told(store: Store) -> None:
+def test_end_is_published(store: Store) -> None:
     name = create(store)
     deleted = create(store, age=1)
     with store.redis.pubsub(ignore_subscribe_messages=True) as channel:
@@ -244,7 +244,7 @@ def test_whoever_waits_is_told(store: Store) -> None:
     assert read_ending(nothing) is None
 
 
-def test_workers_are_live_until_they_withdraw_or_fall_silent(store: Store) -> None:
+def test_workers_are_live_until_they_withdraw_or_time_out(store: Store) -> None:
     thresholds = Thresholds(uncertain=0, ai_generated=1, mask=0.5, manipulated_area=1)
 
     def worker(name: str) -> WorkerInfo:
@@ -273,7 +273,7 @@ def listed(store: Store, owner: str = "owner") -> list[str]:
     return [record.id for record in newest(store, owner, 100, None).detections]
 
 
-def test_an_index_forgets_what_is_gone(store: Store) -> None:
+def test_index_drops_deleted_records(store: Store) -> None:
     young = create(store, age=1)
     create(store, age=121)  # its record has expired already
     assert store.redis.zcard("gamma:index:owner") == 2
@@ -292,7 +292,7 @@ def test_an_expired_detection_is_still_listed(store: Store) -> None:
     ]
 
 
-def test_detections_of_one_moment_are_all_listed(store: Store) -> None:
+def test_detections_with_equal_times_are_all_listed(store: Store) -> None:
     moment = datetime.now(UTC)
     names = [f"{number:032x}" for number in range(5)]
     store.accept([submission(one, moment) for one in names])
@@ -330,7 +330,7 @@ def test_accepting_twice_changes_nothing(store: Store) -> None:
     assert store.get_image(detection.id) == PICTURE
 
 
-def test_an_error_of_a_full_redis_holds_no_picture(store: Store) -> None:
+def test_error_of_a_full_redis_contains_no_picture(store: Store) -> None:
     store.redis.config_set("maxmemory", 1)
     try:
         with store.redis.pipeline() as pipeline:

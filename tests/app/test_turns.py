@@ -1,4 +1,4 @@
-"""The order of the queue: callers take turns, in RQ's own list."""
+"""Fair queueing: callers take turns in RQ's list."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def taken(stack: Stack, most: int) -> str:
     )
 
 
-def test_a_newcomer_does_not_wait_behind_all_of_anothers(stack: Stack) -> None:
+def test_new_caller_does_not_wait_for_all_jobs_of_others(stack: Stack) -> None:
     names = [stack.submit("alice").id for _ in range(6)]
     assert stack.worker.queued() == names
     for _ in range(3):
@@ -63,7 +63,7 @@ def test_a_newcomer_does_not_wait_behind_all_of_anothers(stack: Stack) -> None:
     assert [name for name in stack.worker.queued() if name in names] == names[2:], "its own order"
 
 
-def test_what_somebody_did_not_use_is_not_saved_up(stack: Stack) -> None:
+def test_unused_turns_are_not_saved(stack: Stack) -> None:
     for _ in range(4):
         stack.submit("alice")
     assert taken(stack, 3) == "aaa"
@@ -73,7 +73,7 @@ def test_what_somebody_did_not_use_is_not_saved_up(stack: Stack) -> None:
     assert owners(stack) == "abbab"
 
 
-def test_an_empty_queue_forgets(stack: Stack) -> None:
+def test_empty_queue_resets_the_turns(stack: Stack) -> None:
     for _ in range(5):
         stack.submit("alice")
     assert taken(stack, 8) == "aaaaa"
@@ -103,7 +103,7 @@ def test_a_large_picture_is_a_longer_turn(stack: Stack) -> None:
     assert owners(stack) == "abcbcbbbbbbaba"
 
 
-def test_what_comes_again_is_first(stack: Stack) -> None:
+def test_retried_jobs_come_first(stack: Stack) -> None:
     first, second = stack.submit("alice"), stack.submit("alice")
     stack.redis.lrem("rq:queue:gamma", 1, first.id)
     stack.redis.lpush("rq:queue:gamma", first.id)
@@ -114,7 +114,7 @@ def test_what_comes_again_is_first(stack: Stack) -> None:
     assert queued.index(newcomer.id) < 2
 
 
-def test_scripts_that_redis_forgot_are_loaded_again(stack: Stack) -> None:
+def test_missing_scripts_are_loaded_again(stack: Stack) -> None:
     first = stack.submit("alice")
     stack.redis.script_flush()
     second = stack.submit("bob")

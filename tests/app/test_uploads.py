@@ -1,4 +1,4 @@
-"""Forms: what they may hold, where their bytes are kept meanwhile, and who finds room for more."""
+"""Upload forms: limits, and the memory and disk that they share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def post(client: httpx2.Client, *parts: str, **options: bytes) -> httpx2.Respons
     return client.post("/v1/detections", content=content, headers=headers)
 
 
-# -- what a form may hold -------------------------------------------------------------------------
+# -- limits of a form -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_unknown_field_is_refused_by_name(alice: httpx2.Client, path: str, la
         assert f"{part}, ref_id, view, webhook_url" in detail
 
 
-def test_a_text_field_is_no_file(alice: httpx2.Client) -> None:
+def test_file_in_a_text_field_is_refused(alice: httpx2.Client) -> None:
     answer = alice.post("/v1/detections", files={"file": PICTURE, "view": b"center"})
     assert "`view`" in assert_problem(answer, 400, "malformed_request")["detail"]
 
@@ -110,22 +110,18 @@ def test_a_text_field_is_no_file(alice: httpx2.Client) -> None:
         *("very long header", "long name of a header", "many headers"),
     ],
 )
-def test_a_form_has_limits_and_names_them(
-    alice: httpx2.Client, parts: list[str], options: dict, told: str
-) -> None:
+def test_limits_of_a_form(alice: httpx2.Client, parts: list[str], options: dict, told: str) -> None:
     detail = assert_problem(post(alice, *parts, **options), 400, "malformed_request")["detail"]
     assert told in detail
 
 
 @pytest.mark.parametrize("name", ["", '; filename="x"'])
-def test_a_file_that_is_too_large_is_told_the_limit_of_files(
-    alice: httpx2.Client, name: str
-) -> None:
+def test_file_too_large(alice: httpx2.Client, name: str) -> None:
     answer = post(alice, f'form-data; name="file"{name}', body=PICTURE + bytes(MAX_UPLOAD))
     assert f"{MAX_UPLOAD} bytes" in assert_problem(answer, 413, "upload_too_large")["detail"]
 
 
-# -- room -----------------------------------------------------------------------------------------
+# -- shared resources -----------------------------------------------------------------------------
 
 
 def held(room: Room, *claims: tuple[str, int]) -> list[bool]:
@@ -144,7 +140,7 @@ def held(room: Room, *claims: tuple[str, int]) -> list[bool]:
     return asyncio.run(make())
 
 
-def test_a_caller_has_no_more_than_it_leaves_to_others() -> None:
+def test_caller_gets_no_more_than_it_leaves_free() -> None:
     room = Room(100, "bytes", timeout=0)
     assert held(room, *[("alice", 10)] * 7) == [True] * 5 + [False] * 2
     assert held(room, *[("alice", 10)] * 9, *[("bob", 10)] * 4) == (
@@ -152,7 +148,7 @@ def test_a_caller_has_no_more_than_it_leaves_to_others() -> None:
     )
 
 
-def test_who_has_nothing_may_have_all_that_is_free() -> None:
+def test_first_claim_may_take_all_that_is_free() -> None:
     room = Room(100, "bytes", timeout=0)
     assert held(room, ("alice", 80), ("alice", 1), ("bob", 21), ("bob", 20)) == [
         True,
@@ -162,7 +158,7 @@ def test_who_has_nothing_may_have_all_that_is_free() -> None:
     ]
 
 
-def test_what_is_given_back_is_had_by_who_waits() -> None:
+def test_released_amount_goes_to_waiting_claims() -> None:
     async def scenario() -> list[str]:
         room, order = Room(10, "bytes", timeout=60), []
 
@@ -177,7 +173,7 @@ def test_what_is_given_back_is_had_by_who_waits() -> None:
     assert asyncio.run(scenario()) == ["alice", "bob", "carol"]
 
 
-def test_only_so_many_wait() -> None:
+def test_number_of_waiting_claims_is_limited() -> None:
     async def scenario() -> None:
         room = Room(10, "bytes", timeout=60)
         async with room.claim("alice", 10):
@@ -192,7 +188,7 @@ def test_only_so_many_wait() -> None:
     asyncio.run(scenario())
 
 
-def test_half_sent_uploads_leave_room_for_others(api: Replica, alice: httpx2.Client) -> None:
+def test_incomplete_uploads_leave_capacity_for_others(api: Replica, alice: httpx2.Client) -> None:
     content, _ = form('form-data; name="file"; filename="x"', body=LARGE_PICTURE)
     head = (
         "POST /v1/detections HTTP/1.1\r\nHost: localhost\r\n"
@@ -213,14 +209,14 @@ def test_half_sent_uploads_leave_room_for_others(api: Replica, alice: httpx2.Cli
     assert alice.post("/v1/detections", **upload).status_code == 202, "the room is free again"
 
 
-def test_a_length_that_is_not_announced_is_counted_as_it_comes(alice: httpx2.Client) -> None:
+def test_chunked_body_is_counted_while_it_arrives(alice: httpx2.Client) -> None:
     content, headers = form('form-data; name="file"', body=PICTURE + bytes(2 * SPACE))
     pieces = (content[at : at + 2**16] for at in range(0, len(content), 2**16))
     answer = alice.post("/v1/detections", content=pieces, headers=headers)
     assert answer.status_code == 202, "more than the room: all of it"
 
 
-def test_a_disk_that_is_full_is_told(api: Replica, alice: httpx2.Client) -> None:
+def test_full_disk_is_reported(api: Replica, alice: httpx2.Client) -> None:
     pid = api.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (2**19, resource.RLIM_INFINITY))
     refused = alice.post("/v1/detections", files={"file": LARGE_PICTURE})
@@ -248,14 +244,14 @@ def test_a_disk_that_is_full_is_told(api: Replica, alice: httpx2.Client) -> None
         ("GET", "/v1/model?x=" + "y" * 1000, "x"),
     ],
 )
-def test_a_query_parameter_that_is_not_understood_is_refused_by_name(
+def test_unknown_query_parameter_is_refused(
     alice: httpx2.Client, method: str, path: str, name: str
 ) -> None:
     document = assert_problem(alice.request(method, path), 400, "malformed_request")
     assert document["detail"].startswith(f"`{name}` is ")
 
 
-def test_query_parameters_that_are_understood_are_not(alice: httpx2.Client) -> None:
+def test_known_query_parameters_are_accepted(alice: httpx2.Client) -> None:
     assert alice.get("/v1/detections?limit=5").status_code == 200
     named = alice.get("/v1/detections?ids=a,b&ids=c").json()
     assert named["missing"] == ["a", "b", "c"]

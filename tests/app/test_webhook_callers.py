@@ -1,4 +1,4 @@
-"""Webhooks of several callers: each has its own secret."""
+"""Webhooks of several callers, each with its own secret."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def done(stack: Stack, file: Path, owner: str) -> str:
 
 
 def wait_until_loaded(stack: Stack, file: Path) -> None:
-    """Until the delivery worker has seen the change, as it does when there is work."""
+    """Wait until the delivery worker has loaded the file; it checks it while delivering."""
 
     def loaded() -> bool:
         done(stack, file, "bob")
@@ -53,7 +53,7 @@ def wait_until_loaded(stack: Stack, file: Path) -> None:
 
 
 def genuine(stack: Stack, name: str, *secrets: str) -> list[bool]:
-    """Whether the one message about a detection is signed by each of the secrets."""
+    """Whether the only message about a detection is signed with each secret."""
     stack.wait_for_outcomes(name, "delivered")
     (arrival,) = stack.arrivals(name)
     return [snippet()["verify"](secret, arrival.headers, arrival.body) for secret in secrets]
@@ -72,7 +72,7 @@ def test_no_caller_can_forge_the_message_of_another(stack: Stack, tmp_path: Path
     assert genuine(stack, done(stack, file, "alice"), FRESH, ALICES, BOBS) == [True, True, False]
 
 
-def test_what_lost_its_secret_is_not_signed_by_another(stack: Stack, tmp_path: Path) -> None:
+def test_delivery_without_secret_is_refused(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     name = stack.submit("/hook", owner="alice", callers_file=file)
     replace(file, table("bob", key(BOB), webhook_secrets=f'["{BOBS}"]'))
@@ -82,7 +82,7 @@ def test_what_lost_its_secret_is_not_signed_by_another(stack: Stack, tmp_path: P
     assert stack.arrivals(name) == []
 
 
-def test_silent_hosts_of_one_caller_hold_up_no_other(stack: Stack, tmp_path: Path) -> None:
+def test_silent_hosts_of_one_caller_do_not_delay_others(stack: Stack, tmp_path: Path) -> None:
     file, receiver = tmp_path / "callers.toml", stack.receiver
     with socket.create_server(("0.0.0.0", 0), backlog=100) as silent:
         silents = []
@@ -96,7 +96,7 @@ def test_silent_hosts_of_one_caller_hold_up_no_other(stack: Stack, tmp_path: Pat
         assert sum(len(stack.outcomes(one)) for one in silents) <= THREADS
 
 
-def test_a_dead_host_is_not_asked_every_time(stack: Stack, tmp_path: Path) -> None:
+def test_dead_host_is_skipped(stack: Stack, tmp_path: Path) -> None:
     file, receiver = tmp_path / "callers.toml", stack.receiver
     with socket.create_server(("127.0.0.1", 0)) as closed:
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"

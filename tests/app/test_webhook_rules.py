@@ -1,4 +1,4 @@
-"""Where webhooks may go, and what their signatures are."""
+"""Allowed webhook targets, and signatures."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_public_addresses(address: str) -> None:
         "https://[fe80::1%25eth0]/",
     ],
 )
-def test_urls_that_are_plainly_refused(url: str) -> None:
+def test_refused_urls(url: str) -> None:
     with pytest.raises(TargetRefusedError):
         Targets(None).check(url)
 
@@ -130,7 +130,7 @@ def test_urls_have_one_normal_form() -> None:
     assert check("https://[2606:4700::1111]/") == "https://[2606:4700::1111]/"
 
 
-def test_exceptions_are_hosts_addresses_and_networks() -> None:
+def test_allowlist_of_hosts_addresses_and_networks() -> None:
     targets = Targets(Allowlist.parse("hooks.internal, 10.1.0.0/16 ::1"))
     for url in ("http://hooks.internal:81/", "http://10.1.2.3/", "http://[::1]:8000/"):
         assert targets.check(url) == url
@@ -143,7 +143,7 @@ def test_exceptions_are_hosts_addresses_and_networks() -> None:
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Have the name service give these answers, one after the other; returns the questions."""
+    """Fake DNS with these answers in order; returns the list of queried hosts."""
     asked: list[str] = []
 
     def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
@@ -158,7 +158,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
     "addresses",
     [["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], ["2606:4700::1111", "::ffff:169.254.169.254"]],
 )
-def test_a_name_with_one_bad_address_is_refused(
+def test_host_with_a_private_address_is_refused(
     monkeypatch: pytest.MonkeyPatch, addresses: list[str]
 ) -> None:
     resolving(monkeypatch, addresses)
@@ -167,13 +167,13 @@ def test_a_name_with_one_bad_address_is_refused(
     assert not any(address in str(refusal.value) for address in addresses)
 
 
-def test_a_name_with_public_addresses_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_with_public_addresses_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ["93.184.216.34", "2606:4700::1111", "93.184.216.34"])
     found = anyio.run(Targets(None).resolve, "hooks.example.com", 443)
     assert found == ["93.184.216.34", "2606:4700::1111"]
 
 
-def test_an_excepted_name_may_have_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allowed_host_may_have_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ["10.0.0.1"], ["10.0.0.1"])
     by_name = Targets(Allowlist.parse("hooks.internal"))
     by_network = Targets(Allowlist.parse("10.0.0.0/8"))
@@ -181,8 +181,8 @@ def test_an_excepted_name_may_have_any_address(monkeypatch: pytest.MonkeyPatch) 
     assert anyio.run(by_network.resolve, "other.internal", 443) == ["10.0.0.1"]
 
 
-def test_signature_is_that_of_the_standard() -> None:
-    """The figure is what `standardwebhooks` 1.1.0, the scheme's own library, signs."""
+def test_signature_matches_the_reference_library() -> None:
+    """The expected value is from `standardwebhooks` 1.1.0, the reference library."""
     headers = SigningSecrets.parse(SECRET).headers(
         "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
     )
@@ -203,7 +203,7 @@ def test_signature_is_that_of_the_standard() -> None:
         f"{SECRET},{SECRET},{SECRET}",
     ],
 )
-def test_a_wrong_secret_is_told_without_showing_it(
+def test_invalid_secret_is_refused_without_showing_it(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.setenv("GAMMA_WEBHOOK_SECRETS", given)

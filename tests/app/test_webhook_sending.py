@@ -1,4 +1,4 @@
-"""One request to a receiver: to the address that was checked, in time, and nowhere else."""
+"""Requests to webhook receivers: checked addresses, TLS, timeouts and redirects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def receiver() -> Iterator[Receiver]:
         yield running
 
 
-def test_what_is_sent(receiver: Receiver) -> None:
+def test_request(receiver: Receiver) -> None:
     assert sender().post(f"{receiver.url}/hook?key=1", b"{}", {"webhook-id": "msg_1"}) == 200
     (arrival,) = receiver.arrivals
     assert (arrival.path, arrival.body) == ("/hook?key=1", b"{}")
@@ -42,7 +42,7 @@ def test_what_is_sent(receiver: Receiver) -> None:
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """Who signs certificates; trusted by every sender made from now on."""
+    """A certificate authority that senders created from now on trust."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -55,9 +55,7 @@ def certify(receiver: Receiver, authority: trustme.CA, name: str) -> None:
     receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
 
 
-def test_tls_asks_for_the_name_although_the_address_is_given(
-    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tls_verifies_the_host_name(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, *[["127.0.0.1"]] * 2)
     unstarted = Receiver()
     certify(unstarted, authority, "hooks.example.com")
@@ -71,7 +69,7 @@ def test_tls_asks_for_the_name_although_the_address_is_given(
         assert len(receiver.arrivals) == 1
 
 
-def test_a_certificate_nobody_vouches_for_is_not_accepted(
+def test_untrusted_certificate_is_refused(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving(monkeypatch, ["127.0.0.1"])
@@ -81,10 +79,8 @@ def test_a_certificate_nobody_vouches_for_is_not_accepted(
         sender().post(f"https://hooks.example.com:{receiver.port}/", b"{}", {})
 
 
-def test_a_name_that_changes_its_meaning_is_checked_each_time_and_asked_once(
-    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DNS rebinding: the answer that was checked is the one that is connected to."""
+def test_dns_rebinding_is_prevented(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection uses the address that was checked."""
     asked = resolving(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
     unstarted = Receiver()
     certify(unstarted, authority, "hooks.example.com")
@@ -96,7 +92,7 @@ def test_a_name_that_changes_its_meaning_is_checked_each_time_and_asked_once(
             sender("127.0.0.1").post(url, b"{}", {})
 
 
-def test_the_rules_hold_when_it_is_sent(receiver: Receiver) -> None:
+def test_rules_are_checked_before_sending(receiver: Receiver) -> None:
     with pytest.raises(TargetRefusedError):
         Sender(Targets(None), 30).post(receiver.url, b"{}", {})
     with pytest.raises(TargetRefusedError):
@@ -111,9 +107,7 @@ def test_redirects_are_not_followed(receiver: Receiver, location: str) -> None:
     assert [arrival.path for arrival in receiver.arrivals] == ["/moved"]
 
 
-def test_proxies_of_the_environment_are_not_used(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_variables_are_ignored(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     with Receiver() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -132,7 +126,7 @@ def test_the_next_address_is_tried(receiver: Receiver, monkeypatch: pytest.Monke
 
 @contextlib.contextmanager
 def talking(first: bytes, again: bytes) -> Iterator[str]:
-    """A server that says `first`, then `again` for ever, whatever it is sent; yields its URL."""
+    """A server that sends `first`, then `again` repeatedly; yields its URL."""
     closing = threading.Event()
 
     def talk() -> None:
@@ -154,7 +148,7 @@ def talking(first: bytes, again: bytes) -> Iterator[str]:
             thread.join()
 
 
-def test_the_time_limit_covers_an_answer_that_never_ends() -> None:
+def test_timeout_covers_an_endless_response() -> None:
     with (
         talking(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a") as url,
         pytest.raises(NoAnswerError, match="no answer within 1 s"),
@@ -162,7 +156,7 @@ def test_the_time_limit_covers_an_answer_that_never_ends() -> None:
         sender(timeout=1).post(url, b"{}", {})
 
 
-def test_the_body_of_an_answer_is_not_waited_for() -> None:
+def test_response_body_is_not_awaited() -> None:
     head = b"HTTP/1.1 204 No Content\r\n\r\n"
     with talking(b"HTTP/1.1 202 Accepted\r\nContent-Length: 1000000000\r\n\r\n", b"a") as url:
         assert sender().post(url, b"{}", {}) == 202
@@ -171,19 +165,19 @@ def test_the_body_of_an_answer_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("first", [b"220 mail.example.com ESMTP\r\n", b"\x00" * 100])
-def test_what_speaks_no_http_gives_no_answer(first: bytes) -> None:
+def test_server_without_http(first: bytes) -> None:
     with talking(first, b"\r\n") as url, pytest.raises(NoAnswerError):
         sender(timeout=5).post(url, b"{}", {})
 
 
-def test_nobody_listens() -> None:
+def test_connection_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(NoAnswerError, match="ConnectError"):
         sender().post(f"http://127.0.0.1:{port}/", b"{}", {})
 
 
-def test_a_name_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

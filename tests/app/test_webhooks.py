@@ -1,4 +1,4 @@
-"""The end of a detection is told: real Redis, real delivery workers, real receivers."""
+"""Webhooks with real Redis, delivery workers and receivers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ THREADS = 8  # of a delivery worker
 
 
 class Stack:
-    """A Redis with the API's side of it, delivery workers and a receiver."""
+    """A Redis, the API's code, delivery workers and a receiver."""
 
     def __init__(self, url: str, folder: Path, receiver: Receiver) -> None:
         self.url = url
@@ -63,7 +63,7 @@ class Stack:
         )
 
     def submit(self, path: str, owner: str = ANONYMOUS, **changes: object) -> str:
-        """A detection whose end is to be told to `path` of the receiver."""
+        """Create a detection with a webhook to `path` of the receiver; returns its id."""
         settings = self.with_settings(cache=False, **changes)
         service = Service(
             settings,
@@ -76,7 +76,7 @@ class Stack:
         return service.submit(order).id
 
     def finish(self, name: str) -> int:
-        """As a worker does."""
+        """Finish a detection as a worker does."""
         (detection,) = self.store.start([name]).values()
         final = detection.model_copy(
             update={"status": Status.SUCCEEDED, "finished_at": datetime.now(UTC)}
@@ -121,7 +121,7 @@ class Stack:
         return [a for a in self.receiver.arrivals if a.event["detection"]["id"] == name]
 
     def lines(self, name: str) -> list[dict]:
-        """What was logged of the tries for a detection."""
+        """Log lines of the attempts for a detection."""
         lines = [json.loads(x) for x in self.log.read_text().splitlines() if x.startswith("{")]
         return [x for x in lines if x["event"] == "webhook" and x["detection_id"] == name]
 
@@ -153,7 +153,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def empty(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """A stack in which nobody delivers yet."""
+    """A stack without a delivery worker."""
     with Receiver() as receiver:
         stack = Stack(redis_url, tmp_path, receiver)
         stack.redis.flushall()
@@ -163,7 +163,7 @@ def empty(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with one delivery worker, for the tests that do not disturb it."""
+    """A stack with one delivery worker, shared by tests that do not affect each other."""
     folder = tmp_path_factory.mktemp("stack")
     with private_redis(folder / "redis", 2**26) as (url, _), Receiver() as receiver:
         stack = Stack(url, folder, receiver)
@@ -174,14 +174,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def snippet() -> dict[str, object]:
-    """What docs/webhooks.md gives receivers to check a webhook with."""
+    """The verification code of docs/webhooks.md."""
     names: dict[str, object] = {}
     (verify,) = blocks("docs/webhooks.md", "python")
     exec(verify, names)
     return names
 
 
-def test_a_delivery_and_its_check_as_documented(stack: Stack) -> None:
+def test_delivery_verifies_with_the_documented_code(stack: Stack) -> None:
     before = stack.metric('gamma_webhook_deliveries_total{outcome="delivered"}')
     name = stack.done("/hook?key=hidden")
     stack.wait_for_outcomes(name, "delivered")
@@ -216,7 +216,7 @@ def test_a_delivery_and_its_check_as_documented(stack: Stack) -> None:
     assert "MfKQ9r8" not in stack.log.read_text()
 
 
-def test_a_receiver_that_fails_twice_is_asked_again(stack: Stack) -> None:
+def test_failed_delivery_is_retried(stack: Stack) -> None:
     stack.receiver.answers["/twice"] = [503, 500, 204]
     name = stack.done("/twice")
     stack.wait_for_outcomes(name, "retried", "retried", "delivered")
@@ -224,11 +224,11 @@ def test_a_receiver_that_fails_twice_is_asked_again(stack: Stack) -> None:
     assert len({a.headers["webhook-id"] for a in arrivals}) == 1
     assert len({a.body for a in arrivals}) == 1
     times = [int(a.headers["webhook-timestamp"]) for a in arrivals]
-    assert times == sorted(set(times))  # at least a second between them: signed anew
+    assert times == sorted(set(times))  # a second or more apart, each signed again
     stack.wait_for_status(name, JobStatus.FINISHED)
 
 
-def test_what_is_given_up_can_be_tried_again_by_hand(stack: Stack) -> None:
+def test_failed_job_can_be_requeued(stack: Stack) -> None:
     stack.receiver.answers["/broken"] = [500]
     name = stack.done("/broken")
     stack.wait_for_outcomes(name, "retried", "retried", "failed")
@@ -244,7 +244,7 @@ def test_what_is_given_up_can_be_tried_again_by_hand(stack: Stack) -> None:
     assert "Traceback" not in stack.log.read_text()
 
 
-def test_a_slow_receiver_is_given_up_and_holds_up_nobody(stack: Stack) -> None:
+def test_slow_receiver_times_out_and_delays_no_others(stack: Stack) -> None:
     release = stack.receiver.hold("/slow")
     slow = stack.done("/slow")
     wait_for(lambda: stack.arrivals(slow))
@@ -256,7 +256,7 @@ def test_a_slow_receiver_is_given_up_and_holds_up_nobody(stack: Stack) -> None:
     stack.wait_for_outcomes(slow, "retried", "delivered")
 
 
-def test_many_deliveries_to_a_slow_receiver_hold_up_nobody(stack: Stack, monkeypatch) -> None:
+def test_many_deliveries_to_a_slow_receiver_delay_no_others(stack: Stack, monkeypatch) -> None:
     with Receiver("127.0.0.3") as tarpit, Receiver("127.0.0.2") as other:
         tarpit.hold("/tarpit")
         monkeypatch.setattr(stack, "receiver", tarpit)
@@ -290,14 +290,14 @@ def test_a_stock_worker_delivers_too(empty: Stack) -> None:
     assert worker.wait(60) == 0
 
 
-def test_a_redirect_to_an_internal_address_leads_nowhere(stack: Stack) -> None:
+def test_redirect_to_an_internal_address_is_not_followed(stack: Stack) -> None:
     stack.receiver.answers["/moved"] = [f"{stack.receiver.url}/inner"]
     name = stack.done("/moved")
     stack.wait_for_outcomes(name, "retried", "retried", "failed")
     assert [a.path for a in stack.arrivals(name)] == ["/moved"] * 3
 
 
-def test_a_receiver_that_is_gone_for_good_is_asked_once(stack: Stack) -> None:
+def test_status_410_is_not_retried(stack: Stack) -> None:
     stack.receiver.answers["/gone"] = [410]
     name = stack.done("/gone")
     stack.wait_for_outcomes(name, "failed")
@@ -305,8 +305,8 @@ def test_a_receiver_that_is_gone_for_good_is_asked_once(stack: Stack) -> None:
     assert len(stack.arrivals(name)) == 1
 
 
-def test_the_rules_are_those_of_the_delivery_worker(stack: Stack, monkeypatch) -> None:
-    """It may have been restarted with others since the upload."""
+def test_rules_of_the_delivery_worker_apply(stack: Stack, monkeypatch) -> None:
+    """It may have been restarted with other rules since the upload."""
     monkeypatch.setattr(stack.receiver, "url", "http://localhost.localdomain/")
     monkeypatch.setattr(Deliveries, "check", lambda _, url: url)
     name = stack.done("")
@@ -314,7 +314,7 @@ def test_the_rules_are_those_of_the_delivery_worker(stack: Stack, monkeypatch) -
     stack.wait_for_status(name, JobStatus.FAILED)
 
 
-def test_a_failure_is_told(stack: Stack) -> None:
+def test_failed_detection_is_delivered(stack: Stack) -> None:
     name = stack.submit("/hook")
     error = DetectionError(code=ErrorCode.IMAGE_TRUNCATED, detail="why")
     assert stack.store.fail(name, error)
@@ -323,17 +323,19 @@ def test_a_failure_is_told(stack: Stack) -> None:
     assert (detection["status"], detection["error"]["code"]) == ("failed", "image_truncated")
 
 
-def test_what_no_worker_took_in_time_is_told(stack: Stack) -> None:
+def test_queue_timeout_is_delivered(stack: Stack) -> None:
     name = stack.submit("/hook", queue_ttl=1)
     stack.wait_for_outcomes(name, "delivered")
     detection = stack.arrivals(name)[0].event["detection"]
     assert (detection["status"], detection["error"]["code"]) == ("expired", "queue_timeout")
 
 
-def test_what_was_begun_in_time_is_told_when_it_ends(stack: Stack) -> None:
+def test_detection_started_in_time_is_delivered_when_it_ends(stack: Stack) -> None:
     name = stack.submit("/hook", queue_ttl=1)
     assert stack.store.start([name])
-    wait_for(lambda: stack.job(name).number_of_retries == 1)  # its time came: it is not final yet
+    wait_for(
+        lambda: stack.job(name).number_of_retries == 1
+    )  # was due, but the detection is not finished
     stack.wait_for_status(name, JobStatus.SCHEDULED)
     assert not stack.arrivals(name)
     assert stack.finish(name) == 1
@@ -341,7 +343,7 @@ def test_what_was_begun_in_time_is_told_when_it_ends(stack: Stack) -> None:
     assert stack.arrivals(name)[0].event["detection"]["status"] == "succeeded"
 
 
-def test_without_a_secret_nothing_is_promised(empty: Stack) -> None:
+def test_webhook_without_secret_is_refused(empty: Stack) -> None:
     settings = Settings(redis_url=empty.url)
     service = Service(
         settings, empty.store, JobQueue(empty.redis, settings), FinishedEvents(empty.url)
@@ -351,7 +353,7 @@ def test_without_a_secret_nothing_is_promised(empty: Stack) -> None:
     assert refusal.value.code is ErrorCode.WEBHOOK_REFUSED
 
 
-def test_an_end_is_queued_once_and_with_the_record(empty: Stack) -> None:
+def test_delivery_is_queued_once_with_the_record(empty: Stack) -> None:
     name = empty.submit("/hook")
     waiting = Deliveries(empty.redis, empty.settings).queue
     assert waiting.job_ids == []
@@ -360,16 +362,16 @@ def test_an_end_is_queued_once_and_with_the_record(empty: Stack) -> None:
     assert waiting.job_ids == [f"msg_{name}"]
     final = empty.store.get(name)
     with empty.redis.pipeline() as pipeline:
-        empty.store.finish(pipeline, final)  # as a worker whose answer was lost
+        empty.store.finish(pipeline, final)  # repeated, as after a lost reply
         assert pipeline.execute() == [0]
     assert waiting.job_ids == [f"msg_{name}"]
     assert waiting.scheduled_job_registry.get_job_ids() == []
     assert empty.job(name).get_status() == JobStatus.QUEUED
     assert empty.job(name).enqueued_at is not None
-    assert empty.redis.ttl(f"rq:job:msg_{name}") > 0  # nothing stays for ever
+    assert empty.redis.ttl(f"rq:job:msg_{name}") > 0  # expires
 
 
-def test_nothing_is_told_of_what_was_deleted(empty: Stack) -> None:
+def test_deleted_detection_is_not_delivered(empty: Stack) -> None:
     deleted, kept = empty.done("/hook"), empty.done("/hook")
     jobs = empty.redis.pipeline()
     assert empty.store.delete(deleted, ANONYMOUS, jobs)
@@ -380,7 +382,7 @@ def test_nothing_is_told_of_what_was_deleted(empty: Stack) -> None:
     assert not empty.arrivals(deleted)
 
 
-def test_a_killed_worker_loses_nothing(empty: Stack) -> None:
+def test_delivery_survives_a_killed_worker(empty: Stack) -> None:
     release = empty.receiver.hold("/held")
     first = empty.start(GAMMA_WEBHOOK_TIMEOUT="60")
     name = empty.done("/held")
@@ -388,13 +390,13 @@ def test_a_killed_worker_loses_nothing(empty: Stack) -> None:
     first.kill()
     first.wait()
     release.set()
-    # As if the minutes had passed after which RQ calls a job abandoned.
+    # RQ considers a job abandoned after some minutes.
     running = f"rq:wip:{empty.settings.queue}-webhooks"
     (execution,) = empty.redis.zrange(running, 0, -1)
     empty.redis.zadd(running, {execution: 1})
     empty.redis.delete("rq:scheduler-lock:gamma-webhooks")
     assert empty.redis.keys("rq:scheduler-lock:*") == []
-    empty.start()  # on the same port: nothing of the first one lives
+    empty.start()  # the port is free: no process of the first one is left
     wait_for(lambda: empty.redis.zscore("rq:scheduled:gamma-webhooks", f"msg_{name}"))
     empty.redis.zadd("rq:scheduled:gamma-webhooks", {f"msg_{name}": 1})
     empty.wait_for_outcomes(name, "delivered")
@@ -402,7 +404,7 @@ def test_a_killed_worker_loses_nothing(empty: Stack) -> None:
     assert len(empty.arrivals(name)) == 2
 
 
-def test_sigterm_finishes_what_is_being_sent(empty: Stack) -> None:
+def test_sigterm_finishes_running_deliveries(empty: Stack) -> None:
     release = empty.receiver.hold("/held")
     worker = empty.start(GAMMA_WEBHOOK_TIMEOUT="60")
     name = empty.done("/held")
@@ -419,7 +421,7 @@ def test_sigterm_finishes_what_is_being_sent(empty: Stack) -> None:
     empty.wait_for_outcomes(later, "delivered")
 
 
-def test_a_payload_that_names_other_code_is_not_run(empty: Stack, tmp_path: Path) -> None:
+def test_other_functions_are_never_run(empty: Stack, tmp_path: Path) -> None:
     queue = Deliveries(empty.redis, empty.settings).queue
     target = tmp_path / "made by a payload"
     queue.enqueue_call("os.mkdir", args=(str(target),), job_id="msg_a")
@@ -430,7 +432,7 @@ def test_a_payload_that_names_other_code_is_not_run(empty: Stack, tmp_path: Path
     assert not target.exists()
 
 
-def test_redis_goes_away_and_comes_back(tmp_path: Path) -> None:
+def test_survives_a_redis_outage(tmp_path: Path) -> None:
     with contextlib.ExitStack() as contexts:
         receiver = contexts.enter_context(Receiver())
         with private_redis(tmp_path / "redis", 2**26) as (url, _):
@@ -455,7 +457,7 @@ def test_redis_goes_away_and_comes_back(tmp_path: Path) -> None:
         ({"GAMMA_REDIS_URL": ""}, "GAMMA_REDIS_URL"),
     ],
 )
-def test_what_is_missing_is_one_clear_line(
+def test_missing_settings_print_one_line(
     empty: Stack, environment: dict[str, str], named: str
 ) -> None:
     assert empty.start(**environment).wait(60) == 1

@@ -1,4 +1,4 @@
-"""Webhooks of a whole service, as a platform and an operator meet them."""
+"""Webhooks of a running service."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def submit(service: Serve, url: str, **headers: str) -> dict:
 
 
 def arrival(receiver: Receiver, detection: dict) -> Arrival:
-    """The one delivery for a detection, once it is there."""
+    """Wait for the only delivery of a detection."""
 
     def found() -> list[Arrival]:
         return [a for a in receiver.arrivals if a.event["detection"]["id"] == detection["id"]]
@@ -73,7 +73,7 @@ def delivery_process(service: Serve) -> psutil.Process:
     return process
 
 
-def test_urls_that_are_refused_and_a_batch(service: Serve, receiver: Receiver) -> None:
+def test_refused_urls_and_batch(service: Serve, receiver: Receiver) -> None:
     with service.client() as client:
         for url in ("http://hooks.example.com/", "https://169.254.169.254/", "x"):
             answer = client.post(
@@ -93,13 +93,13 @@ def test_urls_that_are_refused_and_a_batch(service: Serve, receiver: Receiver) -
             assert arrival(receiver, final).event["detection"] == final
 
 
-def test_a_delivery_the_cache_a_crash_and_the_end(service: Serve, receiver: Receiver) -> None:
+def test_delivery_cache_and_crash(service: Serve, receiver: Receiver) -> None:
     url = f"{receiver.url}/hook?key=hidden"
     first = submit(service, url, **{"X-Request-ID": "the-request"})
     told = arrival(receiver, first)
     assert told.event["detection"] == first
     assert snippet()["verify"](SECRET, told.headers, told.body)
-    assert "hook" not in json.dumps(first)  # where it goes is nobody else's business
+    assert "hook" not in json.dumps(first)  # the URL must not be disclosed
 
     def lines() -> list[dict]:
         found = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
@@ -118,7 +118,7 @@ def test_a_delivery_the_cache_a_crash_and_the_end(service: Serve, receiver: Rece
     assert value(service.metrics(), "gamma_webhook_queue_depth") == 0
 
     delivery_process(service).kill()
-    after = submit(service, url)  # the rest goes on
+    after = submit(service, url)  # the rest is not affected
     assert arrival(receiver, after).event["detection"] == after
     assert delivery_process(service).is_running()
 

@@ -1,4 +1,4 @@
-"""Real Chromium, and a service whose list is empty at the start of each test."""
+"""Chromium, and a service with an empty list at the start of each test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def console() -> Iterator[Console]:
 
 @pytest.fixture
 def empty_list(service: Serve) -> None:
-    """Delete what earlier tests left: the page would show it, and its errors."""
+    """Delete the detections of earlier tests, which the page would show."""
     with service.client() as client:
         while found := client.get("/v1/detections", params={"limit": 100}).json()["detections"]:
             for left in found:

@@ -1,4 +1,4 @@
-"""What the browser tests do with the page, and where they look."""
+"""Helpers of the browser tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRANSFER = """(files) => {
 
 
 class Console:
-    """What the browser complains of; a test names what it provokes."""
+    """Errors in the browser console; tests declare those that they expect."""
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
@@ -132,7 +132,7 @@ def record(page: Page) -> dict:
 def answer(
     body: object, status: int = 200, retry_after: int | None = None
 ) -> Callable[[Route], None]:
-    """Handler that gives one answer to every request."""
+    """Handler that gives the same response to every request."""
     headers = {"X-Request-ID": "request-17"}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
@@ -147,7 +147,7 @@ REGION = {"box": [64, 40, 160, 100], "area": 0.06, "score": 0.87}
 
 
 def made_record(number: int, **changes: object) -> dict:
-    """A succeeded record as the service writes it, its score told by its number."""
+    """A succeeded record whose score depends on its number."""
     identity = f"{number:032x}"
     score = (number * 37 % 100) / 100
     verdict = "authentic" if score < 0.35 else "uncertain" if score < 0.65 else "ai_generated"

@@ -1,4 +1,4 @@
-"""The page below a path, behind a proxy that takes the path away."""
+"""The page behind a proxy that removes a path prefix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OF_A_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-le
 
 
 class Proxy(ThreadingHTTPServer):
-    """Serves what lies at `BELOW`, and nothing else."""
+    """Proxy that serves paths below `BELOW` only."""
 
     daemon_threads = True
 
@@ -116,7 +116,7 @@ def test_a_picture_is_sent_shown_saved_and_deleted(page: Page, proxy: Proxy) -> 
     assert proxy.strays == []
 
 
-def test_the_documentation_calls_the_api_where_it_lies(page: Page, proxy: Proxy) -> None:
+def test_documentation_calls_the_api_below_the_path(page: Page, proxy: Proxy) -> None:
     page.get_by_role("link", name="API").click()
     page.locator("#operations-system-livez").get_by_role("button").first.click(timeout=TIMEOUT)
     page.get_by_role("button", name="Try it out").click()

@@ -1,4 +1,4 @@
-"""The model's card: the service's own answer, as a person can read it."""
+"""The model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is judged is what a browser shows: files of every format, drawn by Chromium over white."""
+"""Decoded pictures match what Chromium shows, for files of every format."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shown(page: Page, data: bytes) -> NDArray[np.uint8]:
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Image appears to be a malformed MPO")
 @pytest.mark.parametrize("name", [*FILES, *HDR])
-def test_a_file_is_judged_as_it_is_shown(blank: Page, name: str) -> None:
+def test_decoding_matches_the_browser(blank: Page, name: str) -> None:
     data = (FILES | HDR)[name]()
     expected, found = shown(blank, data), decode(data, max_pixels=10**6)
     assert found.shape == expected.shape

@@ -1,4 +1,4 @@
-"""The page of the API's documentation."""
+"""The API documentation page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.contract.schemas import ErrorCode
 from app.http.problems import STATUS
 
 
-def test_the_type_of_a_problem_leads_to_its_words(page: Page) -> None:
+def test_problem_type_links_to_its_description(page: Page) -> None:
     answer = page.request.get("/v1/detections/none").json()
     assert answer["type"] == "/docs#not_found"
     page.goto(answer["type"])

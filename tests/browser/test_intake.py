@@ -1,4 +1,4 @@
-"""Pictures on their way in: one or many, dropped, pasted or chosen, and what can go wrong."""
+"""Uploading pictures: chosen, dropped or pasted, one or many, and errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_chooser_takes_many_and_each_has_its_row(page: Page) -> None:
 
 
 def test_progress_of_each_picture(page: Page) -> None:
-    """A few are sent at a time, the others wait; each has a bar of its own."""
+    """A few are sent at a time, the others wait; each has its own progress bar."""
     held: list[Route] = []
     page.route("**/v1/detections", lambda route: held.append(route))
     choose(page, *(file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(5)))
@@ -69,8 +69,8 @@ def test_progress_of_each_picture(page: Page) -> None:
     finished(page, SMALL_SIZE)
 
 
-def test_tally_counts_what_came_together(page: Page, console: Console) -> None:
-    """Pictures of before are no part of it, and those without a result are told apart."""
+def test_tally_counts_one_upload(page: Page, console: Console) -> None:
+    """Earlier pictures do not count, and those without a result are counted separately."""
     console.provoked.append("415")
     MadeList(page, [made_record(n) for n in range(6)])
     page.reload()
@@ -101,8 +101,8 @@ def test_row_shows_the_file_until_the_service_has_it(page: Page, console: Consol
     expect(row(page, "notes.png").locator("img")).not_to_have_attribute("src", re.compile(""))
 
 
-def test_share_that_is_sent_is_shown(page: Page) -> None:
-    """Slow upload: the share grows before the service has answered."""
+def test_upload_progress_is_shown(page: Page) -> None:
+    """The progress of a slow upload grows before the service has answered."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 60_000}
@@ -138,7 +138,7 @@ def test_drop_of_something_else(page: Page) -> None:
 
 
 def test_drop_of_a_folder(page: Page, tmp_path: Path) -> None:
-    """All pictures in it are taken, and nothing else that lies there."""
+    """All pictures in it are uploaded, and no other files."""
     (tmp_path / "inner").mkdir()
     (tmp_path / "notes.txt").write_text("no picture")
     for path in (tmp_path / "a.png", tmp_path / "inner" / "b.png"):
@@ -202,7 +202,7 @@ def test_paste_of_text(page: Page) -> None:
     expect(page.locator("#intake-note")).to_have_text("There is no picture in the clipboard.")
 
 
-def test_file_that_was_sent_before_is_known(page: Page) -> None:
+def test_repeated_file_is_recognised(page: Page) -> None:
     for number in (1, 2):
         choose(page, file(SMALL_SIZE, f"{number}.png", seed=77))
         expect(page.locator("#detection-title")).to_have_text(f"{number}.png")
@@ -244,7 +244,7 @@ def test_name_of_a_file_is_text_and_survives_a_reload(page: Page) -> None:
     assert names(page) == [BREAKS_OUT]
 
 
-def test_name_with_what_a_reference_may_not_hold(page: Page) -> None:
+def test_name_with_characters_invalid_in_references(page: Page) -> None:
     """Names of screenshots have a narrow space in them; others are too long."""
     choose(page, file(SMALL_SIZE, "at\u202f5\tpm" + "é" * 300 + ".png"))
     finished(page, SMALL_SIZE)
@@ -272,7 +272,7 @@ def test_one_bad_picture_among_good_ones(page: Page, console: Console) -> None:
     assert names(page) == ["notes.png"]
 
 
-def test_picture_that_only_decoding_shows_broken(page: Page, console: Console) -> None:
+def test_picture_that_fails_to_decode(page: Page, console: Console) -> None:
     console.provoked.append("422")
     whole = encode(photo(*SIZE), "JPEG")
     choose(page, file(name="cut.jpg") | {"buffer": whole[: len(whole) // 2]})
@@ -296,9 +296,7 @@ def test_upload_beyond_the_limit(page: Page, console: Console) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_over_the_limit_the_pictures_wait_and_go_on(
-    page: Page, console: Console, status: int
-) -> None:
+def test_rate_limit_pauses_and_resumes_uploads(page: Page, console: Console, status: int) -> None:
     console.provoked.append(str(status))
     tries: list[str] = []
 
@@ -322,7 +320,7 @@ def test_over_the_limit_the_pictures_wait_and_go_on(
     assert sent.value.headers["idempotency-key"] in tries
 
 
-def test_pause_that_the_service_asks_for(page: Page, console: Console) -> None:
+def test_retry_after_is_respected(page: Page, console: Console) -> None:
     console.provoked.append("503")
     refusals = iter([answer(problem("The queue is full", "queue_full"), 503, retry_after=1)])
 
@@ -351,8 +349,8 @@ def test_service_down_and_up_again(page: Page, console: Console) -> None:
     expect(notice).to_be_hidden()
 
 
-def test_connection_that_breaks_while_the_service_is_up(page: Page, console: Console) -> None:
-    """Then it is this file, and the others do not wait for it."""
+def test_broken_connection_while_the_service_is_up(page: Page, console: Console) -> None:
+    """Only this file fails, and the others do not wait for it."""
     console.provoked.append("net::ERR_CONNECTION_RESET")
     page.route("**/v1/detections", lambda route: route.abort("connectionreset"), times=1)
     choose(page, file())
@@ -370,7 +368,7 @@ def test_cancel_ends_the_upload(page: Page) -> None:
     expect(page.locator("#problem")).to_contain_text("The picture was not sent")
 
 
-def test_leaving_with_unsent_pictures_is_asked_about(page: Page) -> None:
+def test_leaving_with_unsent_pictures_asks_for_confirmation(page: Page) -> None:
     page.route("**/v1/detections", lambda route: None)
     choose(page, file())
     expect(page.locator("#phase")).to_contain_text("Uploading")

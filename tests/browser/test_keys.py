@@ -61,7 +61,7 @@ def enter(page: Page, key: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_asks_for_the_key_once_and_brings_it_everywhere(page: Page) -> None:
+def test_asks_for_the_key_once_and_sends_it_everywhere(page: Page) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("needs an API key")
     enter(page, "not the key of anyone")
@@ -81,7 +81,7 @@ def test_asks_for_the_key_once_and_brings_it_everywhere(page: Page) -> None:
     assert page.evaluate(kept) == f'[{{"gamma-api-key":"{KEY}"}},{{}},""]'
 
 
-def test_forgotten_key_takes_everything_along(page: Page) -> None:
+def test_forgetting_the_key_removes_everything(page: Page) -> None:
     enter(page, KEY)
     choose(page, file(SMALL_SIZE))
     finished(page, SMALL_SIZE)
@@ -96,7 +96,7 @@ def test_forgotten_key_takes_everything_along(page: Page) -> None:
     expect(rows(page)).to_have_count(0)
 
 
-def test_permalink_works_with_the_key_of_its_owner_alone(page: Page, console: Console) -> None:
+def test_permalink_needs_the_key_of_the_owner(page: Page, console: Console) -> None:
     enter(page, KEY)
     choose(page, file(SMALL_SIZE))
     finished(page, SMALL_SIZE)

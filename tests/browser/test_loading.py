@@ -1,4 +1,4 @@
-"""The page itself: its policy, what it says of the service and the model, and its layout."""
+"""Loading the page: security policy, service status, model and layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FACTS = {
 }
 
 
-def test_loads_without_complaint_and_names_the_model(page: Page) -> None:
+def test_loads_without_errors_and_shows_the_model(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     version = page.request.get("/v1/model").json()["version"]
     expect(page.locator("#model-line")).to_contain_text(version)

@@ -1,4 +1,4 @@
-"""From the list to a picture and back: place and focus stay, with keys, buttons and history."""
+"""Navigation between list and picture: scroll position, focus, keys and history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The review list: what it holds, how it is read with the keyboard, and that it lasts."""
+"""The review list: contents, keyboard and persistence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def listed(page: Page, count: int) -> MadeList:
 
 
 def test_four_hundred_pictures(page: Page) -> None:
-    """All are listed, page by page; thumbnails are fetched for what is in sight alone."""
+    """All are listed in pages; thumbnails are loaded for visible rows only."""
     made = listed(page, MANY)
     assert names(page) == [f"picture {n}.jpg" for n in range(MANY)]
     expect(page.locator("#tally")).to_have_text(str(MANY))
@@ -127,7 +127,7 @@ def test_keys_go_from_picture_to_picture(page: Page) -> None:
     expect(rows(page).and_(page.locator("[tabindex='0']"))).to_have_count(1)
 
 
-def test_filtered_list_is_what_the_keys_go_through(page: Page) -> None:
+def test_keys_move_through_the_filtered_list(page: Page) -> None:
     listed(page, 9)
     pick_filter(page, "Manipulated")
     page.locator("body").press("j")
@@ -190,7 +190,7 @@ def test_list_that_cannot_be_fetched_says_so(page: Page, console: Console) -> No
     expect(note).to_be_hidden()
 
 
-def test_thumbnail_that_cannot_be_made_is_asked_for_once(page: Page, console: Console) -> None:
+def test_failed_thumbnail_is_requested_once(page: Page, console: Console) -> None:
     console.provoked.append("422")
     MadeList(page, [made_record(1, status="queued", masks=None)])
     tries: list[str] = []
@@ -208,8 +208,8 @@ def test_thumbnail_that_cannot_be_made_is_asked_for_once(page: Page, console: Co
     assert len(tries) == 1
 
 
-def test_what_others_submit_appears(page: Page) -> None:
-    """The list looks again when the page comes back into view."""
+def test_detections_of_other_clients_appear(page: Page) -> None:
+    """The list is refreshed when the page becomes visible again."""
     made = listed(page, 3)
     made.records[f"{3:032x}"] = made_record(3)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

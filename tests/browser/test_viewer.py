@@ -1,4 +1,4 @@
-"""The picture and its layers: what lies where, and how it is read."""
+"""The picture viewer: result, layers, regions and zoom."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_result_of_a_picture(page: Page) -> None:
     expect(page.locator("#announcer")).to_contain_text("finished. AI score")
 
 
-def test_marks_that_contradict_the_score_are_told_of(page: Page) -> None:
+def test_marks_that_contradict_the_score_are_reported(page: Page) -> None:
     marked = masks(ai=[REGION, REGION, REGION], area=0.316)
     open_made(page, 0, masks=marked, notes=["marks_contradict_score"])
     expect(summary(page)).not_to_contain_text("No sign of AI")
@@ -109,7 +109,7 @@ def test_marks_that_contradict_the_score_are_told_of(page: Page) -> None:
     expect(row(page, "picture 0.jpg")).to_have_attribute("data-tone", "uncertain")
 
 
-def test_pages_of_text_are_told_of(page: Page) -> None:
+def test_pages_of_text_are_reported(page: Page) -> None:
     open_made(page, 2, notes=["mostly_text", "a note of a later version"])
     expect(summary(page).locator(".note")).to_contain_text("The picture is mostly text.")
 
@@ -159,7 +159,7 @@ def test_layers_and_opacity(page: Page) -> None:
 
 
 def test_layer_that_has_regions_opens_first(page: Page) -> None:
-    """And each layer says how many it has; whoever chooses another gets it."""
+    """Each layer shows its number of regions, and another one can be chosen."""
     nothing, marked = made_record(1), made_record(4)
     nothing["masks"] = masks(manipulation=[REGION, REGION])
     marked["masks"] = masks(ai=[REGION], manipulation=[REGION])
@@ -306,7 +306,7 @@ def test_picture_comes_back_after_an_outage(page: Page, console: Console) -> Non
     expect(page.locator(".mark")).to_have_count(1)
 
 
-def test_states_are_seen_in_forced_colours(page: Page) -> None:
+def test_states_are_visible_in_forced_colours(page: Page) -> None:
     page.emulate_media(forced_colors="active")
     MadeList(page, [made_record(0), made_record(4)])
     page.reload()
@@ -372,7 +372,7 @@ def test_side_by_side_shows_the_same_place(page: Page) -> None:
 
 
 def test_zoom_shows_single_pixels_of_all_there_are(page: Page) -> None:
-    """A picture beyond the screen's size is fetched whole once it is looked at closely."""
+    """A picture larger than the screen is loaded in full size when it is zoomed."""
     image = made_record(1)["image"] | {"width": 4000, "height": 2500}
     open_made(page, 1, image=image)
     with page.expect_request("**/image?size=8192"):
@@ -416,7 +416,7 @@ def test_format_that_no_browser_shows(page: Page) -> None:
     expect(page.locator("#viewer-note")).to_be_hidden()
 
 
-def test_what_was_not_covered_is_said(page: Page) -> None:
+def test_uncovered_parts_are_reported(page: Page) -> None:
     open_made(page, 4, view={"mode": "center", "tiles": 1, "scale": 0.5})
     expect(fact(page, "Examined")).to_have_text("The centre of the picture only, in 1 tile")
     expect(fact(page, "Scale")).to_have_text("shrunk to 50 % of its size")
@@ -441,7 +441,7 @@ def test_a_glance_has_no_layers(page: Page) -> None:
 
 
 @pytest.mark.parametrize("late", ["**/overlays/ai.png*", "**/image?size=2048"])
-def test_answers_for_a_former_picture_come_too_late(page: Page, late: str) -> None:
+def test_late_responses_for_an_earlier_picture_are_ignored(page: Page, late: str) -> None:
     held: list[Route] = []
 
     def hold_first(route: Route) -> None:

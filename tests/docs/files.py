@@ -1,4 +1,4 @@
-"""The pages of the documentation, and the code blocks in them."""
+"""Pages of the documentation, and their code blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of docs/ name what exists: settings, calls, files, links, log events, versions."""
+"""The pages of docs/ refer to existing settings, routes, files, links, log events and versions."""
 
 from __future__ import annotations
 

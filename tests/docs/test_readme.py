@@ -75,6 +75,6 @@ def test_every_command_is_listed() -> None:
 
 
 def test_the_picture_of_the_page_is_small() -> None:
-    """It is downloaded with every look at the README."""
+    """It is downloaded with the README."""
     (picture,) = re.findall(r"^!\[.*\]\((.*)\)$", PAGES["README.md"], re.MULTILINE)
     assert (ROOT / picture).stat().st_size < 200_000
