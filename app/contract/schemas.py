@@ -1,4 +1,4 @@
-"""The wire contract: records, error codes and the one job that API and worker exchange."""
+"""Schemas of the API and of records, error codes, and the name of the worker's job."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ROOT_PATH = "root_path"
 """Key of the serialization context: path below which a proxy serves the API."""
 
 Link = Annotated[str, PlainSerializer(_below_root)]
-"""A path of the API: kept as the API itself has it, sent as callers reach it."""
+"""A path of the API, stored without the root path and sent with it."""
 
 Seconds = Annotated[float, Field(ge=0, description="seconds")]
 
 
 class ErrorCode(StrEnum):
-    """Every stable error code of the service."""
+    """Stable error codes."""
 
     ORIGIN_REFUSED = "origin_refused"
     KEY_MISSING = "key_missing"
@@ -77,7 +77,7 @@ class ErrorCode(StrEnum):
 
 
 class Status(StrEnum):
-    """Life of a detection: queued → processing → succeeded | failed | expired."""
+    """Status of a detection: queued → processing → succeeded | failed | expired."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -92,7 +92,7 @@ class Status(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The image probability, read with the model's thresholds."""
+    """Class of a picture, from its probability and the model's thresholds."""
 
     AUTHENTIC = "authentic"
     UNCERTAIN = "uncertain"
@@ -100,14 +100,14 @@ class Verdict(StrEnum):
 
 
 class Note(StrEnum):
-    """What a reader of the score has to know of this picture, as in `model.detector`."""
+    """Reasons to be careful with a score, as in `model.detector`."""
 
     MARKS_CONTRADICT_SCORE = "marks_contradict_score"
     MOSTLY_TEXT = "mostly_text"
 
 
 class View(StrEnum):
-    """How a picture is looked at, as in `model.views`."""
+    """How crops of a picture are chosen, as in `model.views`."""
 
     AUTO = "auto"
     TILED = "tiled"
@@ -123,7 +123,7 @@ class Head(StrEnum):
 
 
 class ImageInfo(BaseModel):
-    """What the header of the upload shows; width and height are those of the upright picture."""
+    """Data from the header of an upload; width and height are of the upright picture."""
 
     width: int = Field(gt=0, description="pixels, after EXIF orientation")
     height: int = Field(gt=0, description="pixels, after EXIF orientation")
@@ -139,7 +139,7 @@ class ImageInfo(BaseModel):
 
 
 class ViewInfo(BaseModel):
-    """What of the picture the model saw; all but the mode is known once it is computed."""
+    """What the model saw of a picture; all fields but `mode` are set with the result."""
 
     mode: View = Field(
         description="`auto`: tiles over the whole picture, as many as the device can compute "
@@ -158,7 +158,7 @@ class ViewInfo(BaseModel):
 
 
 class Region(BaseModel):
-    """A connected area of a mask."""
+    """A connected region of a mask."""
 
     box: tuple[int, int, int, int] = Field(description="x, y, width, height in picture pixels")
     area: Probability = Field(description="fraction of the picture")
@@ -166,7 +166,7 @@ class Region(BaseModel):
 
 
 class MaskInfo(BaseModel):
-    """Summary of one probability map and where to fetch it."""
+    """Summary of a mask (probability map), and its URLs."""
 
     area_fraction: Probability = Field(description="fraction of pixels at or above the threshold")
     max: Probability
@@ -176,14 +176,14 @@ class MaskInfo(BaseModel):
 
 
 class Masks(BaseModel):
-    """Both segmentation heads."""
+    """Masks of both segmentation heads."""
 
     ai: MaskInfo
     manipulation: MaskInfo
 
 
 class Thresholds(BaseModel):
-    """What the verdict was read with (stored in the checkpoint)."""
+    """Thresholds of a model, stored in its checkpoint."""
 
     uncertain: Probability = Field(description="lowest ai_probability that is not `authentic`")
     ai_generated: Probability = Field(description="lowest ai_probability that is `ai_generated`")
@@ -194,7 +194,7 @@ class Thresholds(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """The model that answered."""
+    """Name and version of the model."""
 
     name: str
     version: str = Field(description="`untrained` for the built-in random initialisation")
@@ -206,7 +206,7 @@ class ModelInfo(BaseModel):
 
 
 class Timings(BaseModel):
-    """Where the time of one detection went."""
+    """Durations of the steps of a detection."""
 
     queued: Seconds
     decode: Seconds
@@ -263,7 +263,7 @@ class Detection(BaseModel):
 
 
 class DetectionList(BaseModel):
-    """Answer of `GET /v1/detections`: a page of the caller's detections, or the ones asked for."""
+    """Response of `GET /v1/detections`: a page of the caller's detections, or those of `ids`."""
 
     detections: list[Detection] = Field(description="newest first; with `ids`: in their order")
     next: Link | None = Field(
@@ -277,7 +277,7 @@ class DetectionList(BaseModel):
 
 
 class MeasuredRow(BaseModel):
-    """Scores of one generator's pictures against the photographs, or of all."""
+    """Measured accuracy on pictures of one generator, or of all, against photographs."""
 
     pictures: str = Field(description="a generator, or `all generators`")
     n: int = Field(gt=0, description="number of AI-generated pictures")
@@ -288,7 +288,7 @@ class MeasuredRow(BaseModel):
 
 
 class Measured(BaseModel):
-    """How good a model is on pictures that it never saw: its card in short."""
+    """Measured accuracy of a model on pictures that it was not trained on."""
 
     conditions: str = Field(description="which pictures, and how they were prepared")
     photographs: int = Field(gt=0)
@@ -300,7 +300,7 @@ class Measured(BaseModel):
 
 
 class WorkerInfo(BaseModel):
-    """What a live, warm worker says of itself in Redis."""
+    """Data of a live worker, which it registers in Redis."""
 
     name: str
     model: ModelInfo
@@ -315,7 +315,7 @@ class WorkerInfo(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """Answer of `GET /v1/model`: the model card in short, told by a live worker."""
+    """Response of `GET /v1/model`: a summary of the model card."""
 
     name: str
     version: str
@@ -325,14 +325,14 @@ class ModelFacts(BaseModel):
     parameters: int
     crop_size: int = Field(description="side of a crop, pixels")
     thresholds: Thresholds
-    notice: str | None = Field(description="what a reader of the scores must know first")
+    notice: str | None = Field(description="reliability of the scores")
     measured: Measured | None = Field(
         default=None, description="null: the checkpoint has no results"
     )
 
 
 class Usage(BaseModel):
-    """Answer of `GET /v1/usage`: what the caller uses of what it is granted."""
+    """Response of `GET /v1/usage`: usage and limits of the caller."""
 
     caller: str = Field(description="name of the caller; `anonymous` without keys")
     waiting: int = Field(description="detections that wait for a worker")
@@ -355,7 +355,7 @@ class Usage(BaseModel):
 
 
 class ServiceStatus(BaseModel):
-    """Answer of `/livez` and `/readyz`."""
+    """Response of `/livez` and `/readyz`."""
 
     status: Literal["ok"] = "ok"
     workers: int | None = Field(default=None, description="number of warm workers (readiness only)")
@@ -383,7 +383,7 @@ class Problem(BaseModel):
 
 
 class BatchEntry(BaseModel):
-    """What became of one file of a batch: a detection, or a refusal."""
+    """Result of one file of a batch: a detection or a problem."""
 
     status: int = Field(description="the HTTP status that this file would have had alone")
     detection: Detection | None = None
@@ -391,7 +391,7 @@ class BatchEntry(BaseModel):
 
 
 class BatchResults(BaseModel):
-    """Answer of `POST /v1/detections/batch`."""
+    """Response of `POST /v1/detections/batch`."""
 
     results: list[BatchEntry] = Field(description="in the order of the files")
 
@@ -402,7 +402,7 @@ def image_path(detection_id: str) -> str:
 
 
 def mask_path(detection_id: str, head: Head) -> str:
-    """Path of a head's probability map."""
+    """Path of a head's mask."""
     return f"{detection_path(detection_id)}/masks/{head}.png"
 
 

@@ -1,17 +1,15 @@
-"""What Redis does in one step, in Lua: a detection is accepted, begun, finished or deleted whole.
+"""Lua scripts that accept, start, finish and delete detections atomically.
 
-Keys that a script cannot know beforehand (the caller's idempotency entry, the cache entry) are
-kept in the record's hash under their full names, so that key names are made in
-`app.contract.records` only.
+Keys that a script cannot derive (of the idempotency entry and the cache entry) are stored in the
+record's hash, so that only `app.contract.records` builds key names.
 
-A detection *holds* the bytes of its picture and of its masks. Detections of one owner may hold the
-same bytes, which are counted once and stay as long as one of them does. A holding is written
-`<bytes> <key>`.
+A detection *holds* the bytes of its picture and masks. Detections of one owner can hold the same
+bytes, which are counted once and kept until the last holder is deleted or expires. A holding has
+the form `<bytes> <key>`.
 
-Until a detection ends, memory is *reserved* for its result (`app.contract.reservation`). A
-reservation, `<bytes> <id> <owner>`, is made, counted and released in the same steps as the
-detection, so no crash leaves one behind; it lapses by itself when the detection can no longer
-have a result.
+Memory is *reserved* for the result of an unfinished detection (`app.contract.reservation`). A
+reservation has the form `<bytes> <id> <owner>` and changes atomically with the detection, so that
+a crash leaves none behind. It expires when the detection can no longer have a result.
 """
 
 from __future__ import annotations
@@ -27,16 +25,16 @@ _LUA = Path(__file__).with_name("lua")
 
 
 def load(folder: Path, *names: str, **constants: str | int) -> Script:
-    """A script of several files, of which the last one does the work.
+    """Concatenate Lua files to a script.
 
     Args:
-        folder: where the files are.
-        *names: of the files, without `.lua`; functions come before those that call them.
-        **constants: known to the script by these names.
+        folder: folder of the files.
+        *names: file names without `.lua`: libraries before their users, the main file last.
+        **constants: local variables of the script.
     """
     given = [f"local {name} = {_literal(value)}\n" for name, value in constants.items()]
     files = [(folder / f"{name}.lua").read_text() for name in names]
-    # A client is needed for text alone, to encode it.
+    # redis-py needs a client only to encode text.
     return Script(None, "".join([*given, *files]).encode())  # type: ignore[arg-type]
 
 
@@ -56,7 +54,7 @@ def _load(*names: str) -> Script:
         HELD_BYTES=records.held_bytes_key(""),
         RESERVATIONS=records.RESERVATIONS_KEY,
         RESERVED=records.RESERVED_KEY,
-        RECORD_BYTES=4096,  # of memory, about, whatever the picture
+        RECORD_BYTES=4096,  # approximate memory of a record
     )
 
 

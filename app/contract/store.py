@@ -1,10 +1,9 @@
-"""Everything GAMMA keeps in Redis: records, live workers, and pictures and masks or where they are.
+"""Storage of detections in Redis: records, and pictures and masks or their locations.
 
-A detection's record is a hash that outlives its picture and masks, so that an expired detection
-can say so. Status changes are guarded inside Redis: a finished or removed detection is never
-brought back by a worker that comes late. Beside the records lie, for each owner, an index of them
-in order of time, and entries by which a repeated request or a known picture is recognised; all of
-it ends with the records.
+The record of a detection is a hash that outlives its picture and masks, to report the status
+`expired`. Scripts guard all status changes, so that late workers cannot restore finished or
+deleted detections. Each owner has an index of its records by time, and entries that identify
+repeated requests and known pictures; they expire with the records.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from app.contract.submission import Acceptance, Submission
 from app.contract.workers import WorkerRegistry
 
 FINISHED_CHANNEL = "gamma:finished"
-"""Pub/sub channel; a message is an id, and its detection's ending, see `records.read_ending`."""
+"""Pub/sub channel; a message is `ID ENDING`, see `records.read_ending`."""
 
-_UPLOAD_LIFE = 60_000  # ms; of an upload that no record has taken, should this process be killed
+_UPLOAD_LIFE = 60_000  # ms; lifetime of a picture without a record, if this process is killed
 
 
 class KeptMasks(NamedTuple):
-    """Masks of a detection that are kept, and no part of it yet."""
+    """Stored masks that are not yet part of their detection."""
 
     entries: dict[Head, bytes]
     size: int
@@ -45,8 +44,8 @@ class KeptMasks(NamedTuple):
 class Store:
     """Detections in Redis, their pictures and masks there or in a bucket.
 
-    Safe to share between threads. With a bucket, whatever reads or writes bytes may raise
-    `StorageUnavailableError`.
+    Thread-safe. With a bucket, methods that read or write pictures or masks raise
+    `StorageUnavailableError` if it is unavailable.
     """
 
     def __init__(
@@ -59,26 +58,26 @@ class Store:
 
     @classmethod
     def open(cls, redis: Redis, settings: Settings, *, retry_for: float = 1.0) -> Store:
-        """The store that the settings describe.
+        """Create the store that the settings describe.
 
         Args:
-            redis: connected.
-            settings: those of this process.
-            retry_for: seconds that an outage of the bucket is waited out, if there is one.
+            redis: connected client.
+            settings: settings of this process.
+            retry_for: seconds to retry while the bucket is unavailable.
 
         Raises:
-            StorageSetupError: what the bucket needs is not installed.
+            StorageSetupError: If `GAMMA_STORE` is set and the extra `s3` is not installed.
         """
         return cls(redis, blobs_of(settings, retry_for), storage_limit=settings.storage_limit)
 
     def recorder(self) -> CommandRecorder:
-        """Records commands that a script runs when it accepts or deletes a detection."""
+        """A recorder for the commands that a script runs when it accepts or deletes a detection."""
         return CommandRecorder(self.redis)
 
     def accept(self, submissions: Sequence[Submission]) -> None:
-        """Store pictures and their queued detections, in one transaction.
+        """Store pictures and queue their detections, in one transaction.
 
-        Sets `outcome` and `answer` of each. Of one that is not accepted nothing stays.
+        Sets `outcome` and `answer` of each; deletes the pictures of those not accepted.
         """
         entries = self.blobs.keep([Blob(one.detection.id, one.picture) for one in submissions])
         soon = int(time.time() * 1000) + _UPLOAD_LIFE
@@ -87,7 +86,7 @@ class Store:
                 expiry = records.milliseconds(one.detection.expires_at)
                 pipeline.set(self._picture_key(one), entry, nx=True, pxat=min(soon, expiry))
                 self._accept(pipeline, one, one.job, one.delivery)
-            # Should no answer come, it may have been accepted: the objects stay.
+            # Without a reply they may have been accepted, so the objects are kept.
             replies = pipeline.execute()[1::2]
         refused = []
         for one, entry, reply in zip(submissions, entries, replies, strict=True):
@@ -97,17 +96,17 @@ class Store:
         self.blobs.drop(refused)
 
     def accept_known(self, submission: Submission, result: Detection) -> bool:
-        """Make a detection that has its result already, in one transaction.
+        """Create a detection from an earlier result, in one transaction.
 
-        In Redis both hold the same bytes then. Objects of a bucket are copied: how long they stay
-        there depends on when they were written. Sets `outcome` and `answer`.
+        In Redis both detections hold the same bytes. Objects in a bucket are copied, because their
+        lifetime depends on when they were written. Sets `outcome` and `answer`.
 
         Args:
-            submission: its answer is the succeeded detection whose picture and masks serve.
-            result: the final record, which is the answer if it is accepted.
+            submission: its `answer` is the succeeded detection to copy from.
+            result: final record of the new detection.
 
         Returns:
-            Whether it is accepted.
+            Whether it was accepted.
         """
         owner, known, new = submission.owner, submission.answer.id, submission.detection.id
         entries: list[Blob] = []
@@ -138,7 +137,7 @@ class Store:
         *commands: CommandRecorder | None,
         source: str = "",
     ) -> None:
-        """Add to `pipeline` that it is accepted, with its stored picture or what `source` has."""
+        """Add `ACCEPT` to `pipeline`, with the stored picture or the files of `source`."""
         detection, owner = submission.detection, submission.owner
         key = submission.idempotency_key
         record_lifetime = records.RECORD_LIFETIMES * submission.lifetime
@@ -181,17 +180,17 @@ class Store:
         return records.image_key(submission.owner, name)
 
     def get(self, detection_id: str) -> Detection | None:
-        """The record as of now; one past its time reads `expired`, without its results."""
+        """Get the current record; an expired one has the status `expired` and no results."""
         return records.read(
             cast(list[bytes | None], self.redis.hmget(records.key(detection_id), records.FIELDS))
         )
 
     def get_owned(self, detection_ids: Sequence[str], owner: str) -> list[Detection | None]:
-        """The records as of now, in one round trip; None for what this owner does not have."""
+        """Get current records, in one round trip; None for those of other owners."""
         return self.get_each([(detection_id, owner) for detection_id in detection_ids])
 
     def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[Detection | None]:
-        """As `get_owned`, each for an owner of its own: pairs of id and owner."""
+        """As `get_owned`, for pairs of id and owner."""
         with self.redis.pipeline(transaction=False) as pipeline:
             for detection_id, _ in wanted:
                 pipeline.hmget(records.key(detection_id), [*records.FIELDS, "owner"])
@@ -202,15 +201,15 @@ class Store:
         ]
 
     def delete(self, detection_id: str, owner: str, commands: CommandRecorder) -> bool:
-        """Remove everything about a detection; whoever waits for it is told.
+        """Delete a detection with its picture and masks, and publish its end.
 
         Args:
-            detection_id: which.
-            owner: whose it must be.
-            commands: take it off the queue; they run if it waits.
+            detection_id: id of the detection.
+            owner: name of the caller.
+            commands: commands that remove its job; run if it is waiting.
 
         Returns:
-            False if this owner has no such detection.
+            False if the owner has no such detection.
         """
         unfinished = False
         if self.blobs.external:
@@ -218,21 +217,21 @@ class Store:
             if detection is None:
                 return False
             unfinished = not detection.status.finished
-            # Before the record: should the bucket be away, the caller can ask for it again.
+            # Before the record, so that the caller can repeat the request if the bucket fails.
             self.blobs.clear(detection_id)
         keys = [records.index_key(owner), records.key(detection_id), records.WAITING_KEY]
         arguments = [owner, detection_id, FINISHED_CHANNEL, *commands.words()]
         found = bool(scripts.DELETE(keys, arguments, client=self.redis))
-        if unfinished:  # a worker may have finished it in between
+        if unfinished:  # a worker may have finished it meanwhile
             self.blobs.clear(detection_id)
         return found
 
     def get_image(self, detection_id: str) -> bytes | None:
-        """The upload as it came, or None once it is gone."""
+        """The uploaded file; None if it was deleted."""
         return self.get_images([detection_id])[0]
 
     def get_mask(self, detection_id: str, head: Head) -> bytes | None:
-        """The probability map as an 8-bit grey PNG of the picture's size, or None."""
+        """The mask as an 8-bit grey PNG of the picture's size; None if there is none."""
         (holding,) = self._holdings([detection_id], "masks")
         if holding is None:
             return None
@@ -240,7 +239,7 @@ class Store:
         return self._fetch([detection_id], [entry])[0]
 
     def check(self) -> None:
-        """See that a picture could be stored now; whatever Redis or the bucket raise says no."""
+        """Check that pictures can be stored; raises the error of Redis or the bucket if not."""
         self.redis.set(records.PROBE_KEY, b"", px=1000)
         self.blobs.check()
 
@@ -248,8 +247,7 @@ class Store:
         """Mark detections as processing, in one round trip.
 
         Returns:
-            Their records by id. An id is missing if there is nothing to do: its detection is
-            finished, removed, or past its deadline.
+            Records by id, without those that are finished, deleted or past their deadline.
         """
         now = time.time()
         with self.redis.pipeline(transaction=False) as pipeline:
@@ -264,13 +262,13 @@ class Store:
         }
 
     def get_images(self, detection_ids: Sequence[str]) -> list[bytes | None]:
-        """The uploads as they came, in two round trips; None for what is gone."""
+        """The uploaded files, in two round trips; None for deleted ones."""
         holdings = self._holdings(detection_ids, "image")
         keys = [records.holding_key(holding or b"") for holding in holdings]
         return self._fetch(detection_ids, cast(list[bytes | None], self.redis.mget(keys)))
 
     def _holdings(self, detection_ids: Sequence[str], part: str) -> list[bytes | None]:
-        """What detections hold of their bytes: their `image`, or their `masks`."""
+        """Holdings of detections; `part` is `image` or `masks`."""
         with self.redis.pipeline(transaction=False) as pipeline:
             for detection_id in detection_ids:
                 pipeline.hget(records.key(detection_id), part)
@@ -279,7 +277,7 @@ class Store:
     def _fetch(
         self, detection_ids: Sequence[str], entries: Sequence[bytes | None]
     ) -> list[bytes | None]:
-        """The bytes that entries of detections stand for."""
+        """The bytes of entries."""
         return self.blobs.fetch(
             [
                 None if entry is None else Blob(detection_id, entry)
@@ -288,7 +286,7 @@ class Store:
         )
 
     def keep_masks(self, masks: Mapping[str, Mapping[Head, bytes]]) -> dict[str, KeptMasks]:
-        """Keep the masks (PNG) of detections; gives what `finish` takes for them."""
+        """Store the masks (PNG) of detections, for `finish`."""
         places = [(one, head) for one, heads in masks.items() for head in heads]
         entries = self.blobs.keep([Blob(one, masks[one][head]) for one, head in places])
         kept = {one: KeptMasks({}, sum(map(len, heads.values()))) for one, heads in masks.items()}
@@ -297,9 +295,9 @@ class Store:
         return kept
 
     def drop_masks(self, kept: Mapping[str, KeptMasks]) -> None:
-        """Remove masks that `finish` may not have taken; what it has taken stays.
+        """Delete masks that `finish` has not added to their detections.
 
-        A command that was sent again because its answer was lost says that it changed nothing.
+        Its reply does not show which: a command repeated after a lost reply returns 0.
         """
         if not self.blobs.external or not kept:
             return
@@ -320,15 +318,14 @@ class Store:
     def finish(
         self, pipeline: Pipeline, detection: Detection, masks: KeptMasks | None = None
     ) -> None:
-        """Add the final record and its masks to `pipeline`; tell whoever waits for it.
+        """Add the command that writes and publishes a final record to `pipeline`.
+
+        It replies 1, or 0 without any change if the detection is finished or deleted already.
 
         Args:
             pipeline: executed by the caller.
-            detection: the final record.
-            masks: as `keep_masks` gave them.
-
-        The command answers 1, or 0 if the detection was final or gone already: then nothing is
-        changed.
+            detection: final record.
+            masks: from `keep_masks`.
         """
         masks = masks or KeptMasks({}, 0)
         model = records.model_tag(detection.model)

@@ -1,4 +1,4 @@
-"""An uploaded picture, from the request to the answer."""
+"""An uploaded picture, from the request to the response."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ class Acceptance(StrEnum):
     """What became of a submission."""
 
     ACCEPTED = "accepted"
-    REPEATED = "repeated"  # this request was accepted before: that detection is the answer
-    MISMATCH = "mismatch"  # its idempotency key belongs to another request
-    KNOWN = "known"  # not accepted: that detection already has the result
-    FULL = "full"  # not accepted: with the results to come it does not fit into Redis
-    TOO_LARGE = "too_large"  # not accepted: its result alone would not fit into Redis
-    SHARE_FULL = "share_full"  # not accepted: its owner has its share of Redis
-    GONE = "gone"  # not accepted: that detection is no longer there to copy from
+    REPEATED = "repeated"  # the idempotency key returns an earlier detection
+    MISMATCH = "mismatch"  # the idempotency key belongs to another request
+    KNOWN = "known"  # not accepted: an earlier detection has the result
+    FULL = "full"  # not accepted: no memory left in Redis, including reservations
+    TOO_LARGE = "too_large"  # not accepted: the result alone exceeds the memory limit
+    SHARE_FULL = "share_full"  # not accepted: the owner's share of Redis is used up
+    GONE = "gone"  # not accepted: the earlier detection was deleted
 
 
 @dataclass(eq=False)
 class Submission:
-    """A picture that a caller wants to be examined.
+    """A picture submitted for detection.
 
     Attributes:
-        owner: name of the caller, who alone will see the detection.
-        picture: the file as it came.
-        view: how to look at it.
-        ref_id: the caller's own reference.
-        idempotency_key: the caller's name for this request: repeated, it has the same answer.
-        webhook_url: where the result is announced.
-        meta: names the request in the log lines of other processes.
-        cache: whether a result that the same picture already has may serve, and serve others.
-        turn: length of its turn in the queue, beside other owners': its work by their weight.
-        weight: share of the storage, beside other owners'; 0: nobody else is to be protected.
-        detection: its record, queued; set before it is stored.
-        deadline: when the detection expires if it still waits in the queue; set with it.
-        job: commands that put it into the queue, if it is accepted.
-        delivery: commands that plan its webhook, if it is accepted.
-        outcome: what became of it; set by the store.
-        answer: the detection that answers the request; set by the store.
+        owner: name of the caller, who owns the detection.
+        picture: uploaded file.
+        view: view of the model.
+        ref_id: the caller's reference.
+        idempotency_key: `Idempotency-Key` of the request.
+        webhook_url: URL of the webhook.
+        meta: ids of the request, for log lines of other processes.
+        cache: whether an earlier result may be reused, and this one later.
+        turn: length of its turn in the queue: work divided by the owner's weight.
+        weight: weight of the owner's share of the storage; 0: there are no other owners.
+        detection: queued record; set before it is stored.
+        deadline: time at which the detection expires in the queue; set with `detection`.
+        job: commands that enqueue it, if it is accepted.
+        delivery: commands that create its webhook delivery, if it is accepted.
+        outcome: set by the store.
+        answer: detection to return; set by the store.
     """
 
     owner: str
@@ -66,13 +66,13 @@ class Submission:
     answer: Detection = field(init=False)
 
     def fingerprint(self) -> str:
-        """What has to be the same for a repeated idempotency key."""
+        """Digest of all that must be equal if an idempotency key is repeated."""
         image, view = self.detection.image, self.detection.view
         return records.digest(image.sha256, view.mode, self.ref_id, self.webhook_url)
 
     @property
     def lifetime(self) -> timedelta:
-        """From the upload until picture and result are removed."""
+        """Time from upload to expiry."""
         return self.detection.expires_at - self.detection.created_at
 
     def settle(self, reply: Sequence[bytes | None]) -> None:

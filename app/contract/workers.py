@@ -1,4 +1,4 @@
-"""Which workers are alive, and whether they may take jobs, in Redis."""
+"""Registry of live workers in Redis, and suspension of the queue."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rq.suspension import WORKERS_SUSPENDED
 from app.contract import records
 from app.contract.schemas import WorkerInfo
 
-_SICK_LIFE = 600  # s; longer than a worker that fails at start is left alone before the next try
+_SICK_LIFE = 600  # s; longer than the restart delay of a failing worker
 
 
 class WorkerRegistry:
-    """The warm workers, as they announce themselves. Safe to share between threads."""
+    """Registry of warm workers. Thread-safe."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     def announce(self, worker: WorkerInfo, ttl: int) -> None:
-        """Say that `worker` is alive and warm for the next `ttl` seconds."""
+        """Register `worker` as live and warm for `ttl` seconds."""
         now = time.time()
         with self._redis.pipeline() as pipeline:
             pipeline.set(records.worker_key(worker.name), worker.model_dump_json(), ex=ttl)
@@ -32,18 +32,18 @@ class WorkerRegistry:
             pipeline.execute()
 
     def withdraw(self, name: str) -> None:
-        """Say that the worker takes no more work."""
+        """Remove a worker that takes no more work."""
         with self._redis.pipeline() as pipeline:
             pipeline.delete(records.worker_key(name))
             pipeline.zrem(records.WORKERS_KEY, name)
             pipeline.execute()
 
     def report_sick(self, reason: str) -> None:
-        """Say for ten minutes that a worker's model does not answer as it should."""
+        """Report a failed model check for ten minutes."""
         self._redis.set(records.SICK_KEY, reason, ex=_SICK_LIFE)
 
     def live(self) -> list[WorkerInfo]:
-        """The workers that are warm and were heard of lately."""
+        """The live workers."""
         names = cast(
             list[bytes], self._redis.zrangebyscore(records.WORKERS_KEY, time.time(), "+inf")
         )
@@ -55,20 +55,20 @@ class WorkerRegistry:
         return [WorkerInfo.model_validate_json(info) for info in infos if info is not None]
 
     def are_suspended(self) -> bool:
-        """Whether workers are to take no jobs (`rq suspend`); what is accepted waits."""
+        """Whether the queue is suspended (`rq suspend`), so that workers take no jobs."""
         return bool(self._redis.exists(WORKERS_SUSPENDED))
 
 
 def ask_suspended(pipeline: Pipeline) -> None:
-    """Add the question whether workers are to take no jobs (`rq suspend`) to `pipeline`."""
+    """Add the command that reads whether the queue is suspended to `pipeline`."""
     pipeline.exists(WORKERS_SUSPENDED)
 
 
 def count_workers(pipeline: Pipeline) -> None:
-    """Add the question how many workers are alive and warm to `pipeline`."""
+    """Add the command that counts live workers to `pipeline`."""
     pipeline.zcount(records.WORKERS_KEY, time.time(), "+inf")
 
 
 def ask_sick(pipeline: Pipeline) -> None:
-    """Add the question whether a worker's model was found sick lately to `pipeline`."""
+    """Add the command that reads whether a model check failed recently to `pipeline`."""
     pipeline.exists(records.SICK_KEY)

@@ -1,4 +1,4 @@
-"""One example of each thing that the API answers, for its OpenAPI document."""
+"""Example responses for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ _OF_A_DETECTION = {
 
 
 def problem(code: ErrorCode) -> Problem:
-    """A refusal with this code."""
+    """Example problem document of this code."""
     path = detection_path(_ID) if code in _OF_A_DETECTION else None
     return describe(ServiceError(code, _DETAILS[code], detection=path), _REQUEST_ID)
 

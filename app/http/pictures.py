@@ -1,4 +1,4 @@
-"""Uploaded pictures on the service's side: what their header says, and how they are refused."""
+"""Inspection of uploaded pictures, and their refusal."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pictures.header import read_header
 
 
 def inspect(data: bytes, max_pixels: int) -> ImageInfo:
-    """Identify an upload from its header; no pixel is decoded.
+    """Read the header of an upload, without decoding pixels.
 
     Args:
-        data: the file as it came.
-        max_pixels: largest width × height.
+        data: uploaded file.
+        max_pixels: maximum width × height.
 
     Raises:
-        ServiceError: `file_empty`, `not_an_image`, `format_unsupported`, `camera_raw`,
-            `too_many_pixels`, `too_elongated`, or `image_truncated` / `image_undecodable` where
-            the header itself is broken.
+        ServiceError: If the file is refused: `file_empty`, `not_an_image`, `format_unsupported`,
+            `camera_raw`, `too_many_pixels`, `too_elongated`, or, for a broken header,
+            `image_truncated` or `image_undecodable`.
     """
     if not data:
         raise ServiceError(ErrorCode.FILE_EMPTY)
@@ -40,5 +40,5 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
 
 
 def refusal(error: PictureError) -> ServiceError:
-    """Why a picture is not accepted, or not shown."""
+    """Convert an error of a picture to a `ServiceError`."""
     return ServiceError(ErrorCode(error.code), error.detail)

@@ -1,4 +1,4 @@
-"""Errors of the service, and the one place where they become HTTP answers (RFC 9457)."""
+"""Errors of the service, and their conversion to problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ OUTAGES = (
     WritesRefusedError,
     StorageUnavailableError,
 )
-"""What can go wrong with Redis and the bucket without a fault of ours."""
+"""Exceptions that mean that Redis or the bucket is unavailable."""
 
 log = structlog.get_logger()
 
@@ -89,7 +89,7 @@ E = TypeVar("E", bound=Exception)
 
 
 class ServiceError(Exception):
-    """A refusal with a stable code.
+    """An error with a stable code.
 
     Args:
         code: decides HTTP status and title.
@@ -114,7 +114,7 @@ class ServiceError(Exception):
 
 
 def document(request: Request, error: ServiceError) -> Problem:
-    """The problem document of an error that a request met."""
+    """The problem document of an error, with the id of the request."""
     return describe(error, request.state.request_id)
 
 
@@ -134,7 +134,7 @@ def describe(error: ServiceError, request_id: str) -> Problem:
 
 
 def problem(request: Request, error: ServiceError) -> Response:
-    """The answer to a request that met an error."""
+    """The response to a request that failed."""
     request.state.error_code = error.code
     described = document(request, error)
     headers = {}
@@ -149,20 +149,20 @@ def problem(request: Request, error: ServiceError) -> Response:
 
 
 def link_context(request: Request) -> dict[str, str]:
-    """What `Link`s of an answer to this request are written with."""
+    """Serialization context of `Link`s in responses to a request."""
     return {ROOT_PATH: request.app.state.root_path}
 
 
 def link(request: Request, path: str) -> str:
-    """A path of the API as the caller reaches it."""
+    """A path of the API with the root path in front."""
     return f"{request.app.state.root_path}{path}"
 
 
 def without_traceback(error: E) -> E:
-    """The error without the frames that it came through.
+    """Remove the traceback of an error.
 
-    Their variables hold the upload, and often the error itself: such a cycle would keep the upload
-    in memory until the garbage collector's next full pass.
+    Its frames hold the upload, and often the error itself; this cycle would keep the upload in
+    memory until the next full garbage collection.
     """
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
@@ -174,7 +174,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 def of_outage(error: Exception) -> ServiceError:
-    """What one of `OUTAGES` means to the caller; it is logged here."""
+    """Log one of `OUTAGES` and convert it to a `ServiceError`."""
     if isinstance(error, StorageUnavailableError):
         log.error("storage_unavailable", error=str(error))
         return ServiceError(ErrorCode.STORAGE_UNAVAILABLE)
@@ -192,7 +192,7 @@ async def _outage(request: Request, error: Exception) -> Response:
 
 
 async def _disconnected(request: Request, _: Exception) -> Response:
-    # Nobody reads it; the log and the metrics do.
+    # Only for the log and the metrics, as the client is gone.
     return problem(
         request,
         ServiceError(ErrorCode.MALFORMED_REQUEST, "The connection ended before the body did."),
@@ -213,7 +213,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = _CODE_OF_STATUS.get(error.status_code, ErrorCode.MALFORMED_REQUEST)
     answer = problem(request, ServiceError(code, f"{request.method} {request.url.path}"))
     answer.headers.update(error.headers or {})
-    if code is ErrorCode.METHOD_NOT_ALLOWED:  # Starlette names the methods of one route alone
+    if code is ErrorCode.METHOD_NOT_ALLOWED:  # Starlette lists the methods of one route only
         path = getattr(request.scope.get("route"), "path", None)
         methods = request.app.openapi()["paths"].get(path)
         if methods:
@@ -221,18 +221,18 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     return answer
 
 
-def of_surprise(error: Exception, **facts: str) -> ServiceError:
-    """What an error that nobody expected means to the caller; it is logged here."""
+def of_unexpected(error: Exception, **facts: str) -> ServiceError:
+    """Log an unexpected error and convert it to a `ServiceError`."""
     log.error("unexpected_error", exc_info=error, **facts)
     return ServiceError(ErrorCode.INTERNAL_ERROR)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return problem(request, of_surprise(error, request_id=request.state.request_id))
+    return problem(request, of_unexpected(error, request_id=request.state.request_id))
 
 
 def install(api: FastAPI) -> None:
-    """Register the handlers of every error the service can meet."""
+    """Register the exception handlers."""
     api.add_exception_handler(ServiceError, _service_error)
     for outage in OUTAGES:
         api.add_exception_handler(outage, _outage)

@@ -145,11 +145,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's. Whoever answers before the body is there ends the connection.
+        """As uvicorn's; a response before the end of the body closes the connection.
 
         Raises:
-            OverflowError: the path is too long. It ends the parsing.
-            ValueError: there are several Host fields (RFC 9112, 3.2). It ends the parsing.
+            OverflowError: If the path is too long; ends the parsing.
+            ValueError: If there are several Host fields (RFC 9112, 3.2); ends the parsing.
         """
         if len(self.url) > MAX_TARGET:
             self._refuse(

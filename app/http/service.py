@@ -1,4 +1,4 @@
-"""What the routes share: one object a process, made at start-up, never a global."""
+"""The service object that routes share: one per process, created at start-up."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ from app.webhooks.targets import TargetRefusedError
 from pictures.decoders import Decoders
 
 DECODERS = 2
-"""Stored pictures that are decoded at the same time, to be shown."""
+"""Maximum number of previews decoded at the same time."""
 
 _CROP = 512 * 512  # pixels
 
 
 @dataclass(frozen=True)
 class Service:
-    """Everything a request needs; no deliveries: webhooks are off."""
+    """Dependencies of the routes; `deliveries` is None if webhooks are off."""
 
     settings: Settings
     store: Store
@@ -67,28 +67,28 @@ class Service:
 
     @cached_property
     def directory(self) -> Directory:
-        """Who may call, and on what terms.
+        """Callers with their keys and limits.
 
         Raises:
-            CallersFileError: `GAMMA_CALLERS_FILE` cannot be used.
+            CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
         """
         return Directory(self.settings)
 
     @cached_property
     def decoders(self) -> Decoders:
-        """Where stored pictures are decoded: in processes that know nothing of all this."""
+        """Decoders of previews, in separate processes without access to secrets."""
         return Decoders(DECODERS, max_pixels=self.settings.max_pixels)
 
     @cached_property
     def rooms(self) -> Rooms:
-        """Where the bytes of uploads are held."""
+        """Shared limits of uploads and downloads."""
         return Rooms(self.settings)
 
     async def submit_request(self, submission: Submission) -> Detection:
-        """As `submit`, for a request: small pictures that come at the same time go together.
+        """As `submit`, but small concurrent uploads share a call.
 
         Raises:
-            ServiceError: it is refused.
+            ServiceError: If the submission is refused.
         """
         if len(submission.picture) > SMALL:
             return await run_in_threadpool(self.submit, submission)
@@ -102,19 +102,19 @@ class Service:
         detections: Sequence[Detection],
         owner: str,
         seconds: float,
-        hung_up: Callable[[], Awaitable[bool]],
+        disconnected: Callable[[], Awaitable[bool]],
     ) -> dict[str, Detection | ServiceError]:
-        """What became of detections, by their ids; it holds no thread.
+        """Wait until detections are finished, without blocking a thread.
 
         Args:
-            detections: as they were last seen.
-            owner: whose they are.
-            seconds: that it takes at most, should they not all be final before.
-            hung_up: whether nobody waits any more; asked now and then.
+            detections: last known records.
+            owner: name of the caller.
+            seconds: maximum time to wait.
+            disconnected: returns whether the client has disconnected, which ends the wait.
 
         Returns:
-            Their records as they are now; `not_found` for one that was deleted meanwhile. An
-            outage ends the wait: they are as they were last seen.
+            Current records by id, or `not_found` if a detection was deleted. During an outage the
+            wait ends, with the last known records.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -127,7 +127,7 @@ class Service:
                     found = {name: records.read_ending(end) for name, end in endings.items()}
                 else:
                     asked = [(name, owner) for name in waiting]
-                    guard.begin()  # each look has a budget: a wait may have many
+                    guard.begin()  # a new budget for each read
                     try:
                         read = await self._records(asked)
                     except OUTAGES as error:
@@ -138,7 +138,7 @@ class Service:
                     current[name] = record or ServiceError(ErrorCode.NOT_FOUND)
                     if record is None or record.status.finished:
                         waiting.discard(name)
-                if loop.time() >= deadline or (waiting and await hung_up()):
+                if loop.time() >= deadline or (waiting and await disconnected()):
                     break
         return current
 
@@ -151,10 +151,10 @@ class Service:
         return Coalescer(self.store.get_each)
 
     def submit(self, submission: Submission) -> Detection:
-        """The detection of one picture, see `submit_all`.
+        """Submit one picture, see `submit_all`.
 
         Raises:
-            ServiceError: it is refused.
+            ServiceError: If the submission is refused.
         """
         (result,) = self.submit_all([submission])
         if isinstance(result, ServiceError):
@@ -162,15 +162,14 @@ class Service:
         return result
 
     def submit_all(self, submissions: Sequence[Submission]) -> list[Detection | ServiceError]:
-        """Store pictures and queue their detections, in one round trip to Redis; each for itself.
+        """Store pictures and queue their detections, in one round trip to Redis.
 
-        A repeated request is given the detection it was given before. A picture that the same
-        model has answered for the same caller and view is given that answer, in a second trip.
+        A repeated request returns its earlier detection. If the caller has a result of the same
+        model for the same picture and view, it is reused, in a second round trip.
 
         Returns:
-            In the order of `submissions`: the detection as it is now, or why there is none (its
-            header shows that the picture cannot be accepted, `idempotency_mismatch`,
-            `storage_full` or `storage_share_full`).
+            For each submission the current detection or the error, such as those of `inspect`,
+            `idempotency_mismatch`, `storage_full` and `storage_share_full`.
         """
         refusals = [self._prepare(one) for one in submissions]
         pairs = list(zip(submissions, refusals, strict=True))
@@ -178,15 +177,15 @@ class Service:
         return [refusal or self._settle(one) for one, refusal in pairs]
 
     def _prepare(self, submission: Submission) -> ServiceError | None:
-        """Set what the store needs; gives the reason if the submission is refused."""
+        """Set the attributes that the store needs; returns the error if it is refused."""
         settings, owner = self.settings, submission.owner
         try:
             image = inspect(submission.picture, settings.max_pixels)
             submission.webhook_url = self.webhook_url(submission.webhook_url, owner)
         except ServiceError as error:
             return without_traceback(error)
-        except Exception as error:  # one surprise must not end the others
-            return of_surprise(error)
+        except Exception as error:  # must not affect the other submissions
+            return of_unexpected(error)
         now = datetime.now(UTC)
         callers = self.directory.now
         weight = callers.terms_of(owner).weight
@@ -210,16 +209,16 @@ class Service:
         return None
 
     def _crops(self, image: ImageInfo, view: View) -> float:
-        """About how many crops a picture is, which is what it costs."""
+        """Approximate number of crops, as a measure of the work."""
         if view is View.CENTER:
             return 1.0
         return min(self.settings.max_tiles, max(1.0, image.width * image.height / _CROP))
 
     def webhook_url(self, given: str | None, owner: str) -> str | None:
-        """The URL that an owner's webhook goes to, in its normal form.
+        """Check and normalise the webhook URL of an owner.
 
         Raises:
-            ServiceError: `webhook_refused`.
+            ServiceError: If it is not allowed: `webhook_refused`.
         """
         if given is None:
             return None
@@ -261,10 +260,10 @@ class Service:
         return submission.answer
 
     def record(self, detection_id: str, owner: str) -> Detection:
-        """The record of a detection.
+        """Get the record of a detection.
 
         Raises:
-            ServiceError: `not_found`, also if it is another owner's.
+            ServiceError: If the owner has no such detection: `not_found`.
         """
         (detection,) = self.store.get_owned([detection_id], owner)
         if detection is None:
@@ -272,10 +271,10 @@ class Service:
         return detection
 
     def delete(self, detection_id: str, owner: str) -> None:
-        """Remove everything about a detection, and its job if it waits.
+        """Delete a detection, and its job if it is waiting.
 
         Raises:
-            ServiceError: `not_found`, also if it is another owner's.
+            ServiceError: If the owner has no such detection: `not_found`.
         """
         commands = self.store.recorder()
         self.queue.withdraw(commands, detection_id)
@@ -284,7 +283,7 @@ class Service:
 
 
 def _reused(known: Detection, new: Detection) -> Detection:
-    """The record of a detection whose picture has a result already."""
+    """The final record of a detection that reuses the result of another."""
     now = datetime.now(UTC)
     total = (now - new.created_at).total_seconds()
     return known.model_copy(

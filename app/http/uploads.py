@@ -1,4 +1,4 @@
-"""Reading a multipart upload without ever holding more of it than there is room for."""
+"""Reading of multipart uploads within shared limits of memory and disk."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from app.http.problems import ServiceError
 from app.http.room import Room
 
 SMALL = 2**20
-"""Bytes up to which a request is kept in memory while it arrives."""
+"""Maximum size of a request that is kept in memory while it arrives, in bytes."""
 
-_FORM_OVERHEAD = 64 * 1024  # bytes: boundaries and the small fields
-_FILE_OVERHEAD = 2 * 1024  # bytes a file: part headers, and its own small field
-_MAX_FIELDS = 16  # beside one for each file
+_FORM_OVERHEAD = 64 * 1024  # bytes, for boundaries and text fields
+_FILE_OVERHEAD = 2 * 1024  # bytes per file, for part headers and its text field
+_MAX_FIELDS = 16  # in addition to one per file
 _MAX_HEADERS = 8  # of a part
-_LONGEST_HEADER = 4096  # bytes, name and value
-_LONGEST_NAME = 100  # characters of an unknown field's name that are repeated
-_SLICE = 16 * 1024  # bytes of a form that are read without a look at the clock
-_TURN = 0.0005  # s of reading a form, after which others have their turn
-_MEMORY = 16 * 2**20  # bytes of small requests that arrive; further ones go to the disk
-_LARGE = 64 * 2**20  # bytes of large pictures on their way from the disk to Redis
-_RENDERINGS = 4  # stored pictures that are decoded, to be shown, or are about to be
-_DOWNLOADS = 128 * 2**20  # bytes of pictures and masks on their way to callers
+_MAX_HEADER = 4096  # bytes, name and value
+_MAX_NAME = 100  # characters of an unknown field's name in the message
+_SLICE = 16 * 1024  # bytes of a form that are parsed at once
+_TURN = 0.0005  # s of parsing, after which the event loop runs other tasks
+_MEMORY = 16 * 2**20  # bytes of small incoming requests; further ones are written to disk
+_LARGE = 64 * 2**20  # bytes of large pictures that are copied from disk to Redis
+_RENDERINGS = 4  # previews and composites, running or waiting
+_DOWNLOADS = 128 * 2**20  # bytes of pictures and masks that are being sent
 
 
 class Rooms:
-    """What uploads and downloads hold: connections, and bytes in memory or on disk."""
+    """Shared limits of uploads and downloads: connections, memory and disk."""
 
     def __init__(self, settings: Settings) -> None:
         self.requests = Room(settings.max_connections, "uploads", timeout=0)
@@ -53,7 +53,7 @@ class Rooms:
 
 
 class _Spool(Protocol):
-    """Keeps the bytes of the files of a form, one after the other."""
+    """Buffer of the concatenated files of a form."""
 
     async def write(self, data: bytes) -> None: ...
 
@@ -99,7 +99,7 @@ def _disk() -> Iterator[_Disk]:
 
 @contextlib.contextmanager
 def _outage() -> Iterator[None]:
-    """A disk that takes or gives no more is an outage."""
+    """Convert errors of the temporary folder to `StorageUnavailableError`."""
     try:
         yield
     except OSError as error:
@@ -108,10 +108,11 @@ def _outage() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded file, to be read while its form is open.
+    """An uploaded file, readable while its form is open.
 
     Attributes:
-        size: bytes.
+        size: size in bytes.
+        large: whether it is on disk.
     """
 
     size: int
@@ -120,11 +121,11 @@ class Upload:
     _start: int
 
     async def read(self, max_bytes: int) -> bytes:
-        """The bytes of the file.
+        """Read the file.
 
         Raises:
-            ServiceError: `upload_too_large`.
-            StorageUnavailableError: they cannot be read.
+            ServiceError: If it has more than `max_bytes`: `upload_too_large`.
+            StorageUnavailableError: If the disk cannot be read.
         """
         if self.size > max_bytes:
             raise ServiceError(
@@ -135,16 +136,16 @@ class Upload:
 
 @dataclass(frozen=True)
 class Form:
-    """The uploaded files, which can be read as long as the form is open, and the text fields."""
+    """The files and text fields of a form."""
 
     files: list[Upload]
     fields: dict[str, list[str]]
 
     def field(self, name: str) -> str | None:
-        """A text field that may be given once.
+        """Value of a text field; None if it is absent.
 
         Raises:
-            ServiceError: `malformed_request`.
+            ServiceError: If it is repeated: `malformed_request`.
         """
         values = self.fields.get(name, [])
         if len(values) > 1:
@@ -154,13 +155,13 @@ class Form:
 
 @dataclass(frozen=True)
 class FormRules:
-    """What a form may hold.
+    """Limits of a form.
 
     Attributes:
-        part: name of the file parts; at least one is there.
+        part: name of the file parts, of which at least one is required.
         fields: names of the text fields.
-        max_files: most file parts.
-        max_bytes: largest sum of all files.
+        max_files: maximum number of files.
+        max_bytes: maximum total size of the files.
     """
 
     part: str
@@ -170,17 +171,17 @@ class FormRules:
 
     @property
     def max_body(self) -> int:
-        """Bytes of the longest body."""
+        """Maximum size of the body in bytes."""
         return self.max_bytes + self.max_overhead
 
     @property
     def max_overhead(self) -> int:
-        """Bytes of all that is no file."""
+        """Maximum size of everything but files in bytes."""
         return _FORM_OVERHEAD + self.max_files * _FILE_OVERHEAD
 
     @property
     def max_fields(self) -> int:
-        """Most text fields."""
+        """Maximum number of text fields."""
         return _MAX_FIELDS + self.max_files
 
 
@@ -188,20 +189,21 @@ class FormRules:
 async def open_form(
     request: Request, rules: FormRules, rooms: Rooms, caller: str
 ) -> AsyncIterator[Form]:
-    """Read a multipart body.
+    """Read a multipart body, small ones into memory and others to disk.
 
-    The announced length is checked, and room asked for, before the body is read; where none is
-    announced, both are done while it is. Small bodies are kept in memory, others on disk.
+    Size and capacity are checked before the body is read, or while it is read if there is no
+    `Content-Length`.
 
     Args:
-        request: its body must not have been read.
-        rules: what the form may hold.
-        rooms: where its bytes are held.
-        caller: on whose account the room is.
+        request: request whose body has not been read.
+        rules: limits of the form.
+        rooms: shared limits.
+        caller: name of the caller.
 
     Raises:
-        ServiceError: `upload_too_large`, `too_many_uploads`, `file_missing`, `malformed_request`.
-        StorageUnavailableError: the disk takes no more.
+        ServiceError: If it is refused: `upload_too_large`, `too_many_uploads`, `file_missing` or
+            `malformed_request`.
+        StorageUnavailableError: If the disk cannot be written.
     """
     boundary = _boundary(request, rules.part)
     too_large = ServiceError(
@@ -249,14 +251,14 @@ def _boundary(request: Request, part: str) -> bytes:
 
 
 class _FormReader:
-    """Takes a multipart body apart as it comes (RFC 7578)."""
+    """Incremental parser of a multipart body (RFC 7578)."""
 
     def __init__(self, boundary: bytes, rules: FormRules) -> None:
         self._rules = rules
         self._names = (rules.part, *rules.fields)
         self._fields: dict[str, list[str]] = {}
-        self._ranges: list[tuple[int, int]] = []  # of the files: start and size
-        self._pieces: list[bytes] = []  # of files, not handed on yet
+        self._ranges: list[tuple[int, int]] = []  # start and size of each file
+        self._pieces: list[bytes] = []  # of files, not yet returned by `feed`
         self._kept = 0  # bytes of all files so far
         self._text = 0  # bytes of all text fields so far
         self._ended = False
@@ -275,21 +277,21 @@ class _FormReader:
                     "on_part_end": self._end_part,
                     "on_end": self._end,
                 },
-                # Out of reach: ours come first, and the refusal names them.
+                # Higher than the limits of this class, whose messages are better.
                 max_header_count=_MAX_HEADERS + 1,
-                max_header_size=_LONGEST_HEADER + 2 * _SLICE,
+                max_header_size=_MAX_HEADER + 2 * _SLICE,
             )
         except FormParserError as error:
             raise _malformed(f"{error}.") from None
 
     async def feed(self, chunk: bytes) -> bytes:
-        """Read on; where that takes long, others have their turn in between.
+        """Parse a chunk; yields to other tasks if that takes long.
 
         Returns:
-            Bytes of files that it holds.
+            Bytes of files in the chunk.
 
         Raises:
-            ServiceError: `malformed_request`.
+            ServiceError: If the body is invalid: `malformed_request`.
         """
         for at in range(0, len(chunk), _SLICE):
             started = time.perf_counter()
@@ -304,14 +306,15 @@ class _FormReader:
         return data
 
     def form(self, spool: _Spool, *, large: bool) -> Form:
-        """What the body, now complete, held.
+        """The parsed form, after the last chunk.
 
         Args:
-            spool: has the bytes that `feed` returned.
-            large: they are not in memory.
+            spool: buffer with the bytes that `feed` returned.
+            large: whether the buffer is on disk.
 
         Raises:
-            ServiceError: `malformed_request`, `file_missing`.
+            ServiceError: If the body is incomplete (`malformed_request`) or has no file
+                (`file_missing`).
         """
         if not self._ended:
             raise _malformed("The form ends before its last boundary.")
@@ -342,9 +345,9 @@ class _FormReader:
         self._check_header()
 
     def _check_header(self) -> None:
-        if len(self._header) + len(self._value) > _LONGEST_HEADER:
+        if len(self._header) + len(self._value) > _MAX_HEADER:
             raise _malformed(
-                f"The limit is {_LONGEST_HEADER} bytes for a header field of a part of the form."
+                f"The limit is {_MAX_HEADER} bytes for a header field of a part of the form."
             )
 
     def _end_header(self) -> None:
@@ -359,7 +362,7 @@ class _FormReader:
             raise _malformed("A part of the form has no name.")
         if self._name not in self._names:
             raise _malformed(
-                f"`{self._name[:_LONGEST_NAME]}` is no field of this form; "
+                f"`{self._name[:_MAX_NAME]}` is not a field of this form; "
                 f"it has {', '.join(self._names)}."
             )
         if self._name == rules.part:

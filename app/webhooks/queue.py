@@ -91,7 +91,7 @@ class Deliveries:
 
 
 def webhook_of(redis: Redis, detection_id: str) -> Webhook | None:
-    """Where the end of a detection is to be told, if anywhere."""
+    """The webhook of a detection; None if there is none."""
     found = cast(bytes | None, redis.hget(records.key(detection_id), _FIELD))
     return None if found is None else Webhook.model_validate_json(found)
 

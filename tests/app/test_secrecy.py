@@ -29,7 +29,7 @@ _KINDS = """
 import asyncio, gc, logging, sys, threading, traceback, warnings
 import structlog
 from app.command import logs
-from app.http.problems import of_surprise
+from app.http.problems import of_unexpected
 from app.contract.settings import Settings
 
 logs.configure(Settings(log_format=sys.argv[1], log_level="debug"))
@@ -52,7 +52,7 @@ def caught(kind):
         return error
 
 
-of_surprise(caught("of a request"))
+of_unexpected(caught("of a request"))
 log.error("event", exc_info=caught("of structlog"))
 library.error("event", exc_info=caught("of logging"))
 log.error("event", exc_info=ExceptionGroup("a group", [caught("of a group")]))

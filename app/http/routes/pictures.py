@@ -116,8 +116,8 @@ async def image(
         Query(
             ge=16,
             le=8192,
-            description="return a JPEG of the upright first frame, as the model sees it, shrunk to "
-            "fit so many pixels a side; absent: the upload as it came",
+            description="return a JPEG of the upright first frame, as the model sees it, with at "
+            "most this many pixels per side; absent: return the uploaded file",
         ),
     ] = None,
 ) -> Response:

@@ -49,7 +49,7 @@ def _check(request: Request, repeatable: dict[str, bool]) -> None:
     for name, times in given.items():
         if name not in repeatable:
             known = ", ".join(repeatable) or "none"
-            detail = f"Unknown parameter `{name[:_MAX_NAME]}`; known: {known}."
+            detail = f"`{name[:_MAX_NAME]}` is not a parameter of this call; it has {known}."
         elif times > 1 and not repeatable[name]:
             detail = f"`{name}` is given more than once."
         else:

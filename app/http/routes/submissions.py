@@ -35,13 +35,13 @@ from pictures.header import MEDIA_TYPES
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
 MAX_FILES = 64
-"""Most files in a batch."""
+"""Maximum number of files in a batch."""
 
 _MAX_REF_ID = 200  # characters
 _MAX_KEY = 255  # characters
-_GROUP_BYTES = 16 * 2**20  # of a batch's files are held in memory, and sent to Redis, together
+_GROUP_BYTES = 16 * 2**20  # of a batch's files are sent to Redis together
 _BEFORE_ADMISSION = (401, 403)
-_RETRY_AFTER = "1"  # s; when a detection that was just queued may be asked for
+_RETRY_AFTER = "1"  # s, for queued detections
 
 _FIELDS: dict[str, Any] = {
     "view": {"type": "string", "enum": [view.value for view in View]},
@@ -130,7 +130,7 @@ def _request_body(properties: dict[str, Any], required: str) -> dict[str, Any]:
 
 
 def _with_rate_limit(answers: Answers) -> Answers:
-    """Entries of answers that come after the rate limit was asked."""
+    """Add the rate-limit header fields to the responses that are sent after admission."""
     for http_status, entry in answers.items():
         if http_status not in _BEFORE_ADMISSION:
             entry["headers"].update(headers("RateLimit", "RateLimit-Policy"))
@@ -155,7 +155,7 @@ def _with_rate_limit(answers: Answers) -> Answers:
                 ),
             },
             202: answer(
-                "Accepted: ask again, or be told by the webhook",
+                "Accepted: poll the record, or wait for the webhook",
                 "Location",
                 "Retry-After",
                 "Preference-Applied",
@@ -189,7 +189,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
                 )
                 detection = await service.submit_request(submission)
                 del submission
-        del form, file  # the wait must not hold the picture
+        del form, file  # free memory before waiting
         request.state.detection_id = detection.id
         headers = {"Location": link(request, detection_path(detection.id))}
         if options.wait is not None:
@@ -217,7 +217,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
     responses=_with_rate_limit(
         {
             207: answer(
-                "What became of each file; `Retry-After` if some are refused for now only",
+                "Result of each file; `Retry-After` if some are refused temporarily",
                 "Preference-Applied",
                 "Retry-After",
                 accepted_and_refused=examples.BATCH,
@@ -268,7 +268,7 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
                         await batch.add(place, file, caller.name, options, ref_id)
                 await batch.flush()
         results = batch.results
-        del form, file  # the wait must not hold the pictures
+        del form, file  # free the pictures before waiting
         headers = {}
         if options.wait is not None:
             headers["Preference-Applied"] = f"wait={options.wait}"
@@ -290,7 +290,7 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
 
 @dataclass(frozen=True)
 class _Options:
-    """What a request says of all of its files."""
+    """Options of a request for all of its files."""
 
     view: View
     idempotency_key: str | None
@@ -307,7 +307,7 @@ def _options(request: Request, form: Form, service: Service) -> _Options:
         raise _malformed("`Idempotency-Key` is given more than once.")
     key = keys[0] if keys else None
     if key is not None:
-        key = key.strip('"')  # a string of RFC 9651, as the draft has it, or what all send
+        key = key.strip('"')  # quoted as in the IETF draft (RFC 9651), or unquoted
         if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
             raise _malformed(f"`Idempotency-Key` must have 1 to {_MAX_KEY} ASCII characters.")
     wait = preferred_wait(request.headers.getlist("prefer"))
@@ -333,7 +333,7 @@ def _malformed(detail: str) -> ServiceError:
 
 @dataclass
 class _Batch:
-    """Files on their way to Redis, a group at a time; what became of each, by its place."""
+    """The files of a batch, sent to Redis in groups, and their results by position."""
 
     service: Service
     files: int
@@ -347,7 +347,7 @@ class _Batch:
     async def add(
         self, place: int, file: Upload, owner: str, options: _Options, ref_id: str | None
     ) -> None:
-        """Take a file; send the group if it is large enough."""
+        """Add a file; send the group if it is large enough."""
         try:
             picture = await file.read(int(self.service.settings.max_upload))
         except ServiceError as error:
@@ -359,7 +359,9 @@ class _Batch:
             picture=picture,
             view=options.view,
             ref_id=ref_id,
-            idempotency_key=None if key is None else f"{place}\n{key}",  # no caller's own
+            idempotency_key=None
+            if key is None
+            else f"{place}\n{key}",  # cannot collide with a caller's key
             webhook_url=options.webhook_url,
         )
         self._size += len(picture)
@@ -370,7 +372,7 @@ class _Batch:
         """Send the group.
 
         Raises:
-            Exception: one of `OUTAGES`, and nothing was accepted before.
+            Exception: If it is one of `OUTAGES` and no file was accepted before.
         """
         group = list(self._group.values())
         results: Sequence[Detection | ServiceError]
@@ -396,7 +398,7 @@ def _entry(request: Request, result: Detection | ServiceError) -> BatchEntry:
 
 
 def _failure(detection: Detection) -> ServiceError | None:
-    """Why there will be no result, if that is so."""
+    """The error of a detection that has no result."""
     error, path = detection.error, detection_path(detection.id)
     return None if error is None else ServiceError(error.code, error.detail, detection=path)
 
