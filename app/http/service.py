@@ -120,9 +120,9 @@ class Service:
         deadline = loop.time() + seconds
         current: dict[str, Detection | ServiceError] = {one.id: one for one in detections}
         waiting = {one.id for one in detections if not one.status.finished}
-        with self.events.expect(waiting) as expectation, WAITING.track_inprogress():
+        with self.events.subscribe(waiting) as subscription, WAITING.track_inprogress():
             while waiting:
-                endings = await expectation.news(min(deadline - loop.time(), CHECK_INTERVAL))
+                endings = await subscription.receive(min(deadline - loop.time(), CHECK_INTERVAL))
                 if endings:
                     found = {name: records.read_ending(end) for name, end in endings.items()}
                 else:

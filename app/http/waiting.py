@@ -18,7 +18,7 @@ from app.contract.store import FINISHED_CHANNEL
 MAX_WAIT = 60  # s
 CHECK_INTERVAL = 2.0  # s, between reads of the record, in case a message was lost
 _RECONNECT_DELAY = 1.0  # s
-_MAX_REMEMBERED = 1000  # detections of about 2 kB each
+_MAX_RECENT = 1000  # detections of about 2 kB each
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 log = structlog.get_logger()
@@ -34,19 +34,19 @@ def preferred_wait(headers: list[str]) -> int | None:
     return min(int(found.group(1)), MAX_WAIT) if found else None
 
 
-class Expectation:
+class Subscription:
     """Messages for one request that waits for detections."""
 
     def __init__(self) -> None:
         self._endings: dict[str, bytes] = {}
         self._woken = asyncio.Event()
 
-    def hear(self, detection_id: str, ending: bytes) -> None:
+    def notify(self, detection_id: str, ending: bytes) -> None:
         """Add the message that a detection has ended, and wake the request."""
         self._endings[detection_id] = ending
         self._woken.set()
 
-    async def news(self, seconds: float) -> dict[str, bytes]:
+    async def receive(self, seconds: float) -> dict[str, bytes]:
         """New messages by detection id; empty if there are none within `seconds`."""
         timer = asyncio.get_running_loop().call_later(seconds, self._woken.set)
         await self._woken.wait()
@@ -64,8 +64,8 @@ class FinishedEvents:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._heard: dict[str, bytes] = {}  # oldest first
-        self._waiting: defaultdict[str, set[Expectation]] = defaultdict(set)
+        self._recent: dict[str, bytes] = {}  # oldest first
+        self._waiting: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,19 +78,19 @@ class FinishedEvents:
             group.cancel_scope.cancel()
 
     @contextlib.contextmanager
-    def expect(self, detection_ids: Collection[str]) -> Iterator[Expectation]:
+    def subscribe(self, detection_ids: Collection[str]) -> Iterator[Subscription]:
         """Messages about these detections while the context lasts: finished or deleted."""
-        expectation = Expectation()
+        subscription = Subscription()
         for detection_id in detection_ids:
-            self._waiting[detection_id].add(expectation)
-            if detection_id in self._heard:
-                expectation.hear(detection_id, self._heard[detection_id])
+            self._waiting[detection_id].add(subscription)
+            if detection_id in self._recent:
+                subscription.notify(detection_id, self._recent[detection_id])
         try:
-            yield expectation
+            yield subscription
         finally:
             for detection_id in detection_ids:
                 waiting = self._waiting[detection_id]
-                waiting.discard(expectation)
+                waiting.discard(subscription)
                 if not waiting:
                     del self._waiting[detection_id]
 
@@ -103,16 +103,16 @@ class FinishedEvents:
                 ):
                     await channel.subscribe(FINISHED_CHANNEL)
                     async for message in channel.listen():
-                        self._hear(message["data"])
+                        self._dispatch(message["data"])
             except RedisError as error:
                 log.warning("finished_events_lost", error=str(error))
                 await asyncio.sleep(_RECONNECT_DELAY)
 
-    def _hear(self, message: bytes) -> None:
+    def _dispatch(self, message: bytes) -> None:
         name, _, ending = message.partition(b" ")
         detection_id = name.decode("ascii", "replace")
-        self._heard[detection_id] = ending
-        if len(self._heard) > _MAX_REMEMBERED:
-            del self._heard[next(iter(self._heard))]
-        for expectation in self._waiting.get(detection_id, ()):
-            expectation.hear(detection_id, ending)
+        self._recent[detection_id] = ending
+        if len(self._recent) > _MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
+        for subscription in self._waiting.get(detection_id, ()):
+            subscription.notify(detection_id, ending)
