@@ -1,4 +1,4 @@
-"""Details of errors that are the same whenever they occur."""
+"""Constant details of errors, by code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DETAILS = {
     ErrorCode.FILE_EMPTY: "The file part is empty.",
     ErrorCode.PROCESSING_FAILED: "Processing failed, and no attempt is left.",
     ErrorCode.MODEL_OUTPUT_INVALID: "The model's output was invalid, and no attempt is left.",
-    # The same for what never was, what was deleted, and what is another caller's.
+    # The same for unknown, deleted and foreign detections.
     ErrorCode.NOT_FOUND: "There is no detection with this id.",
     ErrorCode.DETECTION_FAILED: "The detection failed; its record gives the reason.",
     ErrorCode.DETECTION_EXPIRED: "The picture and its masks are no longer stored.",
@@ -36,5 +36,5 @@ DETAILS = {
 
 
 def detection_error(code: ErrorCode) -> DetectionError:
-    """Why a detection failed or expired, for a code whose detail is always the same."""
+    """Error of a failed or expired detection, with the constant detail of the code."""
     return DetectionError(code=code, detail=DETAILS[code])

@@ -1,4 +1,4 @@
-"""What a picture's file says of its origin, as records have it; beside the score, never in it."""
+"""Provenance in records: statements of a picture's file about its origin, separate from scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 
 class Source(StrEnum):
-    """Where in a file a statement stands, as in `pictures.provenance`."""
+    """Place of a statement in a file, as in `pictures.provenance`."""
 
     C2PA = "c2pa"
     XMP = "xmp"
@@ -20,7 +20,7 @@ class Source(StrEnum):
 
 
 class Says(StrEnum):
-    """How the picture came about, by a statement."""
+    """Origin of a picture according to a statement."""
 
     GENERATED = "generated"
     COMPOSITE = "composite"
@@ -29,7 +29,7 @@ class Says(StrEnum):
 
 
 class Confidence(StrEnum):
-    """What stands behind a statement."""
+    """Evidence of a statement."""
 
     SIGNED_TRUSTED = "signed_trusted"
     SIGNED_UNTRUSTED = "signed_untrusted"
@@ -37,7 +37,7 @@ class Confidence(StrEnum):
 
 
 class Statement(BaseModel):
-    """What one source of the file says; written by whoever made the file."""
+    """A statement of the file about its origin, written by the creator of the file."""
 
     source: Source = Field(
         description="`c2pa`: a signed manifest; `xmp`, `iptc`, `exif`: metadata; `text`: what a "
@@ -59,7 +59,7 @@ class Statement(BaseModel):
 
 
 class ProvenanceSummary(BaseModel):
-    """The strongest statement: by signature first, then AI before editing before camera."""
+    """The strongest statement: signed before unsigned, then AI before editing before camera."""
 
     says: Says | None = Field(description="null: no statement says it, which proves nothing")
     by: str | None
@@ -68,7 +68,7 @@ class ProvenanceSummary(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What the file says of its origin."""
+    """Statements of a file about its origin, and their summary."""
 
     statements: list[Statement] = Field(description="the C2PA manifest first")
     summary: ProvenanceSummary

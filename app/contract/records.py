@@ -137,7 +137,7 @@ def read_ending(ending: bytes) -> Detection | None:
 
 
 def _expired(detection: Detection, code: ErrorCode) -> Detection:
-    """The record without what is no longer kept."""
+    """The expired record, without results."""
     kept = detection.model_dump(include={"id", "ref_id", "image", "view", "created_at"})
     return Detection(
         **kept,

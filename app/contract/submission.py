@@ -13,7 +13,7 @@ from app.contract.schemas import Detection, Status, View
 
 
 class Acceptance(StrEnum):
-    """What became of a submission."""
+    """Outcome of a submission."""
 
     ACCEPTED = "accepted"
     REPEATED = "repeated"  # the idempotency key returns an earlier detection
@@ -76,7 +76,7 @@ class Submission:
         return self.detection.expires_at - self.detection.created_at
 
     def settle(self, reply: Sequence[bytes | None]) -> None:
-        """Read what the script that accepts answered."""
+        """Set `outcome` and `answer` from the reply of `scripts.ACCEPT`."""
         self.outcome, self.answer = Acceptance((reply[0] or b"").decode()), self.detection
         if self.outcome is Acceptance.REPEATED:
             self.answer = records.read(reply[1:]) or self.detection

@@ -23,7 +23,7 @@ HEADER = "traceparent"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Request ids that are safe to return and to log."""
 
-_KNOWN_FLAGS = 0x03  # sampled, random: those of level 2
+_KNOWN_FLAGS = 0x03  # sampled, random (level 2)
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 _meta: ContextVar[Mapping[str, str]] = ContextVar("meta", default=MappingProxyType({}))
@@ -52,7 +52,7 @@ class Trace:
 
     @classmethod
     def parse(cls, value: str) -> Trace | None:
-        """The place that a `traceparent` names, or None if it is malformed."""
+        """Parse a `traceparent`; None if it is malformed."""
         span = get_current_span(_PROPAGATOR.extract({HEADER: value})).get_span_context()
         if not span.is_valid:
             return None

@@ -1,4 +1,4 @@
-"""Lists of detections, a page at a time."""
+"""Paged lists of detections."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from app.contract.provenance import Says
 from app.contract.schemas import Detection
 from app.contract.store import Store
 
-_PAGES_LOOKED_THROUGH = 10  # for one page of those whose files say something
+_MAX_PAGES_READ = 10  # for one page of filtered results
 
 
 @dataclass(frozen=True)
 class Page:
-    """Detections of one owner, and the cursor that continues after them, if there are more."""
+    """A page of an owner's detections, and the cursor of the next page, if there is one."""
 
     detections: list[Detection]
     cursor: str | None
@@ -24,18 +24,18 @@ class Page:
 def newest(
     store: Store, owner: str, limit: int, cursor: str | None, says: Says | None = None
 ) -> Page:
-    """Detections of an owner, newest first, in two round trips.
+    """List detections of an owner, newest first; without `says`, in two round trips.
 
     Args:
-        store: has them.
-        owner: whose.
-        limit: most detections.
-        cursor: of the page before this one. What comes or goes meanwhile moves nothing.
-        says: those alone whose file says so. They have no index: records are looked through,
-            so many for one page that it may be short, or empty, with others to follow.
+        store: store of the detections.
+        owner: name of the caller.
+        limit: maximum number of detections.
+        cursor: cursor of the previous page; new and deleted detections do not shift pages.
+        says: return only detections whose file says so. There is no index for it: a limited
+            number of records is read, so that a page may be short or empty although more follow.
     """
     kept: list[Detection] = []
-    for _ in range(1 if says is None else _PAGES_LOOKED_THROUGH):
+    for _ in range(1 if says is None else _MAX_PAGES_READ):
         start = "+" if cursor is None else f"({cursor}"
         found = store.redis.zrange(
             records.index_key(owner), start, "-", desc=True, bylex=True, offset=0, num=limit + 1

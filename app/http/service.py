@@ -40,7 +40,7 @@ from app.http.problems import (
     OUTAGES,
     ServiceError,
     of_outage,
-    of_surprise,
+    of_unexpected,
     without_traceback,
 )
 from app.http.uploads import SMALL, Rooms
@@ -235,12 +235,12 @@ class Service:
             raise ServiceError(ErrorCode.WEBHOOK_REFUSED, str(error)) from None
 
     def _settle(self, submission: Submission) -> Detection | ServiceError:
-        """The answer to what was stored; a known picture is given its result."""
+        """The detection or error of a stored submission; reuses the result of a known picture."""
         if submission.outcome is Acceptance.KNOWN:
             result = _reused(submission.answer, submission.detection)
             if self.store.accept_known(submission, result):
                 CACHED.inc()
-        if submission.outcome is Acceptance.GONE:  # deleted between the two trips: compute it
+        if submission.outcome is Acceptance.GONE:  # deleted meanwhile: compute it
             submission.cache = False
             self.store.accept([submission])
         if submission.outcome is Acceptance.MISMATCH:
