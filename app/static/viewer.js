@@ -202,7 +202,8 @@ export class Viewer {
    */
   async #show(path, { width, height }) {
     if (typeof this.#source === "string") return;
-    if (this.#source === null) this.zoom.reset(width, height);
+    const isShown = !this.#pictures[0].hidden; // the file, at its size
+    if (this.#source === null || !isShown) this.zoom.reset(width, height);
     await this.#replace(path);
   }
 
