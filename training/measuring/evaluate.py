@@ -18,8 +18,10 @@ from model.config import Thresholds
 from model.detector import Detector
 from model.views import View
 from pictures.errors import PictureError
+from training.data import telling
 from training.data.changes import JPEG96, RAW, Format, align, crop_center
 from training.data.labels import Kind
+from training.data.telling import Telling
 from training.measuring import plots
 from training.measuring.metrics import (
     Labels,
@@ -101,6 +103,8 @@ class Summary(BaseModel):
     thresholds: dict[str, float]
     resamples: int
     formats: dict[Format, dict[str, SetReport]]
+    telling: dict[str, dict[str, Telling]] = {}
+    """What the files say of their own origin, by set and class; no score uses it."""
 
 
 def evaluate(
@@ -177,6 +181,7 @@ def evaluate(
             mode: {name: _report(found, thresholds, resamples) for name, found in by_set.items()}
             for mode, by_set in selected.items()
         },
+        telling={s.name: telling.count(s.rows, s.folder) for s in sets},
     )
 
 

@@ -50,9 +50,33 @@ def to_markdown(summary: Summary) -> str:
         "either class half the weight.",
         *_image_tables(summary),
         *_mask_tables(summary),
+        *_telling(summary),
         *_beside_the_paper(summary),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _telling(summary: Summary) -> list[str]:
+    rows = [
+        [
+            name,
+            label,
+            str(found.pictures),
+            ", ".join(f"{says} {count}" for says, count in sorted(found.says.items())) or "none",
+        ]
+        for name, classes in summary.telling.items()
+        for label, found in classes.items()
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "## What the files say of their origin",
+        "",
+        "Signatures and metadata; no score uses them.",
+        "",
+        *table(("set", "class", "n", "files that say"), rows),
+    ]
 
 
 def to_short_markdown(summary: Summary) -> str:
