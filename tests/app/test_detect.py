@@ -57,8 +57,11 @@ class Model:
 
 
 class Decoders:
-    def __init__(self, count: int, *, max_pixels: int) -> None:
+    def __init__(self, count: int, *, max_pixels: int, provenance: object) -> None:
         self._max_pixels = max_pixels
+
+    def statements(self, data: bytes) -> list[object]:
+        return []
 
     def decode(self, data: bytes) -> np.ndarray:
         return decode(data, max_pixels=self._max_pixels)

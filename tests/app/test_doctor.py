@@ -176,10 +176,10 @@ def test_suspended_queue(good: str, redis: Redis) -> None:
 
 def test_memory_limit_too_low_for_the_queue_limit(good: str, tmp_path: Path) -> None:
     told = found(examined(good, queue_limit=10_000), "memory", State.NOTE)
-    assert "GAMMA_QUEUE_LIMIT=36" in told  # docs/capacity.md: 1662 kB each while they wait
+    assert "GAMMA_QUEUE_LIMIT=36" in told  # docs/capacity.md: 1674 kB each while they wait
     told = found(examined(good, queue_limit=10_000, storage_limit=0.45), "memory", State.NOTE)
     assert "GAMMA_QUEUE_LIMIT=18" in told
-    found(examined(good, queue_limit=4_000, store="s3://bucket"), "memory", State.OK)
+    found(examined(good, queue_limit=2_000, store="s3://bucket"), "memory", State.OK)
     private = Settings(data_dir=tmp_path, redis_maxmemory=2**26, queue_limit=10_000)
     assert "GAMMA_REDIS_MAXMEMORY" in found(redis_server.examine(private), "memory", State.NOTE)
     enough = Settings(data_dir=tmp_path, queue_limit=1000)
