@@ -1,5 +1,4 @@
-"""GAMMA: the network, its pictures, its checkpoints and the detector that serves them.
+"""GAMMA: network, crops, checkpoints and detector.
 
-Nothing is imported here, so that ``import model`` costs nothing; see ``model/README.md`` for the
-map of the modules.
+Nothing is imported here, so that ``import model`` is cheap. ``model/README.md`` lists the modules.
 """

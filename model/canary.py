@@ -1,7 +1,7 @@
-"""The canary: two tiny pictures and what a network said of them when it was exported.
+"""The canary: two small pictures and the network's outputs for them at export time.
 
-A network that answers NaN fails with any picture. A device that computes wrong numbers, or weights
-that were damaged, may give finite ones: these differ from what the checkpoint brings.
+NaN outputs are detected with any picture. A faulty device or damaged weights may give finite but
+wrong outputs; these differ from the outputs stored with the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from model.detector import Detector
 
 TOLERANCE = 0.05
-"""Largest difference from a reading; bfloat16 makes up to 0.01 of one near 0 or 1."""
+"""Largest allowed difference from a reading; bfloat16 causes up to 0.01 near 0 and 1."""
 SIDE = 64
 """Side of the pictures, pixels."""
 
@@ -30,24 +30,24 @@ _READINGS = ("AI probability", "mean of the AI mask", "mean of the manipulation 
 
 
 class ModelSickError(Exception):
-    """The model does not answer as it should; the process should end."""
+    """The model's outputs are not finite or differ from its canary; the process should end."""
 
 
 class Canary(NamedTuple):
-    """Pictures and what the network says of them."""
+    """Pictures and the network's outputs for them."""
 
     pictures: NDArray[np.uint8]
     """RGB (2, SIDE, SIDE, 3)."""
     readings: NDArray[np.float32]
     """Probabilities (2, 3 or 4): of the picture, the mean of each mask, and of the glance alone
-    if the network can glance."""
+    if the network has a prior."""
 
 
 def choose(detector: Detector) -> Canary:
-    """Make the canary of a network that is known to be well.
+    """Create the canary of a network that is known to work.
 
-    Of a few made pictures it takes the two whose AI probabilities lie farthest apart: a network
-    that says the same of every picture is found too, and rounding matters least near 0 and 1.
+    Of a few synthetic pictures, the two with the lowest and the highest AI probability are used.
+    So a network with constant output is detected too, and rounding matters least near 0 and 1.
 
     Raises:
         ModelOutputError: Its outputs are not finite.
@@ -59,14 +59,14 @@ def choose(detector: Detector) -> Canary:
 
 
 def check(detector: Detector, canary: Canary | None) -> None:
-    """See that a network still says what it said.
+    """Compare the outputs of a network with its canary.
 
     Args:
         detector: The network.
-        canary: None: only that it answers with finite numbers is looked at.
+        canary: None: only check that the outputs are finite.
 
     Raises:
-        ModelSickError: It does not.
+        ModelSickError: An output is not finite or differs by more than `TOLERANCE`.
         DeviceError: The device failed.
     """
     info = detector.info
@@ -91,7 +91,7 @@ def check(detector: Detector, canary: Canary | None) -> None:
 def _read(
     detector: Detector, pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """What a network says of pictures, as in `Canary.readings`."""
+    """Compute the readings of pictures; see `Canary.readings`."""
     crops = [detector.cut(picture, View.CENTER) for picture in pictures]
     sights = detector.look(crops)
     outputs = detector.forward([Part(*pair) for pair in zip(crops, sights, strict=True)])
@@ -108,7 +108,7 @@ def _read(
 
 
 def _draw(seed: int) -> NDArray[np.uint8]:
-    """Draw a scene of soft spots; some have grain (SIDE, SIDE, 3)."""
+    """Draw a scene of soft spots, some with noise (SIDE, SIDE, 3)."""
     rng = np.random.default_rng(seed)
     spots = 2 ** (1 + seed % 4)
     coarse = Image.fromarray(rng.integers(0, 256, (spots, spots, 3), dtype=np.uint8))

@@ -1,8 +1,8 @@
-"""Saving and loading networks as Hugging Face directories, and loading encoders' weights.
+"""Saving and loading checkpoints (Hugging Face directories) and pretrained encoder weights.
 
-A checkpoint is `config.json`, `model.safetensors` and `README.md` (the model card); an exported one
-brings its canary too, and `results.json` if it was evaluated. Pickles are never read: they can run
-code.
+A checkpoint consists of `config.json`, `model.safetensors` and `README.md` (the model card). An
+exported one also has a canary and, if it was evaluated, `results.json`. Pickles are never read:
+they can run code.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
-"""The card's figures for programs; optional."""
+"""Evaluation results in machine-readable form; optional."""
 CANARY_FILE = "canary.safetensors"
-"""Pictures with known readings; optional."""
+"""Pictures with known outputs; optional."""
 BUILT_IN = Path(__file__).parent / "pretrained"
-"""The checkpoint that comes with the package."""
+"""The checkpoint in the package."""
 
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
-# How the encoder's keys were called elsewhere -> how `SegformerModel` calls them, in this order:
-# first Hugging Face before version 5, then the original MiT repository. Stages of the latter
-# count from 1, which `_current_key` sees to.
+# Key names of other versions -> key names of `SegformerModel`, applied in this order: first those
+# of Hugging Face before version 5, then those of the original MiT repository, whose stages count
+# from 1 (see `_current_entries`).
 _RENAMES = (
     (r"^encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
     (r"^encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
@@ -65,16 +65,16 @@ _OTHER_PARTS = r"^(decode_head|classifier|head)\."
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be used; the message names the file and, where there is one, the key."""
+    """A checkpoint cannot be used; the message names the file and, if any, the key."""
 
 
 def save(model: GammaModel, directory: Path | str, *, card: str | None = None) -> None:
     """Write a network as a Hugging Face directory.
 
     Args:
-        model: The network; its config says what serving needs.
-        directory: Where to write; made if it does not exist.
-        card: Text of the model card; by default what the config says.
+        model: The network and its config.
+        directory: Directory to write to; created if necessary.
+        card: Text of the model card; by default generated from the config.
     """
     directory = Path(directory)
     model.save_pretrained(directory)
@@ -83,7 +83,7 @@ def save(model: GammaModel, directory: Path | str, *, card: str | None = None) -
 
 
 def default_card(config: GammaConfig) -> str:
-    """Return the model card of a network about which nothing more than its config is known."""
+    """Return a model card generated from the config."""
     state = "trained" if config.trained else "untrained: its scores mean nothing"
     return (
         "---\nlibrary_name: transformers\npipeline_tag: image-classification\n"
@@ -105,7 +105,7 @@ def load(source: Path | str) -> GammaModel:
         The network, on the CPU, in float32.
 
     Raises:
-        CheckpointError: There is no such checkpoint, or it cannot be used as it is.
+        CheckpointError: The checkpoint does not exist or cannot be used.
     """
     directory = _resolve(source)
     config = _read_config(directory / CONFIG_FILE)
@@ -116,16 +116,16 @@ def load(source: Path | str) -> GammaModel:
 
 
 def load_results(source: Path | str) -> dict[str, Any] | None:
-    """Load what a checkpoint says of its quality.
+    """Load the evaluation results of a checkpoint.
 
     Args:
         source: As in `load`.
 
     Returns:
-        A JSON object, or None if the checkpoint brings none.
+        A JSON object, or None if there are none.
 
     Raises:
-        CheckpointError: It is no JSON object.
+        CheckpointError: The file is not a JSON object.
     """
     file = _resolve(source) / RESULTS_FILE
     if not file.is_file():
@@ -134,13 +134,13 @@ def load_results(source: Path | str) -> dict[str, Any] | None:
 
 
 def load_canary(source: Path | str) -> Canary | None:
-    """Load the canary of a checkpoint, or None if it brings none.
+    """Load the canary of a checkpoint, or None if there is none.
 
     Args:
         source: As in `load`.
 
     Raises:
-        CheckpointError: It cannot be used.
+        CheckpointError: The file cannot be used.
     """
     file = _resolve(source) / CANARY_FILE
     if not file.is_file():
@@ -158,11 +158,11 @@ def save_canary(canary: Canary, directory: Path) -> None:
     """Write the canary of a checkpoint."""
     tensors = {name: torch.from_numpy(array) for name, array in canary._asdict().items()}
     save_file(tensors, directory / CANARY_FILE)
-    (directory / CANARY_FILE).chmod(0o644)  # the library's writer leaves it to its owner alone
+    (directory / CANARY_FILE).chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def digest(source: Path | str) -> str:
-    """Name a checkpoint by what it says of pictures, whatever version it calls itself.
+    """Compute a digest of everything that determines a checkpoint's outputs.
 
     Args:
         source: As in `load`.
@@ -171,7 +171,7 @@ def digest(source: Path | str) -> str:
         The first 16 hex digits of a SHA-256 over config and weights, those of the prior included.
 
     Raises:
-        CheckpointError: There is no such checkpoint.
+        CheckpointError: The checkpoint does not exist.
     """
     directory = _resolve(source)
     config = _read_config(directory / CONFIG_FILE)
@@ -195,11 +195,11 @@ def load_backbone(model: GammaModel, source: Path | str) -> None:
     Args:
         model: The network to change.
         source: A safetensors file, a directory that holds `model.safetensors`, or a hub id,
-            optionally with a revision. Key names of Hugging Face, old and new, and of the
-            original MiT repository are understood; heads beside the encoder are left aside.
+            optionally with a revision. Key names of Hugging Face (old and new) and of the
+            original MiT repository are accepted; weights of other parts are ignored.
 
     Raises:
-        CheckpointError: There is no such file, or it does not fit the encoder.
+        CheckpointError: The file does not exist or does not fit the encoder.
     """
     file = Path(source)
     if file.suffix != ".safetensors":
@@ -214,7 +214,7 @@ def load_backbone(model: GammaModel, source: Path | str) -> None:
 
 
 def _current_entries(name: str, tensor: Tensor, current: dict[str, Any]) -> dict[str, Tensor]:
-    """Rename one entry; the original repository's joint keys and values become two."""
+    """Rename one entry; joint keys and values of the original repository are split."""
     if name in current:
         return {name: tensor}
     original = re.match(r"^(patch_embed|block|norm)\d", name) is not None
@@ -232,7 +232,7 @@ def _current_entries(name: str, tensor: Tensor, current: dict[str, Any]) -> dict
 
 
 def _resolve(source: Path | str) -> Path:
-    """Find the directory of a checkpoint, downloading it if it is on the hub."""
+    """Return the directory of a checkpoint; download it if it is a hub id."""
     path = Path(source)
     if path.suffix in _PICKLE_SUFFIXES:
         raise CheckpointError(f"{path}: pickles are not read; convert it to safetensors")
@@ -249,12 +249,12 @@ def _resolve(source: Path | str) -> Path:
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"{source}: neither a directory nor a model that the hub gives: {error}"
+            f"{source}: neither a directory nor a model on the hub: {error}"
         ) from error
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object; NaN and infinity, which Python's writer makes, are no JSON."""
+    """Read a JSON object; reject NaN and infinity, which are not JSON."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not a number")
@@ -297,7 +297,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def _assign(module: torch.nn.Module, weights: dict[str, Tensor], file: Path) -> None:
-    """Load weights that must match the module key by key and shape by shape."""
+    """Load weights whose keys and shapes must match the module exactly."""
     expected = module.state_dict()
     for problem, keys in (
         ("missing key", sorted(expected.keys() - weights.keys())),

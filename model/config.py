@@ -1,4 +1,4 @@
-"""What a GAMMA checkpoint says about itself: architecture, losses and serving rules."""
+"""Configuration of a GAMMA checkpoint: architecture, loss weights and serving rules."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -37,23 +37,23 @@ _HEAD_NAMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From which values on a verdict is given; every value lies in [0, 1].
+    """Thresholds of the verdicts, each in [0, 1].
 
-    The defaults are those of an untrained network: each picture is ``uncertain`` and none is
-    ever called manipulated.
+    The defaults are for an untrained network: every picture is ``uncertain`` and none is
+    manipulated.
     """
 
     uncertain: float = 0.0
-    """Image probability from which a picture is no longer called authentic."""
+    """Minimum image probability of the verdict `uncertain`."""
     ai_generated: float = 1.0
-    """Image probability from which a picture is called AI-generated; at least `uncertain`."""
+    """Minimum image probability of the verdict `ai_generated`; at least `uncertain`."""
     mask: float = 0.5
-    """Pixel probability from which a pixel counts as marked."""
+    """Minimum pixel probability of a marked pixel."""
     manipulated_area: float = 1.0
-    """Share of the picture that marked pixels must exceed for it to be called manipulated."""
+    """Share of marked pixels above which a picture is called manipulated."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a threshold out of range or out of order."""
+        """Raise ValueError if a threshold is out of range or `uncertain` is the larger."""
         for name, value in asdict(self).items():
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"thresholds: {name} must lie in [0, 1], not {value}")
@@ -69,41 +69,42 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     Attributes:
         backbone: Encoder: MiT-B0...B5, or PVTv2-B2.
-        decoder_channels: C, the width of the decoders (equation 1); 0 takes SegFormer's, 256 for
-            B0 and B1 and 768 for the others.
+        decoder_channels: C, the width of the decoders (equation 1); 0: SegFormer's, which is 256
+            for B0 and B1 and 768 for the others.
         output_channels: C_dec, the width of F_dec and of the classification feature (equations 3
-            and 5); 0 takes `decoder_channels`.
-        heads: The segmentation heads that exist.
-        cross_attention: `reverse` is the paper's (equations 7 and 8); in `forward` the
-            classification feature asks the segmentation features; `dual` adds both; `none`.
+            and 5); 0: `decoder_channels`.
+        heads: The segmentation heads.
+        cross_attention: `reverse` is the paper's (equations 7 and 8); in `forward` the query is
+            the classification feature and keys are the segmentation features; `dual`: the sum
+            of both; `none`.
         key_value: Keys and values of the reverse attention: `tokens` are the positions of the
-            last stage, `pooled` is the paper's literal single token, which does nothing.
+            last stage; `pooled` is the paper's literal single token, which has no effect.
         classification_weight: Weight of the image loss (alpha of equation 6).
         ai_weight: Weight of the AI mask loss (alpha of equation 6).
         manipulation_weight: Weight of the manipulation mask loss.
-        initializer_range: Standard deviation of freshly drawn weights.
-        name: Name of the model, as services report it.
+        initializer_range: Standard deviation of random initial weights.
+        name: Name of the model, as the service reports it.
         version: Version of these weights.
-        trained: Whether the weights come from training.
+        trained: Whether the weights were trained.
         crop_size: Side in pixels of the square crops that the network is served with.
-        input: What the encoder sees of a crop: `rgb`, its normalised colours, as in the paper; or
-            `cooccurrence`, learned vectors of how neighbouring pixels differ
-            (`model.cooccurrence`). Content is nearly absent from these, so that an encoder
-            finds low-level traces without having learned from millions of pictures before.
+        input: Input of the encoder: `rgb`, normalised colours, as in the paper; or
+            `cooccurrence`, learned vectors of differences between neighbouring pixels
+            (`model.cooccurrence`). These hold almost no content, so that an encoder learns
+            low-level traces without pretraining on millions of pictures.
         input_channels: Length of these vectors.
-        prior: `clip_vit_b16` adds what a frozen CLIP image tower sees in the whole picture
+        prior: `clip_vit_b16` adds features of a frozen CLIP image tower for the whole picture
             (`model.glance`); `none`, as in the paper.
-        tower: Directory or hub id of the prior's weights; empty for the ones that ship.
+        tower: Directory or hub id of the tower's weights; empty: those in the package.
         image_mean: Mean per RGB channel of pictures scaled to [0, 1].
         image_std: Standard deviation per RGB channel, likewise.
-        pooling: How the logits of a picture's tiles become one, as validation has chosen: `mean`
-            of all, `max`, or `top3`, the mean of the three largest (of all if there are fewer).
-        temperature: Divides the pooled logit before the sigmoid (calibration).
-        glance_temperature: The same for the logit of the glance alone.
-        mask_offsets: Added to the logits of a head's mask before the sigmoid, by head: one
-            threshold then suits both (calibration).
+        pooling: Pooling of the logits of a picture's tiles, chosen on validation pictures:
+            `mean`, `max`, or `top3`, the mean of the three largest (of all if there are fewer).
+        temperature: Divisor of the pooled logit before the sigmoid (calibration).
+        glance_temperature: Divisor of the logit of the glance alone.
+        mask_offsets: Added to the mask logits before the sigmoid, by head, so that both heads
+            share one threshold (calibration).
         thresholds: The fields of `Thresholds` by name.
-        glance_thresholds: The same for verdicts from the glance alone.
+        glance_thresholds: Thresholds of verdicts from the glance alone.
         format_version: Version of the checkpoint format.
     """
 
@@ -138,7 +139,7 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the defaults that depend on others and raise ValueError for what cannot be."""
+        """Fill in dependent defaults; raise ValueError if a value is invalid."""
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
@@ -177,5 +178,5 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        """Names of the segmentation heads that exist, `ai` first."""
+        """Names of the segmentation heads, `ai` first."""
         return _HEAD_NAMES[self.heads]

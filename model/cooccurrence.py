@@ -1,12 +1,12 @@
-"""Co-occurrences of residuals: what the encoder sees of a picture in place of its colours.
+"""Co-occurrences of residuals, the encoder's input in place of colours.
 
-Generators, cameras and editors leave their traces in how neighbouring pixels differ, not in what a
-picture shows. Steganalysis and forensics describe them by joint histograms of quantised
-differences (Fridrich and Kodovský 2012, Cozzolino et al. 2017; between colour planes too). Here
-every pixel looks up a learned vector for each of the triples of differences that it lies in, and
-the sum of these vectors is its input. Averaged over an area, that is a linear map of the area's
-co-occurrence histogram: what a linear classifier on such histograms can tell, the first
-convolution of the encoder can tell of each place.
+Generators, cameras and editors leave traces in the differences between neighbouring pixels, not in
+the content. Steganalysis and forensics describe these by joint histograms of quantised differences
+(Fridrich and Kodovský 2012, Cozzolino et al. 2017; also between colour planes). Here every pixel
+looks up a learned vector for each triple of differences that contains it; the sum of the vectors is
+the encoder's input at that pixel. Averaged over an area, it is a linear map of the area's
+co-occurrence histogram, so the first convolution of the encoder can compute any linear classifier
+on such histograms at every position.
 """
 
 import torch
@@ -16,16 +16,16 @@ from torch.nn import functional as F
 LEVELS = 5
 """A difference is quantised to -2...2."""
 STEPS = (1.0, 3.0)
-"""Levels of brightness (of 255) per step of the quantisers: fine noise, and stronger texture."""
+"""Step sizes of the two quantisers, in levels of 255: for fine noise and for texture."""
 CODES = LEVELS**3
-"""Values of a triple of neighbouring differences."""
+"""Number of different triples of quantised differences."""
 _PLANES, _ORDERS, _DIRECTIONS = 3, 2, 2
 ROWS = _PLANES * _ORDERS * len(STEPS) * _DIRECTIONS * CODES
-"""Rows of the table of vectors."""
-_FINEST = 7  # levels that tell both quantisers' apart: up to -5, -4 to -2, -1, 0, 1, 2 to 4, from 5
+"""Rows of the table."""
+_FINEST = 7  # levels of both quantisers combined: up to -5, -4 to -2, -1, 0, 1, 2 to 4, from 5
 _TRIPLES = _FINEST**3
 LOOKUPS = 2 * _PLANES * _ORDERS * _DIRECTIONS
-"""Codes of one pixel: differences across and down share theirs."""
+"""Codes per pixel: horizontal and vertical differences each have their own."""
 _TO_YCBCR = (  # ITU-R BT.601, full range, as in JPEG
     (0.299, 0.587, 0.114),
     (-0.168736, -0.331264, 0.5),
@@ -34,14 +34,14 @@ _TO_YCBCR = (  # ITU-R BT.601, full range, as in JPEG
 
 
 class CooccurrenceInput(nn.Module):
-    """A table of vectors (ROWS, C), and the maps that it makes of pictures.
+    """A table of vectors (ROWS, C) and the input maps computed from it.
 
-    The table is learned from histograms before the network is (`training.fitting.cooccurrence`),
-    and frozen then: gradients through so many look-ups would cost more than the network.
+    The table is learned from histograms before the network (`training.fitting.cooccurrence`) and
+    then frozen: gradients through so many look-ups would cost more than the network.
     """
 
     def __init__(self, channels: int) -> None:
-        """Make a table of vectors of `channels` numbers, all 0."""
+        """Create a table of zeros with `channels` columns."""
         super().__init__()
         self.table = nn.Parameter(torch.zeros(ROWS, channels), requires_grad=False)
 
@@ -49,18 +49,18 @@ class CooccurrenceInput(nn.Module):
         """Return the sum of each pixel's vectors.
 
         Args:
-            levels: RGB (B, 3, H, W), whole numbers of 0 to 255, any floating type.
+            levels: RGB (B, 3, H, W), integers 0 to 255, any floating type.
 
         Returns:
             (B, C, H, W), channels last in memory.
         """
         if levels.device.type != "cpu":
             return self._sum(levels).permute(0, 3, 1, 2)
-        # One by one, so that the rows stay in the caches: half the time.
+        # One picture at a time takes half the time: the rows stay in the caches.
         return torch.cat([self._sum(picture[None]) for picture in levels]).permute(0, 3, 1, 2)
 
     def _sum(self, levels: Tensor) -> Tensor:
-        """The same, channels last (B, H, W, C)."""
+        """Return the sum, channels last (B, H, W, C)."""
         fine, coarse = (rows.to(self.table.device) for rows in CODE_ROWS)
         table = self.table.float()
         table = (table[fine] + table[coarse]).to(self.table.dtype)
@@ -70,7 +70,7 @@ class CooccurrenceInput(nn.Module):
 
 
 def _code_rows() -> tuple[Tensor, Tensor]:
-    """The rows of the table that each code stands for: by the first quantiser, and the second."""
+    """Return the table rows of each code, for the first and the second quantiser."""
     levels = torch.cartesian_prod(*[torch.arange(_FINEST)] * 3)  # (_TRIPLES, 3)
     weights = torch.tensor([LEVELS**2, LEVELS, 1])
     tables = torch.arange(ROWS // CODES).view(-1, len(STEPS), _DIRECTIONS)
@@ -83,19 +83,18 @@ def _code_rows() -> tuple[Tensor, Tensor]:
 
 
 CODE_ROWS = _code_rows()
-"""Rows of the table (codes,) that each code of `look_up` stands for, one for each quantiser."""
+"""Table rows of each code of `look_up` (codes,), one array per quantiser."""
 
 
 def look_up(levels: Tensor) -> Tensor:
-    """Say what each pixel looks up.
+    """Compute the codes that each pixel looks up.
 
     For the planes Y, Cb and Cr, first and second differences along a line are quantised; three
-    neighbours along the line make one code, three beside each other across it another. Pixels
-    beyond the edge repeat the last one. A code stands for one row for each of the quantisers,
-    which `CODE_ROWS` names: half the look-ups for the same sum.
+    neighbours along the line give one code, three neighbours across it another. Edges are
+    replicated. `CODE_ROWS` maps a code to one row per quantiser, which halves the look-ups.
 
     Args:
-        levels: RGB (B, 3, H, W), whole numbers of 0 to 255.
+        levels: RGB (B, 3, H, W), integers 0 to 255.
 
     Returns:
         Codes (B, H, W, LOOKUPS), int32.
@@ -106,12 +105,12 @@ def look_up(levels: Tensor) -> Tensor:
     across = _codes(padded)
     down = _codes(padded.transpose(2, 3))
     codes = torch.cat([*across, *(code.transpose(2, 3) for code in down)], 1)
-    # Laid out anew while they are small.
+    # Transposed while the values are small.
     return codes.permute(0, 2, 3, 1).contiguous().int()
 
 
 def _codes(padded: Tensor) -> list[Tensor]:
-    """Codes of the differences along the lines of (B, 3, h + 4, w + 4); each (B, 3, h, w)."""
+    """Return the codes along the rows of (B, 3, h + 4, w + 4); each (B, 3, h, w)."""
     height, width = padded.shape[2] - 4, padded.shape[3] - 4
     first = padded.diff(dim=3)
     found = []
@@ -132,16 +131,16 @@ def _codes(padded: Tensor) -> list[Tensor]:
 
 
 def histogram(levels: Tensor) -> Tensor:
-    """Return how often each row is looked up, as shares of a picture's pixels.
+    """Return how often each row is looked up, relative to the number of pixels.
 
     Args:
-        levels: RGB (B, 3, H, W), whole numbers of 0 to 255.
+        levels: RGB (B, 3, H, W), integers 0 to 255.
 
     Returns:
         (B, ROWS), float32; `histogram(x) @ table` is the mean of `CooccurrenceInput(x)`.
     """
     fine, coarse = (rows.to(levels.device) for rows in CODE_ROWS)
-    # One by one, as in `CooccurrenceInput`.
+    # One picture at a time, as in `CooccurrenceInput`.
     codes = (look_up(picture[None]).flatten() for picture in levels)  # (H * W * LOOKUPS,)
     counts = torch.stack([code.bincount(minlength=len(fine)) for code in codes])
     by_row = counts.new_zeros(len(counts), ROWS).index_add_(1, fine, counts)

@@ -1,4 +1,4 @@
-"""Pictures in, findings out: the network with everything that serving a picture takes."""
+"""The detector: from picture files to verdicts and masks."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +18,10 @@ from model.canary import Canary, ModelSickError
 from model.config import GammaConfig, Pooling, Thresholds
 from model.engine import (
     CropOutputs,
+    CropPosition,
+    GlanceFeatures,
     InferenceEngine,
     ModelOutputError,
-    Place,
-    Sight,
     require_finite,
 )
 from model.engine import Part as Part
@@ -35,17 +35,18 @@ from pictures import decoding
 
 _FULL_CROP = 512  # pixels; the paper's
 _CPU_BUDGET = 12  # tiles of `View.AUTO`: 1.1 s of two cores in bfloat16, 1.7 s in float32
-_MARKED = 0.001  # share of a picture from which marks on it are spoken of
+_MARKED = 0.001  # minimum share of AI-marked pixels of `Note.MARKS_CONTRADICT_SCORE`
 
 
 class GlanceError(ValueError):
-    """The network has no prior and cannot glance."""
+    """The view `glance` is not possible: the network has no prior."""
 
 
 class Detector:
-    """Detects in pictures. Its methods share no changing state except `look` and `forward`.
+    """Detects AI-generated and manipulated content in pictures.
 
-    So `decode`, `cut` and `conclude` may run in any threads, and these two in one at a time.
+    `decode`, `cut` and `conclude` are thread-safe; `look` and `forward` are not, and must not run
+    at the same time.
     """
 
     def __init__(
@@ -67,16 +68,17 @@ class Detector:
 
         Args:
             model: A network with both segmentation heads.
-            device: A torch device, or `auto`: CUDA if there is any, else the CPU.
-            dtype: `float32`, `bfloat16`, or `auto`: what the hardware is fastest in.
-            max_batch: Most crops to compute at once (a CPU computes them one by one).
+            device: A torch device, or `auto`: CUDA if available, else the CPU.
+            dtype: `float32`, `bfloat16`, or `auto`: the fastest on the hardware.
+            max_batch: Maximum batch size, crops (on a CPU always 1).
             max_pixels: Largest width times height of a picture.
-            max_tiles: Most tiles of a picture, of 512 x 512 pixels or as much in smaller ones.
-            tile_budget: The same for the view `auto`; None: by the device.
-            checkpoint: Where the network came from, for `info`.
-            results: How good it is, for `info`.
-            digest: Of its weights and config, for `info`.
-            canary: What `check` compares with.
+            max_tiles: Maximum number of tiles of a picture, of 512 x 512 pixels or the same area in
+                smaller tiles.
+            tile_budget: The same for the view `auto`; None: depends on the device.
+            checkpoint: Directory or hub id of the checkpoint, for `info`.
+            results: Evaluation results, for `info`.
+            digest: Digest of weights and config, for `info`.
+            canary: Reference outputs for `check`.
 
         Raises:
             ValueError: The network lacks a head, or the dtype is unknown.
@@ -124,7 +126,7 @@ class Detector:
         max_tiles: int,
         tile_budget: int | None = None,
     ) -> "Detector":
-        """Load a checkpoint for serving; the settings are those of the constructor.
+        """Load a checkpoint for serving.
 
         Args:
             checkpoint: Directory or hub id; None for the built-in one, `checkpoint.BUILT_IN`.
@@ -167,7 +169,7 @@ class Detector:
 
     @property
     def batch_limit(self) -> int:
-        """Most crops that are computed at once; halved whenever memory runs out."""
+        """Current maximum batch size, crops; halved when memory runs out."""
         return self._engine.batch_limit
 
     @property
@@ -175,7 +177,7 @@ class Detector:
         return f"{self.info.name} {self.info.version} on {self.info.device}"
 
     def warm_up(self) -> None:
-        """Compute one batch of every size there can be, so that no later one pays for set-up.
+        """Compute one batch of every possible size, so that later batches need no set-up.
 
         Raises:
             ModelSickError: An output is not finite, or `check` fails.
@@ -188,12 +190,12 @@ class Detector:
         self.check()
 
     def check(self) -> None:
-        """See that the network answers as it did when it was exported, by the canary.
+        """Check that the network's outputs for the canary are those of its export.
 
-        Not to be called beside `look` or `forward`.
+        Must not run at the same time as `look` or `forward`.
 
         Raises:
-            ModelSickError: It does not, or its weights or outputs are not finite.
+            ModelSickError: They differ, or weights or outputs are not finite.
             DeviceError: The device failed.
         """
         if not self._engine.has_finite_weights():
@@ -209,10 +211,10 @@ class Detector:
         return decoding.decode(data, max_pixels=self._max_pixels)
 
     def cut(self, picture: NDArray[np.uint8], view: View) -> Crops:
-        """Cut a picture (H, W, 3) into as many crops as the view allows.
+        """Cut a picture (H, W, 3) into the crops of a view.
 
         Raises:
-            GlanceError: The view is `glance`, and the network cannot.
+            GlanceError: The view is `glance`, and the network has no prior.
         """
         if view is View.GLANCE and not self.info.glances:
             raise GlanceError(f"{self.info.name} {self.info.version} has no prior to glance with")
@@ -220,8 +222,8 @@ class Detector:
         crops = views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)
         return crops._replace(layout=replace(crops.layout, mostly_text=mostly_text(picture)))
 
-    def look(self, pictures: Sequence[Crops]) -> list[Sight | None]:
-        """Glance at pictures; None for each if the network has no prior.
+    def look(self, pictures: Sequence[Crops]) -> list[GlanceFeatures | None]:
+        """Compute the features of the glances at pictures; None for each without a prior.
 
         Raises:
             DeviceError: The device failed; the process should end.
@@ -231,14 +233,17 @@ class Detector:
         return list(self._engine.look([crops.glances for crops in pictures]))
 
     def forward(self, parts: Sequence[Part]) -> list[CropOutputs]:
-        """Compute the outputs of crops of any number of pictures, which `look` has seen before.
+        """Compute the outputs of crops of any number of pictures.
+
+        Args:
+            parts: Crops with the results of `look` for their pictures.
 
         Raises:
             DeviceError: The device failed; the process should end.
         """
         tiles = [part.crops.tiles[part.start : part.stop] for part in parts]
         places = [
-            Place(part.sight, look, box)
+            CropPosition(part.sight, look, box)
             for part in parts
             if part.sight is not None
             for look, box in zip(
@@ -252,25 +257,27 @@ class Detector:
         split = (torch.split(output, counts) for output in outputs)
         return [CropOutputs(*rows) for rows in zip(*split, strict=True)]
 
-    def conclude(self, layout: Layout, outputs: CropOutputs, sight: Sight | None) -> Detection:
-        """Turn what the network says of one picture into findings.
+    def conclude(
+        self, layout: Layout, outputs: CropOutputs, sight: GlanceFeatures | None
+    ) -> Detection:
+        """Compute verdict and masks of one picture from the network's outputs.
 
         Args:
             layout: As `cut` returned it.
-            outputs: Outputs of its N tiles, in their order.
-            sight: What `look` returned of it; the verdict is that of the glance if N is 0.
+            outputs: Outputs of its N tiles, in order.
+            sight: Result of `look`; if N is 0 the verdict comes from the glance.
 
         Returns:
-            The findings, masks at the picture's resolution.
+            The detection, with masks at the picture's resolution.
 
         Raises:
-            ModelOutputError: An output is not finite: nothing is known of the picture.
+            ModelOutputError: An output is not finite.
         """
         require_finite(*outputs, torch.tensor([] if sight is None else [sight.logit]))
         if sight is not None and not layout.tiles:
             return self._judge(sight.logit / self._config.glance_temperature, layout, None)
         pooled = pool(outputs.logits, self._config.pooling).item()
-        # A caller may be waiting, with nothing else to do: the masks are made side by side.
+        # Both masks are computed at the same time to shorten the answer.
         offsets = self._config.mask_offsets
         shifted = outputs.manipulation + offsets.get("manipulation", 0.0)
         other = self._beside.submit(self._read_mask, layout, shifted)
@@ -283,9 +290,9 @@ class Detector:
 
         Raises:
             PictureError: The picture cannot be read.
-            GlanceError: The view is `glance`, and the network cannot.
+            GlanceError: The view is `glance`, and the network has no prior.
             DeviceError: The device failed.
-            ModelOutputError: The network answered with NaN.
+            ModelOutputError: An output is not finite.
         """
         return self.examine(self.decode(data), view)
 
@@ -293,9 +300,9 @@ class Detector:
         """Cut, compute and conclude for one decoded picture (H, W, 3).
 
         Raises:
-            GlanceError: The view is `glance`, and the network cannot.
+            GlanceError: The view is `glance`, and the network has no prior.
             DeviceError: The device failed.
-            ModelOutputError: The network answered with NaN.
+            ModelOutputError: An output is not finite.
         """
         crops = self.cut(picture, view)
         (sight,) = self.look([crops])
@@ -333,12 +340,12 @@ class Detector:
         tiles = F.interpolate(logits[:, None], (size, size), mode="bilinear")  # equation 4
         probabilities = tiles[:, 0].sigmoid_().numpy()  # (N, S, S)
         blended = views.blend(layout, probabilities) * 255
-        # Rounded before it is enlarged: of 48 megapixels a fifth of the time, and at most 1 off.
+        # Rounding before resizing: a fifth of the time at 48 megapixels, with an error up to 1.
         return views.enlarge(layout, np.rint(blended, out=blended).astype(np.uint8))
 
 
 def pool(logits: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Make one logit of those of a picture's tiles.
+    """Pool the logits of a picture's tiles.
 
     Args:
         logits: Image logits of the tiles (N,).

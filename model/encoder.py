@@ -1,4 +1,4 @@
-"""The encoders: hierarchical transformers that give four maps at 1/4, 1/8, 1/16 and 1/32."""
+"""Encoders: hierarchical transformers with feature maps at strides 4, 8, 16 and 32."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import (
 )
 
 STRIDES = (4, 8, 16, 32)
-"""Picture pixels per step of each stage's map."""
+"""Stride of each stage's map, pixels."""
 
 _WIDE = (64, 128, 320, 512)
 _MIT: dict[str, dict[str, Any]] = {
@@ -28,11 +28,11 @@ _MIT: dict[str, dict[str, Any]] = {
 
 
 def build_encoder(backbone: str, channels: int = 3) -> PreTrainedModel:
-    """Build an encoder with freshly drawn weights.
+    """Build an encoder with random weights.
 
     Args:
         backbone: A backbone of `GammaConfig`.
-        channels: Channels of what it sees.
+        channels: Input channels.
 
     Returns:
         `SegformerModel` (MiT) or `PvtV2Model`; `config.hidden_sizes` gives C_1...C_4.
@@ -48,13 +48,14 @@ def encode(
 ) -> list[Tensor]:
     """Compute F_i = E(I), the maps of the four stages, channels last.
 
-    For MiT the library's layers are called one by one: its own forward pass lays every map out
-    anew, channels first and back again, around each depthwise convolution and after each stage.
+    For MiT the library's layers are called one by one: its own forward pass converts every map to
+    channels first and back around each depthwise convolution and after each stage.
 
     Args:
         encoder: What `build_encoder` returned.
-        pixel_values: Normalised pictures (B, 3, H, W), or what stands for them (B, C, H, W).
-        side_features: Maps of the shapes that are returned, added to what each stage begins with
+        pixel_values: Normalised pictures (B, 3, H, W), or the input that replaces them
+            (B, C, H, W).
+        side_features: Maps of the returned shapes, added to the patch embeddings of each stage
             (None: nothing); MiT only.
 
     Returns:
@@ -67,7 +68,7 @@ def encode(
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Map the channels of every position: `F.linear` on a map.
+    """Apply a linear layer to the channels of every position.
 
     Args:
         x: A map (B, h, w, C).
@@ -78,7 +79,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         The map (B, h, w, D).
     """
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        # As a convolution it is computed by oneDNN, a third faster than by the BLAS of F.linear.
+        # oneDNN's convolution is a third faster than the BLAS behind F.linear.
         y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
         return y.permute(0, 2, 3, 1)
     return F.linear(x, weight, bias)
@@ -106,7 +107,7 @@ def _encode_mit(
 
 
 def _attend(attention: Any, x: Tensor) -> Tensor:
-    """Self-attention of MiT on (B, h, w, C), keys and values from a reduced map."""
+    """Compute MiT's self-attention on (B, h, w, C), with keys and values from a reduced map."""
     reduced = x
     if attention.sequence_reduction_ratio > 1:
         reduction = attention.sequence_reduction
@@ -120,7 +121,7 @@ def _attend(attention: Any, x: Tensor) -> Tensor:
     query = heads(_apply(attention.q_proj, x))
     key, value = (heads(_apply(p, reduced)) for p in (attention.k_proj, attention.v_proj))
     if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
-        # The fused kernel does not use the CPU's bfloat16 products; two plain ones do.
+        # The fused kernel does not use the CPU's bfloat16 instructions; plain products do.
         scores = query @ (key * attention.scaling).transpose(2, 3)  # (B, heads, tokens, reduced)
         mixed = scores.softmax(-1) @ value
     else:
@@ -129,7 +130,7 @@ def _attend(attention: Any, x: Tensor) -> Tensor:
 
 
 def _mix(mlp: Any, x: Tensor) -> Tensor:
-    """Mix-FFN of MiT on (B, h, w, C): a depthwise convolution between its two linear layers."""
+    """Compute MiT's Mix-FFN on (B, h, w, C): linear, depthwise convolution, linear."""
     x = _apply(mlp.fc1, x)  # (B, h, w, 4C)
     x = mlp.dwconv.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return _apply(mlp.fc2, mlp.activation_fn(x))

@@ -1,4 +1,4 @@
-"""What the detector says of a picture, and of itself."""
+"""Results of the detector for a picture, and facts about its model."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,7 @@ from model.views import Layout
 
 
 class Verdict(StrEnum):
-    """What a picture is called, by the thresholds of the checkpoint."""
+    """Class of a picture by the thresholds of the checkpoint."""
 
     AUTHENTIC = "authentic"
     UNCERTAIN = "uncertain"
@@ -21,12 +21,12 @@ class Verdict(StrEnum):
 
 
 class Note(StrEnum):
-    """What a reader of a score has to know of this picture."""
+    """A caveat for the reader of a score."""
 
     MARKS_CONTRADICT_SCORE = "marks_contradict_score"
-    """It is called authentic, and parts of it are marked as AI."""
+    """The verdict is authentic, but parts are marked as AI."""
     MOSTLY_TEXT = "mostly_text"
-    """Networks like this one call too many pages of text generated."""
+    """The picture is mostly text, for which false alarms are frequent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +45,36 @@ class ModelInfo:
     dtype: str
     thresholds: Thresholds
     glance_thresholds: Thresholds
-    """Those of verdicts from the glance alone."""
+    """Thresholds of verdicts from the glance alone."""
     glances: bool
-    """Whether the network has a prior that glances at the whole picture."""
+    """Whether the network has a prior (`model.glance`)."""
     checkpoint: str | None
-    """Directory or hub id it came from; None for the built-in one."""
+    """Directory or hub id; None for the built-in one."""
     results: dict[str, Any] | None
-    """What the checkpoint says of its quality, if anything."""
+    """Evaluation results of the checkpoint (`results.json`), if any."""
     digest: str | None
     """As `checkpoint.digest` gives it; None for a network that was not loaded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """What was found in one picture of H x W pixels."""
+    """Result for one picture of H x W pixels."""
 
     ai_probability: float
     """Calibrated probability that a neural network made the picture or a part of it, 0 to 1."""
     verdict: Verdict
     thresholds: Thresholds
-    """Those that gave the verdict."""
+    """The thresholds that were applied."""
     manipulated: bool | None
-    """Whether the manipulation mask marks a larger part of the picture than is tolerated."""
+    """Whether the manipulation mask marks more than `thresholds.manipulated_area`."""
     masks: "Masks | None"
-    """None, like `manipulated`, where the picture was only glanced at."""
+    """None, like `manipulated`, for the view `glance`."""
     layout: Layout
     notes: tuple[Note, ...] = ()
 
 
 class Mask(NamedTuple):
-    """What one segmentation head says of each pixel."""
+    """Mask of one segmentation head."""
 
     values: NDArray[np.uint8]
     """Probability (H, W), 255 means 1."""
@@ -82,7 +82,7 @@ class Mask(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """What both segmentation heads say."""
+    """Masks of both segmentation heads."""
 
     ai: Mask
     """A neural network made the pixel."""

@@ -1,10 +1,10 @@
-"""A glance at the whole picture beside the encoder: what a frozen image tower lends the network.
+"""A glance at the whole picture: features of a frozen image tower beside the encoder.
 
-An encoder that starts from random weights sees textures and nothing of what a picture shows, and a
-few thousand pictures do not teach it that. CLIP has seen hundreds of millions. Its class tokens
-are added to the classification feature, and its patch tokens to the encoder's last two stages
-(as in the spatial prior of ViT-Adapter, Chen et al. 2023, without its attention). The paper has
-nothing of the kind; `configs/paper.toml` leaves it out.
+An encoder trained from random weights on a few thousand pictures learns textures, not content. CLIP
+was trained on hundreds of millions of pictures. Its class tokens are added to the classification
+feature, and its patch tokens to the encoder's last two stages, like the spatial prior of
+ViT-Adapter (Chen et al. 2023) without attention. The paper has no such prior, nor has
+`configs/paper.toml`.
 """
 
 from typing import NamedTuple
@@ -23,28 +23,28 @@ _DROPOUT = 0.5
 
 
 class Glance(NamedTuple):
-    """What the network takes from a glance at each of B pictures."""
+    """What a glance adds to the network, for B pictures."""
 
     vector: Tensor
     """Added to the classification feature (B, C_dec)."""
     patches: Tensor
-    """Added to the third and the fourth stage, laid over the picture (B, 14, 14, C_3 + C_4)."""
+    """Added to stages 3 and 4, on a grid over the whole picture (B, 14, 14, C_3 + C_4)."""
 
 
 class GlanceBranch(nn.Module):
-    """The learned layers between the tower and the network; the tower is loaded when needed."""
+    """The trained layers between the tower and the network; the tower is loaded on first use."""
 
     def __init__(self, channels: tuple[int, ...], out_channels: int, source: str = "") -> None:
-        """Build the layers with drawn weights.
+        """Build the layers with random weights.
 
         Args:
             channels: C_1...C_4 of the encoder.
             out_channels: C_dec.
-            source: Where the tower's weights come from, as in `tower.load`.
+            source: Directory or hub id of the tower's weights, as in `tower.load`.
         """
         super().__init__()
         self._source = source
-        self._tower: tuple[Tower, ...] = ()  # a tuple: no part of what is trained and saved
+        self._tower: tuple[Tower, ...] = ()  # a tuple hides it from parameters and state dict
         self._channels = channels[2:]
         self.tokens = nn.Sequential(
             nn.Linear(tower.TOKENS, _HIDDEN),
@@ -55,7 +55,7 @@ class GlanceBranch(nn.Module):
         self.adapter = nn.Linear(tower.WIDTH, sum(self._channels))
 
     def look(self, levels: Tensor) -> TowerFeatures:
-        """Compute what the tower says of pictures.
+        """Compute the tower's features of pictures.
 
         Args:
             levels: RGB (B, 3, h, w), as in `Tower`.
@@ -73,7 +73,7 @@ class GlanceBranch(nn.Module):
         return features
 
     def load_tower(self, device: torch.device, dtype: torch.dtype) -> Tower:
-        """Load the tower for a device and a precision, unless it is at hand.
+        """Load the tower for a device and a precision, unless it is already loaded.
 
         Raises:
             TowerError: Its weights cannot be loaded.
@@ -82,42 +82,42 @@ class GlanceBranch(nn.Module):
             own = next(loaded.parameters())
             if (own.device, own.dtype) == (device, dtype):
                 return loaded
-        # Loaded anew for another precision: the weights at hand may be rounded already.
+        # Reload for another precision: the loaded weights may already be rounded.
         self._tower = (tower.load(self._source).to(device, dtype),)
         return self._tower[0]
 
     def forward(self, features: TowerFeatures) -> Glance:
-        """Turn what the tower says into what the network takes."""
+        """Map the tower's features to what is added to the network."""
         return Glance(self.tokens(features.tokens), self.adapter(features.patches))
 
-    def lend(
+    def side_features(
         self, patches: Tensor, boxes: Tensor, sizes: list[tuple[int, int]]
     ) -> list[Tensor | None]:
-        """Lay the patches over crops.
+        """Sample the patches at the positions of crops.
 
         Args:
             patches: As in `Glance`.
-            boxes: Where each crop lies in its glance: left, top, right, bottom as shares (B, 4).
+            boxes: Position of each crop in its glance: left, top, right, bottom, 0 to 1 (B, 4).
             sizes: Height and width of the four stages' maps.
 
         Returns:
-            Maps (B, h_i, w_i, C_i) to be added to the four stages; None for the first two.
+            Maps (B, h_i, w_i, C_i) to add to the four stages; None for the first two.
         """
-        # In float32: rounded places would be others, and of bfloat16 torch makes NaN on a CPU.
+        # In float32: rounding would move positions, and bfloat16 gives NaN on a CPU.
         maps = torch.split(patches.float().permute(0, 3, 1, 2), list(self._channels), 1)
-        lent: list[Tensor | None] = [None, None]
+        maps_by_stage: list[Tensor | None] = [None, None]
         with torch.autocast(patches.device.type, enabled=False):
             for part, (height, width) in zip(maps, sizes[2:], strict=True):
                 points = _points(boxes.float(), height, width)  # (B, h, w, 2)
                 sampled = F.grid_sample(
                     part, points, mode="bilinear", padding_mode="border", align_corners=False
                 )
-                lent.append(sampled.to(patches.dtype).permute(0, 2, 3, 1))
-        return lent
+                maps_by_stage.append(sampled.to(patches.dtype).permute(0, 2, 3, 1))
+        return maps_by_stage
 
 
 def _points(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Centres of the cells of each box as `grid_sample` counts them, -1 to 1 (B, h, w, 2)."""
+    """Return the cell centres of each box in `grid_sample` coordinates, -1 to 1 (B, h, w, 2)."""
     left, top, right, bottom = boxes.unbind(1)
 
     def along(start: Tensor, stop: Tensor, count: int) -> Tensor:

@@ -1,14 +1,14 @@
 """The GAMMA network: encoder, two segmentation decoders, classifier, reverse cross-attention.
 
-Equation numbers are those of the paper. The parameters are the textbook ones; what is computed
-is the same function with neighbouring linear maps merged, which is exact up to rounding:
+Equation numbers are those of the paper. The parameters are the paper's too, but neighbouring linear
+maps are merged, which gives the same outputs up to rounding (`model.reference` is the plain form):
 
-- a linear map commutes with bilinear upsampling, so each stage is projected by
-  W_fuse,i W_i at its own resolution, and the 4C-channel concatenation of equation 2 never exists;
-- a mask needs only the row w_mask W_mlp of the ReLU map, so F_dec of equation 3 never exists;
+- a linear map commutes with bilinear upsampling, so each stage is projected by W_fuse,i W_i at its
+  own resolution, without the 4C-channel concatenation of equation 2;
+- a mask needs only the row w_mask W_mlp of the ReLU map, not F_dec of equation 3;
 - the scores Q K^T of equation 7 are X (W_mlp^T W_q^T W_k W_cls) F_4^T: one product of the ReLU
-  map X with as many columns as there are keys;
-- pooling is a mean over queries, so the rows of the softmax are averaged before they meet V.
+  map X with one column per key;
+- pooling is a mean over queries, so the rows of the softmax are averaged before the product with V.
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ from model.glance import GLANCE_SIZE, Glance, GlanceBranch
 from model.tower import TowerFeatures
 
 IGNORE = 255
-"""Label value of a pixel that does not supervise a head (a whole mask of it: no supervision)."""
+"""Label of a pixel that is not supervised."""
 
 
 @dataclass
 class GammaOutput(ModelOutput):
-    """What the network says about a batch; what does not exist is None.
+    """Outputs for a batch; None for what was not computed.
 
     Attributes:
-        loss: Equation 6, a scalar; given when any label is.
+        loss: Equation 6, a scalar; None without labels.
         logits: Image logits (B,): above 0 means AI-generated.
         ai: Mask logits of the AI head (B, H/4, W/4).
         manipulation: Mask logits of the manipulation head (B, H/4, W/4).
@@ -54,7 +54,7 @@ class GammaOutput(ModelOutput):
 
 
 class MergedHead(NamedTuple):
-    """The matrices by which one head is computed; see the module's docstring."""
+    """Merged matrices of one head; see the module's docstring."""
 
     stages: tuple[Tensor, ...]  # 4 x (C, C_i): W_fuse,i W_i, batch norm folded in when evaluating
     bias: Tensor  # (C,)
@@ -65,7 +65,7 @@ class MergedHead(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Parameters of one segmentation decoder (equations 1 to 4), named as SegFormer's."""
+    """One segmentation decoder (equations 1 to 4); parameter names as in SegFormer."""
 
     def __init__(self, in_channels: tuple[int, ...], channels: int, out_channels: int) -> None:
         """Build the layers for stages of `in_channels`, C = `channels`, C_dec = `out_channels`."""
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
         stages = [part @ layer.weight for part, layer in zip(parts, layers, strict=True)]
         bias = self.linear_fuse.weight.flatten(1) @ torch.cat([layer.bias for layer in layers])
         if not self.training:
-            norm: Any = self.batch_norm  # its statistics are optional, but not here
+            norm: Any = self.batch_norm  # for mypy, its statistics are optional
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             stages = [scale[:, None] * stage for stage in stages]
             bias = scale * (bias - norm.running_mean) + norm.bias
@@ -96,12 +96,12 @@ class Decoder(nn.Module):
     def activate(self, features: list[Tensor], merged: MergedHead) -> Tensor:
         """Compute the ReLU map X, that is equation 3 up to its MLP.
 
-        Bilinear upsampling is a product with one small matrix per axis. As matrix products it
-        costs less than as interpolation, and the stages are summed on the way.
+        Bilinear upsampling is computed as a product with one small matrix per axis, which is
+        faster than interpolation and sums the stages in place.
 
         Args:
             features: F_1...F_4, each (B, H/r_i, W/r_i, C_i).
-            merged: This decoder's merged matrices.
+            merged: Merged matrices of this decoder.
 
         Returns:
             X (B, H/4, W/4, C).
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
             project(feature, weight)
             for feature, weight in zip(features, merged.stages, strict=True)
         ]  # (B, H/r_i, W/r_i, C)
-        # Upsampling keeps the bias, and this is the smallest map; autocast leaves biases float32.
+        # Upsampling keeps a bias, so add it to the smallest map; autocast leaves it in float32.
         coarser[-1] = coarser[-1] + merged.bias.to(first.dtype)
         batch, height, width, _ = first.shape
         rows = first.flatten(0, 1)  # (B * H/4, W/4, C)
@@ -146,7 +146,7 @@ class CrossAttention(nn.Module):
 
 
 class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """GAMMA: tensors in, tensors out (pictures are the business of `model.detector`)."""
+    """The GAMMA network on tensors; `model.detector` handles pictures."""
 
     config_class = GammaConfig
     config: GammaConfig
@@ -155,7 +155,7 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     _supports_sdpa = True
 
     def __init__(self, config: GammaConfig) -> None:
-        """Build the network of `config` with freshly drawn weights."""
+        """Build the network of `config` with random weights."""
         super().__init__(config)
         heads = config.head_names
         self.input = None
@@ -184,9 +184,9 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Save as the base class does, under the names that the weights have here.
+        """Save with the current parameter names.
 
-        Left to itself, the library gives the encoder's weights the names of its older versions.
+        By default the library renames the encoder's weights to the names of its older versions.
         """
         super().save_pretrained(*args, **{"save_original_format": False} | kwargs)
 
@@ -196,10 +196,10 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def merge(self) -> dict[str, MergedHead]:
         """Merge the matrices of every head, in the parameters' own precision.
 
-        In training this runs, differentiably, in every forward pass; with frozen weights the
-        result can be kept and given to `forward`.
+        In training `forward` calls this in every pass, with gradients. With frozen weights the
+        result can be kept and passed to `forward`.
         """
-        # The products are small beside the maps; autocast must not round them.
+        # Autocast must not round these products; they cost little.
         with torch.autocast(self.device.type, enabled=False):
             return {head: self._merge_head(head) for head in self.decoders}
 
@@ -212,7 +212,7 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         if head not in self.reverse_attention:
             return merged
         attention = cast(CrossAttention, self.reverse_attention[head])
-        # A bias of the keys shifts all scores of a query alike, and softmax ignores that.
+        # A bias of the keys shifts all scores of a query by the same value: no effect on softmax.
         key = attention.k_proj.weight @ self.cls_projection.weight  # (C_dec, C_4)
         key = attention.scaling * attention.q_proj.weight.T @ key  # (C_dec, C_4)
         return merged._replace(
@@ -230,24 +230,23 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         boxes: Tensor | None = None,
         features: TowerFeatures | None = None,
     ) -> GammaOutput:
-        """Compute logits and, for the labels that are given, the loss of equation 6.
+        """Compute logits and, with labels, the loss of equation 6.
 
         Args:
-            pixel_values: RGB levels, 0 to 255, of crops (B, 3, H, W), any H and W from 32.
+            pixel_values: RGB levels, 0 to 255, of crops (B, 3, H, W); H and W at least 32.
             labels: 1 for AI-generated pictures, 0 for others (B,).
-            ai_labels: 1 for pixels made by a network, 0 for others, IGNORE for pixels that do
-                not supervise the head (B, H, W).
-            manipulation_labels: 1 for altered pixels, likewise.
-            merged: What `merge` returned, when the weights are frozen.
-            glance: What `look` returned of the pictures that the crops come from, one row a crop;
-                by default the crops are whole pictures and are looked at here.
-            boxes: Where the crops lie in these pictures: left, top, right, bottom as shares of
-                their sides (B, 4); by default they are the whole pictures.
-            features: What the tower says of these pictures, in place of `glance`, so that what
-                lies between learns.
+            ai_labels: 1 for AI-generated pixels, 0 for others, IGNORE: not supervised (B, H, W).
+            manipulation_labels: The same for altered pixels.
+            merged: Result of `merge`, if the weights are frozen.
+            glance: Result of `look` for the crops' pictures, one row per crop; by default the crops
+                are taken for whole pictures.
+            boxes: Position of the crops in these pictures: left, top, right, bottom, 0 to 1
+                (B, 4); by default the whole picture.
+            features: Tower features of these pictures, instead of `glance`, to train the layers
+                between the tower and the network.
 
         Returns:
-            Logits, and the losses for the labels given.
+            Logits, and losses of the terms with labels.
         """
         if merged is None:
             merged = self.merge()
@@ -275,43 +274,41 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return GammaOutput(loss=loss, logits=logits, **masks, **losses)
 
     def _encode(self, levels: Tensor, glance: Glance | None, boxes: Tensor | None) -> list[Tensor]:
-        """Compute F_1...F_4 of crops (B, 3, H, W), with what the glance adds to the last two."""
+        """Compute F_1...F_4 of crops (B, 3, H, W); a glance adds to the last two."""
         side_features = None
         if self.glance is not None and glance is not None:
             if boxes is None:
                 boxes = levels.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(levels), 4)
             height, width = levels.shape[2:]
             sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
-            side_features = self.glance.lend(glance.patches, boxes, sizes)
-        seen = self._normalise(levels) if self.input is None else self.input(levels)
-        return encode(self.encoder, seen, side_features)
+            side_features = self.glance.side_features(glance.patches, boxes, sizes)
+        inputs = self._normalise(levels) if self.input is None else self.input(levels)
+        return encode(self.encoder, inputs, side_features)
 
     def look(self, levels: Tensor) -> Glance:
-        """Glance at whole pictures.
+        """Compute what a glance adds, for whole pictures.
 
         Args:
             levels: RGB levels, 0 to 255, of shrunken pictures (B, 3, h, w); h and w are multiples
                 of `tower.PATCH`.
 
         Returns:
-            A row for each picture; rows of pictures of any shape can be joined.
+            One row per picture; the shape does not depend on h and w.
 
         Raises:
             ValueError: The network has no prior.
-            TowerError: The weights of the prior cannot be loaded.
+            TowerError: The weights of the tower cannot be loaded.
         """
         if self.glance is None:
-            raise ValueError("this network has no prior to glance with")
-        glance: Glance = self.glance(self.glance.look(levels))
-        return glance
+            raise ValueError("this network has no prior")
+        return cast(Glance, self.glance(self.glance.look(levels)))
 
     def classify(self, glance: Glance) -> Tensor:
         """Compute image logits (B,) from the glance alone."""
-        logits: Tensor = self.classifier(glance.vector).squeeze(-1)
-        return logits
+        return cast(Tensor, self.classifier(glance.vector).squeeze(-1))
 
     def _normalise(self, levels: Tensor) -> Tensor:
-        """Scale RGB levels (B, 3, H, W), 0 to 255, as the config says."""
+        """Normalise RGB levels (B, 3, H, W), 0 to 255, by the config's mean and std."""
         exact = levels.to(torch.promote_types(levels.dtype, torch.float32))
         mean, std = (
             255 * exact.new_tensor(values)[:, None, None]
@@ -320,10 +317,10 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return ((exact - mean) / std).to(levels.dtype)
 
     def _attend_reverse(self, head: str, x: Tensor, tokens: Tensor, weights: MergedHead) -> Tensor:
-        """Equations 7 and 8, pooled over queries: X (B, M, C) asks F_4 (B, N, C_4).
+        """Compute equations 7 and 8 with queries X (B, M, C) and keys F_4 (B, N, C_4).
 
-        Linear and GAP of equation 5 commute, so Linear(F_4) are tokens whose mean is F_cls. The
-        literal single token F_cls is `pooled`: softmax over one key is 1, whatever asks.
+        Linear and GAP of equation 5 commute, so Linear(F_4) are tokens whose mean is F_cls. With
+        the single token F_cls (`pooled`) the softmax over one key is always 1.
         """
         if weights.key_weight is None or weights.key_bias is None:
             raise ValueError(f"the merged {head} head lacks its attention")
@@ -338,7 +335,7 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return correction
 
     def _attend_forward(self, head: str, x: Tensor, cls: Tensor) -> Tensor:
-        """Equation 7 the other way round: F_cls (B, C_dec) asks F_dec, that is MLP(X)."""
+        """Compute equation 7 with the query F_cls (B, C_dec) and keys F_dec = MLP(X)."""
         attention = cast(CrossAttention, self.forward_attention[head])
         mlp = self._decoder(head).mlp
         query = attention.q_proj(cls) @ attention.k_proj.weight @ mlp.weight  # (B, C)
@@ -348,7 +345,7 @@ class GammaModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return correction
 
     def _weigh(self, losses: dict[str, Tensor]) -> Tensor:
-        """Equation 6: the weighted sum of the terms for which there are labels."""
+        """Compute equation 6: the weighted sum of the terms with labels."""
         weights = {
             "classification_loss": self.config.classification_weight,
             "ai_loss": self.config.ai_weight,
@@ -363,7 +360,7 @@ def _losses(
     labels: Tensor | None,
     targets: dict[str, Tensor | None],
 ) -> dict[str, Tensor]:
-    """The terms of equation 6, unweighted, for which there are labels."""
+    """Compute the unweighted terms of equation 6 that have labels."""
     losses: dict[str, Tensor] = {}
     if labels is not None:
         losses["classification_loss"] = F.binary_cross_entropy_with_logits(
@@ -384,7 +381,7 @@ def _shrink(levels: Tensor) -> Tensor:
 
 
 def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean binary cross-entropy of a mask over the pixels that supervise; 0 if none does.
+    """Compute the mean binary cross-entropy over the supervised pixels; 0 if there are none.
 
     Args:
         logits: Low-resolution mask logits (B, H/4, W/4); upsampled as in equation 4.
@@ -395,7 +392,7 @@ def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     """
     upsampled = F.interpolate(logits[:, None].float(), target.shape[1:], mode="bilinear")[:, 0]
     supervised = target != IGNORE
-    # Zeroed by multiplication, not selected: no synchronisation with the device.
+    # Multiply by the mask instead of indexing: no synchronisation with the device.
     losses = F.binary_cross_entropy_with_logits(
         upsampled, torch.where(supervised, target, 0).float(), reduction="none"
     )

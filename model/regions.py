@@ -1,4 +1,4 @@
-"""What a probability mask says in a few numbers: its area, its peak and its regions."""
+"""Summary of a probability mask: area, maximum and regions."""
 
 from math import ceil
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ from PIL import Image
 from scipy import ndimage
 
 MAX_REGIONS = 16
-"""Most regions that are listed."""
+"""Maximum number of regions listed."""
 MIN_AREA = 0.001
-"""Regions covering a smaller share of the picture are specks and are not listed."""
+"""Minimum share of the picture that a listed region covers."""
 
 _EXACT_SIDE = 256  # regions of larger maps are found on block means
-_STRIDE = 4  # pixels for each that the network tells apart; no block is smaller
+_STRIDE = 4  # resolution of the network's masks, pixels; the smallest block
 _MAX_SIDE = 1024  # of a map of block means
 
 
@@ -30,7 +30,7 @@ class Region(NamedTuple):
 
 
 class MaskSummary(NamedTuple):
-    """A mask in numbers."""
+    """Area, maximum and regions of a mask."""
 
     area_fraction: float
     """Share of the picture whose pixels reach the threshold, 0 to 1."""
@@ -43,9 +43,9 @@ class MaskSummary(NamedTuple):
 def summarise(mask: NDArray[Any], threshold: float) -> MaskSummary:
     """Summarise a probability map.
 
-    Area and maximum are exact. The regions of a map with a side above 256 are found on block
-    means, so their boxes are exact to a block, 4 x 4 pixels up to a side of 4096: the network says
-    no more than one number for as many.
+    Area and maximum are exact. Regions of a map with a side above 256 are computed from block
+    means, so their boxes are multiples of a block: 4 x 4 pixels, the resolution of the network's
+    masks, up to a side of 4096.
 
     Args:
         mask: Probabilities (H, W): floats in [0, 1] or uint8 in 0 to 255.

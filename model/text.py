@@ -5,25 +5,25 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-_LONGEST = 1400  # pixels of a side that are read; of larger pictures every second, third …
-_SCALES = 3  # each half of the one before: small and large type
+_LONGEST = 1400  # pixels; larger pictures are subsampled by 2, 3, ...
+_SCALES = 3  # each half the size of the one before: small and large type
 _BLOCK = 16  # pixels
 _FEWEST = 16  # blocks
-_FLAT = 24  # levels of 255 between darkest and brightest: paper, with its noise
-_INK = 80  # the same, from which a block may hold writing
-_GROUND = 0.2  # share of that contrast within which a pixel is of the ground that is written on
-_ACROSS, _DOWN = 1.2, 0.6  # changes between ground and ink, in a row and in a column of a block
-_LEAST = 0.1  # share of the blocks that are written on, and share that is flat
-_TOGETHER = 0.7  # share that is one or the other
+_FLAT = 24  # largest contrast (of 255) of a flat block: paper with noise
+_INK = 80  # smallest contrast of a block with text
+_GROUND = 0.2  # share of the contrast within which a pixel counts as background
+_ACROSS, _DOWN = 1.2, 0.6  # minimum changes between background and ink per row and per column
+_LEAST = 0.1  # minimum share of text blocks, and of flat blocks
+_TOGETHER = 0.7  # minimum share of both kinds together
 
 
 def mostly_text(picture: NDArray[np.uint8]) -> bool:
-    """Whether writing on a plain ground makes up most of a picture.
+    """Return whether a picture is mostly text on a plain background.
 
-    Judged by blocks: flat ones, and ones of two levels that change several times in each
-    direction, as strokes of letters do. It knows no letters: sheet music and line drawings count
-    too. It calls none of the 1,413 photographs that the limits were chosen on, none of 140 others,
-    and 67 of 128 files of a collection of scanned receipts.
+    It counts flat blocks, and blocks of two levels that change several times in each direction, as
+    strokes of letters do. It does not read letters: sheet music and line drawings count too. It is
+    true for none of the 1,413 photographs that the limits were chosen on, none of 140 others, and
+    67 of 128 scanned receipts.
 
     Args:
         picture: RGB pixels (H, W, 3).
@@ -48,7 +48,7 @@ def _halved(grey: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _is_written(grey: NDArray[np.uint8]) -> bool:
-    """The same at one scale, of grey levels (H, W)."""
+    """Return whether grey levels (H, W) are mostly text, at one scale."""
     rows, columns = (side // _BLOCK for side in grey.shape)
     if rows * columns < _FEWEST:
         return False
@@ -70,7 +70,7 @@ def _is_written(grey: NDArray[np.uint8]) -> bool:
 def _strokes(
     blocks: NDArray[np.uint8], darkest: NDArray[np.int16], brightest: NDArray[np.int16]
 ) -> NDArray[np.bool_]:
-    """Which blocks (N, B, B) look like writing."""
+    """Return which blocks (N, B, B) look like text (N,)."""
     low, high = darkest[:, None, None], brightest[:, None, None]
     margin = (high - low) * _GROUND
     dark = blocks < (low + high) / 2

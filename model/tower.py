@@ -1,7 +1,7 @@
 """The frozen image tower of the glance: CLIP ViT-B/16 up to its tenth block, and its weights.
 
-The weights are OpenAI's (MIT licence). What ships stores the blocks' matrices in whole numbers of 8
-bits, symmetric, with one scale a row; the network computes in floating point.
+The weights are OpenAI's (MIT licence). The file in the package stores the matrices of the blocks as
+8-bit integers, symmetric, with one scale per row; the network computes in floating point.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 BUILT_IN = Path(__file__).parent / "clip_vit_b16" / "tower.safetensors"
-"""The weights that come with the package."""
+"""Weights in the package."""
 PATCH = 16
 """Side of a patch, pixels."""
 GRID = 14
@@ -26,13 +26,13 @@ WIDTH = 768
 BLOCKS = (8, 9, 10)
 """Blocks whose class tokens are used, counted from 1."""
 DEPTH = max(BLOCKS)
-"""Blocks that are computed; the patch tokens are those of the last."""
+"""Number of blocks computed; the patch tokens come from the last."""
 TOKENS = len(BLOCKS) * WIDTH
-"""Numbers that describe a picture."""
+"""Length of the concatenated class tokens."""
 
 _SCALE = ".scale"
-_LARGEST = 127  # of the whole numbers
-_MEAN = (0.48145466, 0.4578275, 0.40821073)  # as the tower was trained
+_LARGEST = 127  # integer
+_MEAN = (0.48145466, 0.4578275, 0.40821073)  # normalisation of the tower's training
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -41,7 +41,7 @@ class TowerError(Exception):
 
 
 class TowerFeatures(NamedTuple):
-    """What the tower says of B pictures; of any shape, and yet alike enough to share a batch."""
+    """Features of B pictures; the shapes do not depend on the pictures' sizes."""
 
     tokens: Tensor
     """Class tokens of `BLOCKS`, each with mean 0 and variance 1 (B, TOKENS)."""
@@ -59,7 +59,7 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def forward(self, levels: Tensor) -> TowerFeatures:
-        """Look at pictures.
+        """Compute the features of pictures.
 
         Args:
             levels: RGB (B, 3, h, w), 0 to 255; h and w are multiples of PATCH. The position
@@ -79,7 +79,7 @@ class Tower(nn.Module):
             output_hidden_states=True,
             interpolate_pos_encoding=(height, width) != (GRID, GRID),
         )
-        states = output.hidden_states  # the first is the input of the first block
+        states = output.hidden_states  # states[0] is the input of block 1
         tokens = [_standardise(states[block][:, 0]) for block in BLOCKS]
         patches = _standardise(states[DEPTH][:, 1:]).reshape(len(levels), height, width, WIDTH)
         if (height, width) != (GRID, GRID):
@@ -96,10 +96,10 @@ def load(source: str = "") -> Tower:
     """Load the tower, in float32 on the CPU.
 
     Args:
-        source: Directory or hub id of a CLIP ViT-B/16; empty for the weights that ship.
+        source: Directory or hub id of a CLIP ViT-B/16; empty: the weights in the package.
 
     Raises:
-        TowerError: There are no such weights, or they are of another network.
+        TowerError: The weights are missing, damaged, or of another network.
     """
     try:
         if source:
@@ -120,13 +120,13 @@ def load(source: str = "") -> Tower:
 
 
 def files(source: str = "") -> list[Path]:
-    """Files of the weights that `load` reads.
+    """Return the weight files that `load` reads.
 
     Args:
         source: As in `load`.
 
     Raises:
-        TowerError: There are none.
+        TowerError: They cannot be found or downloaded.
     """
     if not source:
         return [BUILT_IN]
@@ -140,7 +140,7 @@ def files(source: str = "") -> list[Path]:
 
 
 def _build(weights: dict[str, Tensor]) -> CLIPVisionModel:
-    with torch.device("meta"):  # drawing millions of weights first would take seconds
+    with torch.device("meta"):  # random initialisation would take seconds
         clip = CLIPVisionModel(
             CLIPVisionConfig(image_size=224, patch_size=PATCH, num_hidden_layers=DEPTH)
         )
@@ -152,7 +152,7 @@ def _build(weights: dict[str, Tensor]) -> CLIPVisionModel:
 
 
 def write(weights: dict[str, Tensor], file: Path) -> None:
-    """Write weights as they ship.
+    """Write weights in the 8-bit format of the package.
 
     Args:
         weights: Tensors by name, floating point.
@@ -172,7 +172,7 @@ def write(weights: dict[str, Tensor], file: Path) -> None:
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """Read what `write` wrote: tensors by name, float32."""
+    """Read a file that `write` wrote; returns float32 tensors by name."""
     stored = load_file(file)
     weights: dict[str, Tensor] = {}
     for name, tensor in stored.items():

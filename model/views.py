@@ -1,4 +1,4 @@
-"""Cutting a picture into crops for the network, and laying their masks back over it."""
+"""Cutting a picture into crops for the network, and merging their masks."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _TALL_GRIDS = ((16, 12), (18, 11), (19, 10))
 _GRIDS = ((14, 14), *_TALL_GRIDS, *((columns, rows) for rows, columns in _TALL_GRIDS))
 GLANCE_SIZES = tuple((rows * PATCH, columns * PATCH) for rows, columns in _GRIDS)
 """Heights and widths of glances."""
-_ELONGATED = 2.0  # times as long as it is short: a picture beyond is glanced at in parts
+_ELONGATED = 2.0  # aspect ratio above which a picture gets several glances
 _MAX_GLANCES = 8
 
 _Number = TypeVar("_Number", np.uint8, np.float32)
@@ -27,27 +27,27 @@ Box = tuple[int, int, int, int]
 
 
 class View(StrEnum):
-    """How a picture is looked at."""
+    """Which part of a picture is analysed, and how."""
 
     AUTO = "auto"
-    """Tiles over the whole picture, as many as the device has the time for."""
+    """Tiles over the whole picture, limited by the tile budget of the device."""
     TILED = "tiled"
     """Tiles over the whole picture at its own resolution."""
     CENTER = "center"
     """The paper's test protocol: the central square, enlarged if the picture is too small.
 
-    (Its padding of one pixel moves nothing: the crop is central with it or without it.)
+    (The paper's padding of one pixel has no effect: the crop is central with or without it.)
     """
     GLANCE = "glance"
-    """The whole picture at a few hundred pixels, and no tiles: it is classified, nothing more."""
+    """The whole picture at a few hundred pixels, without tiles: no masks, only a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the tiles and the glances of a picture lie, and what else is kept of its pixels.
+    """Positions of the tiles and glances of a picture.
 
-    The box is the part of the picture that is looked at; it was resized to `scaled_height` x
-    `scaled_width`, and tile (i, j) has its corner at (rows[i], columns[j]) of that.
+    The box is the analysed part of the picture. It was resized to `scaled_height` x
+    `scaled_width`, and tile (i, j) has its top left corner at (rows[i], columns[j]) of that.
     """
 
     view: View
@@ -63,9 +63,9 @@ class Layout:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     glances: tuple[Box, ...] = ()
-    """What each glance shows, along the long side of the picture."""
+    """Part of the picture that each glance shows, along the long side."""
     mostly_text: bool = False
-    """Whether writing makes up most of the picture, as `Detector.cut` finds."""
+    """Whether the picture is mostly text; set by `Detector.cut`."""
 
     @property
     def tiles(self) -> int:
@@ -74,25 +74,25 @@ class Layout:
 
     @property
     def scale(self) -> float:
-        """Pixels looked at per picture pixel: 1 is native, less is shrunk (the more shrunk axis).
+        """Scale factor of the axis that is shrunk more; 1: native resolution.
 
-        Of the tiles; of the glance where there are none.
+        That of the tiles, or of the glance if there are no tiles.
         """
         left, top, right, bottom = self.box
         return min(self.scaled_height / (bottom - top), self.scaled_width / (right - left))
 
 
 class Crops(NamedTuple):
-    """N tiles of one picture, K glances at it, and how they lie in it."""
+    """N tiles of one picture, K glances at it, and their positions."""
 
     tiles: torch.Tensor
     """RGB pixels (N, S, S, 3), uint8."""
     glances: torch.Tensor
     """RGB pixels (K, h, w, 3), uint8."""
     looks: torch.Tensor
-    """For each tile, the glance whose centre is nearest (N,)."""
+    """Index of the glance with the nearest centre, for each tile (N,)."""
     boxes: torch.Tensor
-    """Where each tile lies in that glance: left, top, right, bottom as shares of it (N, 4)."""
+    """Position of each tile in that glance: left, top, right, bottom, 0 to 1 (N, 4)."""
     layout: Layout
 
 
@@ -101,20 +101,20 @@ def cut(
 ) -> Crops:
     """Cut a picture into tiles.
 
-    A picture with a side shorter than the crop is enlarged until that side fits. One that needs
-    more than `max_tiles` is shrunk by the least factor that fits; only for a strip too long even
-    then is the long side shrunk more than the short one.
+    A picture with a side shorter than the crop is enlarged until that side fits. A picture that
+    needs more than `max_tiles` is shrunk as little as possible; the long side is shrunk more than
+    the short one only if the short side would otherwise be smaller than the crop.
 
     Args:
         picture: RGB pixels (H, W, 3).
-        view: Which part of it to look at.
+        view: Part of the picture to cut.
         crop_size: S, side of a tile in pixels.
-        max_tiles: Most tiles to cut, at least 1.
-        glances: Whether to glance at the whole picture too, as networks with a prior need it;
-            the view `glance` does so anyway.
+        max_tiles: Maximum number of tiles, at least 1.
+        glances: Whether to make glances too, as networks with a prior need them; always done for
+            the view `glance`.
 
     Returns:
-        At least one tile, but none for the view `glance`.
+        At least one tile; none for the view `glance`.
     """
     height, width = picture.shape[:2]
     layout = _lay_out(height, width, view, crop_size, max_tiles)
@@ -125,10 +125,10 @@ def cut(
 
 
 def glance(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink a whole picture to a glance of about 196 patches, its aspect ratio nearly kept.
+    """Shrink a whole picture to a glance of about 196 patches with nearly the same aspect ratio.
 
     Args:
-        picture: RGB pixels (H, W, 3), at most about twice as long as short.
+        picture: RGB pixels (H, W, 3), with an aspect ratio of at most about 2.
 
     Returns:
         Pixels (h, w, 3), both sides multiples of `PATCH`.
@@ -137,12 +137,12 @@ def glance(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _glance_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a glance at a picture, or at a part of one: the nearest in aspect."""
+    """Return the glance size with the aspect ratio nearest to height x width."""
     return min(GLANCE_SIZES, key=lambda size: abs(math.log(size[1] * height / (size[0] * width))))
 
 
 def _glance_boxes(height: int, width: int) -> tuple[Box, ...]:
-    """Spread glances evenly along the long side; together they show all of the picture."""
+    """Spread glances evenly along the long side, so that they cover the picture."""
     short, long = sorted((height, width))
     if long <= _ELONGATED * short:
         return ((0, 0, width, height),)
@@ -156,7 +156,7 @@ def _glance_boxes(height: int, width: int) -> tuple[Box, ...]:
 
 
 def _glance_all(picture: NDArray[np.uint8], layout: Layout) -> torch.Tensor:
-    """The glances (K, h, w, 3)."""
+    """Cut and shrink the glances (K, h, w, 3)."""
     if not layout.glances:
         return torch.empty(0, 0, 0, 3, dtype=torch.uint8)
     parts = [picture[top:bottom, left:right] for left, top, right, bottom in layout.glances]
@@ -186,7 +186,7 @@ def _resize_picture(picture: NDArray[np.uint8], height: int, width: int) -> NDAr
 
 
 def _place(layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find each tile's glance, and its box in it; see `Crops`."""
+    """Return the nearest glance of each tile and its position there; see `Crops`."""
     if not layout.glances or not layout.tiles:
         return torch.zeros(layout.tiles, dtype=torch.long), torch.zeros(layout.tiles, 4)
     left, top, right, bottom = layout.box
@@ -204,15 +204,15 @@ def _place(layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lay the masks of the tiles over each other.
+    """Blend the overlapping masks of the tiles.
 
     Args:
         layout: As `cut` returned it.
         probabilities: Masks of the tiles (N, S, S), values in [0, 1].
 
     Returns:
-        Map (scaled_height, scaled_width) of what was looked at, at the size that the tiles were
-        cut at. That of a single tile is its mask itself.
+        Map (scaled_height, scaled_width) of the analysed part. For a single tile it is the tile's
+        mask.
     """
     if layout.tiles == 1:
         single: NDArray[np.float32] = probabilities[0]
@@ -230,15 +230,14 @@ def blend(layout: Layout, probabilities: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def enlarge(layout: Layout, values: NDArray[_Number]) -> NDArray[_Number]:
-    """Lay a map of what was looked at over the picture.
+    """Resize a map of the analysed part to the picture.
 
     Args:
         layout: As `cut` returned it.
-        values: Map of the size that `blend` returns; of whole numbers, uint8, it takes a fraction
-            of the time that it takes of floats.
+        values: Map of the size that `blend` returns; uint8 is several times as fast as float.
 
     Returns:
-        Map (H, W), 0 where nothing was looked at.
+        Map (H, W), 0 outside of the analysed part.
     """
     left, top, right, bottom = layout.box
     height, width = bottom - top, right - left
@@ -278,7 +277,7 @@ def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int
         scale = min(
             max(1.0, crop_size / short), _largest_scale(height, width, crop_size, max_tiles)
         )
-        # The crop bounds each side from below, so scale alone cannot: it may ask for less.
+        # Each side has at least the size of the crop, even if the scale asks for less.
         scaled_height = max(crop_size, int(height * scale))
         scaled_width = max(crop_size, int(width * scale))
     return Layout(
@@ -295,10 +294,10 @@ def _lay_out(height: int, width: int, view: View, crop_size: int, max_tiles: int
 
 
 def _largest_scale(height: int, width: int, crop_size: int, max_tiles: int) -> float:
-    """Largest factor at which a picture, no side below the crop, takes at most `max_tiles`."""
+    """Return the largest scale at which a picture needs at most `max_tiles` tiles."""
     overlap = crop_size // _OVERLAPS_PER_CROP
 
-    def reach(tiles: int) -> int:  # longest side that so many tiles cover
+    def reach(tiles: int) -> int:  # longest side covered by `tiles` tiles
         return tiles * (crop_size - overlap) + overlap
 
     return max(
@@ -308,7 +307,7 @@ def _largest_scale(height: int, width: int, crop_size: int, max_tiles: int) -> f
 
 
 def _positions(length: int, crop_size: int) -> tuple[int, ...]:
-    """Offsets of tiles spread evenly over `length`, the last flush with its end."""
+    """Return tile offsets spread evenly over `length`; the last tile ends at its end."""
     overlap = crop_size // _OVERLAPS_PER_CROP
     count = math.ceil((length - overlap) / (crop_size - overlap))
     if count == 1:
@@ -317,10 +316,10 @@ def _positions(length: int, crop_size: int) -> tuple[int, ...]:
 
 
 def _blending_weights(positions: tuple[int, ...], length: int, size: int) -> NDArray[np.float32]:
-    """Weights (n, S) of the tiles along one axis; at every pixel they add up to 1.
+    """Return the weights (n, S) of the tiles along one axis; they sum to 1 at every pixel.
 
-    Tents that fall to nothing at a tile's ends, divided by their sum: products of two axes then
-    add up to 1 over the plane, so no sum of weights has to be kept there.
+    They are triangular windows divided by their sum. Products of the two axes then also sum to 1,
+    so no map of summed weights is needed.
     """
     tent = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
     total = np.zeros(length)

@@ -1,1 +1,1 @@
-"""From folders of pictures to a checkpoint: data tools, training and the `gamma-train` command."""
+"""Data tools, training, evaluation and export: the `gamma-train` command."""

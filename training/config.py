@@ -1,8 +1,7 @@
-"""Settings of a training run: TOML files and overrides, read into frozen, checked models.
+"""Settings of a training run: TOML files and overrides, validated and immutable.
 
-A value comes from the command line (`--set a.b=c`) if it is there, else from the file, else it is
-the default. Where the paper says what to do, the default does it; where it is silent, the
-docstring of the setting says so.
+Priority: command line (`--set a.b=c`), file, default. Defaults follow the paper; if the paper does
+not define a value, the docstring of the setting says so.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(UserError):
-    """A setting is unknown or wrong; the message names it and, for a file, the file."""
+    """A setting is unknown or invalid; the message names it and the file, if any."""
 
 
 class _Section(BaseModel):
@@ -33,36 +32,36 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which pictures are shown, and how many of them."""
+    """Training data."""
 
     manifests: tuple[str, ...] = ()
-    """Manifest files; rows of split `train` are learned from, `validation` chooses the best."""
+    """Manifest files; the split `train` is trained on, `validation` selects the best network."""
     kinds: tuple[Kind, ...] = tuple(Kind)
-    """Kinds of pictures that are used (Table 6)."""
+    """Kinds of pictures to use (Table 6)."""
     mix: dict[Kind, Annotated[float, Field(gt=0)]] = {}
-    """Shares of the kinds in an epoch, in any unit; empty: as the manifests have them. Kinds
-    that are not listed are left out; one that is scarce repeats itself."""
+    """Relative shares of the kinds in an epoch; empty: as in the manifests. Kinds that are not
+    listed are left out; pictures of a scarce kind are repeated."""
     epoch_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Part of the training rows that one epoch shows, drawn anew each time."""
+    """Fraction of the training rows in one epoch, sampled again for each epoch."""
     pairs: bool = False
-    """Whether every forgery brings its original into the batch: the same crop, the same flip,
-    the same compression. They must have one source id and one size."""
+    """Whether each forgery is batched with its original (same source id and size), with the same
+    crop, flip and compression."""
     small_pictures: Literal["resize", "replicate"] = "resize"
-    """What happens in training to a side shorter than the crop: enlarged (the paper's way, and
-    what the service does) or continued by its last pixel."""
+    """Handling of a side shorter than the crop in training: enlarge the picture (as in the paper
+    and the service) or replicate its last pixels."""
     padding: Annotated[int, Field(ge=0)] = 1
-    """Black pixels laid around a training picture before it is cropped."""
+    """Black padding around a training picture before the crop, pixels."""
     unreadable: Literal["replace", "fail"] = "replace"
-    """Whether a picture that cannot be read is named and replaced by another of its kind, the
-    same one every time, or ends the run."""
+    """Whether an unreadable picture is reported and replaced by another of its kind (always the
+    same one), or ends the run."""
     max_pixels: Annotated[int, Field(gt=0)] = 100_000_000
     """Largest width times height of a picture."""
     workers: Annotated[int, Field(ge=0)] = 4
-    """Loader processes for each training process; the pictures do not depend on it."""
+    """Loader processes per training process; has no effect on the crops."""
 
 
 class LabelSettings(_Section):
-    """Label policy of Table 5."""
+    """Class labels of forgeries (Table 5)."""
 
     copy_move: Literal[0, 1] = 0
     """Class of copy-move forgeries; their AI mask stays 0."""
@@ -74,58 +73,58 @@ class AugmentSettings(_Section):
     """Augmentation of Wang et al. 2020 (CNN-generated images are surprisingly easy to spot)."""
 
     probability: Share = 0.5
-    """Of a blur, and, independently, of a compression; they publish 0.5 and 0.1, and the paper
-    does not say which it takes."""
+    """Probability of a blur and, independently, of a compression. Wang et al. publish 0.5 and
+    0.1; the paper does not say which it uses."""
     blur_sigma: Annotated[float, Field(gt=0, le=4)] = 3.0
-    """Largest standard deviation of the blur, pixels."""
+    """Maximum standard deviation of the blur, pixels."""
     compression: Share | None = None
-    """Probability of the compression alone; unset: `probability`, as theirs."""
+    """Probability of the compression; unset: `probability`."""
     jpeg_quality: tuple[int, int] = (30, 100)
-    """Lowest and highest quality of the compression, each as likely."""
+    """Range of the JPEG quality, uniform."""
     aligned: Share = 0.0
-    """Part of the compressions that are of quality 96 instead: what pictures are aligned to when
-    they are measured (section 3.1 of the paper)."""
+    """Share of the compressions with quality 96, the format alignment of the evaluation
+    (section 3.1 of the paper)."""
     full_chroma: Share = 0.0
-    """Part of the compressions that do not halve the chroma's resolution; theirs all do."""
+    """Share of the compressions without chroma subsampling; 0 in Wang et al."""
     flip: Share = 0.5
-    """Probability of a mirror image."""
+    """Probability of a horizontal flip."""
     earlier_jpeg: Share = 0.0
-    """Probability of a compression before the last, on a grid of its own. Photographs on the
-    web were often saved more than once and generated pictures seldom: that must not tell them
-    apart. Neither the paper nor Wang et al. have it."""
+    """Probability of an earlier compression, on a shifted grid. Photographs on the web were often
+    saved more than once, generated pictures rarely; this must not separate the classes. Neither
+    the paper nor Wang et al. have it."""
     rescale: Share = 0.0
-    """Probability of another size, before or after that compression, each as likely. Neither of
-    them has it."""
+    """Probability of a resize, before or after the earlier compression with equal probability.
+    Neither the paper nor Wang et al. have it."""
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
-    """Smallest and largest factor of such a size, each as likely on a logarithmic scale."""
+    """Range of the resize factor, log-uniform."""
     jitter: Share = 0.0
-    """Probability of a change of colours. The paper lists it; the code of Wang et al. has none."""
+    """Probability of colour jitter. The paper lists it; the code of Wang et al. has none."""
     brightness: Share = 0.2
-    """Brightness is multiplied by 1 ± at most this, if colours change."""
+    """Brightness factor: uniform in 1 ± this."""
     contrast: Share = 0.2
-    """Contrast is multiplied by 1 ± at most this."""
+    """Contrast factor: uniform in 1 ± this."""
     saturation: Share = 0.2
-    """Saturation is multiplied by 1 ± at most this."""
+    """Saturation factor: uniform in 1 ± this."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Hue is turned by at most this part of the circle."""
+    """Maximum hue shift, as a fraction of the colour circle."""
 
     @property
     def compression_probability(self) -> float:
-        """What `compression` comes to."""
+        """Effective probability of the compression."""
         return self.probability if self.compression is None else self.compression
 
     @model_validator(mode="after")
     def _check(self) -> AugmentSettings:
         low, high = self.jpeg_quality
         if not 1 <= low <= high <= 100:
-            raise ValueError("jpeg_quality must be two numbers of 1 to 100, the lower one first")
+            raise ValueError("jpeg_quality must be two numbers from 1 to 100, in ascending order")
         if self.scale[0] > self.scale[1]:
-            raise ValueError("scale must be two numbers, the lower one first")
+            raise ValueError("scale must be two numbers in ascending order")
         return self
 
 
 class ModelSettings(_Section):
-    """The network; the names are those of `GammaConfig`, which says what they mean."""
+    """The network; see `GammaConfig` for the meaning of the names."""
 
     name: str = "gamma"
     version: str = "1"
@@ -146,30 +145,30 @@ class ModelSettings(_Section):
 
 
 class StartSettings(_Section):
-    """What the weights are before the first step, and what is done to the network in training."""
+    """Initial weights, and what is trained."""
 
     encoder: str = ""
-    """Hub id, directory or safetensors file with pretrained weights of the encoder; empty:
-    freshly drawn."""
+    """Hub id, directory or safetensors file with pretrained weights of the encoder; empty: random
+    weights."""
     checkpoint: str = ""
-    """A GAMMA checkpoint to start from, instead; its architecture must be the same."""
+    """A GAMMA checkpoint of the same architecture to start from, instead of `encoder`."""
     cooccurrences: str = ""
-    """With `model.input = "cooccurrence"`: a GAMMA checkpoint, such as another run's, whose table
-    is taken; empty: one is learned."""
+    """With `model.input = "cooccurrence"`: a GAMMA checkpoint to copy the table from; empty: a
+    table is learned."""
     cooccurrence_crops: Annotated[int, Field(gt=0)] = 24_000
-    """Crops from which such a table is learned before the first step."""
+    """Number of crops from which the table is learned before the first step."""
     frozen: tuple[str, ...] = ()
-    """Parts of the network that are not trained, such as `glance.tokens` or `classifier`."""
+    """Modules of the network that are not trained, such as `glance.tokens` or `classifier`."""
     drop_path: Share = 0.1
-    """Largest rate of stochastic depth in the encoder (0.1 is SegFormer's)."""
+    """Maximum rate of stochastic depth in the encoder (SegFormer: 0.1)."""
 
 
 class GlanceSettings(_Section):
-    """Fitting the glance to kept features (`gamma-train glance`)."""
+    """Fitting the glance to cached features (`gamma-train glance`)."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     copies: Annotated[int, Field(ge=0)] = 2
-    """Altered copies of each training picture, beside the picture itself."""
+    """Augmented copies of each training picture, in addition to the picture itself."""
     epochs: Annotated[int, Field(gt=0)] = 12
     batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -181,46 +180,46 @@ class TrainSettings(_Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(gt=0)] = 100
-    """Most epochs; early stopping usually ends sooner."""
+    """Maximum number of epochs; early stopping usually ends a run sooner."""
     batch_size: Annotated[int, Field(gt=0)] = 16
-    """Crops in one step, over all processes and accumulated parts."""
+    """Crops per step, over all processes and accumulated parts."""
     accumulation: Annotated[int, Field(gt=0)] = 1
-    """Parts in which each process computes its share of a batch, to save memory."""
+    """Gradient accumulation: parts of a batch per process."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     schedule: Literal["constant", "cosine"] = "constant"
-    """The paper names a rate and no schedule."""
+    """Learning rate schedule; the paper names none."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in which the rate rises from 0."""
+    """Steps of linear warm-up from 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's own default; the paper is silent."""
+    """AdamW's default; the paper gives no value."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 0.0
-    """Gradients are scaled down to this norm; 0: never."""
+    """Maximum norm of the gradient; 0: no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of a moving average of the weights, which is what is evaluated and kept; 0: none."""
+    """Decay of the moving average of the weights that is evaluated and kept; 0: no average."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the hardware computes in it."""
+    """`auto`: bfloat16 if the hardware supports it."""
     device: Literal["auto", "cpu"] = "auto"
     log_every: Annotated[int, Field(gt=0)] = 50
-    """Steps between two lines of the log."""
+    """Steps between two log entries."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two evaluations; 0: after every epoch."""
     checkpoint_every: Annotated[int, Field(gt=0)] = 500
-    """Steps between two checkpoints; there is one after every evaluation, too."""
+    """Steps between two checkpoints; one is also written after every evaluation."""
     keep_checkpoints: Annotated[int, Field(gt=0)] = 2
-    """How many of the last checkpoints stay."""
+    """Number of most recent checkpoints to keep."""
 
 
 class StoppingSettings(_Section):
-    """Early stopping on the accuracy of the validation pictures."""
+    """Early stopping on the validation accuracy."""
 
     delta: Annotated[float, Field(ge=0)] = 0.01
-    """What counts as better: at least so much more than the last value that counted."""
+    """Minimum improvement over the last value that counted as better."""
     patience: Annotated[int, Field(ge=0)] = 5
-    """Evaluations without anything better after which training ends; 0: never."""
+    """Number of evaluations without improvement after which training ends; 0: never."""
 
 
 class Settings(_Section):
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     data: DataSettings = DataSettings()
     labels: LabelSettings = LabelSettings()
@@ -243,10 +242,10 @@ def load(file: Path, overrides: Iterable[str] = ()) -> Settings:
 
     Args:
         file: The file; manifests in it are relative to its folder.
-        overrides: `section.key=value` each, values as in TOML (a bare word is a string).
+        overrides: `section.key=value`, with TOML values (a bare word is a string).
 
     Raises:
-        ConfigError: The file cannot be read, or a setting is unknown or wrong.
+        ConfigError: The file cannot be read, or a setting is unknown or invalid.
     """
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -260,7 +259,7 @@ def load(file: Path, overrides: Iterable[str] = ()) -> Settings:
 
 
 def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return nested values with `section.key=value` overrides laid over them.
+    """Return nested values with `section.key=value` overrides applied.
 
     Raises:
         ConfigError: An override does not have that form.
@@ -275,7 +274,7 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"--set {text}: {section} holds no settings")
+                raise ConfigError(f"--set {text}: {section} is not a section")
         target[key] = _parse(literal.strip())
     return merged
 
@@ -285,10 +284,10 @@ def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
 
     Args:
         values: Sections with their settings.
-        source: Where they come from, for messages.
+        source: Origin of the values, for messages.
 
     Raises:
-        ConfigError: A setting is unknown or wrong.
+        ConfigError: A setting is unknown or invalid.
     """
     try:
         return Settings.model_validate(values)
@@ -298,12 +297,12 @@ def validate(values: Mapping[str, Any], source: str = "settings") -> Settings:
 
 
 def save(settings: Settings, file: Path) -> None:
-    """Write settings, every one of them; the file appears whole or not at all."""
+    """Write all settings to a TOML file, atomically."""
     write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)), file)
 
 
 def differences(old: Settings, new: Settings) -> list[str]:
-    """Say which settings differ, one line each."""
+    """Return the settings that differ, one line each."""
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     return [
         f"{section}.{key}: {before[section][key]} -> {value}"
@@ -334,7 +333,7 @@ def _explain(error: dict[str, Any]) -> str:
 
 
 def _names() -> list[str]:
-    """Names of all sections, and of all settings as `section.key`."""
+    """Return the names of all sections and of all settings (`section.key`)."""
     sections = {name: field.annotation for name, field in Settings.model_fields.items()}
     keys = [
         f"{name}.{key}"

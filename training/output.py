@@ -1,4 +1,4 @@
-"""Output files that are whole or not there, what is said on a terminal, and progress."""
+"""Atomic output files, terminal output and progress bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDE = 10_000  # columns
 
 @contextmanager
 def writing(file: Path) -> Iterator[Path]:
-    """Give a temporary name beside `file`; it becomes `file` if the block ends well."""
+    """Yield a temporary path next to `file`; it is renamed to `file` if the block succeeds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial{file.suffix}")
     try:
@@ -28,13 +28,13 @@ def writing(file: Path) -> Iterator[Path]:
 
 
 def write_text(text: str, file: Path) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with writing(file) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return one JSON text with a line break behind it; NaN and infinity, no JSON, become null."""
+    """Return JSON with a final newline; NaN and infinity become null."""
     return json.dumps(_without_nan(value), indent=indent, allow_nan=False) + "\n"
 
 
@@ -49,9 +49,9 @@ def _without_nan(value: Any) -> Any:
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A console that prints names and error texts as they are; colours are given as styles.
+    """Return a console that prints text without markup, emoji or highlighting.
 
-    What goes to no terminal is neither wrapped nor cut.
+    Output that does not go to a terminal is neither wrapped nor truncated.
     """
     made = Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
     if not made.is_terminal:
@@ -60,17 +60,17 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
 
 
 def complain(error: Exception) -> None:
-    """Print what went wrong to standard error, in one line."""
+    """Print an error to standard error, in one line."""
     console(stderr=True, soft_wrap=True).print(f"gamma-train: {error}", style="red")
 
 
 def progress_bar(on: Console | None = None, *, unit: str = "", transient: bool = False) -> Progress:
-    """Return a bar that says how many are done and when the rest will be.
+    """Return a progress bar with count and remaining time.
 
     Args:
-        on: where it is shown; standard error if not given.
-        unit: what is counted, shown after the numbers.
-        transient: it leaves nothing when it ends.
+        on: Console; standard error by default.
+        unit: Unit of the count, shown after it.
+        transient: Whether to remove the bar at the end.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),

@@ -33,7 +33,7 @@ from app.contract.schemas import (
 )
 from app.contract.store import Store
 from model.detector import Detector, GlanceError, Part
-from model.engine import CropOutputs, DeviceError, Sight
+from model.engine import CropOutputs, DeviceError, GlanceFeatures
 from model.findings import Detection as Finding
 from model.regions import MaskSummary
 from model.views import Crops, View
@@ -63,7 +63,7 @@ class Ready:
     queued: float
     decode: float
     forward: float = 0.0
-    sight: Sight | None = None
+    sight: GlanceFeatures | None = None
     parts: list[CropOutputs] = field(default_factory=list)
 
     @property
@@ -172,7 +172,7 @@ class Processor:
             metrics.DEVICE_ERRORS.inc()
             raise
 
-    def _look(self, new: Sequence[Ready]) -> list[Sight | None]:
+    def _look(self, new: Sequence[Ready]) -> list[GlanceFeatures | None]:
         return self._detector.look([ready.crops for ready in new])
 
     def conclude(self, ready: Ready) -> Outcome | Exception:

@@ -27,7 +27,7 @@ from app.contract.store import Store
 from model.canary import Canary
 from model.config import GammaConfig, Thresholds
 from model.detector import Detector
-from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
+from model.engine import CropOutputs, CropPosition, DeviceError, InferenceEngine
 from model.findings import ModelInfo
 from model.views import Crops, View
 from pictures.decoders import Decoders
@@ -116,7 +116,7 @@ class Engine(InferenceEngine):
     def has_finite_weights(self) -> bool:
         return True
 
-    def _compute(self, tiles: torch.Tensor, places: Sequence[Place]) -> CropOutputs:
+    def _compute(self, tiles: torch.Tensor, places: Sequence[CropPosition]) -> CropOutputs:
         self._batches += 1
         self._stages.reach("forward")
         orders, count = self._orders, len(tiles)

@@ -13,7 +13,7 @@ import torch
 
 from model.config import GammaConfig
 from model.detector import Detector
-from model.engine import CropOutputs, DeviceError, InferenceEngine, Place
+from model.engine import CropOutputs, CropPosition, DeviceError, InferenceEngine
 from model.network import GammaModel
 from tests.conftest import photo
 from tests.model.agreement import assert_agree
@@ -86,7 +86,7 @@ def test_glances_are_those_of_the_cpu(tiles, dtype):
     for device, precision in (("cpu", "float32"), ("cuda", dtype)):
         engine = make_engine(glancing, device=device, dtype=precision)
         sights = engine.look(glances)
-        outputs = engine.forward(tiles, [Place(sight, 0, box) for sight in sights])
+        outputs = engine.forward(tiles, [CropPosition(sight, 0, box) for sight in sights])
         found.append((torch.tensor([sight.logit for sight in sights]), *outputs))
     for ours, reference in zip(found[1], found[0], strict=True):
         if dtype == "float32":

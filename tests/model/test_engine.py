@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from model.engine import CropOutputs, DeviceError, InferenceEngine, Place, to_levels
+from model.engine import CropOutputs, CropPosition, DeviceError, InferenceEngine, to_levels
 from model.reference import ReferenceModel
 from model.views import GLANCE_SIZES
 from tests.model.agreement import assert_agree
@@ -105,7 +105,7 @@ def test_a_glance_is_the_textbook_network_too(glancing, tiles, glances):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     engine.batch_limit = 2
     sights = engine.look(glances[:2])
-    places = [Place(sight, 0, box) for sight, box in zip(sights, boxes, strict=True)]
+    places = [CropPosition(sight, 0, box) for sight, box in zip(sights, boxes, strict=True)]
     outputs = engine.forward(tiles[:2], places)
     for name in CropOutputs._fields:
         assert_agree(getattr(outputs, name), torch.cat([one[name] for one in expected]), 1e-4)
@@ -118,7 +118,7 @@ def test_glances_in_bfloat16_stay_close(glancing, tiles, glances):
         engine = InferenceEngine(copy.deepcopy(glancing), device="cpu", dtype=dtype)
         sights = engine.look(glances[:2])
         boxes = WHOLE, torch.tensor([0.1, 0.2, 0.8, 0.9])
-        places = [Place(sight, 0, box) for sight, box in zip(sights, boxes, strict=True)]
+        places = [CropPosition(sight, 0, box) for sight, box in zip(sights, boxes, strict=True)]
         outputs.append(engine.forward(tiles[:2], places))
     for expected, found in zip(*outputs, strict=True):
         assert (found.sigmoid() - expected.sigmoid()).abs().mean() < 0.02
@@ -157,7 +157,11 @@ def test_crops_take_what_lies_under_them(glancing, tiles, glances):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     (sight,) = engine.look(glances[2:])
     left = torch.tensor([0.0, 0.0, 0.3, 1.0])
-    places = [Place(sight, 0, WHOLE), Place(sight, 0, left), Place(sight, 1, WHOLE)]
+    places = [
+        CropPosition(sight, 0, WHOLE),
+        CropPosition(sight, 0, left),
+        CropPosition(sight, 1, WHOLE),
+    ]
     logits = engine.forward(tiles[:1].expand(3, -1, -1, -1), places).logits
     assert logits.unique().numel() == 3
 

@@ -85,7 +85,7 @@ def test_patches_are_laid_where_they_lie() -> None:
     patches[0, ..., :2] = patches[0, ..., 160:162] = ramp
     boxes = torch.tensor([[0.25, 0.5, 0.75, 0.9]])
     sizes = [(32, 32), (16, 16), (8, 8), (4, 4)]
-    first, second, third, fourth = branch.lend(patches, boxes, sizes)
+    first, second, third, fourth = branch.side_features(patches, boxes, sizes)
     assert first is second is None
     for found, count in ((third, 8), (fourth, 4)):
         assert found is not None

@@ -1,4 +1,4 @@
-"""The commands that train."""
+"""Commands that train: `fit`, `glance` and `ablate`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ if TYPE_CHECKING:
     from training.config import Settings
 
 _console = console(stderr=True, soft_wrap=True)
-_SIGNALLED = 143  # what a process ended by SIGTERM returns
+_SIGNALLED = 143  # exit code of a process ended by SIGTERM
 
 Config = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, help="Settings (TOML), as in configs/.")
+    Path, typer.Argument(exists=True, dir_okay=False, help="Settings file (TOML), see configs/.")
 ]
 Data = Annotated[
     list[Path] | None,
-    typer.Option("--data", exists=True, dir_okay=False, help="Manifest, instead of the file's."),
+    typer.Option(
+        "--data",
+        exists=True,
+        dir_okay=False,
+        help="Manifest, in place of data.manifests; repeatable.",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting of the file."),
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Override a setting of the file; repeatable."
+    ),
 ]
 
 
@@ -34,12 +41,12 @@ def fit(
     data: Data = None,
     sets: Sets = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's last checkpoint, if any.")
+        bool, typer.Option("--resume", help="Resume from the last checkpoint, if any.")
     ] = False,
 ) -> None:
-    """Train a model; under torchrun the processes share each batch.
+    """Train a model. Under torchrun the processes share each batch.
 
-    SIGTERM and Ctrl-C end it after the step, with a checkpoint (exit code 143).
+    SIGTERM and Ctrl-C stop it after the current step, with a checkpoint (exit code 143).
     """
     settings = _settings(config, data, sets)
 
@@ -54,24 +61,24 @@ def fit(
         + (f", {result.unreadable} unreadable pictures replaced" if result.unreadable else "")
     )
     if not result.finished:
-        _console.print(f"go on with: gamma-train fit {out / 'config.toml'} --out {out} --resume")
+        _console.print(f"resume with: gamma-train fit {out / 'config.toml'} --out {out} --resume")
         raise typer.Exit(_SIGNALLED)
     typer.echo(out / MODEL_FOLDER)
 
 
 def glance(
     config: Config,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of features and model.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for features and model.")],
     data: Data = None,
     sets: Sets = None,
     folds: Annotated[
-        int, typer.Option(min=0, help="Parts of the sources to leave out in turn; 0: none.")
+        int, typer.Option(min=0, help="Folds of the cross-validation by source; 0: none.")
     ] = 8,
 ) -> None:
-    """Fit the glance (model.prior) to whole pictures, before the rest of the network is trained.
+    """Fit the glance (model.prior) to whole pictures, before `fit` trains the rest of the network.
 
-    The features of the frozen tower are kept in OUT/features: run it again to go on, or to fit
-    anew in minutes. Continue with `fit --set start.checkpoint=OUT/model`.
+    The features of the frozen tower are cached in OUT/features: an interrupted run continues, and
+    another fit takes minutes. Then run `fit --set start.checkpoint=OUT/model`.
     """
     settings = _settings(config, data, sets)
 
@@ -83,7 +90,7 @@ def glance(
 
     model = build(settings)
     if model.glance is None:
-        raise ConfigError("model.prior: there is none to fit")
+        raise ConfigError("model.prior: none; the glance needs a prior")
     rows = glances.read_rows(settings.data.manifests)
     with progress_bar(_console, transient=True) as progress:
         bar = progress.add_task("features", total=len(rows))
@@ -107,34 +114,34 @@ def glance(
 
 def ablate(
     config: Config,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the runs and tables.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for runs and tables.")],
     data: Data = None,
     sets: Sets = None,
     tables: Annotated[str, typer.Option(help="Tables of the paper, 4 to 8.")] = "8,4,6,5,7",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every row.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per row, with different seeds.")] = 1,
     measure: Annotated[
         list[Path] | None,
-        typer.Option(exists=True, dir_okay=False, help="Manifest to measure on [default: --data]"),
+        typer.Option(exists=True, dir_okay=False, help="Manifest to evaluate on [default: --data]"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Rows to measure on.")] = "validation",
+    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "validation",
 ) -> None:
-    """Train the rows of the paper's ablations and set them beside its numbers.
+    """Train the rows of the paper's ablation tables and compare with its numbers.
 
-    Run it again to go on: what is done stays done.
+    Run the same command again to continue after an interruption.
     """
     from training.config import ConfigError
 
     try:
         numbers = [int(table) for table in tables.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--tables {tables}: must be numbers with commas between") from error
+        raise ConfigError(f"--tables {tables}: must be numbers separated by commas") from error
     settings = _settings(config, data, sets)
 
     from training.fitting import ablate as ablations
 
     measured = measure or [Path(name) for name in settings.data.manifests]
     if not ablations.ablate(settings, numbers, seeds, out, measured, split, _console):
-        _console.print("stopped; run the same command to go on")
+        _console.print("stopped; run the same command again to continue")
         raise typer.Exit(_SIGNALLED)
     typer.echo(out / ablations.MARKDOWN_FILE)
 

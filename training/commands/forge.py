@@ -1,4 +1,4 @@
-"""The `gamma-train data` commands that make pictures: tamper, inpaint, blend, crop and align."""
+"""The `gamma-train data` commands that make pictures: tamper, inpaint, blend, crop, align."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from training.data.originals import Originals
 from training.data.tamper import Forger, Tampering
 from training.output import console
 
-_SHOWN = 20  # reasons that are printed; all are in the journal
+_SHOWN = 20  # reasons printed; the journal has all
 _output = console()
 _errors = console(stderr=True)
 
 _Originals = Annotated[
     Path,
     typer.Argument(
-        exists=True, help="Authentic pictures: a manifest (other kinds are passed over) or a folder"
+        exists=True, help="Authentic pictures: a manifest (other kinds are skipped) or a folder"
     ),
 ]
 _Out = Annotated[
     Path,
     typer.Argument(
-        file_okay=False, help="Folder for the pictures and manifest.jsonl; continued if it is there"
+        file_okay=False, help="Folder for pictures and manifest.jsonl; an existing run continues"
     ),
 ]
 _OBJECTS = typer.Option(
     "--objects",
     exists=True,
-    help="COCO's instances_*.json, or a folder of object maps: PNGs of the pictures' names, "
-    "one colour an object class, black = background",
+    help="COCO's instances_*.json, or a folder of object maps: PNGs named like the pictures, "
+    "one colour per object class, black = background",
 )
-_Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same pictures")]
-_Workers = Annotated[int, typer.Option(min=1, help="Threads")]
+_Seed = Annotated[int, typer.Option(min=0, help="Random seed")]
+_Workers = Annotated[int, typer.Option(min=1, help="Number of threads")]
 _CORES = os.cpu_count() or 1
 
 
 class EngineName(StrEnum):
-    """What repaints."""
+    """Inpainting engine."""
 
     AUTOENCODER = "autoencoder"
     DIFFUSERS = "diffusers"
@@ -61,26 +61,28 @@ class EngineName(StrEnum):
 
 
 class FillName(StrEnum):
-    """What the autoencoder engine puts into the region."""
+    """Content that the autoencoder engine puts into the region."""
 
     DONOR = "donor"
     NOISE = "noise"
 
 
 def tamper(
-    how: Annotated[Tampering, typer.Argument(help="Object of the same or of another picture")],
+    how: Annotated[
+        Tampering, typer.Argument(help="copy-move: object of the same picture; splice: of another")
+    ],
     pictures: _Originals,
     out: _Out,
     objects_from: Annotated[Path, _OBJECTS],
     count: Annotated[
-        int | None, typer.Option(min=1, help="Forgeries [default: as many as pictures]")
+        int | None, typer.Option(min=1, help="Number of forgeries [default: one per picture]")
     ] = None,
     seed: _Seed = 0,
     workers: _Workers = _CORES,
 ) -> None:
     """Make forgeries with TampCOCO's parameters: quality 60-100, rotation, scale, hard edges.
 
-    Split the pictures first: both sides of a splice are then of one split.
+    Split the pictures first, so that both pictures of a splice belong to one split.
     """
     forger = Forger(how, _load(pictures), _load_objects(objects_from), out, seed)
     report = journal.carry_out(
@@ -97,45 +99,47 @@ def tamper(
 def inpaint(
     pictures: _Originals,
     out: _Out,
-    engine: Annotated[EngineName, typer.Option(help="What repaints; classical: not AI")],
+    engine: Annotated[EngineName, typer.Option(help="Inpainting engine; classical is not AI")],
     model: Annotated[
         str | None,
         typer.Option(
-            help="Hub id or directory: of a diffusers inpainting pipeline, of AutoencoderKL or "
-            "AutoencoderTiny, or with TAEF2's *encoder and *decoder (.safetensors, .pth)"
+            help="Hub id or directory of a diffusers inpainting pipeline, an AutoencoderKL or "
+            "AutoencoderTiny, or directory of TAEF2's *encoder and *decoder (.safetensors, .pth)"
         ),
     ] = None,
     objects_from: Annotated[Path | None, _OBJECTS] = None,
     mask: Annotated[
         list[MaskType] | None,
-        typer.Option(help="Regions, repeatable [default: all that the pictures allow]"),
+        typer.Option(help="Mask type, repeatable [default: all that are possible]"),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Generations [default: one a picture]")
+        int | None, typer.Option(min=1, help="Number of generations [default: one per picture]")
     ] = None,
     prompt: Annotated[
-        str, typer.Option(help="For diffusers; {category} is the name of the object repainted")
+        str, typer.Option(help="Prompt for diffusers; {category} is replaced by the object's name")
     ] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Of diffusers' denoising")] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of diffusers")] = 30,
     fill: Annotated[
-        FillName, typer.Option(help="Of the autoencoder: another picture's latents, or noise")
+        FillName, typer.Option(help="Fill of the autoencoder: latents of another picture, or noise")
     ] = FillName.DONOR,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1…; auto: CUDA if any")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1 ...; auto: CUDA if available")
+    ] = "auto",
     seed: _Seed = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure one item, print the plan, write nothing")
+        bool, typer.Option("--dry-run", help="Time one item and print the plan; write nothing")
     ] = False,
 ) -> None:
-    """Repaint regions (white in the masks); write each generation as it is and blended.
+    """Inpaint regions (white in the masks); write each generation as it is and blended.
 
-    The pictures are lossless and of their originals' size; `data align` makes them JPEGs.
+    The pictures are lossless and have the size of their originals; `data align` makes JPEGs.
     """
     if (model is None) is not (engine is EngineName.CLASSICAL):
         raise typer.BadParameter(
-            "autoencoder and diffusers need --model, classical has none", param_hint="--model"
+            "autoencoder and diffusers need --model, classical takes none", param_hint="--model"
         )
     if prompt and engine is not EngineName.DIFFUSERS:
-        raise typer.BadParameter("only diffusers takes prompts", param_hint="--prompt")
+        raise typer.BadParameter("only diffusers takes a prompt", param_hint="--prompt")
     source = _load(pictures)
     inpainter = Inpainter(
         source,
@@ -152,7 +156,7 @@ def inpaint(
     if dry_run:
         return
     if not plan.fits:
-        raise InpaintError(f"{out}: not enough free space on the disk for the plan")
+        raise InpaintError(f"{out}: not enough free disk space for the plan")
     report = journal.carry_out(
         out,
         inpainter.settings,
@@ -172,12 +176,14 @@ def blend(
     from_originals: Annotated[
         Path | None,
         typer.Option(
-            "--originals", exists=True, help="Manifest or folder of the originals [the same]"
+            "--originals",
+            exists=True,
+            help="Manifest or folder of the originals [default: INPAINTED]",
         ),
     ] = None,
     workers: _Workers = _CORES,
 ) -> None:
-    """Paste original pixels back outside the mask; pictures are paired by source id."""
+    """Paste original pixels back outside the mask. Pictures are paired by source id."""
     blender = Blender(inpainted, _load(from_originals or inpainted), out)
     report = journal.carry_out(
         out,
@@ -199,18 +205,18 @@ def align(
         bool,
         typer.Option(
             "--everything",
-            help="Re-encode JPEGs too, so that quality tells no more than format",
+            help="Re-encode JPEGs too, so that JPEG quality does not separate the classes",
         ),
     ] = False,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs")] = 96,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality")] = 96,
     subsampling: Annotated[
-        Literal["4:4:4", "4:2:2", "4:2:0"], typer.Option(help="Of their colours")
+        Literal["4:4:4", "4:2:2", "4:2:0"], typer.Option(help="Chroma subsampling")
     ] = "4:2:0",
     workers: _Workers = _CORES,
 ) -> None:
-    """Make JPEGs of pictures in other formats (section 3.1 of the paper: quality 96).
+    """Convert pictures in other formats to JPEG (section 3.1 of the paper: quality 96).
 
-    JPEGs stay where they are; the new manifest points to them.
+    JPEGs are not copied; the new manifest points to them.
     """
     aligner = Aligner(
         pictures, out, everything=everything, quality=quality, subsampling=subsampling
@@ -223,7 +229,7 @@ def align(
         workers=workers,
         title=f"to JPEG {quality}, {subsampling}, in {out}",
     )
-    _output.print(f"JPEG quality {quality}, colour subsampling {subsampling}")
+    _output.print(f"JPEG quality {quality}, chroma subsampling {subsampling}")
     _tell(report)
 
 
@@ -235,7 +241,7 @@ def crop(
     size: Annotated[int, typer.Option(min=1, help="Side of the central square, pixels")],
     workers: _Workers = _CORES,
 ) -> None:
-    """Cut all pictures to one size, lossless; smaller ones are passed over."""
+    """Crop all pictures to one size, lossless. Smaller pictures are skipped."""
     cropper = Cropper(pictures, out, size=size)
     report = journal.carry_out(
         out,
@@ -245,7 +251,7 @@ def crop(
         workers=workers,
         title=f"central {size} x {size} pixels, in {out}",
     )
-    _output.print(f"{cropper.passed_over} smaller pictures passed over")
+    _output.print(f"{cropper.passed_over} smaller pictures skipped")
     _tell(report)
 
 
@@ -284,10 +290,10 @@ def _plan_table(plan: Plan, out: Path) -> Table:
     hours, seconds = divmod(round(plan.remaining * plan.seconds), 3600)
     table = Table("plan", "", title=f"inpainting into {out}")
     table.add_row("generations", f"{plan.items}, of which done: {plan.done}")
-    table.add_row("pictures written of each", str(plan.pictures))
-    table.add_row("time of each, first one measured", f"{plan.seconds:.2f} s")
-    table.add_row("time of the rest", f"{hours} h {seconds // 60:02d} min {seconds % 60:02d} s")
-    table.add_row("disk space of the rest", f"{plan.remaining * plan.bytes / 1e6:,.1f} MB")
+    table.add_row("pictures per generation", str(plan.pictures))
+    table.add_row("time per generation (first one measured)", f"{plan.seconds:.2f} s")
+    table.add_row("remaining time", f"{hours} h {seconds // 60:02d} min {seconds % 60:02d} s")
+    table.add_row("remaining disk space", f"{plan.remaining * plan.bytes / 1e6:,.1f} MB")
     table.add_row("free disk space", f"{plan.free / 1e6:,.1f} MB")
     return table
 
@@ -296,7 +302,7 @@ def _tell_left_out(reasons: Sequence[str]) -> None:
     for reason in reasons[:_SHOWN]:
         _errors.print(f"left out: {reason}", soft_wrap=True)
     if len(reasons) > _SHOWN:
-        _errors.print(f"left out for {len(reasons) - _SHOWN} reasons more")
+        _errors.print(f"left out for {len(reasons) - _SHOWN} more reasons")
 
 
 def _tell(report: Report) -> None:

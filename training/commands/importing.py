@@ -19,7 +19,7 @@ from training.data.importers.table import FIELDS
 from training.data.labels import Kind
 from training.output import console, progress_bar, write_text
 
-_SHOWN = 20  # problems of a kind that are printed; all are in the file
+_SHOWN = 20  # problems printed per kind; the file has all
 
 _output = console()
 _errors = console(stderr=True)
@@ -30,39 +30,44 @@ def import_data_set(
         str,
         typer.Argument(help="Data set; listed below.", autocompletion=lambda: list(LAYOUTS)),
     ],
-    root: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Its folder.")],
+    root: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Folder of the data set.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Manifest, .jsonl or .parquet; ROOT/manifest.jsonl if not given."),
+        typer.Option(help="Manifest, .jsonl or .parquet [default: ROOT/manifest.jsonl]"),
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(min=1, help="So many pictures of each generator and of the real ones beside."),
+        typer.Option(min=1, help="Number of pictures per generator and per class [default: all]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample.")] = 0,
     kind: Annotated[
         Kind | None,
-        typer.Option(help="Kind of the pictures with a mask, where the layout does not say it."),
+        typer.Option(help="Kind of the pictures with a mask, if the layout does not define it."),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Table or list to read, where any fits."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Table or list to read, if the layout has no fixed one.",
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(help="OURS=THEIRS, a column of the table, e.g. mask=mask_path; repeatable."),
+        typer.Option(help="FIELD=COLUMN of the table, e.g. mask=mask_path; repeatable."),
     ] = None,
 ) -> None:
-    """Read a data set's own layout into a manifest.
+    """Read a data set in its published layout into a manifest.
 
-    What is left out, and what the data set does not say and was guessed, is counted by reason and
-    listed in MANIFEST.problems.
+    Pictures left out and facts guessed are counted by reason and listed in MANIFEST.problems.
     """
     file = out or root / "manifest.jsonl"
     if name not in LAYOUTS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(LAYOUTS)}")
     if table is not None and table.resolve() == file.resolve():
-        raise typer.BadParameter(f"{file} is the table that is read; name another file")
+        raise typer.BadParameter(f"{file} is the input table; choose another output file")
     layout = LAYOUTS[name]
     with progress_bar() as progress:
         task = progress.add_task(f"listing {root}", total=None)
@@ -85,10 +90,12 @@ def split_manifests(
     manifests: Annotated[
         list[Path], typer.Argument(exists=True, dir_okay=False, help="One or more manifests.")
     ],
-    out: Annotated[Path, typer.Option(help="Where all their rows go, .jsonl or .parquet.")],
-    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of the originals.")] = 0.1,
-    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the originals.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same sides.")] = 0,
+    out: Annotated[Path, typer.Option(help="Manifest for all rows, .jsonl or .parquet.")],
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of originals.")] = 0.1,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of originals.")] = 0.0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same splits.")
+    ] = 0,
     hold_out_generator: Annotated[
         list[str] | None, typer.Option(help="Generator to hold out (pattern); repeatable.")
     ] = None,
@@ -96,12 +103,12 @@ def split_manifests(
         list[str] | None, typer.Option(help="Source ids to hold out (pattern); repeatable.")
     ] = None,
     held_out_to: Annotated[
-        Literal["validation", "test"], typer.Option(help="Where what is held out goes.")
+        Literal["validation", "test"], typer.Option(help="Split of the held-out pictures.")
     ] = "test",
 ) -> None:
-    """Split manifests into train, validation and test, no original on two sides.
+    """Split manifests into train, validation and test, with each original in one split only.
 
-    Splits that the rows have already, such as published ones, are forgotten.
+    Existing splits of the rows, such as published ones, are replaced.
     """
     folder = out.resolve().parent
     plan = splits.Plan(
@@ -137,7 +144,7 @@ def split_manifests(
 
 
 def names() -> str:
-    """What can be imported, for the help text."""
+    """Return the importable data sets, for the help text."""
     return "\n\n".join(f"{name}: {layout.about}" for name, layout in LAYOUTS.items())
 
 
@@ -146,7 +153,9 @@ def _columns(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
         if not equals or ours not in FIELDS:
-            raise LayoutError(f"--column {pair}: not OURS=THEIRS with OURS of {', '.join(FIELDS)}")
+            raise LayoutError(
+                f"--column {pair}: must be FIELD=COLUMN with a FIELD of {', '.join(FIELDS)}"
+            )
         columns[ours] = theirs
     return columns
 

@@ -1,4 +1,4 @@
-"""`gamma-train data audit` and `data preview`: they look at pictures."""
+"""`gamma-train data audit` and `gamma-train data preview`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.data.manifest import ManifestError, Row
 from training.data.separation import describe
 from training.output import console, progress_bar, writing
 
-_SHOWN = 5  # places of a problem that are printed
+_SHOWN = 5  # examples printed per problem
 _CORES = os.cpu_count() or 1
 _output = console()
 
@@ -27,26 +27,28 @@ _output = console()
 def audit_manifests(
     files: Annotated[
         list[Path],
-        typer.Argument(exists=True, dir_okay=False, help="Manifests that are used together"),
+        typer.Argument(
+            exists=True, dir_okay=False, help="Manifests that are used together for training"
+        ),
     ],
     limit: Annotated[
         float,
         typer.Option(
             min=0.5,
             max=1,
-            help="Largest balanced accuracy that format, JPEG quality or size may reach alone",
+            help="Maximum balanced accuracy of a classifier on format, JPEG quality or size alone",
         ),
     ] = 0.6,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Believe the rows and open no picture")
+        bool, typer.Option("--quick", help="Trust the manifest and open no picture")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Threads")] = _CORES,
+    workers: Annotated[int, typer.Option(min=1, help="Number of threads")] = _CORES,
 ) -> None:
-    """Find what would spoil training; exit code 1 if there is any.
+    """Check manifests for problems that would bias training; exit code 1 if there are any.
 
-    That is: format, JPEG quality or size that tells the classes apart, versions of one original
-    or identical files in several splits, identical files with different labels, files that are
-    missing, broken or not what the manifest says.
+    Problems are: format, JPEG quality or size separates the classes; versions of one original or
+    identical files are in several splits; identical files have different labels; files are
+    missing, damaged or differ from the manifest.
     """
     rows = [(file.parent, row) for file in files for row in manifest.read(file)]
     with progress_bar() as bar:
@@ -72,9 +74,11 @@ def audit_manifests(
 def preview(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Manifest")],
     out: Annotated[Path, typer.Argument(dir_okay=False, help="PNG to write")],
-    count: Annotated[int, typer.Option(min=1, help="Pictures, evenly of all kinds")] = 16,
-    columns: Annotated[int, typer.Option(min=1, help="Pictures side by side")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which")] = 0,
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of pictures, evenly from all kinds")
+    ] = 16,
+    columns: Annotated[int, typer.Option(min=1, help="Pictures per row")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the choice")] = 0,
 ) -> None:
     """Draw a contact sheet: picture, AI mask, manipulation mask, labels."""
     rows = sheets.choose(file, count, seed)
@@ -110,8 +114,8 @@ def _kinds_table(rows: list[Row]) -> Table:
 def _separation_table(result: Audit) -> Table:
     table = Table(
         *("attribute alone", "balanced accuracy", "authentic", "AI-generated", ""),
-        title=f"What tells the classes apart (0.5 = chance, limit {result.limit})",
-        caption=None if result.separations else "only one class: nothing to tell apart",
+        title=f"Separation of the classes (0.5 = chance, limit {result.limit})",
+        caption=None if result.separations else "only one class: nothing to compare",
     )
     for found in result.separations:
         verdict = Text("LEAK", "red") if found in result.leaks else "ok"
@@ -129,9 +133,9 @@ def _advice(result: Audit) -> list[str]:
     leaks = {leak.attribute for leak in result.leaks}
     advice = []
     if "format" in leaks:
-        advice.append("format: `gamma-train data align` makes JPEGs of everything else")
+        advice.append("format: `gamma-train data align` converts other formats to JPEG")
     elif "JPEG quality" in leaks:
         advice.append("JPEG quality: `gamma-train data align --everything` re-encodes JPEGs too")
     if leaks - {"format", "JPEG quality"}:
-        advice.append("size: choose other pictures, or crop both classes alike")
+        advice.append("size: choose other pictures, or crop both classes to one size")
     return advice

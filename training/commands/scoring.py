@@ -1,4 +1,4 @@
-"""The commands that measure, calibrate and ship checkpoints."""
+"""Commands that evaluate, calibrate and export checkpoints."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 _Report = TypeVar("_Report", bound=BaseModel)
 
 Source = Annotated[str, typer.Argument(help="Run, checkpoint directory or hub id.")]
-Sets = Annotated[list[Path], typer.Argument(help="Manifests, or suites (TOML) that name several.")]
-Out = Annotated[Path, typer.Option(help="Folder for results; a run cut off goes on from it.")]
+Sets = Annotated[
+    list[Path], typer.Argument(help="Manifests, or suites (TOML files that list manifests).")
+]
+Out = Annotated[Path, typer.Option(help="Folder for results; an interrupted run continues.")]
 Split = Annotated[
     Literal["train", "validation", "test"],
-    typer.Option(help="Rows to take; a manifest without splits is taken whole."),
+    typer.Option(help="Split to use; a manifest without splits is used whole."),
 ]
 Look = Annotated[
     Literal["center", "tiled", "auto"],
@@ -32,7 +34,7 @@ Look = Annotated[
 ]
 Crop = Annotated[
     int | None,
-    typer.Option(help="Cut every picture to its central N x N first: size cannot tell.", min=1),
+    typer.Option(help="Crop every picture to its central N x N pixels first.", min=1),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 
@@ -44,13 +46,13 @@ def evaluate(
     view: Look = "center",
     split: Split = "test",
     crop: Crop = None,
-    resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.", min=0)] = 1000,
+    resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=0)] = 1000,
     degraded: Annotated[
-        Path | None, typer.Option(help="Manifest: measure robustness too, on these pictures.")
+        Path | None, typer.Option(help="Manifest for an additional `robustness` run.")
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model on sets of pictures, in three format modes, beside the paper's numbers."""
+    """Evaluate a model on sets of pictures in three format modes, next to the paper's numbers."""
     from model.views import View
     from training.measuring.evaluate import evaluate as run
     from training.measuring.report import to_markdown
@@ -91,7 +93,7 @@ def robustness(
     crop: Crop = None,
     device: Device = "auto",
 ) -> None:
-    """Measure how scores hold up under JPEG, WebP, blur, noise, resizing, crops, screenshots."""
+    """Evaluate a model under JPEG, WebP, blur, noise, resizing, crops and screenshots."""
     from model.views import View
     from training.data.changes import DEGRADATIONS
     from training.measuring.robustness import measure_robustness, to_markdown
@@ -127,18 +129,19 @@ def calibrate(
     view: Look = "auto",
     crop_size: Annotated[
         int | None,
-        typer.Option(help="Serve with crops of another size than trained with.", min=32),
+        typer.Option(help="Crop size of the service, if it differs from training.", min=32),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Choose temperature, pooling and thresholds on validation pictures; store them."""
+    """Choose temperature, pooling and thresholds on validation pictures and store them."""
     from model.checkpoint import CANARY_FILE
     from model.config import Thresholds
     from model.views import View
     from training.config import ConfigError
     from training.data.changes import RAW
     from training.measuring.calibrate import calibrate as choose
-    from training.measuring.calibrate import describe, gather, store
+    from training.measuring.calibrate import gather
+    from training.measuring.calibration import describe, store
     from training.measuring.export import checkpoint_of, write_canary
     from training.measuring.scores import Job, fingerprint, make_detector
 
@@ -179,7 +182,7 @@ def calibrate(
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run or checkpoint directory.", exists=True)],
-    out: Annotated[Path, typer.Argument(help="Directory to make.")],
+    out: Annotated[Path, typer.Argument(help="Directory to create.")],
     evaluation: Annotated[
         Path | None, typer.Option(help="summary.json of `evaluate`, for the card.", dir_okay=False)
     ] = None,
@@ -195,7 +198,7 @@ def export(
     ] = None,
     licence: Annotated[
         str | None,
-        typer.Option(help="Licence of the weights where no other follows, e.g. apache-2.0."),
+        typer.Option(help="Licence of the weights if none is inherited, e.g. apache-2.0."),
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="[default: the run's version + a digest]")
@@ -203,11 +206,11 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Store large tensors in float16.")] = False,
     check: Annotated[
         list[Path] | None,
-        typer.Option(help="Manifest of pictures that --half must not score differently."),
+        typer.Option(help="Manifest of pictures to check --half with."),
     ] = None,
     push: Annotated[str | None, typer.Option(help="Upload to this hub repository.")] = None,
 ) -> None:
-    """Write a checkpoint that serves, with its model card."""
+    """Write a checkpoint for the service, with a model card."""
     from training.measuring.export import checkpoint_of
     from training.measuring.export import export as write
     from training.measuring.export import push as upload
@@ -221,7 +224,7 @@ def export(
         check=load_sets(check or [], "validation"),
     )
     if written.largest_difference is not None:
-        print(f"Half precision moves a probability by {written.largest_difference:.5f} at most")
+        print(f"Half precision changes a probability by at most {written.largest_difference:.5f}")
     print(f"Written to {out}: version {written.version}, {written.size / 1e6:.1f} MB of weights")
     print(f"Serve it: gamma serve --checkpoint {out}")
     if push is not None:
@@ -229,7 +232,7 @@ def export(
 
 
 def _load(source: str) -> GammaModel:
-    """Load the checkpoint of a run, a checkpoint directory or one from the hub."""
+    """Load the checkpoint of a run, of a directory or from the hub."""
     from model import checkpoint
     from training.measuring.export import checkpoint_of
 
@@ -243,9 +246,9 @@ def _facts(
     data_note: Path | None,
     licence: str | None,
 ) -> RunFacts:
-    """Gather what the model card says beside the config."""
+    """Collect the facts for the model card."""
     from training import config
-    from training.measuring.calibrate import REPORT_FILE, Calibration
+    from training.measuring.calibration import REPORT_FILE, Calibration
     from training.measuring.card import RunFacts
     from training.measuring.evaluate import Summary
     from training.measuring.export import checkpoint_of

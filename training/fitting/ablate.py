@@ -1,4 +1,4 @@
-"""The ablations of the paper, Tables 4 to 8, as runs that differ from one configuration."""
+"""The paper's ablations (Tables 4 to 8) as variants of one configuration."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _TAMPERED = (Kind.COPY_MOVE, Kind.SPLICE)
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table."""
+    """A row of an ablation table."""
 
     label: str
     paper: float | None
-    """Accuracy in percent that the paper reports; None for a row that it does not have."""
+    """Accuracy in percent in the paper; None for a row that the paper does not have."""
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Settings by section that differ from the configuration."""
+    """Changed settings, by section."""
     without: tuple[Kind, ...] = ()
-    """Kinds of training pictures that are left out."""
+    """Kinds of training pictures to leave out."""
 
 
 def _cross_attention(label: str, paper: float | None, kind: str, keys: str = "tokens") -> Variant:
@@ -69,8 +69,8 @@ TABLES: dict[int, tuple[str, tuple[Variant, ...]]] = {
             Variant("+ manipulation + AI", 93.20, {"model": {"heads": "both"}}),
         ),
     ),
-    # Without blended pictures, as in the paper. Its first row and that of Table 6 are the same
-    # training set, and it reports two numbers for it.
+    # Without blended pictures, as in the paper. The first rows of Tables 5 and 6 are the same
+    # training set, but the paper reports different numbers.
     5: (
         "class of copy-move, splicing",
         (
@@ -114,17 +114,17 @@ TABLES: dict[int, tuple[str, tuple[Variant, ...]]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One variant with one seed."""
+    """A variant with one seed."""
 
     folder: Path
     settings: Settings
 
 
 def expand(base: Settings, tables: Sequence[int], seeds: int, out: Path) -> Iterator[Run]:
-    """Return the runs of some tables; rows that mean the same share theirs.
+    """Return the runs of some tables; equal rows share a run.
 
     Raises:
-        ConfigError: A table does not exist, or leaves no kind of picture.
+        ConfigError: A table does not exist, or its settings are invalid.
     """
     seen: set[Path] = set()
     for table in tables:
@@ -144,30 +144,29 @@ def ablate(
     split: str,
     console: Console,
 ) -> bool:
-    """Run what has not run yet, and write the tables after every run.
+    """Train all variants that are not done yet, and update the tables after every run.
 
-    All variants are measured on the same pictures with the labels of Table 1, whatever they were
-    trained on.
+    All variants are evaluated on the same pictures with the labels of Table 1.
 
     Args:
-        base: The configuration that rows differ from.
+        base: The configuration to vary.
         tables: Numbers of the tables.
-        seeds: Runs of every row, with seeds from the configuration's on.
-        out: Folder of the runs and the tables.
-        measured: Manifests of the pictures to measure on.
-        split: Their split.
-        console: Where to say what happens.
+        seeds: Runs per row, with consecutive seeds from `train.seed` on.
+        out: Folder for runs and tables.
+        measured: Manifests to evaluate on.
+        split: Split to evaluate on.
+        console: Terminal for messages.
 
     Returns:
-        Whether everything has run; if not, a signal asked to stop.
+        Whether all runs are done; False: stopped by a signal.
 
     Raises:
-        ConfigError: As in `fit`, or there is nothing to measure on.
+        ConfigError: As in `fit`, or the split has no rows.
     """
     runs = list(expand(base, tables, seeds, out))
     pictures = load_pictures(map(str, measured), split, tuple(Kind))
     if not len(pictures):
-        raise ConfigError(f"no row of split {split} to measure on")
+        raise ConfigError(f"no row of split {split} to evaluate on")
     for number, run in enumerate(runs, 1):
         console.print(f"run {number} of {len(runs)}: {run.folder}")
         done = read_result(run.folder)
@@ -181,7 +180,7 @@ def ablate(
 
 
 def collate_tables(base: Settings, tables: Sequence[int], seeds: int, out: Path) -> None:
-    """Write the figures of the runs that are measured beside the paper's."""
+    """Write the results of the finished runs next to the paper's numbers."""
     lines: list[str] = []
     report: dict[str, list[dict[str, Any]]] = {}
     for table in tables:
@@ -200,8 +199,8 @@ def collate_tables(base: Settings, tables: Sequence[int], seeds: int, out: Path)
             report.setdefault(str(table), []).append(asdict(variant) | {"runs": figures})
         lines.append("")
     pictures = (
-        "The paper measures on GenImage; here: mean ± standard deviation over seeds on the "
-        "pictures that the command was given.\n"
+        "The paper evaluates on GenImage; here: mean ± standard deviation over seeds on the given "
+        "pictures.\n"
     )
     write_text("\n".join([*lines, pictures]), out / MARKDOWN_FILE)
     write_text(to_json(report, indent=1), out / JSON_FILE)
@@ -214,11 +213,11 @@ def _rows(table: int) -> tuple[Variant, ...]:
 
 
 def _runs(base: Settings, table: int, variant: Variant, seeds: int, out: Path) -> Iterator[Run]:
-    """Return the runs of a row; the folder says what it changes, so equal rows share it."""
+    """Return the runs of a row; rows with equal settings share the folder of the first."""
     changed = _change(base, variant)
     name = "base"
     if changed != base:
-        for other in TABLES:  # the first row that means the same gives the name
+        for other in TABLES:  # the first row with equal settings gives the name
             same = [v for v in _rows(other) if _change(base, v) == changed]
             if same:
                 name = f"table-{other}-{re.sub(r'[^a-z0-9]+', '-', same[0].label.lower())}"
@@ -241,7 +240,7 @@ def _change(base: Settings, variant: Variant) -> Settings:
 
 
 def _assess(run: Run, pictures: Pictures, split: str, console: Console) -> None:
-    """Measure the network that a run kept, unless that is done."""
+    """Evaluate the kept network of a run, if not done yet."""
     file = run.folder / JSON_FILE
     if file.exists():
         return
@@ -259,7 +258,7 @@ def _assess(run: Run, pictures: Pictures, split: str, console: Console) -> None:
     )
     logits, labels = [], []
     with torch.inference_mode(), progress_bar(console) as bar:
-        for batch in bar.track(loader, description="measuring"):
+        for batch in bar.track(loader, description="evaluating"):
             output = model(to_levels(batch["tiles"].to(device)))
             logits.append(output.logits.float().cpu().numpy())  # (B,)
             labels.append(batch["labels"].numpy())  # (B,)

@@ -1,8 +1,8 @@
-"""Learning the table of `model.cooccurrence` before the network: a perceptron on histograms.
+"""Learning the table of `model.cooccurrence` before the network.
 
-The first layer of a perceptron that tells classes by a crop's histogram is a table of vectors.
-Histograms are computed once and a perceptron passes over thousands of them in a second, so that
-this finds within minutes what a network with the table inside would need days for.
+The table is the first layer of a small MLP that classifies the co-occurrence histograms of crops.
+Histograms are computed once and the MLP trains on thousands of them per second, so this takes
+minutes, while training the table inside the network would take days.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ _PASSES = 10  # over the histograms
 _BATCH = 128
 _LEARNING_RATE = 1e-3
 _WEIGHT_DECAY = 0.3
-_LARGEST = 5.0  # standard deviations: rare triples must not decide
+_LARGEST = 5.0  # standard deviations; limits the influence of rare triples
 
 
 class Histograms(NamedTuple):
-    """Crops as the perceptron sees them."""
+    """Training data of the MLP."""
 
     values: Tensor
     """(N, ROWS), float32."""
     labels: Tensor
-    """1: the whole crop is a network's, 0: none of it (N,), float32."""
+    """1: the whole crop is AI-generated, 0: none of it (N,), float32."""
 
 
 def start(model: GammaModel, pictures: Pictures, settings: Settings, console: Console) -> None:
-    """Give a network with such an input the table of its run: another's, or one learned now.
+    """Set the table of a network with co-occurrence input: copied or learned, by the settings.
 
     Args:
-        model: The network, changed in place.
+        model: The network, changed in place; unchanged if it has another input.
         pictures: The training rows.
         settings: Settings of the run.
-        console: Where progress is shown.
+        console: Terminal for the progress bar.
 
     Raises:
-        ConfigError: The rows or the other checkpoint do not allow what the settings ask for.
-        UnreadablePictureError: Too many pictures of a kind cannot be read.
+        ConfigError: The settings do not fit the rows or the other checkpoint.
+        UnreadablePictureError: Too many pictures of one kind cannot be read.
     """
     if model.input is None:
         return
     source = settings.start.cooccurrences
     table = _take(source) if source else learn(pictures, settings, console)
     if table.shape != model.input.table.shape:
-        raise ConfigError(f"start.cooccurrences: {source}: has {table.shape[1]} channels")
+        raise ConfigError(f"start.cooccurrences: {source} has {table.shape[1]} channels")
     model.input.table.data.copy_(table)
 
 
@@ -71,26 +71,26 @@ def _take(source: str) -> Tensor:
     except checkpoint.CheckpointError as error:
         raise ConfigError(f"start.cooccurrences: {error}") from error
     if other.input is None:
-        raise ConfigError(f"start.cooccurrences: {source}: its input is {other.config.input}")
+        raise ConfigError(f"start.cooccurrences: {source} has input {other.config.input}")
     return other.input.table.detach()
 
 
 def learn(pictures: Pictures, settings: Settings, console: Console) -> Tensor:
-    """Learn the table of a run from `start.cooccurrence_crops` crops as training draws them.
+    """Learn the table of a run from `start.cooccurrence_crops` training crops.
 
-    Every process of a run computes the same.
+    Every process of a run computes the same table.
 
     Args:
         pictures: The training rows.
         settings: Settings of the run.
-        console: Where the progress is shown.
+        console: Terminal for the progress bar.
 
     Returns:
         Table (ROWS, `model.input_channels`).
 
     Raises:
-        ConfigError: The rows do not allow what the settings ask for.
-        UnreadablePictureError: Too many pictures of a kind cannot be read.
+        ConfigError: The settings do not fit the rows.
+        UnreadablePictureError: Too many pictures of one kind cannot be read.
     """
     wanted = settings.start.cooccurrence_crops
     values, labels = [], []
@@ -101,15 +101,15 @@ def learn(pictures: Pictures, settings: Settings, console: Console) -> Tensor:
             whole = ((ai == ai[:, :1]) & (ai != IGNORE)).all(1)
             if whole.any():
                 levels = batch["tiles"][whole].permute(0, 3, 1, 2).float()
-                # In half precision: shares need no more, and there are many.
+                # Half precision saves memory and is exact enough for shares.
                 values.append(histogram(levels).half())
                 labels.append(ai[whole, 0].float())
-            # All count: where no crop were of one class all over, this would not end otherwise.
+            # Count all crops: the loop must end even if no crop is of one class.
             progress.advance(bar, len(ai))
             if progress.finished:
                 break
     if not values:
-        raise ConfigError("model.input: co-occurrences need pictures of one class all over")
+        raise ConfigError("model.input: co-occurrences need crops that are fully of one class")
     found = Histograms(torch.cat(values).float(), torch.cat(labels))
     return learn_table(found, settings.model.input_channels, settings.train.seed)
 
@@ -127,12 +127,12 @@ def _draw(pictures: Pictures, settings: Settings) -> Iterator[Batch]:
 
 
 def learn_table(histograms: Histograms, channels: int, seed: int) -> Tensor:
-    """Fit the perceptron and return its first layer.
+    """Train the MLP and return its first layer.
 
     Args:
         histograms: Crops of both classes.
         channels: Length C of the vectors.
-        seed: Decides every number that is drawn.
+        seed: Random seed.
 
     Returns:
         Table (ROWS, C), scaled so that the maps of the crops have mean 0 and, over the crops'
@@ -145,7 +145,7 @@ def learn_table(histograms: Histograms, channels: int, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         first = nn.Linear(ROWS, channels)
-        perceptron = nn.Sequential(
+        mlp = nn.Sequential(
             first,
             nn.BatchNorm1d(channels),
             nn.GELU(),
@@ -156,7 +156,7 @@ def learn_table(histograms: Histograms, channels: int, seed: int) -> Tensor:
             nn.Linear(_HIDDEN, 1),
         )
         optimiser = torch.optim.AdamW(
-            perceptron.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
+            mlp.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
         )
         steps = _PASSES * -(-len(inputs) // _BATCH)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
@@ -164,8 +164,8 @@ def learn_table(histograms: Histograms, channels: int, seed: int) -> Tensor:
             order = torch.randperm(len(inputs))
             for begin in range(0, len(order), _BATCH):
                 chosen = order[begin : begin + _BATCH]
-                if len(chosen) > 1:  # batch norm needs two
-                    logits = perceptron(inputs[chosen])[:, 0]
+                if len(chosen) > 1:  # batch norm needs two samples
+                    logits = mlp(inputs[chosen])[:, 0]
                     loss = F.binary_cross_entropy_with_logits(
                         logits, labels[chosen], pos_weight=balance
                     )
@@ -178,6 +178,6 @@ def learn_table(histograms: Histograms, channels: int, seed: int) -> Tensor:
 
 def _scale(table: Tensor, values: Tensor) -> Tensor:
     means = values @ table  # (N, C)
-    # Every pixel looks up the same number of rows, so a constant can be spread over them.
+    # Every pixel looks up the same number of rows, so subtract the mean evenly from all rows.
     table = table - means.mean(0) / values.sum(1).mean()
     return (table / means.std(0).clamp(min=1e-6)).contiguous()

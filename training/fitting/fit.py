@@ -1,4 +1,4 @@
-"""Fitting a network to manifests: one run, one folder."""
+"""A training run in its folder."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from training.data.dataset import Pictures, load_pictures
 from training.data.labels import Kind
 from training.fitting import cooccurrence, network
 from training.fitting.checkpoints import UNFINISHED_FOLDER, list_checkpoints
-from training.fitting.glances import Glances
 from training.fitting.sampling import EpochBatches
+from training.fitting.tower_cache import TowerCache
 from training.fitting.trainer import Ending, Trainer
 from training.output import console as make_console
 from training.output import progress_bar, to_json, write_text
@@ -40,23 +40,23 @@ GLANCES_FOLDER = "glances"
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended."""
+    """Result of a run."""
 
     ending: Ending
     step: int
     best_accuracy: float | None
-    """Of the validation pictures, for the network that was kept."""
+    """Validation accuracy of the kept network; None without validation pictures."""
     unreadable: int
-    """How often a picture could not be read and was replaced."""
+    """Number of unreadable pictures that were replaced, with repeats."""
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run is complete."""
         return self.ending != "signal"
 
 
 def read_result(run: Path) -> Result | None:
-    """Return how a run ended, or None if it has not."""
+    """Return the result of a run, or None if it is not complete."""
     file = run / RESULT_FILE
     return Result(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
@@ -144,25 +144,25 @@ def _make_trainer(
     if fresh and not settings.start.checkpoint:
         cooccurrence.start(model, pictures, settings, console)
     sets = {"train": pictures, "validation": validation}
-    glances = _look_at_all(model, sets, settings, run, console)
+    glances = _compute_tower_features(model, sets, settings, run, console)
     if processes > 1:
         network.synchronise_batch_norm(model, accelerator.device)
     return Trainer(model, accelerator, settings, run, batches, sets, glances, console)
 
 
-def _look_at_all(
+def _compute_tower_features(
     model: GammaModel,
     sets: dict[str, Pictures],
     settings: Settings,
     run: Path,
     console: Console,
-) -> dict[str, Glances]:
-    """Compute what the tower says of all pictures of the run, by split; nothing without one."""
+) -> dict[str, TowerCache]:
+    """Compute the tower features of all pictures by split; empty without a prior."""
     if model.glance is None:
         return {}
     found = {}
     for split, pictures in sets.items():
-        found[split] = Glances(run / GLANCES_FOLDER / split, pictures)
+        found[split] = TowerCache(run / GLANCES_FOLDER / split, pictures)
         with progress_bar(console, transient=True) as progress:
             bar = progress.add_task(f"glances, {split}", total=len(pictures))
             found[split].fill(
@@ -172,7 +172,7 @@ def _look_at_all(
 
 
 def _open_run(settings: Settings, run: Path, console: Console) -> None:
-    """Make the folder of a run, or clear what an earlier attempt left half-written."""
+    """Create the folder of a run; remove partial files of an interrupted run."""
     run.mkdir(parents=True, exist_ok=True)
     file = run / CONFIG_FILE
     if file.exists():
@@ -191,10 +191,10 @@ def _close_run(run: Path, result: Result) -> None:
 
 @contextmanager
 def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end the run after the step, with a checkpoint; again: at once."""
+    """Stop after the current step on SIGTERM or Ctrl-C; a second signal ends the process."""
 
     def request(number: int, frame: FrameType | None) -> None:
-        # Nothing is printed here: the signal may have interrupted a print.
+        # Do not print here: the signal may have interrupted a print.
         trainer.stop_requested = True
         signal.signal(number, before[number])
 

@@ -1,8 +1,8 @@
-"""Learning the glance: what the frozen tower says of pictures is kept, and a perceptron fits it.
+"""Training the glance on cached tower features.
 
-The tower is computed once for each picture and each altered copy of it. A perceptron passes over
-the kept features in seconds, so that leaving out one source after the other is affordable, and
-only that tells how a detector does on pictures of other origin.
+The tower is computed once for each picture and its augmented copies. The MLP on top trains on the
+cached features in seconds, which makes leave-sources-out cross-validation affordable: it estimates
+the performance on pictures of other origin.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from training.data import manifest
 from training.data.labels import LABELS, Kind
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.pixels import encode_jpeg
-from training.fitting.glances import look
+from training.fitting.tower_cache import compute_features
 
-_PART = 256  # pictures whose features share a file
+_PART = 256  # pictures per file of features
 _BATCH = 8
-_LONGEST = 1600  # pixels: larger pictures are shrunk before copies are altered
-_COPY_STREAM = 3  # tells what is drawn here from what training.data.dataset and sampling draw
+_LONGEST = 1600  # pixels; larger pictures are shrunk before augmentation
+_COPY_STREAM = 3  # random stream; training.data.dataset and sampling have others
 _CODECS = ("JPEG", "WEBP", "AVIF")
 
 Pixels = NDArray[np.uint8]
@@ -47,40 +47,40 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What the tower says of N looks at pictures."""
+    """Tower features of N pictures and augmented copies."""
 
     tokens: Tensor
     """(N, tower.TOKENS), float16."""
     picture: NDArray[np.int64]
     """Row of the picture (N,)."""
     copy: NDArray[np.int64]
-    """0: the picture itself, from 1 on: an altered copy (N,)."""
+    """0: the picture itself; 1, 2, ...: augmented copies (N,)."""
     labels: NDArray[np.bool_]
-    """Whether a network made the picture (N,)."""
+    """Whether the picture is AI-generated (N,)."""
     sources: NDArray[np.str_]
-    """The folder that its source id begins with (N,)."""
+    """Folder part of the source id (N,)."""
     train: NDArray[np.bool_]
     """Whether its split is `train` (N,)."""
 
 
 @dataclass(frozen=True)
 class SourceResult:
-    """How pictures of one source do when it is not trained on."""
+    """Cross-validation result for one source."""
 
     source: str
     n: int
     ai_share: float
     auc: float | None
-    """Of its own pictures if it has both classes."""
+    """AUC of its pictures; None if it has one class only."""
     called: float
-    """Share of its pictures with a logit above the threshold of 5 % false alarms."""
+    """Share of its pictures above the threshold of 5 % false positives."""
 
 
 def read_rows(files: Sequence[str]) -> list[tuple[Path, Row]]:
-    """Read the whole pictures of manifests: forgeries have no place in a glance.
+    """Read the authentic and synthetic rows of manifests; the glance does not use forgeries.
 
     Returns:
-        The folder of the manifest and the row, for each picture.
+        Folder of the manifest and row, for each picture.
 
     Raises:
         ConfigError: A manifest cannot be read.
@@ -105,16 +105,16 @@ def extract(
     folder: Path,
     advance: Callable[[], object],
 ) -> Features:
-    """Compute the features of pictures and of altered copies of the training pictures.
+    """Compute the features of pictures and of augmented copies of the training pictures.
 
-    They are kept in parts; a part that is there is not computed again.
+    They are cached in files of 256 pictures; existing files are not computed again.
 
     Args:
-        branch: Its tower is used, in the precision of its weights.
-        rows: What `read_rows` returned.
-        settings: How many copies.
-        folder: Where the parts are kept; of one list of rows and one number of copies.
-        advance: Called once a picture.
+        branch: Its tower computes the features.
+        rows: Result of `read_rows`.
+        settings: Number of copies and seed.
+        folder: Folder of the files; for one list of rows and one number of copies.
+        advance: Called once per picture.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -153,7 +153,7 @@ def _compute(
 
     def compute(shape: tuple[int, ...]) -> None:
         looks = waiting.pop(shape)
-        tokens = look(branch, [pixels for *_, pixels in looks]).tokens.half().cpu()
+        tokens = compute_features(branch, [pixels for *_, pixels in looks]).tokens.half().cpu()
         found.extend((n, c, row) for (n, c, _), row in zip(looks, tokens, strict=True))
 
     for number, (folder, row) in enumerate(rows, first):
@@ -165,7 +165,7 @@ def _compute(
         advance()
     for shape in list(waiting):
         compute(shape)
-    found.sort(key=lambda look: look[:2])
+    found.sort(key=lambda entry: entry[:2])
     return {
         "picture": torch.tensor([n for n, *_ in found], dtype=torch.int64),
         "copy": torch.tensor([c for _, c, _ in found], dtype=torch.int64),
@@ -176,7 +176,7 @@ def _compute(
 def _versions(
     file: Path, row: Row, number: int, settings: GlanceSettings
 ) -> Iterator[tuple[int, Pixels]]:
-    """The picture and its copies; nothing of one that cannot be read."""
+    """Yield the picture and its copies, with their numbers; nothing if it is unreadable."""
     try:
         picture = decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
     except (PictureError, OSError):
@@ -186,18 +186,18 @@ def _versions(
         smaller = _fit(picture, _LONGEST)
         for copy in range(1, settings.copies + 1):
             rng = np.random.default_rng([_COPY_STREAM, settings.seed, number, copy])
-            yield copy, alter(smaller, rng)
+            yield copy, augment_copy(smaller, rng)
 
 
-def alter(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """Do to a picture what the web does: crop, resize, compress, mirror; either class alike.
+def augment_copy(picture: Pixels, rng: np.random.Generator) -> Pixels:
+    """Augment a picture like uploads on the web: crop, resize, blur, noise, compress, flip.
 
     Args:
         picture: RGB pixels (H, W, 3).
-        rng: Decides everything.
+        rng: Source of all randomness.
 
     Returns:
-        Pixels of another size.
+        Pixels (H', W', 3).
     """
     if rng.random() < 0.6:
         picture = _crop(picture, rng)
@@ -217,7 +217,7 @@ def alter(picture: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _crop(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """Keep 35 to 100 % of the area, in a shape of its own."""
+    """Crop to 35 to 100 % of the area with a random aspect ratio."""
     area, shape = rng.uniform(0.35, 1), math.exp(rng.uniform(-0.35, 0.35))
     height, width = (
         min(length, max(64, round(length * math.sqrt(area) * factor)))
@@ -242,7 +242,7 @@ def _fit(picture: Pixels, longest: float, enlarge: float = 1.0) -> Pixels:
 
 
 def _encode(picture: Pixels, codec: str, quality: int) -> Pixels:
-    """Through a lossy file and back."""
+    """Compress and decode."""
     if codec == "JPEG":
         data = encode_jpeg(picture, quality, "4:2:0")
     else:
@@ -253,14 +253,14 @@ def _encode(picture: Pixels, codec: str, quality: int) -> Pixels:
 
 
 def weigh(features: Features, chosen: NDArray[np.bool_]) -> Tensor:
-    """Weigh looks: both classes alike, and the sources of a class alike.
+    """Compute sample weights: equal for both classes, and for the sources within a class.
 
     Args:
-        features: All looks.
-        chosen: Those that are trained on (N,).
+        features: All samples.
+        chosen: Samples to train on (N,).
 
     Returns:
-        Weights (N,), mean 1 over the chosen ones, 0 elsewhere.
+        Weights (N,): mean 1 over the chosen samples, 0 elsewhere.
     """
     pairs = list(zip(features.sources, features.labels, strict=True))
     counts = Counter(pair for pair, use in zip(pairs, chosen, strict=True) if use)
@@ -274,13 +274,13 @@ def weigh(features: Features, chosen: NDArray[np.bool_]) -> Tensor:
 
 
 def fit(model: GammaModel, features: Features, weights: Tensor, settings: GlanceSettings) -> None:
-    """Fit the perceptron of the glance and the classifier to kept features.
+    """Train `glance.tokens` and `classifier` on cached features.
 
     Args:
-        model: The network; `glance.tokens` and `classifier` are changed in place.
-        features: All looks.
-        weights: As `weigh` gives them; looks of weight 0 take no part.
-        settings: How to fit.
+        model: The network; both modules are changed in place.
+        features: All samples.
+        weights: Sample weights of `weigh`; samples of weight 0 are not used.
+        settings: Optimisation.
     """
     assert model.glance is not None  # noqa: S101
     branch, classifier = model.glance, model.classifier
@@ -307,7 +307,7 @@ def fit(model: GammaModel, features: Features, weights: Tensor, settings: Glance
 
 @torch.no_grad()
 def score(model: GammaModel, features: Features) -> NDArray[np.float64]:
-    """Compute the logits (N,) of kept features from the glance alone."""
+    """Compute the image logits (N,) from the glance alone."""
     assert model.glance is not None  # noqa: S101
     vectors = model.glance.tokens(features.tokens.float())
     logits: Tensor = model.classifier(vectors).squeeze(1)
@@ -317,24 +317,23 @@ def score(model: GammaModel, features: Features) -> NDArray[np.float64]:
 def leave_sources_out(
     build: Callable[[], GammaModel], features: Features, settings: GlanceSettings, folds: int
 ) -> tuple[float, list[SourceResult]]:
-    """Measure each source by networks that were not trained on it.
+    """Cross-validate by source: each source is scored by a network not trained on it.
 
     Args:
-        build: Makes a network with fresh weights.
-        features: All looks; those of split `train` are used.
-        settings: How to fit.
-        folds: Parts into which the sources are divided.
+        build: Returns a network with initial weights.
+        features: All samples; those of split `train` are used.
+        settings: Optimisation.
+        folds: Number of groups into which the sources are divided.
 
     Returns:
-        AUC over the pictures themselves, scored by the fold that leaves their source out, and a
-        line for each source.
+        AUC over all pictures (without copies), and the result of each source.
 
     Raises:
-        ConfigError: There is one source only.
+        ConfigError: There is only one source.
     """
     sources = sorted(set(features.sources[features.train]))
     if len(sources) < 2:
-        raise ConfigError("data.manifests: one source cannot be left out; fit with --folds 0")
+        raise ConfigError("data.manifests: cross-validation needs two sources; use --folds 0")
     folds = min(folds, len(sources))
     fold_of = {source: i % folds for i, source in enumerate(sources)}
     folds_of_looks = np.array([fold_of.get(source, -1) for source in features.sources])
@@ -364,9 +363,9 @@ def leave_sources_out(
 
 
 def describe(auc: float, results: Sequence[SourceResult]) -> Iterator[str]:
-    """Say how the sources do that are not trained on, one line each."""
-    yield f"pictures of sources that were left out: AUC {auc:.3f}"
+    """Return the results as text: a line in total and one per source."""
+    yield f"cross-validation by source: AUC {auc:.3f}"
     for found in results:
         what = f"{found.n:5} pictures, {found.ai_share:4.0%} AI"
         own = "" if found.auc is None else f", AUC {found.auc:.3f}"
-        yield f"  {found.source}: {what}, {found.called:.0%} above 5 % false alarms{own}"
+        yield f"  {found.source}: {what}, {found.called:.0%} above 5 % false positives{own}"

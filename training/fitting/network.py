@@ -1,4 +1,4 @@
-"""The network of a run before its first step: built, started, and made ready for many processes."""
+"""Building the network of a run: initial weights and batch norm over processes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from model.config import GammaConfig
 from model.network import GammaModel
 from training.config import ConfigError, Settings
 
-_LIBRARY_DROP_PATH = 0.1  # largest rate that the library's encoders are built with
+_LIBRARY_DROP_PATH = 0.1  # maximum rate in the library's encoders
 _KEPT_OF_DRAWN = 0.1
 
 
 def build(settings: Settings) -> GammaModel:
-    """Build the network of a run; the seed decides every weight that is drawn.
+    """Build the network of a run; random weights depend on `train.seed` only.
 
     Raises:
-        ConfigError: A setting of the model is wrong, or weights do not fit.
+        ConfigError: A setting of the model is invalid, or weights do not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
@@ -43,7 +43,7 @@ def build(settings: Settings) -> GammaModel:
         try:
             model.get_submodule(name).requires_grad_(False)
         except AttributeError as error:
-            raise ConfigError(f"start.frozen: the network has no part {name}") from error
+            raise ConfigError(f"start.frozen: the network has no module {name}") from error
     for module in model.encoder.modules():
         rate = getattr(module, "drop_prob", None)
         if isinstance(rate, float):
@@ -53,16 +53,16 @@ def build(settings: Settings) -> GammaModel:
 
 @torch.no_grad()
 def start_averaging(model: GammaModel) -> None:
-    """Let the convolutions between the stages begin as local means of what they see.
+    """Initialise the patch embeddings of the stages close to local means.
 
-    Of co-occurrences means over ever larger places are what tells, and convolutions as drawn
-    would bury them under details.
+    For co-occurrences, averages over growing areas are informative; random convolutions would
+    hide them.
 
     Args:
-        model: A network with a table of co-occurrences on a MiT; changed in place.
+        model: A network with co-occurrence input and a MiT encoder; changed in place.
 
     Raises:
-        ConfigError: The encoder is another one.
+        ConfigError: The encoder is not a MiT.
     """
     if not isinstance(model.encoder, SegformerModel):
         raise ConfigError(f"model.input: cooccurrence: not for {model.config.backbone}")
@@ -75,10 +75,10 @@ def start_averaging(model: GammaModel) -> None:
 
 
 def synchronise_batch_norm(model: GammaModel, device: torch.device) -> None:
-    """Let batch norm see the whole batch when several processes share it.
+    """Replace batch norm layers by layers that use the batch of all processes.
 
-    PyTorch's own layer does that on CUDA only; on a CPU ours takes its place. Parts that are
-    accumulated one after the other stay batches of their own.
+    PyTorch's `SyncBatchNorm` works on CUDA only; on a CPU `SharedBatchNorm` is used. Accumulated
+    parts are still normalised separately.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
@@ -110,7 +110,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards those of a batch."""
+        """Update the running statistics."""
         momentum = 0.1 if self.momentum is None else self.momentum
         for running, value in ((self.running_mean, mean), (self.running_var, variance)):
             if running is not None:
@@ -125,7 +125,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """A sum over processes that gradients pass: theirs is the sum, too."""
+    """Differentiable sum over processes; the gradient is the sum of the gradients."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which rows an epoch shows, in which batches, and which process computes which part of them."""
+"""Sampling of training rows: epochs, batches, and their division among processes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from training.config import ConfigError, Settings
 from training.data.dataset import NO_ORIGINAL, Pictures, Request
 from training.data.labels import Kind
 
-_PLAN_STREAM = 0  # tells what is drawn here from what training.data.dataset draws
+_PLAN_STREAM = 0  # random stream; training.data.dataset has others
 Indices = NDArray[np.int64]
 
 
 class EpochBatches(Sampler[list[Request]]):
-    """Batches of one process. Every process draws the same epoch and takes its part of each batch.
+    """Batch sampler of one process.
 
-    So the rows of a step are the same for any number of processes and accumulated parts.
+    Every process samples the same epoch and takes its part of each batch, so the rows of a step do
+    not depend on the number of processes and accumulated parts.
     """
 
     def __init__(
         self, pictures: Pictures, settings: Settings, *, processes: int = 1, rank: int = 0
     ) -> None:
-        """Prepare to draw.
+        """Prepare the sampler.
 
         Args:
             pictures: The training rows.
             settings: Settings of the run.
-            processes: Number of processes that share a batch.
-            rank: Number of this one.
+            processes: Number of processes.
+            rank: Index of this process.
 
         Raises:
-            ConfigError: The rows do not allow what the settings ask for.
+            ConfigError: The settings do not fit the rows.
         """
         train, data = settings.train, settings.data
         parts = processes * train.accumulation
@@ -63,7 +64,7 @@ class EpochBatches(Sampler[list[Request]]):
         self.size = train.batch_size // parts
         self.epoch = 0
         self.skip = 0
-        """Steps at the beginning of the epoch that are left out."""
+        """Steps to skip at the beginning of the epoch."""
         self._pictures = pictures
         self._settings = settings
         self._processes = processes
@@ -71,11 +72,11 @@ class EpochBatches(Sampler[list[Request]]):
 
     @property
     def samples(self) -> int:
-        """Crops in an epoch, over all processes."""
+        """Crops per epoch, over all processes."""
         return self.steps * self._settings.train.batch_size
 
     def describe(self) -> str:
-        """Say which part of the rows this epoch shows."""
+        """Return a line on the number of pictures and steps of the epoch."""
         return (
             f"epoch {self.epoch + 1}: {self.samples:,} of {len(self._pictures):,} pictures, "
             f"{self.steps:,} steps of {self._settings.train.batch_size}"
@@ -92,7 +93,7 @@ class EpochBatches(Sampler[list[Request]]):
             yield [Request(self.epoch, int(draw), int(index)) for draw, index in part]
 
     def _draw(self) -> Indices:
-        """Return draws and rows (samples, 2) of the epoch, in the order of the batches."""
+        """Return draw numbers and rows (samples, 2) of the epoch, in batch order."""
         rng = np.random.default_rng([_PLAN_STREAM, self._settings.train.seed, self.epoch])
         if not self._settings.data.pairs:
             rows = self._draw_rows(rng, np.arange(len(self._pictures)), self.samples)
@@ -100,7 +101,7 @@ class EpochBatches(Sampler[list[Request]]):
         return self._draw_pairs(rng)
 
     def _draw_pairs(self, rng: np.random.Generator) -> Indices:
-        """Put forgeries beside their originals; rows without one go two by two."""
+        """Pair forgeries with their originals, and rows without an original with each other."""
         originals = self._pictures.originals
         partners = np.unique(originals[originals != NO_ORIGINAL])
         candidates = np.setdiff1d(np.arange(len(self._pictures)), partners)
@@ -119,13 +120,13 @@ class EpochBatches(Sampler[list[Request]]):
         return np.array(doubles[: self.samples // 2]).reshape(-1, 2)
 
     def _draw_rows(self, rng: np.random.Generator, candidates: Indices, count: int) -> Indices:
-        """Draw rows in random order, none twice before all of its kind (or all) were drawn."""
+        """Sample rows without repeats until all of the kind (or all rows) are used."""
         mix = self._settings.data.mix
         if not mix:
             return _cycle(rng, candidates, count)
         kinds = self._pictures.kinds[candidates]
         order = tuple(Kind)
-        # With pairs, originals that come along are not candidates: their kind may have none left.
+        # With pairs, originals are not candidates, so their kind may be empty.
         shares = {k: share for k, share in mix.items() if (kinds == order.index(k)).any()}
         counts = _apportion(list(shares.values()), count)
         drawn = [
@@ -136,13 +137,13 @@ class EpochBatches(Sampler[list[Request]]):
 
 
 def _cycle(rng: np.random.Generator, values: Indices, count: int) -> Indices:
-    """Return `count` values: permutations of all of them, one after the other."""
+    """Return `count` values from consecutive random permutations."""
     rounds = -(-count // len(values))
     return np.concatenate([rng.permutation(values) for _ in range(rounds)])[:count]
 
 
 def _apportion(shares: list[float], count: int) -> list[int]:
-    """Split a number by shares, largest remainders first."""
+    """Divide a number by shares (largest remainder method)."""
     exact = np.array(shares) / sum(shares) * count
     whole = np.floor(exact).astype(int)
     whole[np.argsort(whole - exact, kind="stable")[: count - whole.sum()]] += 1

@@ -39,9 +39,9 @@ from training.data.dataset import (
 )
 from training.errors import UserError
 from training.fitting.checkpoints import Checkpoints
-from training.fitting.glances import Glances
 from training.fitting.log import RunLog, is_best, stale_evaluations
 from training.fitting.sampling import EpochBatches
+from training.fitting.tower_cache import TowerCache
 
 Ending = Literal["epochs", "early stopping", "signal"]
 
@@ -69,7 +69,7 @@ class Trainer:
         run: Path,
         batches: EpochBatches,
         pictures: dict[str, Pictures],
-        glances: dict[str, Glances],
+        glances: dict[str, TowerCache],
         console: Console,
     ) -> None:
         """Set up optimizer, schedule, data loaders and log.

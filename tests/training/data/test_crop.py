@@ -24,7 +24,7 @@ def test_pictures_and_masks_are_cut_alike_and_small_ones_are_passed_over(tmp_pat
     rows = manifest.read(tmp_path / "cut" / "manifest.jsonl")
     after = {Path(row.path).stem.split("_", 1)[1]: row for row in rows}
     small = {name for name, row in before.items() if min(row.width, row.height) < 60}
-    assert f"{len(small)} smaller pictures passed over" in answer.output
+    assert f"{len(small)} smaller pictures skipped" in answer.output
     assert small
     assert after.keys() == before.keys() - small
     for name, row in after.items():

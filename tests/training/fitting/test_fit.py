@@ -298,7 +298,7 @@ def test_the_command_stops_on_sigterm(
         for line in process.stderr:
             if line.startswith("step 2:"):
                 process.send_signal(signal.SIGTERM)
-            if line.startswith("go on with"):
+            if line.startswith("resume with"):
                 assert "--resume" in line
         assert process.wait() == 143
     step = int(list_checkpoints(run)[-1].name.rpartition("-")[2])

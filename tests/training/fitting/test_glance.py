@@ -25,8 +25,8 @@ from training.data.labels import Kind
 from training.fitting import glance
 from training.fitting.fit import fit
 from training.fitting.glance import Features
-from training.fitting.glances import Glances
 from training.fitting.network import build
+from training.fitting.tower_cache import TowerCache
 
 pytestmark = pytest.mark.usefixtures("small_tower")
 
@@ -90,7 +90,7 @@ def test_alterations_follow_from_the_generator_alone() -> None:
     picture = np.asarray(photo(300, 200, 1))
     shapes = set()
     for seed in range(20):
-        ours, again = (glance.alter(picture, np.random.default_rng(seed)) for _ in range(2))
+        ours, again = (glance.augment_copy(picture, np.random.default_rng(seed)) for _ in range(2))
         assert np.array_equal(ours, again)
         assert ours.dtype == np.uint8
         shapes.add(ours.shape)
@@ -133,7 +133,7 @@ def test_kept_glances_are_what_the_tower_says(
     branch: GlanceBranch, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = load_pictures([str(tree)], "train", tuple(Kind))
-    kept = Glances(tmp_path / "kept", pictures)
+    kept = TowerCache(tmp_path / "kept", pictures)
     kept.fill(branch, 10**6, lambda: None)
     pixels = torch.tensor(views.glance(pictures.read(3, 10**6)))[None]
     expected = branch.look(to_levels(pixels))
@@ -142,7 +142,7 @@ def test_kept_glances_are_what_the_tower_says(
     torch.testing.assert_close(found.tokens[:1], expected.tokens, atol=0.05, rtol=0.02)
     assert torch.equal(found.patches[1], found.patches[0].flip(1))
     monkeypatch.setattr(GlanceBranch, "look", None)
-    Glances(tmp_path / "kept", pictures).fill(branch, 10**6, lambda: None)
+    TowerCache(tmp_path / "kept", pictures).fill(branch, 10**6, lambda: None)
 
 
 def test_the_glance_is_fitted_and_the_rest_goes_on_from_it(
@@ -155,7 +155,7 @@ def test_the_glance_is_fitted_and_the_rest_goes_on_from_it(
     command = ["glance", str(config), "--out", str(first)]
     result = runner.invoke(app, command)
     assert result.exit_code == 1
-    assert "one source cannot be left out" in result.output
+    assert "cross-validation needs two sources" in result.output
     result = runner.invoke(app, [*command, "--folds", "0"])
     assert result.exit_code == 0, result.output
     start = f"start.checkpoint={first / 'model'}"
@@ -175,13 +175,13 @@ def test_each_split_has_glances_of_its_own(
 ) -> None:
     """Rows are numbered within a split, and the average that is measured trains on."""
     used: list[str] = []
-    original = Glances.of
+    original = TowerCache.of
 
-    def of(self: Glances, *arguments: Any) -> Any:
+    def of(self: TowerCache, *arguments: Any) -> Any:
         used.append(Path(self.patches.filename).parent.name)
         return original(self, *arguments)
 
-    monkeypatch.setattr(Glances, "of", of)
+    monkeypatch.setattr(TowerCache, "of", of)
     settings = configure("model.prior=clip_vit_b16", "train.ema_decay=0.9", "data.padding=0")
     fit(settings, tmp_path / "run")
     # Three steps over the 12 training rows, then three batches of as many validation rows.

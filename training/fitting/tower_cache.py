@@ -1,7 +1,7 @@
-"""What the frozen tower says of the pictures of a run: computed once, kept on disk, read by row.
+"""Cache of the frozen tower's features for the pictures of a run: computed once, read by row.
 
-The glance is at the picture as it is stored. What a crop's augmentation does to a picture changes
-little at a glance, and computing the tower for every crop would cost more than all the rest.
+Features are those of the stored picture, without the augmentation of its crops: this changes little
+at the size of a glance, and computing the tower for every crop would take most of the time.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _BATCH = 8
 _DONE = "done.npy"
 
 
-class Glances:
-    """Features of the tower by row of `Pictures`, float16."""
+class TowerCache:
+    """Tower features by row of `Pictures`, float16, in files."""
 
     def __init__(self, folder: Path, pictures: Pictures) -> None:
-        """Open the store of some pictures, or make an empty one.
+        """Open or create the cache.
 
         Args:
-            folder: Where it is kept; of these pictures alone.
+            folder: Folder of the files; for these rows only.
             pictures: The rows.
         """
         self._pictures = pictures
@@ -45,12 +45,12 @@ class Glances:
         self._done = _open(folder / _DONE, (count,), np.bool_)
 
     def fill(self, branch: GlanceBranch, max_pixels: int, advance: Callable[[], object]) -> None:
-        """Compute what is missing; a picture that cannot be read stays 0.
+        """Compute missing features; those of an unreadable picture stay 0.
 
         Args:
-            branch: Its tower is used.
-            max_pixels: Largest width times height of a picture.
-            advance: Called once a row.
+            branch: Its tower computes the features.
+            max_pixels: Maximum width times height of a picture.
+            advance: Called once per row.
         """
         waiting: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = defaultdict(list)
         for row in range(len(self._pictures)):
@@ -69,7 +69,7 @@ class Glances:
 
     def _look(self, branch: GlanceBranch, looks: list[tuple[int, NDArray[np.uint8]]]) -> None:
         rows = [row for row, _ in looks]
-        features = look(branch, [pixels for _, pixels in looks])
+        features = compute_features(branch, [pixels for _, pixels in looks])
         self._tokens[rows] = features.tokens.half().cpu().numpy()
         self.patches[rows] = features.patches.half().cpu().numpy()
         self._done[rows] = True
@@ -77,7 +77,7 @@ class Glances:
     def of(
         self, rows: Sequence[int], mirrored: Sequence[bool], device: torch.device
     ) -> TowerFeatures:
-        """Return the features of rows, float32; those of mirrored pictures mirrored."""
+        """Return the features of rows, float32; mirrored where `mirrored` is true."""
         patches = torch.from_numpy(self.patches[list(rows)]).to(device).float()
         turned = torch.tensor(mirrored, device=device)[:, None, None, None]
         patches = torch.where(turned, patches.flip(2), patches)
@@ -85,12 +85,12 @@ class Glances:
         return TowerFeatures(tokens, patches)
 
 
-def look(branch: GlanceBranch, glances: Sequence[NDArray[np.uint8]]) -> TowerFeatures:
-    """Compute what the tower says of glances (h, w, 3) of one size, in the fastest precision.
+def compute_features(branch: GlanceBranch, glances: Sequence[NDArray[np.uint8]]) -> TowerFeatures:
+    """Compute the tower features of glances of one size, in the fastest precision.
 
     Args:
         branch: Its tower is used, on the device of its weights.
-        glances: RGB pixels.
+        glances: RGB pixels (h, w, 3).
     """
     device = branch.adapter.weight.device
     levels = to_levels(torch.from_numpy(np.stack(glances))).to(device)
