@@ -1,7 +1,6 @@
-"""Temperature, pooling of tiles and thresholds of a checkpoint, from validation pictures.
+"""Choice of temperature, tile pooling and thresholds on validation pictures.
 
-They are chosen for the view that the service looks through, on pictures that were neither
-trained on nor are kept for the test.
+They are chosen for the view of the service, on pictures used neither for training nor for tests.
 """
 
 from __future__ import annotations
@@ -35,38 +34,38 @@ from training.measuring.metrics import Labels, Values, area_under_roc, class_wei
 from training.measuring.scores import HEADS, Job, Record, Score, identity, score_all
 
 MARKED_FALSE_POSITIVE_RATE = 0.05
-"""Share of the pixels that may be marked where nothing is to be."""
+"""Maximum share of marked pixels in masks that are empty by label."""
 MANIPULATED_FALSE_POSITIVE_RATE = 0.05
-"""Share of the untouched pictures that may be called manipulated."""
+"""Maximum share of unaltered pictures that are called manipulated."""
 
 _TEMPERATURES = (0.01, 100.0)
 _MARKED = 0.5
-"""Mask threshold once the heads are shifted."""
+"""Mask threshold after adding the mask offsets."""
 
 
 class CalibrationError(UserError):
-    """The pictures do not allow a calibration; the message says why."""
+    """Calibration is not possible with these pictures; the message says why."""
 
 
 class Sample(Record):
-    """What calibration needs of one picture."""
+    """Scores of one picture for calibration."""
 
     logits: tuple[float, ...] = ()
-    """Image logits of its tiles (N,)."""
+    """Image logits of the tiles (N,)."""
     glance_logit: float | None = None
     """Image logit of the glance alone; None without a prior."""
     histograms: dict[str, list[list[int]]] = Field(default_factory=dict)
-    """Pixels by truth and level (2, 256), by head."""
+    """Pixel counts by label and mask level (2, 256), by head."""
     error: str | None = None
     """Why the picture could not be scored."""
 
     @property
     def ai_generated(self) -> bool:
-        """Truth."""
+        """Class label."""
         return LABELS[self.kind].ai_generated
 
     def counts(self, head: str) -> NDArray[np.int64] | None:
-        """Histogram (2, 256) of a head; None if its truth is not known."""
+        """Return the histogram (2, 256) of a head; None without labels."""
         found = self.histograms.get(head)
         return None if found is None else np.array(found, np.int64)
 
@@ -74,18 +73,18 @@ class Sample(Record):
 def gather(
     detector: Detector, jobs: Sequence[Job], view: View, kept: Path, advance: Callable[[], object]
 ) -> list[Sample]:
-    """Score validation pictures; results so far are in `kept` (see `score_all`).
+    """Score validation pictures; `kept` caches the results (see `score_all`).
 
     Raises:
-        CalibrationError: A picture is of the training or the test split.
+        CalibrationError: A picture belongs to the training or test split.
         MaskUnusableError: A region mask does not fit its picture.
         OSError: A file cannot be opened.
     """
     for job in jobs:
         if job.row.split in ("train", "test"):
             raise CalibrationError(
-                f"{job.row.path} is of the {job.row.split} split; calibration takes validation "
-                "pictures only"
+                f"{job.row.path} belongs to split {job.row.split}; calibration uses only "
+                "validation pictures"
             )
     return score_all(detector, jobs, view, kept, Sample, _to_sample, advance)
 
@@ -100,24 +99,24 @@ def calibrate(
 ) -> Calibration:
     """Choose pooling, temperature and thresholds.
 
-    The pooling is the one whose calibrated likelihood is best; the first of equals.
+    The pooling with the best likelihood after temperature scaling is chosen.
 
     Args:
-        samples: Validation pictures.
-        view: How they were looked at.
-        pooling: As stored.
-        temperature: As stored.
-        thresholds: As stored; kept where the pictures do not allow to choose.
+        samples: Scores of validation pictures.
+        view: View of the scores.
+        pooling: Stored pooling, for comparison.
+        temperature: Stored temperature, for comparison.
+        thresholds: Stored thresholds; kept where none can be chosen.
 
     Raises:
-        CalibrationError: One of the classes is missing.
+        CalibrationError: A class is missing.
     """
     unreadable = tuple(f"{s.path}: {s.error}" for s in samples if s.error is not None)
     samples = [s for s in samples if s.error is None]
     labels = np.array([s.ai_generated for s in samples], bool)
     if not labels.any() or labels.all():
         raise CalibrationError(
-            f"{labels.sum()} AI-generated pictures and {(~labels).sum()} others: both are needed"
+            f"{labels.sum()} AI-generated pictures and {(~labels).sum()} others; both are needed"
         )
     reports = {name: _try_pooling(samples, labels, name) for name in get_args(Pooling)}
     best: Pooling = min(reports, key=lambda name: reports[name].nll)
@@ -129,23 +128,23 @@ def calibrate(
         for name, rate in FALSE_POSITIVE_RATES.items()
     }
     notes = [
-        f"{len(negatives)} pictures that are not AI-generated cannot resolve a rate of "
-        f"{rate:.0%}: the threshold {name} lies above the highest of them"
+        f"{len(negatives)} negatives are too few for a false positive rate of {rate:.0%}: "
+        f"threshold {name} is above the highest of them"
         for name, rate in FALSE_POSITIVE_RATES.items()
         if len(negatives) * rate < 1
     ]
     if not _TEMPERATURES[0] * 1.01 < chosen < _TEMPERATURES[1] * 0.99:
         notes.append(
-            f"the temperature {chosen:.3g} is at the end of its range: the classes are "
-            "separated perfectly, or not at all"
+            f"the temperature {chosen:.3g} is at the limit of its range: the classes are "
+            "perfectly separated, or not at all"
         )
     masks = {head: found for head in HEADS if (found := _choose_mask(samples, head)) is not None}
     if len(masks) < len(HEADS):
-        notes.append("a head without region masks keeps its threshold")
+        notes.append("no region masks for a head: its offset is not calibrated")
     manipulation = masks["manipulation"][0] if "manipulation" in masks else thresholds.mask
     area = _choose_area(samples, manipulation)
     if area is None:
-        notes.append("needs untouched and manipulated pictures: manipulated_area is kept")
+        notes.append("no unaltered or no manipulated pictures: manipulated_area is unchanged")
     return Calibration(
         view=view,
         pictures={str(k): n for k in Kind if (n := sum(s.kind is k for s in samples))},
@@ -171,21 +170,21 @@ def calibrate(
 
 
 def pool(samples: Sequence[Sample], pooling: Pooling) -> Values:
-    """Pool the logits of tiles as the detector does; returns (n,)."""
+    """Pool the tile logits of each sample like the detector; returns (n,)."""
     pooled = [pool_tiles(torch.as_tensor(s.logits), pooling) for s in samples]
     return torch.stack(pooled).numpy().astype(np.float64)
 
 
 def threshold_at(negatives: Values, positives: Values, rate: float) -> float:
-    """Return a probability that at most a share `rate` of the negatives reaches.
+    """Return the threshold for a false positive rate of at most `rate`.
 
-    It is the middle of the gap between the highest negative that must stay below and the next
-    score above it, or 1, so that rounding does not decide.
+    It is the midpoint between the highest negative below it and the next score above that (or 1),
+    so that it does not depend on rounding.
 
     Args:
         negatives: Probabilities of the pictures that are not AI-generated (n,).
-        positives: Those of the others (m,).
-        rate: From 0 to below 1.
+        positives: Probabilities of the AI-generated pictures (m,).
+        rate: False positive rate, in [0, 1).
     """
     below = np.sort(negatives)[::-1][_allowed(rate, len(negatives))]
     above = np.concatenate([negatives, positives])
@@ -193,11 +192,11 @@ def threshold_at(negatives: Values, positives: Values, rate: float) -> float:
 
 
 def _allowed(rate: float, count: int) -> int:
-    return int(rate * count + 1e-9)  # products of shares may end just below a whole number
+    return int(rate * count + 1e-9)  # guards against rounding just below an integer
 
 
 def fit_temperature(labels: Labels, logits: Values) -> float:
-    """Temperature (0.01 to 100) of the best balanced likelihood of logits (n,)."""
+    """Return the temperature (0.01 to 100) with the best balanced likelihood of logits (n,)."""
     found = minimize_scalar(
         lambda log_t: _likelihood(labels, logits, math.exp(log_t)),
         bounds=(math.log(_TEMPERATURES[0]), math.log(_TEMPERATURES[1])),
@@ -231,7 +230,7 @@ def _try_pooling(samples: Sequence[Sample], labels: Labels, pooling: Pooling) ->
 
 
 def _calibrate_glance(samples: Sequence[Sample]) -> GlanceCalibration | None:
-    """Choose temperature and thresholds of the glance; None without a prior or without a class."""
+    """Calibrate the glance on whole pictures; None without a prior or if a class is missing."""
     whole = [
         (s.ai_generated, s.glance_logit)
         for s in samples
@@ -258,30 +257,32 @@ def _calibrate_glance(samples: Sequence[Sample]) -> GlanceCalibration | None:
 
 
 def _likelihood(labels: Labels, logits: Values, temperature: float) -> float:
-    """Balanced negative log-likelihood, nats."""
+    """Return the balanced negative log-likelihood, nats."""
     probabilities = _sigmoid(logits / temperature)
     return float(log_loss(labels, probabilities, sample_weight=class_weights(labels)))
 
 
 def _sigmoid(logits: Values) -> Values:
-    """In single precision, as the detector computes it."""
+    """Compute the sigmoid in single precision, like the detector."""
     scores = torch.from_numpy(logits.astype(np.float32)).sigmoid()
     return scores.numpy().astype(np.float64)
 
 
 def _choose_mask(samples: Sequence[Sample], head: str) -> tuple[float, float] | None:
-    """Threshold of the best mean F1 over a head's masks with pixels of both classes, and that F1.
+    """Return a head's threshold with the best mean F1 over masks with both labels, and that F1.
 
-    Only thresholds that mark few pixels of masks with nothing to mark are tried: F1 over regions
-    alone is best for a poor mask where everything is marked. None: there are no such masks.
+    Thresholds that mark too many pixels of empty masks are excluded: for a poor mask, F1 over
+    regions alone is best if everything is marked. None if there is no mask with both labels.
     """
     counts = [s.counts(head) for s in samples]
     regions = [h for h in counts if h is not None and h.sum(1).all()]
     if not regions:
         return None
-    levels = np.arange(0.5, 255) / 255  # between the bytes, so that rounding does not decide
+    levels = np.arange(0.5, 255) / 255  # between byte values, independent of rounding
     empty = [h for h in counts if h is not None and not h[1].any()]
-    clean = np.sum([h[0] for h in empty], axis=0) if empty else np.zeros(256)  # pixels by level
+    clean = (
+        np.sum([h[0] for h in empty], axis=0) if empty else np.zeros(256)
+    )  # pixel counts by level
     marked = clean[::-1].cumsum()[::-1][1:]  # above each threshold
     quiet = marked <= MARKED_FALSE_POSITIVE_RATE * max(clean.sum(), 1)
     quiet[-1] = True
@@ -294,7 +295,7 @@ def _choose_mask(samples: Sequence[Sample], head: str) -> tuple[float, float] | 
 
 
 def _choose_area(samples: Sequence[Sample], mask: float) -> float | None:
-    """Area that at most 5 % of the untouched pictures exceed; None if it cannot be chosen."""
+    """Return the area that at most 5 % of unaltered pictures exceed; None if there are none."""
     areas: dict[MaskLabel, list[float]] = {label: [] for label in MaskLabel}
     for sample in samples:
         counts = sample.counts("manipulation")

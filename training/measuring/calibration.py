@@ -15,14 +15,13 @@ from training.measuring.report import table
 from training.output import to_json, write_text
 
 REPORT_FILE = "calibration.json"
-"""Lies beside the checkpoint's config."""
+"""Name of the report in the checkpoint's directory."""
 FALSE_POSITIVE_RATES = {"uncertain": 0.10, "middle": 0.05, "ai_generated": 0.01}
-"""Share of the pictures that are not AI-generated at or above each threshold; `middle` is only
-reported."""
+"""False positive rate of each threshold; `middle` is only reported."""
 
 
 class PoolingReport(BaseModel):
-    """How one way of pooling tiles does."""
+    """Result of one pooling."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +32,7 @@ class PoolingReport(BaseModel):
 
 
 class GlanceCalibration(BaseModel):
-    """What was chosen for verdicts from the glance alone, on whole pictures only."""
+    """Calibration of verdicts from the glance alone, on whole pictures."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,47 +43,47 @@ class GlanceCalibration(BaseModel):
     at_rate: dict[str, float]
     """Thresholds of `FALSE_POSITIVE_RATES`."""
     true_positive_rates: dict[str, float]
-    """Share of the AI-generated pictures at or above each threshold."""
+    """True positive rate of each threshold."""
 
 
 class Calibration(BaseModel):
-    """What was chosen, and on what grounds."""
+    """Chosen values, and the measurements behind them."""
 
     model_config = ConfigDict(frozen=True)
 
     view: View
     pictures: dict[str, int]
-    """By kind."""
+    """Number of pictures by kind."""
     unreadable: tuple[str, ...]
     poolings: dict[str, PoolingReport]
     pooling: Pooling
     temperature: float
     nll_before: float
-    """Balanced negative log-likelihood with the pooling and temperature that were stored."""
+    """Balanced negative log-likelihood with the stored pooling and temperature."""
     at_rate: dict[str, float]
     """Thresholds of `FALSE_POSITIVE_RATES`."""
     false_positive_rates: dict[str, float]
-    """Share of the pictures that are not AI-generated at or above each threshold."""
+    """False positive rate of each threshold."""
     true_positive_rates: dict[str, float]
-    """Share of the AI-generated pictures at or above each threshold."""
+    """True positive rate of each threshold."""
     mask_levels: dict[str, float]
-    """Probability from which pixels of a head are marked, before its offset; by head."""
+    """Mask threshold of each head before its offset."""
     mask_f1: dict[str, float]
-    """Mean F1 there over masks that hold both classes, by head; empty: nothing was chosen."""
+    """Mean F1 at that threshold over masks with both labels, by head."""
     thresholds: dict[str, float]
     glance: GlanceCalibration | None
     """None without a prior."""
     notes: tuple[str, ...]
-    """What was left as it was, or rests on few pictures."""
+    """Values that were not calibrated or rest on few pictures."""
 
 
 def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
-    """Write what was chosen into the checkpoint's config, and the report beside it.
+    """Write a calibration into the checkpoint's config, and the report beside it.
 
     Args:
-        calibration: What was chosen.
-        checkpoint: The directory.
-        crop_size: Side of the crops that it was chosen for, pixels.
+        calibration: The calibration.
+        checkpoint: Directory of the checkpoint.
+        crop_size: Crop size of the calibration, pixels.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -111,7 +110,7 @@ def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
 
 
 def describe(calibration: Calibration) -> str:
-    """Say in Markdown what was chosen, and why."""
+    """Describe a calibration in Markdown."""
     found = calibration
     counts = ", ".join(f"{count} {kind}" for kind, count in found.pictures.items())
     chosen = found.poolings[found.pooling]
@@ -130,7 +129,7 @@ def describe(calibration: Calibration) -> str:
     ]
     area = found.thresholds["manipulated_area"]
     masks = "; ".join(
-        f"{head} from {level:.3f} on before (mean F1 of regions {found.mask_f1[head]:.3f})"
+        f"{head} {level:.3f} before the offset (mean F1 of regions {found.mask_f1[head]:.3f})"
         for head, level in found.mask_levels.items()
     )
     lines = [
@@ -141,12 +140,12 @@ def describe(calibration: Calibration) -> str:
         "",
         *table(("threshold", "probability", "false positive rate", "true positive rate"), rows),
         "",
-        f"The masks are shifted so that pixels are marked from {found.thresholds['mask']:.2f} on: "
-        f"{masks or 'not chosen'}. A picture is called manipulated if more than {area:.4f} of it "
-        "is marked.",
+        f"Mask offsets move the mask threshold to {found.thresholds['mask']:.2f}: "
+        f"{masks or 'not calibrated'}. A picture is called manipulated if more than {area:.4f} of "
+        "it is marked.",
         *([] if found.glance is None else _describe_glance(found.glance)),
         *(f"\nNote: {note}." for note in found.notes),
-        *(f"\nLeft out, because unreadable: {line}" for line in found.unreadable),
+        *(f"\nUnreadable, left out: {line}" for line in found.unreadable),
     ]
     return "\n".join(lines)
 
@@ -158,7 +157,7 @@ def _describe_glance(found: GlanceCalibration) -> list[str]:
     ]
     return [
         "",
-        f"View glance, on the photographs and whole generated pictures: temperature "
+        f"View glance, on photographs and whole generated pictures: temperature "
         f"{found.temperature:.4g}, NLL {found.nll:.4f}, AUC {found.auc:.4f}.",
         "",
         *table(("threshold", "probability", "true positive rate"), rows),

@@ -1,4 +1,4 @@
-"""The model card of an exported checkpoint: method, data, licences, calibration, results."""
+"""Model card of an exported checkpoint: method, data, licence, calibration, results."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from training.measuring.report import table, to_short_markdown
 from training.measuring.robustness import Robustness
 from training.measuring.robustness import to_short_markdown as to_robustness_table
 
-_STRONG = 0.9  # AUC below which a card says that its model is weak
+_STRONG = 0.9  # AUC below which the card calls the model weak
 NVIDIA_LICENCE = "https://github.com/NVlabs/SegFormer/blob/master/LICENSE"
 
 
 _TOWER_LICENCE = (
-    "The frozen image tower beside the encoder is CLIP ViT-B/16 (OpenAI; MIT). It is not part of "
-    "these weights; the package that serves them brings it."
+    "The frozen image tower is CLIP ViT-B/16 (OpenAI; MIT licence). It is not part of these "
+    "weights; it comes with the package that serves them."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a card says beside the config; None or empty: not known, and said so."""
+    """Facts for the card beside the config; None or empty: unknown, and stated as such."""
 
     settings: Settings | None = None
-    """Of the run."""
+    """Settings of the run."""
     rows: Sequence[Row] = ()
-    """Pictures of the run's manifests."""
+    """Rows of the run's manifests."""
     data_note: str | None = None
-    """Where the data comes from and what its licences ask for, Markdown."""
+    """Origin and licences of the data, Markdown."""
     licence: str | None = None
-    """Licence of the weights, an identifier of the hub."""
+    """Licence of the weights, a hub identifier."""
     calibration: Calibration | None = None
     evaluation: Summary | None = None
     robustness: Robustness | None = None
@@ -47,46 +47,46 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """What follows for the weights from where they began."""
+    """Licence of trained weights, and why."""
 
     identifier: str
-    """Of the hub."""
+    """Hub identifier."""
     reason: str
 
 
 def licence_that_follows(facts: RunFacts) -> Licence:
-    """Derive the licence of trained weights from the ones they started from."""
+    """Derive the licence of trained weights from that of the initial weights."""
     if facts.settings is None:
-        return Licence(facts.licence or "unknown", "How these weights began is not recorded.")
+        return Licence(facts.licence or "unknown", "The initial weights are not recorded.")
     start = facts.settings.start
     backbone = facts.settings.model.backbone
     if start.encoder and backbone.startswith("mit_"):
         return Licence(
             "other",
-            f"The encoder began as `{start.encoder}`, a Mix Transformer (MiT). NVIDIA's MiT "
+            f"The encoder was initialised from `{start.encoder}`, a Mix Transformer. NVIDIA's MiT "
             f"weights are for non-commercial use ([licence]({NVIDIA_LICENCE})), and so is what "
             "is trained from them.",
         )
     if start.encoder:
         return Licence(
             facts.licence or "apache-2.0",
-            f"The encoder began as `{start.encoder}` ({backbone}); timm's "
+            f"The encoder was initialised from `{start.encoder}` ({backbone}); timm's "
             "PVTv2 weights are Apache-2.0.",
         )
     if start.checkpoint:
         return Licence(
             facts.licence or "unknown",
-            f"Training began from the checkpoint `{start.checkpoint}`; its licence goes on to "
-            "these weights.",
+            f"Training started from the checkpoint `{start.checkpoint}`; its licence also "
+            "applies to these weights.",
         )
     return Licence(
         facts.licence or "unknown",
-        "The weights were drawn at random before training: no other network's licence is on them.",
+        "Training started from random weights, so no licence of another network applies.",
     )
 
 
 def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
-    """Write the card as Markdown with the hub's metadata in front."""
+    """Return the card: Markdown with the hub's metadata."""
     licence = licence_that_follows(facts)
     stored = "large tensors in float16, small ones in float32" if half else "float32"
     sections = [
@@ -120,7 +120,7 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "",
         "## Licence",
         "",
-        f"{licence.reason} The licences of the training pictures may ask for more.",
+        f"{licence.reason} The licences of the training pictures may impose more conditions.",
         *([] if config.prior == "none" else ["", _TOWER_LICENCE]),
         "",
         "## Calibration",
@@ -137,23 +137,23 @@ def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
         "",
         "## Limits",
         "",
-        "A probability is no proof. Scores of generators, formats and edits unlike those above "
-        "are not known; compression, resizing and screenshots can change a verdict.",
+        "A probability is not proof. Accuracy on other generators, formats and edits is unknown; "
+        "compression, resizing and screenshots can change a verdict.",
         "",
-        "Not to be used to decide about people (accusations, dismissals, prosecution, the "
-        "authorship of coursework or of artworks), nor to take pictures down without a person "
-        "looking at them, nor as evidence of what a picture shows: scores tell how a picture was "
-        "made, not whether what it shows is true. Drawings, renderings, screenshots, scans and "
-        "medical or satellite pictures are unlike everything above. Of pages of text too many are "
-        "called generated; records say so of each (`notes`: `mostly_text`).",
+        "Do not use it to decide about people (accusations, dismissals, prosecution, authorship of "
+        "coursework or artworks), to remove pictures without human review, or as evidence of what "
+        "a picture shows: scores tell how a picture was made, not whether its content is true. "
+        "Drawings, renderings, screenshots, scans and medical or satellite pictures were not "
+        "tested. False alarms are frequent for pages of text; the detection then has the note "
+        "`mostly_text`.",
     ]
     return "\n".join(sections) + "\n"
 
 
 def short_results(evaluation: Summary) -> dict[str, Any] | None:
-    """Return what services show of an evaluation (`Measured` of their API), or None.
+    """Return the results that the service shows (`Measured` of its API), or None.
 
-    The first set counts, every picture as JPEG 96, so that formats tell nothing.
+    They are those of the first set with every picture as JPEG 96, independent of file formats.
     """
     name, report = next(iter(evaluation.formats[Format.JPEG96].items()))
     alarms = report.sources.get("all")
@@ -190,14 +190,15 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
     ]
     if config.input == "cooccurrence":
         lines[0] += (
-            " The encoder sees no colours but co-occurrences of differences between neighbouring "
-            f"pixels, as {config.input_channels} learned channels, which the paper does not have."
+            " The encoder's input is not colours but co-occurrences of differences between "
+            f"neighbouring pixels, in {config.input_channels} learned channels; the paper does not "
+            "have this."
         )
     if config.prior == "clip_vit_b16":
         lines[0] += (
-            " Beside the encoder a frozen CLIP ViT-B/16 looks once at the whole picture: its class "
-            "tokens are added to the classification feature, its patch tokens to the last two "
-            "stages. The paper does not have that either."
+            " A frozen CLIP ViT-B/16 processes the whole picture once: its class tokens are added "
+            "to the classification feature, its patch tokens to the last two stages. The paper "
+            "does not have this either."
         )
     if settings is not None:
         train, augment = settings.train, settings.augment
@@ -208,20 +209,22 @@ def _method(config: GammaConfig, settings: Settings | None) -> list[str]:
             f"{settings.data.epoch_fraction:.0%} of the data, batch {train.batch_size}, learning "
             f"rate {train.learning_rate:g}, seed {train.seed}; augmentation: blur with "
             f"probability {augment.probability:g}, JPEG {augment.compression_probability:g}, "
-            f"flip {augment.flip:g}, an earlier JPEG {augment.earlier_jpeg:g}, another size "
+            f"flip {augment.flip:g}, earlier JPEG {augment.earlier_jpeg:g}, resize "
             f"{augment.rescale:g}.",
         ]
         if settings.model.crop_size != config.crop_size:
-            lines[-1] += f" Training crops had {settings.model.crop_size} pixels a side."
+            lines[-1] += (
+                f" Training crops: {settings.model.crop_size} x {settings.model.crop_size} pixels."
+            )
         if settings.start.frozen:
             lines[-1] += f" Not trained in this run: {', '.join(settings.start.frozen)}."
         if settings.start.cooccurrences:
-            lines[-1] += " The table of co-occurrences was taken from an earlier run."
+            lines[-1] += " The co-occurrence table was copied from an earlier run."
     return lines
 
 
 def _data(facts: RunFacts) -> list[str]:
-    lines = [facts.data_note or "Sources and licences of the pictures are not stated."]
+    lines = [facts.data_note or "The origin and licences of the pictures are not stated."]
     if facts.rows:
         counts = Counter((row.kind, row.generator or "", row.split or "") for row in facts.rows)
         rows = [[*key, str(count)] for key, count in sorted(counts.items())]
@@ -233,22 +236,22 @@ def _calibration(config: GammaConfig, found: Calibration | None) -> list[str]:
     if found is not None:
         return [describe(found)]
     values = ", ".join(f"{name} {value:.4g}" for name, value in config.thresholds.items())
-    return [f"Not calibrated; thresholds, not chosen on validation pictures: {values}."]
+    return [f"Not calibrated; default thresholds: {values}."]
 
 
 def _in_short(evaluation: Summary | None) -> list[str]:
-    """How good it is, in a paragraph of its own."""
+    """Return the main result as a paragraph."""
     measured = None if evaluation is None else short_results(evaluation)
     if measured is None:
         return []
     overall = measured["rows"][0]
     text = (
         f"**On {overall['n']} AI-generated pictures and {measured['photographs']} photographs "
-        f"({measured['conditions']}): AUC {overall['auc']:.2f}; where 5 % of the photographs are "
-        f"called, {overall['tpr_at_fpr_5']:.0%} of the others are found.**"
+        f"({measured['conditions']}): AUC {overall['auc']:.2f}; at a false positive rate of "
+        f"5 %, {overall['tpr_at_fpr_5']:.0%} of the AI-generated pictures are found.**"
     )
     if overall["auc"] < _STRONG:
-        text += " That is weak: a try of the service, not something to judge pictures by."
+        text += " This is weak: good enough to try the service, not to judge pictures."
     return [text, ""]
 
 
@@ -259,12 +262,12 @@ def _results(evaluation: Summary | None) -> list[str]:
     return [
         f"View {evaluation.view}, {evaluation.dtype}, measured as version {evaluation.version}"
         + (
-            f", every picture cut to {evaluation.crop} x {evaluation.crop}"
+            f", every picture cropped to {evaluation.crop} x {evaluation.crop}"
             if evaluation.crop
             else ""
         )
         + f". With the same pictures as manifests in SETS, `gamma-train evaluate DIRECTORY SETS "
-        f"--out OUT --view {evaluation.view}{crop} --degraded SET` gives every figure below.",
+        f"--out OUT --view {evaluation.view}{crop} --degraded SET` reproduces the figures below.",
         "",
         re.sub(r"^(#+) ", r"##\1 ", to_short_markdown(evaluation), flags=re.MULTILINE),
     ]

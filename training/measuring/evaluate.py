@@ -1,4 +1,4 @@
-"""Measuring a network on sets of pictures, in three format modes."""
+"""Evaluation of a network on sets of pictures, in three format modes."""
 
 from __future__ import annotations
 
@@ -56,38 +56,38 @@ _MASK_FIELDS = [pa.field(n, pa.float64()) for n in MaskScore.model_fields]
 
 
 class FalseAlarms(BaseModel):
-    """Pictures of one source that are not AI-generated, and what they were called."""
+    """False positives among the pictures of one source."""
 
     model_config = ConfigDict(frozen=True)
 
     n: int
     called: float
-    """Share that reaches the stored threshold `ai_generated`."""
+    """Share at or above the stored threshold `ai_generated`."""
     suspected: float
-    """Share that reaches the stored threshold `uncertain`."""
+    """Share at or above the stored threshold `uncertain`."""
     interval: tuple[float, float]
-    """95 % interval of `called` (Wilson's)."""
+    """95 % Wilson interval of `called`."""
 
 
 class SetReport(BaseModel):
-    """Figures of one set in one format mode."""
+    """Results of one set in one format mode."""
 
     model_config = ConfigDict(frozen=True)
 
     overall: Measures | None
     """None if no picture could be read."""
     generators: dict[str, Measures]
-    """The pictures of one generator against those of the set that are not AI-generated."""
+    """Pictures of one generator against the pictures that are not AI-generated."""
     sources: dict[str, FalseAlarms]
-    """By the folder that the source ids begin with, and `all`."""
+    """By folder part of the source id; `all`: all together."""
     masks: dict[str, dict[str, MaskMeasures]]
-    """By head and by kind; `all` is all kinds together."""
+    """By head and kind; `all`: all kinds together."""
     unreadable: tuple[str, ...]
-    """Pictures left out, and why."""
+    """Pictures left out, with reasons."""
 
 
 class Summary(BaseModel):
-    """All figures of an evaluation."""
+    """Results of an evaluation."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +99,7 @@ class Summary(BaseModel):
     dtype: str
     view: View
     crop: int | None
-    """Side of the central square that every picture was cut to first."""
+    """Side of the central crop of every picture, pixels; None: not cropped."""
     thresholds: dict[str, float]
     resamples: int
     formats: dict[Format, dict[str, SetReport]]
@@ -119,21 +119,21 @@ def evaluate(
     resamples: int,
     advance: Callable[[], object],
 ) -> Summary:
-    """Score sets of pictures, write `pictures.parquet` and the plots, and sum up.
+    """Score sets of pictures and write `pictures.parquet` and the plots.
 
     Args:
-        detector: The network as it is served.
-        sets: What to measure it on.
+        detector: The network as served.
+        sets: Sets of pictures.
         out: Folder for table and plots.
-        kept: Results so far (see `score_all`).
-        checkpoint: Where the network came from.
-        view: How to look at the pictures.
-        crop: Side of the central square that is cut out of every picture first.
-        resamples: Draws of the bootstrap.
-        advance: Called twice a picture.
+        kept: File that caches the results (see `score_all`).
+        checkpoint: Name of the checkpoint, for the report.
+        view: View to score with.
+        crop: Side of the central crop of every picture, pixels.
+        resamples: Number of bootstrap resamples.
+        advance: Called twice per picture.
 
     Returns:
-        The figures.
+        The results.
 
     Raises:
         MaskUnusableError: A region mask does not fit its picture.
@@ -186,7 +186,7 @@ def evaluate(
 
 
 def collect(results: Sequence[Result]) -> tuple[Labels, Values, list[str]]:
-    """Truths (n,), probabilities (n,) and originals of the pictures that could be read."""
+    """Return labels (n,), probabilities (n,) and source ids of the readable pictures."""
     read = [r for r in results if r.probability is not None]
     labels = np.array([r.ai_generated for r in read], bool)
     probabilities = np.array([r.probability for r in read], np.float64)
@@ -247,7 +247,7 @@ def _false_alarms(results: Sequence[Result], thresholds: Thresholds) -> dict[str
 
 
 def _write_table(selected: Selected, file: Path) -> None:
-    """Write one row a picture and format mode; fields of the masks become `ai.f1` and so on."""
+    """Write one row per picture and format mode; mask fields become columns such as `ai.f1`."""
     text = ("set_name", "path", "sha256", "kind", "generator", "source_id", "change")
     schema = pa.schema(
         [
@@ -273,7 +273,7 @@ def _write_table(selected: Selected, file: Path) -> None:
 
 
 def _draw_gallery(detector: Detector, jobs: Sequence[Job], view: View, file: Path) -> None:
-    """Draw the first pictures of each kind with true and found masks."""
+    """Draw the first pictures of each kind with true and predicted masks."""
     chosen = [
         job
         for kind in Kind
@@ -284,13 +284,19 @@ def _draw_gallery(detector: Detector, jobs: Sequence[Job], view: View, file: Pat
         for job, found in score(detector, chosen, view)
         if not isinstance(found, PictureError)
     ]
-    columns = ("picture", "AI, true", "AI, found", "manipulated, true", "manipulated, found")
+    columns = (
+        "picture",
+        "AI, true",
+        "AI, predicted",
+        "manipulated, true",
+        "manipulated, predicted",
+    )
     if rows:
         plots.draw_gallery(rows, columns, file)
 
 
 def _panels(detector: Detector, job: Job, found: Score) -> list[NDArray[np.uint8] | None]:
-    """Picture and masks, as far as the view reaches."""
+    """Return picture and masks, cropped to the analysed part."""
     layout = found.detection.layout
     pixels = detector.decode((job.folder / job.row.path).read_bytes())
     if job.crop is not None:

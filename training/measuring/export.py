@@ -1,4 +1,4 @@
-"""From a run to a checkpoint that serves: weights, serving rules, and a card that says all."""
+"""Export of a run to a serving checkpoint with a model card."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from training.measuring.suites import PictureSet
 from training.output import to_json, write_text
 
 TOLERANCE = 0.005
-"""Largest difference in the probability of a picture that storing weights in half may make."""
-_LARGE = 5_000  # weights of a tensor
-_DIGITS = 8  # of a digest, in a version
+"""Maximum change of a probability by storing weights in half precision."""
+_LARGE = 5_000  # elements of a tensor
+_DIGITS = 8  # digits of the digest in a version
 
 
 class ExportError(UserError):
-    """A checkpoint cannot be exported as asked; the message says why."""
+    """A checkpoint cannot be exported; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """Facts about an exported checkpoint."""
 
     version: str
     size: int
-    """Of the weights, bytes."""
+    """Size of the weights, bytes."""
     largest_difference: float | None
-    """In the probability of a picture between half and full precision; None: not asked for."""
+    """Largest change of a probability by half precision; None without it."""
 
 
 def checkpoint_of(source: Path) -> Path:
@@ -63,28 +63,29 @@ def export(
     """Write a serving checkpoint.
 
     Args:
-        source: The checkpoint to take.
-        out: Directory to make; it appears whole or not at all.
-        facts: What the card says beside the config.
-        version: Version of the model; by default the checkpoint's own, with a digest of weights
-            and serving rules behind a `+`, so that no two models share one.
-        half: Store large tensors in half precision; they are computed with as before.
-        check: Pictures whose scores must not change by it; needed with `half`.
+        source: Checkpoint to export.
+        out: Directory to create, atomically.
+        facts: Facts for the card.
+        version: Version of the model; by default the checkpoint's, `+` and a digest of weights and
+            config, so that it is unique.
+        half: Store large tensors in float16; inference does not change.
+        check: Pictures whose scores must not change; required with `half`.
 
     Returns:
-        What was written.
+        Facts about the checkpoint.
 
     Raises:
-        ExportError: `out` exists, the network is untrained or lacks a head, or scores change.
-        CheckpointError: `source` cannot be used.
+        ExportError: `out` exists, the network is untrained or lacks a head, or half precision
+            changes a score by more than `TOLERANCE`.
+        CheckpointError: `source` cannot be loaded.
     """
     if out.exists():
-        raise ExportError(f"{out} exists; give a directory that does not")
+        raise ExportError(f"{out} exists; choose another directory")
     if half and not check:
-        raise ExportError("half precision needs pictures to check it with (--check)")
+        raise ExportError("half precision needs pictures for a check (--check)")
     model = checkpoint.load(source)
     if not model.config.trained:
-        raise ExportError(f"{source}: trained: false; only what was trained is exported")
+        raise ExportError(f"{source}: trained: false; only trained networks are exported")
     if model.config.heads != "both":
         raise ExportError(f"{source}: heads: {model.config.heads}; serving needs both")
     digest = checkpoint.digest(source)[:_DIGITS]
@@ -99,30 +100,32 @@ def export(
             _halve(partial / WEIGHTS_FILE)
             difference = _compare(model, checkpoint.load(partial), check)
         write_canary(partial)
-        (partial / WEIGHTS_FILE).chmod(0o644)  # the library's writer leaves it to its owner alone
+        (partial / WEIGHTS_FILE).chmod(
+            0o644
+        )  # safetensors makes files that only their owner can read
         size = (partial / WEIGHTS_FILE).stat().st_size
     return Exported(model.config.version, size, difference)
 
 
 def write_canary(directory: Path) -> None:
-    """Write, or write anew, what a checkpoint says of its canary.
+    """Write or replace the canary of a checkpoint.
 
     Raises:
-        ModelOutputError: Its outputs are not finite.
+        ModelOutputError: Outputs of the network are not finite.
     """
     detector = make_detector(checkpoint.load(directory), device="cpu", dtype="float32")
     checkpoint.save_canary(canary.choose(detector), directory)
 
 
 def push(directory: Path, repository: str) -> str:
-    """Upload an exported checkpoint to the Hugging Face hub as it lies there.
+    """Upload an exported checkpoint to the Hugging Face hub.
 
     Args:
-        directory: What `export` wrote.
-        repository: `owner/name`; made if it does not exist, private.
+        directory: Directory of the checkpoint.
+        repository: `owner/name`; created as private if it does not exist.
 
     Returns:
-        Its address.
+        URL of the repository.
     """
     from huggingface_hub import HfApi
 
@@ -134,7 +137,7 @@ def push(directory: Path, repository: str) -> str:
 
 @contextmanager
 def _directory(out: Path) -> Iterator[Path]:
-    """Give a temporary directory beside `out` that becomes it if the block ends well."""
+    """Yield a temporary directory that is renamed to `out` if the block succeeds."""
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
@@ -145,14 +148,14 @@ def _directory(out: Path) -> Iterator[Path]:
 
 
 def _halve(file: Path) -> None:
-    """Store large tensors in half precision: the small ones matter more than they weigh."""
+    """Convert large tensors to float16; small ones matter for accuracy but not for size."""
     weights = load_file(file)
     halved = {name: t.half() if t.numel() >= _LARGE else t for name, t in weights.items()}
     save_file(halved, file, metadata={"format": "pt"})
 
 
 def _compare(full: GammaModel, half: GammaModel, sets: Sequence[PictureSet]) -> float:
-    """Largest difference between the probabilities of two networks."""
+    """Return the largest difference between the probabilities of two networks."""
     jobs = [Job(s.name, row, s.folder, RAW, masks=False) for s in sets for row in s.rows]
     probabilities = []
     for model in (full, half):
@@ -162,7 +165,7 @@ def _compare(full: GammaModel, half: GammaModel, sets: Sequence[PictureSet]) -> 
             [f.detection.ai_probability for f in found if not isinstance(f, PictureError)]
         )
     if not probabilities[0]:
-        raise ExportError("not one of the pictures to check with can be read")
+        raise ExportError("none of the pictures of --check can be read")
     difference = float(torch.tensor(probabilities).diff(dim=0).abs().max())
     if not difference <= TOLERANCE:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""Figures of merit of image scores and of masks, and how sure of them one can be."""
+"""Metrics of image scores and masks, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, log_loss, roc_curve
 
 BINS = 15
-"""Equal bins of probability for the calibration error."""
+"""Number of equal bins for the calibration error."""
 
 Labels = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
 
 class Measures(BaseModel):
-    """What scores of pictures are worth; None where one class is missing.
+    """Metrics of image scores; None where they need both classes and one is missing.
 
-    A picture is called AI-generated when its probability reaches the threshold.
+    A picture is called AI-generated if its probability is at or above the threshold.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,46 +33,46 @@ class Measures(BaseModel):
     accuracy_at_half: float
     """At 0.5."""
     balanced_accuracy: float | None = None
-    """Mean of the accuracies on either class, at the stored threshold."""
+    """Mean of the accuracies of both classes, at the stored threshold."""
     balanced_accuracy_at_half: float | None = None
     auc: float | None = None
     ap: float | None = None
     """Average precision of the AI-generated class."""
     eer: float | None = None
-    """Error rate where false alarms and misses are as frequent."""
+    """Equal error rate."""
     tpr_at_fpr_1: float | None = None
     tpr_at_fpr_5: float | None = None
     tpr_at_fpr_10: float | None = None
     ece: float | None = None
-    """Expected calibration error over `BINS` bins, both classes of equal weight."""
+    """Expected calibration error over `BINS` bins, with equal class weights."""
     nll: float | None = None
-    """Negative log-likelihood in nats, both classes of equal weight."""
+    """Negative log-likelihood in nats, with equal class weights."""
     intervals: dict[str, tuple[float, float]] = {}
     """95 % bootstrap intervals of accuracy, balanced accuracy and AUC."""
 
 
 class MaskScore(BaseModel):
-    """One mask of one picture against its truth, over the pixels that were looked at."""
+    """Metrics of one mask of one picture, over the analysed part."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     true_area: float
-    """Share of the pixels to be marked, 0 to 1."""
+    """Share of positive pixels by label, 0 to 1."""
     area: float
-    """Share of the pixels that reach the stored mask threshold, 0 to 1."""
+    """Share of marked pixels (at or above the mask threshold), 0 to 1."""
     f1: float
-    """Of the pixels at that threshold; where nothing is to be marked: 1 if nothing is, else 0."""
+    """Pixel F1 at that threshold; for an empty true mask 1 if nothing is marked, else 0."""
     iou: float
-    """Likewise."""
+    """Pixel IoU, with the same convention."""
     auc: float | None
-    """None if all pixels are of one class."""
+    """Pixel AUC; None if all pixels have one label."""
 
 
 class MaskMeasures(BaseModel):
     """Means of `MaskScore` over pictures.
 
-    `*_positives` are means over the pictures in which anything is to be marked; `*_all` over all
-    pictures with a known truth; `auc` over those with pixels of both classes.
+    `*_positives` are means over pictures with a non-empty true mask; `*_all` over all pictures with
+    labels; `auc` over pictures with pixels of both labels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,15 +87,15 @@ class MaskMeasures(BaseModel):
 
 
 def measure(labels: Labels, probabilities: Values, threshold: float) -> Measures:
-    """Measure scores.
+    """Compute the metrics of image scores.
 
     Args:
-        labels: True for AI-generated pictures (n,), n at least 1.
+        labels: True for AI-generated pictures (n,); n at least 1.
         probabilities: Scores (n,) in [0, 1].
-        threshold: Probability from which a picture is called AI-generated.
+        threshold: Minimum probability of a picture called AI-generated.
 
     Returns:
-        All but the intervals.
+        All metrics except the intervals.
     """
     called = probabilities >= threshold
     basic = {
@@ -135,19 +135,18 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Return 95 % percentile intervals of accuracy, balanced accuracy and AUC.
 
-    What is drawn, with replacement, are groups: versions of one original are no independent
-    witnesses.
+    Groups are resampled, because versions of one original are not independent.
 
     Args:
         labels: As in `measure`.
         probabilities: As in `measure`.
         threshold: As in `measure`.
-        groups: The original that each picture comes from (n,).
-        resamples: How often to draw; draws that lack a class count not.
-        seed: Of the draws.
+        groups: Source id of each picture (n,).
+        resamples: Number of bootstrap resamples; those without both classes are dropped.
+        seed: Random seed.
 
     Returns:
-        Low and high end by name of the figure; empty if a class is missing or no draw counts.
+        Lower and upper bound by metric; empty if no resample has both classes.
     """
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     random = np.random.default_rng(seed)
@@ -172,20 +171,20 @@ def bootstrap(
 
 
 def class_weights(labels: Labels) -> Values:
-    """Weights (n,) that give either class half of a total of 1; both must be there."""
+    """Return weights (n,) that sum to 0.5 per class; both classes must be present."""
     weights: Values = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
     return weights
 
 
 def balanced_accuracy(labels: Labels, called: Labels, weights: Values) -> float:
-    """Mean of the weighted accuracies on either class."""
+    """Return the mean of the weighted accuracies of both classes."""
     right = called == labels
     per_class = [np.average(right[side], weights=weights[side]) for side in (labels, ~labels)]
     return float(np.mean(per_class))
 
 
 def area_under_roc(labels: Labels, probabilities: Values, weights: Values) -> float:
-    """Weighted area under the ROC curve; ties count half."""
+    """Return the weighted area under the ROC curve; ties count half."""
     levels = np.unique(probabilities, return_inverse=True)[1]
     negatives = np.bincount(levels, weights * ~labels)  # (levels,)
     positives = np.bincount(levels, weights * labels)
@@ -193,30 +192,30 @@ def area_under_roc(labels: Labels, probabilities: Values, weights: Values) -> fl
 
 
 def area_of_counts(negatives: NDArray[Any], positives: NDArray[Any]) -> float:
-    """Area under the ROC curve of samples counted by level of the score, lowest first."""
+    """Return the area under the ROC curve from counts by score level, lowest first."""
     below = np.cumsum(negatives) - negatives / 2
     return float(positives @ below / (positives.sum() * negatives.sum()))
 
 
 def calibration_error(labels: Labels, probabilities: Values, weights: Values) -> float:
-    """Sum over the bins of |mean probability - share of AI-generated|, weighted by their mass."""
+    """Return the expected calibration error: bin-weighted |mean probability - positive share|."""
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights * (probabilities - labels), minlength=BINS)
     return float(np.abs(gaps).sum() / weights.sum())
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share; n at least 1."""
+    """Return the 95 % Wilson interval of a proportion; n at least 1."""
     interval = binomtest(successes, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def measure_mask(histogram: NDArray[np.int64], threshold: float) -> MaskScore:
-    """Measure one mask.
+    """Compute the metrics of one mask.
 
     Args:
-        histogram: Pixels counted by truth and level 0 to 255 (2, 256).
-        threshold: Probability from which a pixel is marked.
+        histogram: Pixel counts by label and mask level (2, 256).
+        threshold: Minimum probability of a marked pixel.
     """
     marked = np.arange(histogram.shape[1]) >= threshold * 255
     false, true = histogram[:, marked].sum(1)
@@ -233,7 +232,7 @@ def measure_mask(histogram: NDArray[np.int64], threshold: float) -> MaskScore:
 
 
 def average_masks(scores: Sequence[MaskScore]) -> MaskMeasures | None:
-    """Average over pictures; None if there are none."""
+    """Average mask metrics over pictures; None if there are none."""
     if not scores:
         return None
     positives = [s for s in scores if s.true_area > 0]
@@ -253,7 +252,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _equal_error_rate(fpr: Values, tpr: Values) -> float:
-    """Error rate where the ROC curve, joined by straight lines, meets FPR = 1 - TPR."""
+    """Return the error rate where the piecewise linear ROC curve meets FPR = 1 - TPR."""
     gap = fpr - (1 - tpr)  # rises from -1 to 1
     after = int(np.argmax(gap >= 0))
     share = -gap[after - 1] / (gap[after] - gap[after - 1])

@@ -1,7 +1,7 @@
-"""Tables 2 and 3 of the paper: accuracies in percent, to stand beside one's own.
+"""Tables 2 and 3 of the paper: accuracies in percent.
 
-Every set there has as many authentic as generated pictures, so they compare with balanced
-accuracies.
+The paper's sets have equally many authentic and generated pictures, so these numbers compare with
+balanced accuracies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TABLE_3: dict[str, tuple[float, ...]] = {
     "GAMMA (paper)": (99.1, 79.4, 84.1, 70.2),
 }
 
-# What the columns may be called in manifests and suites, letters and digits only.
+# Names of the columns in manifests and suites, letters and digits only.
 _COLUMNS = {
     **{re.sub(r"\W", "", name).lower(): name for name in (*TABLE_2_COLUMNS[:-1], *TABLE_3_COLUMNS)},
     **dict.fromkeys(("sdv4", "sdv14", "stablediffusionv14", "stablediffusion14"), "SD 1.4"),
@@ -57,5 +57,5 @@ _COLUMNS = {
 
 
 def column(name: str) -> str | None:
-    """Return the column of the paper that a generator's or set's name means, if any."""
+    """Return the paper's column for the name of a generator or set, if any."""
     return _COLUMNS.get(re.sub(r"[\W_]", "", name).lower())

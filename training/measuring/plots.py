@@ -1,4 +1,4 @@
-"""Figures of an evaluation, as PNG files."""
+"""Plots of an evaluation, as PNG files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from training.measuring.metrics import BINS, Labels, Values, class_weights
 from training.output import writing
 
 Samples = Mapping[str, Mapping[str, tuple[Labels, Values]]]
-"""Truths and probabilities of the pictures (n,) by format mode and set."""
+"""Labels and probabilities of the pictures (n,) by format mode and set."""
 
 _PANEL = 4.0  # inches
 _DOTS_PER_INCH = 110
 
 
 def draw_roc(samples: Samples, file: Path) -> None:
-    """Draw one panel a format mode, one line a set; sets of one class are left out."""
+    """Draw ROC curves: one panel per format mode, one line per set with both classes."""
     figure, panels = _row_of_panels(list(samples))
     for axes, sets in zip(panels, samples.values(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -35,7 +35,7 @@ def draw_roc(samples: Samples, file: Path) -> None:
 
 
 def draw_reliability(samples: Samples, file: Path) -> None:
-    """Draw how many pictures of each bin are AI-generated, both classes of equal weight."""
+    """Draw reliability diagrams with equal class weights."""
     figure, panels = _row_of_panels(list(samples))
     for axes, sets in zip(panels, samples.values(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -46,13 +46,13 @@ def draw_reliability(samples: Samples, file: Path) -> None:
             means = np.bincount(bins, weights * probabilities, minlength=BINS)[mass > 0]
             shares = np.bincount(bins, weights * labels, minlength=BINS)[mass > 0]
             axes.plot(means / mass[mass > 0], shares / mass[mass > 0], marker="o", label=name)
-        axes.set(xlabel="AI probability", ylabel="share that is AI-generated")
+        axes.set(xlabel="AI probability", ylabel="share of AI-generated pictures")
         _add_legend(axes)
     _save(figure, file)
 
 
 def draw_scores(samples: Samples, thresholds: Sequence[float], file: Path) -> None:
-    """Draw histograms of the probabilities by class: a row a set, a column a format mode."""
+    """Draw histograms of the probabilities: one row per set, one column per format mode."""
     names = list(next(iter(samples.values())))
     figure = Figure(
         figsize=(_PANEL * len(samples), 0.6 * _PANEL * len(names)), layout="constrained"
@@ -77,12 +77,12 @@ def draw_gallery(
     columns: Sequence[str],
     file: Path,
 ) -> None:
-    """Draw pictures and masks.
+    """Draw a gallery of pictures and masks.
 
     Args:
-        rows: A caption, and one picture (H, W, 3) or mask (H, W) a column; None: not known.
-        columns: Headings.
-        file: Where to.
+        rows: Caption, and one picture (H, W, 3) or mask (H, W) per column; None: unknown.
+        columns: Column headings.
+        file: Output file.
     """
     side = 0.45 * _PANEL
     figure = Figure(figsize=(side * len(columns), side * len(rows)), layout="constrained")
@@ -102,7 +102,7 @@ def draw_gallery(
 def draw_curves(
     series: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[float]]]], file: Path
 ) -> None:
-    """Draw degradation curves: a panel a series, given by its levels and its named values."""
+    """Draw degradation curves: one panel per series, with its levels and named values."""
     figure, panels = _row_of_panels(list(series))
     for axes, (levels, curves) in zip(panels, series.values(), strict=True):
         for name, values in curves.items():

@@ -1,4 +1,4 @@
-"""An evaluation as Markdown: figures, conventions, and the paper's numbers beside ours."""
+"""Markdown report of an evaluation, with the paper's numbers for comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.measuring.paper_numbers import (
 )
 
 _MODES = {
-    Format.RAW: "files as they are",
+    Format.RAW: "original files",
     Format.PAPER: "lossless AI-generated pictures as JPEG 96 4:2:0 (the paper's format alignment)",
     Format.JPEG96: "every picture as JPEG 96 4:2:0",
 }
@@ -33,9 +33,9 @@ _MASK_HEADINGS = (
 
 
 def to_markdown(summary: Summary) -> str:
-    """Write the whole report."""
+    """Return the full report."""
     thresholds = ", ".join(f"{name} {value:.4g}" for name, value in summary.thresholds.items())
-    cut = f"; every picture first cut to its central {summary.crop} x {summary.crop} pixels"
+    cut = f"; every picture cropped to its central {summary.crop} x {summary.crop} pixels"
     lines = [
         f"# {summary.name} {summary.version}: evaluation",
         "",
@@ -43,11 +43,10 @@ def to_markdown(summary: Summary) -> str:
         f"{'trained' if summary.trained else '**untrained**'}, {summary.dtype}; view "
         f"{summary.view}{cut if summary.crop else ''}. Thresholds: {thresholds}.",
         "",
-        "A picture counts as called AI-generated from the stored threshold `ai_generated` on "
-        "(`uncertain` is not called). A generator's row holds its pictures and those of the set "
-        "that are not AI-generated and name no other generator. In brackets: 95 % bootstrap "
-        f"intervals, {summary.resamples} draws of originals. ECE ({BINS} bins) and NLL give "
-        "either class half the weight.",
+        "A picture is called AI-generated at or above the stored threshold `ai_generated`. The row "
+        "of a generator compares its pictures with those of the set that are not AI-generated and "
+        "name no other generator. In brackets: 95 % bootstrap intervals over originals, "
+        f"{summary.resamples} resamples. ECE ({BINS} bins) and NLL have equal class weights.",
         *_image_tables(summary),
         *_mask_tables(summary),
         *_telling(summary),
@@ -80,7 +79,7 @@ def _telling(summary: Summary) -> list[str]:
 
 
 def to_short_markdown(summary: Summary) -> str:
-    """Write the figures of pictures and masks, every picture as JPEG 96."""
+    """Return the tables of pictures and masks with every picture as JPEG 96."""
     modes = (Format.JPEG96,)
     return "\n".join(_image_tables(summary, modes) + _mask_tables(summary, modes)).strip() + "\n"
 
@@ -107,7 +106,7 @@ def _image_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> 
         lines += ["", *table(_SOURCE_HEADINGS, sources)] if sources else []
         left_out = [line for report in sets.values() for line in report.unreadable]
         if left_out:
-            lines += ["", f"Left out, because unreadable ({len(left_out)}):", ""]
+            lines += ["", f"Unreadable, left out ({len(left_out)}):", ""]
             lines += [f"- {line}" for line in left_out]
     return lines
 
@@ -133,12 +132,11 @@ def _mask_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> l
         "",
         "# Masks",
         "",
-        "Pixels are marked from the stored mask threshold on, within the part that the view looks "
-        "at. F1 and IoU are taken per picture, then averaged: *marked*, over pictures in which "
-        "anything is to be marked; *all*, over all pictures with a known truth, where one with "
-        "nothing to mark scores 1 if nothing is marked and 0 otherwise. AUC is averaged over "
-        "pictures with pixels of both classes. The AI mask of whole inpainted and synthetic "
-        "pictures is all 1.",
+        "Pixels at or above the stored mask threshold are marked, within the part of the view. F1 "
+        "and IoU are computed per picture, then averaged: *marked*, over pictures with a non-empty "
+        "true mask; *all*, over all pictures with labels, where an empty true mask scores 1 if "
+        "nothing is marked and 0 otherwise. AUC is averaged over pictures with pixels of both "
+        "labels. The AI mask of whole inpainted and synthetic pictures is all 1.",
     ]
     for mode in modes:
         sets = summary.formats[mode]
@@ -168,11 +166,11 @@ def _beside_the_paper(summary: Summary) -> list[str]:
     generators = len(TABLE_2_COLUMNS) - 1
     return [
         "",
-        "# Beside the paper",
+        "# Comparison with the paper",
         "",
-        "Accuracy in percent at the paper's format alignment. The paper's sets hold as many "
-        "authentic as generated pictures, so ours is the balanced accuracy. Columns of ours are "
-        "filled for generators and sets of these names.",
+        "Accuracy in percent with the paper's format alignment. The paper's sets have equally many "
+        "authentic and generated pictures, so ours is the balanced accuracy. Our columns are "
+        "filled for generators and sets with these names.",
         "",
         "## Table 2: GenImage (JPEG-96)",
         "",
@@ -204,7 +202,7 @@ def _paper_rows(numbers: Mapping[str, Sequence[float]]) -> list[list[str]]:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     return [
         f"| {' | '.join(headings)} |",
         f"|{'---|' * len(headings)}",

@@ -1,4 +1,4 @@
-"""How scores hold up when pictures are compressed, blurred, resized, cropped and passed on."""
+"""Robustness of scores to compression, blur, noise, resizing, crops and screenshots."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from training.output import writing
 
 
 class NothingReadableError(UserError):
-    """Not one of the pictures can be read."""
+    """None of the pictures can be read."""
 
 
 class Condition(BaseModel):
-    """All pictures under one degradation."""
+    """Result of one degradation."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,11 +38,11 @@ class Condition(BaseModel):
     change: str
     measures: Measures
     flip_rate: float
-    """Share of the pictures whose verdict differs from that on the clean picture."""
+    """Share of pictures whose verdict differs from that of the clean picture."""
 
 
 class Robustness(BaseModel):
-    """All conditions, and the worst."""
+    """Results of all degradations."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,11 +53,11 @@ class Robustness(BaseModel):
     clean: Measures
     conditions: tuple[Condition, ...]
     worst: str
-    """The change with the lowest balanced accuracy at 0.5 (accuracy if a class is missing)."""
+    """Degradation with the lowest balanced accuracy at 0.5 (accuracy if a class is missing)."""
     right_throughout: float
-    """Share of the pictures that are on the right side of 0.5 clean and under every change."""
+    """Share of pictures on the correct side of 0.5, clean and under every degradation."""
     ever_flipped: float
-    """Share of the pictures whose verdict differs from the clean one under any change."""
+    """Share of pictures whose verdict changes under any degradation."""
     unreadable: tuple[str, ...]
 
 
@@ -72,17 +72,17 @@ def measure_robustness(
     crop: int | None,
     advance: Callable[[], object],
 ) -> Robustness:
-    """Score all pictures clean and degraded, write `pictures.parquet` and `robustness.png`.
+    """Score all pictures clean and degraded; write `pictures.parquet` and `robustness.png`.
 
     Args:
-        detector: The network as it is served.
-        sets: Pictures; all sets are taken together.
+        detector: The network as served.
+        sets: Sets of pictures, pooled.
         out: Folder for table and plot.
-        kept: Results so far (see `score_all`).
-        checkpoint: Where the network came from.
-        view: How to look at the pictures.
-        crop: Side of the central square that is cut out of every picture first.
-        advance: Called once a picture and change.
+        kept: File that caches the results (see `score_all`).
+        checkpoint: Name of the checkpoint, for the report.
+        view: View to score with.
+        crop: Side of the central crop of every picture, pixels.
+        advance: Called once per picture and degradation.
 
     Raises:
         NothingReadableError: No picture could be read.
@@ -100,11 +100,11 @@ def measure_robustness(
     _write_table(results, out / "pictures.parquet")
     read: dict[str, list[Result]] = {change.name: [] for change in changes}
     for result in results:
-        if result.error is None:  # else it is unreadable under every change
+        if result.error is None:  # unreadable pictures are so in all conditions
             read[result.change].append(result)
     clean = read[RAW.name]
     if not clean:
-        raise NothingReadableError("not one of the pictures can be read")
+        raise NothingReadableError("none of the pictures can be read")
     threshold = detector.info.thresholds.ai_generated
     flipped = {
         name: [new.verdict != old.verdict for new, old in zip(found, clean, strict=True)]
@@ -142,7 +142,7 @@ def measure_robustness(
 
 
 def to_markdown(report: Robustness) -> str:
-    """Write the whole report."""
+    """Return the full report."""
     lines = [
         f"# {report.name} {report.version}: robustness",
         "",
@@ -154,7 +154,7 @@ def to_markdown(report: Robustness) -> str:
 
 
 def to_short_markdown(report: Robustness) -> str:
-    """Write the table of all conditions, and what it says."""
+    """Return the table of all conditions with a summary."""
     clean = Condition(series="", level=0, change="clean", measures=report.clean, flip_rate=0)
     rows = [
         [
@@ -168,13 +168,13 @@ def to_short_markdown(report: Robustness) -> str:
     ]
     lines = [
         f"View {report.view}, {report.clean.n} pictures "
-        f"({report.clean.n_ai} AI-generated). Worst: {report.worst}. On the right side of 0.5 "
-        f"clean and under every change: {report.right_throughout:.3f} of the pictures. Verdict "
-        f"differs from the clean one under any change: {report.ever_flipped:.3f} of them.",
+        f"({report.clean.n_ai} AI-generated). Worst: {report.worst}. On the correct side of 0.5, "
+        f"clean and under every degradation: {report.right_throughout:.3f} of the pictures. "
+        f"Verdict changes under any degradation: {report.ever_flipped:.3f} of the pictures.",
         "",
         *table(
             (
-                "change",
+                "degradation",
                 "bal. acc. at 0.5",
                 "AUC",
                 "acc. at the stored threshold",
@@ -182,13 +182,13 @@ def to_short_markdown(report: Robustness) -> str:
             ),
             rows,
         ),
-        *(f"\nLeft out, because unreadable: {line}" for line in report.unreadable),
+        *(f"\nUnreadable, left out: {line}" for line in report.unreadable),
     ]
     return "\n".join(lines) + "\n"
 
 
 def accuracy(measures: Measures) -> float:
-    """Balanced accuracy at 0.5, or plain accuracy if a class is missing."""
+    """Return the balanced accuracy at 0.5, or the accuracy if a class is missing."""
     balanced = measures.balanced_accuracy_at_half
     return measures.accuracy_at_half if balanced is None else balanced
 
@@ -219,7 +219,7 @@ def _draw(report: Robustness, file: Path) -> None:
 
 
 def _write_table(results: Sequence[Result], file: Path) -> None:
-    """Write one row a picture and change."""
+    """Write one row per picture and degradation."""
     columns = ("set_name", "path", "generator", "source_id", "change", "verdict", "error")
     schema = pa.schema(
         [

@@ -1,7 +1,7 @@
-"""Scores of pictures, by the very code that serves them.
+"""Scores of pictures, computed by the code of the service.
 
-Pictures of many sizes share batches, and are read ahead in threads; every result is appended to
-a file as soon as it is there, so that an interrupted run goes on where it stopped.
+Pictures of all sizes share batches and are prefetched by threads. Every result is appended to a
+file at once, so that an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from training.measuring.metrics import MaskScore, measure_mask
 from training.output import write_text
 
 MAX_PIXELS = 64_000_000
-"""Largest picture, width times height, that the service takes unless told otherwise."""
+"""Maximum width times height of a picture; the default of the service."""
 MAX_TILES = 64
-"""Most tiles of a picture, likewise."""
+"""Maximum number of tiles of a picture; the default of the service."""
 HEADS: tuple[Literal["ai", "manipulation"], ...] = ("ai", "manipulation")
 
 _T = TypeVar("_T")
 _THREADS = 2
-_LEVELS = 256  # values of a mask of bytes
+_LEVELS = 256  # values of a uint8 mask
 
 
 class MaskUnusableError(UserError):
-    """A region mask that is missing, unreadable or of the wrong size; the message names it."""
+    """A region mask is missing, unreadable or of the wrong size; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +55,35 @@ class Job:
     set_name: str
     row: Row
     folder: Path
-    """The manifest's folder: paths of the row are relative to it."""
+    """Folder of the manifest; paths of the row are relative to it."""
     change: Change
     crop: int | None = None
-    """Side of the central square, pixels, that is cut out before the change."""
+    """Side of the central crop before the change, pixels."""
     masks: bool = True
-    """Whether masks are compared; not possible if the change moves pixels."""
+    """Whether to compute mask metrics; impossible if the change moves pixels."""
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The key of its result."""
+        """Key of the result."""
         row = self.row
         return (self.set_name, row.path, row.sha256, row.kind, self.change.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """What the detector says about a picture, and where it should have said so."""
+    """Detection of a picture, with logits and mask statistics."""
 
     detection: Detection
     tile_logits: NDArray[np.float32]
-    """Image logits of the tiles (N,), neither pooled nor calibrated."""
+    """Image logits of the tiles (N,), before pooling and calibration."""
     glance_logit: float | None
-    """Image logit of the glance alone, not calibrated; None without a prior."""
+    """Image logit of the glance alone, before calibration; None without a prior."""
     histograms: dict[str, NDArray[np.int64]]
-    """By head that has a truth: pixels looked at, counted by truth and level (2, 256)."""
+    """Pixel counts by label and mask level (2, 256), for each head with labels."""
 
 
 class Record(BaseModel):
-    """What is kept of one picture."""
+    """A stored result of one picture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,21 +95,21 @@ class Record(BaseModel):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells one record of a run from another."""
+        """Unique key of the record in a run."""
         return (self.set_name, self.path, self.sha256, self.kind, self.change)
 
 
 class Result(Record):
-    """One line of the per-image table; fields are None where there is nothing to say."""
+    """One row of the per-picture table; None where a value does not exist."""
 
     generator: str | None
     source_id: str
     ai_generated: bool
-    """Truth."""
+    """Class label."""
     probability: float | None = None
     verdict: Verdict | None = None
     manipulated: bool | None = None
-    """Verdict of the manipulation mask."""
+    """Whether the picture is called manipulated."""
     tiles: int | None = None
     ai: MaskScore | None = None
     manipulation: MaskScore | None = None
@@ -121,12 +121,12 @@ _R = TypeVar("_R", bound=Record)
 
 
 def make_detector(model: GammaModel, *, device: str = "auto", dtype: str = "auto") -> Detector:
-    """Prepare a network for scoring with the limits of the service; it is frozen in place."""
+    """Make a detector with the limits of the service; the network is frozen in place."""
     return Detector(model, device=device, dtype=dtype, max_pixels=MAX_PIXELS, max_tiles=MAX_TILES)
 
 
 def fingerprint(model: GammaModel, *settings: object) -> str:
-    """Digest of a network, its serving rules and further settings: same digest, same scores."""
+    """Return a digest of a network, its config and further settings that determine scores."""
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -138,16 +138,16 @@ def fingerprint(model: GammaModel, *settings: object) -> str:
 def score(
     detector: Detector, jobs: Iterable[Job], view: View, *, batch: int = 8
 ) -> Iterator[tuple[Job, Score | PictureError]]:
-    """Score pictures in the order of the jobs.
+    """Score pictures, in the order of the jobs.
 
     Args:
-        detector: The network as it is served.
-        jobs: The pictures.
-        view: How to look at them.
-        batch: Crops to gather before they are computed.
+        detector: The network as served.
+        jobs: Pictures to score.
+        view: View to score with.
+        batch: Minimum number of crops per batch.
 
     Yields:
-        Each job with its score, or with the reason why the picture cannot be read.
+        Each job with its score, or with the error of an unreadable picture.
 
     Raises:
         MaskUnusableError: A region mask does not fit its picture.
@@ -173,16 +173,16 @@ def score_all(
     convert: Callable[[Job, Score | PictureError], _R],
     advance: Callable[[], object],
 ) -> list[_R]:
-    """Score pictures, keeping a record of each in a file.
+    """Score pictures, with a file as cache.
 
     Args:
-        detector: The network as it is served.
-        jobs: The pictures.
-        view: How to look at them.
-        kept: JSON lines of the records so far; those found in it are not computed again.
-        record: The class of the records.
-        convert: Makes the record of a picture.
-        advance: Called once a picture.
+        detector: The network as served.
+        jobs: Pictures to score.
+        view: View to score with.
+        kept: Cache: JSON lines of records; pictures found in it are not scored again.
+        record: Class of the records.
+        convert: Makes a record from a score.
+        advance: Called once per picture.
 
     Returns:
         Records in the order of the jobs.
@@ -206,12 +206,12 @@ def score_all(
 
 
 def identity(job: Job) -> dict[str, str]:
-    """Fields of the record of a picture by which it is known."""
+    """Return the key fields of the record of a job."""
     return dict(zip(Record.model_fields, job.key, strict=True))
 
 
 def to_result(job: Job, found: Score | PictureError, thresholds: Thresholds) -> Result:
-    """Make the line of a picture in the per-image table."""
+    """Make the row of a picture in the per-picture table."""
     fields: dict[str, object] = {
         **identity(job),
         "generator": job.row.generator,
@@ -235,7 +235,7 @@ def to_result(job: Job, found: Score | PictureError, thresholds: Thresholds) -> 
 
 
 def _read_records(file: Path, record: type[_R]) -> dict[tuple[str, ...], _R]:
-    """Records of an earlier run; the line at which it was cut off is left out."""
+    """Read the records of an earlier run, up to the first incomplete line."""
     known: dict[tuple[str, ...], _R] = {}
     if file.exists():
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -250,7 +250,7 @@ def _read_records(file: Path, record: type[_R]) -> dict[tuple[str, ...], _R]:
 def _read_ahead(
     load: Callable[[Job], _T], jobs: Iterable[Job], ahead: int
 ) -> Iterator[tuple[Job, _T]]:
-    """Apply `load` in threads, at most `ahead` jobs before their results are asked for."""
+    """Apply `load` in threads, at most `ahead` jobs in advance."""
     remaining = iter(jobs)
     with ThreadPoolExecutor(_THREADS) as pool:
         started: list[tuple[Job, Future[_T]]] = [
@@ -304,9 +304,9 @@ def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:
 
 
 def predicted_mask(detection: Detection, head: str) -> NDArray[np.uint8]:
-    """Cut the part that was looked at out of a head's mask (H, W), 255 means 1."""
+    """Return a head's mask in the analysed part (H, W), 255 means 1."""
     if detection.masks is None:
-        raise ValueError("a glance has no masks")
+        raise ValueError("the view glance has no masks")
     mask = detection.masks.ai if head == "ai" else detection.masks.manipulation
     left, top, right, bottom = detection.layout.box
     return mask.values[top:bottom, left:right]
@@ -315,7 +315,7 @@ def predicted_mask(detection: Detection, head: str) -> NDArray[np.uint8]:
 def true_mask(
     job: Job, head: Literal["ai", "manipulation"], layout: Layout
 ) -> NDArray[np.bool_] | None:
-    """Return what a head should mark of the part that was looked at (H, W); None if unknown.
+    """Return the true mask of a head in the analysed part (H, W); None without labels.
 
     Raises:
         MaskUnusableError: The region mask cannot be read or does not fit the picture.
@@ -342,6 +342,6 @@ def true_mask(
 
 
 def count_levels(mask: NDArray[np.uint8], truth: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count pixels by truth and level (2, 256)."""
+    """Count pixels by label and mask level (2, 256)."""
     codes = mask.astype(np.int64) + _LEVELS * truth
     return np.bincount(codes.ravel(), minlength=2 * _LEVELS).reshape(2, _LEVELS)

@@ -1,4 +1,4 @@
-"""Which pictures a model is measured on: manifests, or a suite that names several."""
+"""Sets of pictures for evaluations: manifests, or suites that list manifests."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from training.errors import UserError
 
 
 class SuiteError(UserError):
-    """A suite, or a manifest it names, cannot be used; the message names it."""
+    """A suite or one of its manifests cannot be used; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureSet:
-    """The pictures of a set that belong to the split asked for."""
+    """Rows of one split of a manifest."""
 
     name: str
     folder: Path
-    """Paths of the rows are relative to it."""
+    """Folder of the manifest; paths of the rows are relative to it."""
     rows: tuple[Row, ...]
 
 
 class Suite(BaseModel):
-    """A TOML file: under `[sets]`, names and manifests, relative to the file's folder."""
+    """A TOML file with names and manifest paths under `[sets]`, relative to its folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,15 +38,15 @@ class Suite(BaseModel):
 
 
 def load_sets(sources: Sequence[Path], split: Split) -> list[PictureSet]:
-    """Load the pictures of one split.
+    """Load the rows of one split.
 
     Args:
-        sources: Manifests, and suites (`.toml`). A manifest's set is named like the file, or
-            like its folder if the file is called `manifest`.
-        split: The split whose rows are taken; a manifest without any splits is taken whole.
+        sources: Manifests and suites (`.toml`). The set of a manifest is named after the file, or
+            after its folder if the file is called `manifest`.
+        split: Split to load; a manifest without splits is loaded whole.
 
     Raises:
-        SuiteError: A file is missing or not what it should be, or a set has no such rows.
+        SuiteError: A file is missing or invalid, or has no rows of the split.
     """
     files: dict[str, Path] = {}
     for source in sources:
@@ -58,7 +58,7 @@ def load_sets(sources: Sequence[Path], split: Split) -> list[PictureSet]:
 
 
 def check_sizes(sets: Sequence[PictureSet], crop: int | None) -> None:
-    """Raise SuiteError if any picture is smaller than the crop that all must bear."""
+    """Raise SuiteError if a picture is smaller than the crop (pixels)."""
     if crop is None:
         return
     rows = [(s.name, row, min(row.width, row.height)) for s in sets for row in s.rows]
@@ -67,7 +67,7 @@ def check_sizes(sets: Sequence[PictureSet], crop: int | None) -> None:
         name, row = small[0]
         raise SuiteError(
             f"{name}: {row.path} has {row.width} x {row.height} pixels, too small for a crop of "
-            f"{crop}, and so are {len(small) - 1} more; the largest crop for all pictures is "
+            f"{crop}, as are {len(small) - 1} more; the largest possible crop is "
             f"{min(side for *_, side in rows)}"
         )
 

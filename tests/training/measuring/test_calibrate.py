@@ -84,7 +84,7 @@ def test_a_threshold_lies_midway_and_few_pictures_are_said_to_be_few() -> None:
     assert calibrate.threshold_at(negatives, positives, 0.25) == pytest.approx(0.35)
     assert calibrate.threshold_at(negatives, np.array([0.05]), 0.0) == pytest.approx(0.7)
     samples = [sample(Kind.AUTHENTIC, [-1.0]), sample(Kind.SYNTHETIC, [1.0])]
-    assert "cannot resolve a rate of 1%" in "".join(choose(samples).notes)
+    assert "too few for a false positive rate of 1%" in "".join(choose(samples).notes)
 
 
 def test_the_better_pooling_is_chosen() -> None:
@@ -153,7 +153,7 @@ def test_without_masks_their_thresholds_are_kept() -> None:
     assert found.thresholds["mask"] == kept.mask
     assert found.thresholds["manipulated_area"] == kept.manipulated_area
     assert found.mask_f1 == {}
-    assert found.notes[-2].endswith("keeps its threshold")
+    assert found.notes[-2].endswith("its offset is not calibrated")
 
 
 def test_one_class_is_refused() -> None:

@@ -17,8 +17,8 @@ from training.measuring.card import RunFacts, licence_that_follows, write_card
     [
         (("start.encoder=nvidia/mit-b2", "model.backbone=mit_b2"), "other", "non-commercial"),
         (("start.encoder=timm/pvt_v2_b2", "model.backbone=pvt_v2_b2"), "apache-2.0", "Apache-2.0"),
-        (("start.checkpoint=base",), "unknown", "its licence goes on"),
-        ((), "unknown", "drawn at random"),
+        (("start.checkpoint=base",), "unknown", "its licence also"),
+        ((), "unknown", "started from random weights"),
     ],
 )
 def test_the_licence_follows_from_the_start(
@@ -32,7 +32,7 @@ def test_the_licence_follows_from_the_start(
 
 def test_the_tower_keeps_its_licence() -> None:
     card = write_card(GammaConfig(backbone="mit_b0", prior="clip_vit_b16"), RunFacts(), half=True)
-    assert "CLIP ViT-B/16 (OpenAI; MIT)" in card
+    assert "CLIP ViT-B/16 (OpenAI; MIT licence)" in card
     assert "CLIP" not in write_card(GammaConfig(backbone="mit_b0"), RunFacts(), half=True)
 
 

@@ -211,7 +211,7 @@ def test_evaluation(run: Path, tree: Path, tmp_path: Path) -> None:
     assert [row.pictures for row in measured.rows] == ["all generators", "BigGAN", "sd"]
     assert detector_of(tmp_path / "first").info.results == results
     card = (tmp_path / "first" / "README.md").read_text()
-    assert f"AUC {overall.auc:.2f}; where 5 %" in card
+    assert f"AUC {overall.auc:.2f}; at a false positive rate of 5 %" in card
     assert ("That is weak" in card) == ((overall.auc or 0) < 0.9)
 
 
