@@ -85,7 +85,7 @@ def tamper(
     Split the pictures first, so that both pictures of a splice belong to one split.
     """
     forger = Forger(how, _load(pictures), _load_objects(objects_from), out, seed)
-    report = journal.carry_out(
+    report = journal.run_items(
         out,
         forger.settings,
         count or forger.pictures,
@@ -157,7 +157,7 @@ def inpaint(
         return
     if not plan.fits:
         raise InpaintError(f"{out}: not enough free disk space for the plan")
-    report = journal.carry_out(
+    report = journal.run_items(
         out,
         inpainter.settings,
         total,
@@ -185,7 +185,7 @@ def blend(
 ) -> None:
     """Paste original pixels back outside the mask. Pictures are paired by source id."""
     blender = Blender(inpainted, _load(from_originals or inpainted), out)
-    report = journal.carry_out(
+    report = journal.run_items(
         out,
         blender.settings,
         len(blender.rows),
@@ -221,7 +221,7 @@ def align(
     aligner = Aligner(
         pictures, out, everything=everything, quality=quality, subsampling=subsampling
     )
-    report = journal.carry_out(
+    report = journal.run_items(
         out,
         aligner.settings,
         len(aligner.rows),
@@ -243,7 +243,7 @@ def crop(
 ) -> None:
     """Crop all pictures to one size, lossless. Smaller pictures are skipped."""
     cropper = Cropper(pictures, out, size=size)
-    report = journal.carry_out(
+    report = journal.run_items(
         out,
         cropper.settings,
         len(cropper.rows),
@@ -251,7 +251,7 @@ def crop(
         workers=workers,
         title=f"central {size} x {size} pixels, in {out}",
     )
-    _output.print(f"{cropper.passed_over} smaller pictures skipped")
+    _output.print(f"{cropper.skipped} smaller pictures skipped")
     _tell(report)
 
 

@@ -1,4 +1,4 @@
-"""Format alignment (section 3.1 of the paper): lossless pictures become JPEGs of quality 96."""
+"""Format alignment (section 3.1 of the paper): lossless pictures become JPEG 96."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.data.pixels import Subsampling, encode_jpeg, read_picture, write
 
 
 class Aligner:
-    """Re-encodes the pictures of a manifest; those that need not be stay where they are."""
+    """Re-encodes pictures of a manifest as JPEG; other files are not copied."""
 
     def __init__(
         self,
@@ -27,11 +27,11 @@ class Aligner:
         """Read the manifest.
 
         Args:
-            file: manifest of pictures of any kind.
+            file: Manifest of pictures of any kind.
             folder: JPEGs go to `aligned` in it.
-            everything: re-encode JPEGs too, not only other formats.
-            quality: of the JPEGs, 1 to 100.
-            subsampling: of their colours.
+            everything: Re-encode JPEGs too, not only other formats.
+            quality: JPEG quality, 1 to 100.
+            subsampling: Chroma subsampling.
         """
         self._root = file.resolve().parent
         self._folder = folder
@@ -42,7 +42,7 @@ class Aligner:
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What the pictures depend on."""
+        """Settings that determine the pictures."""
         lines = "\n".join(row.model_dump_json() for row in self.rows)
         return {
             "tool": "align",
@@ -53,11 +53,11 @@ class Aligner:
         }
 
     def make(self, item: int) -> list[Row]:
-        """The row of picture number `item`, which is re-encoded if it has to be.
+        """Re-encode picture number `item` if necessary, and return its row.
 
         Raises:
-            PictureUnreadableError: it cannot be decoded.
-            OSError: a file cannot be opened or written.
+            PictureUnreadableError: It cannot be decoded.
+            OSError: A file cannot be opened or written.
         """
         row = self.rows[item]
         picture = self._root / row.path

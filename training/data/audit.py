@@ -1,4 +1,4 @@
-"""What is wrong with data sets before anything is trained on them."""
+"""Audit of data sets before training."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from training.data.workers import in_order
 
 _BITS = 64
 _BANDS = 4
-_CERTAIN = 2  # standard errors above chance
+_CERTAIN = 2  # standard errors above chance for a significant separation
 _DISTANCE = _BANDS - 1  # hashes that differ in fewer bits than there are bands share a band
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One row and what its file says."""
+    """A row and facts from its file."""
 
     file: Path
     row: Row
     trouble: str | None = None
-    """Why the file is not what the row says."""
+    """Why the file cannot be used or differs from the row."""
     perceptual_hash: int | None = None
-    """64 bits; similar pictures differ in few of them."""
+    """64-bit hash; similar pictures differ in few bits."""
     says: Says | None = None
-    """What the file says of its own origin."""
+    """What the file states about its origin."""
 
 
 @dataclass
 class Audit:
-    """What was found."""
+    """Result of an audit."""
 
     pictures: list[Picture]
     separations: list[Separation]
     limit: float
-    """Largest balanced accuracy that one attribute may reach."""
+    """Maximum balanced accuracy of one attribute."""
     problems: dict[str, list[str]] = field(default_factory=dict)
-    """What must not be, with the places."""
+    """Problems that forbid training, with examples."""
     remarks: dict[str, list[str]] = field(default_factory=dict)
-    """What should be looked at, with the places."""
+    """Remarks to check, with examples."""
 
     @property
     def leaks(self) -> list[Separation]:
-        """Attributes that separate the classes better than allowed, and not by chance."""
+        """Attributes that separate the classes significantly better than `limit`."""
         return [
             s
             for s in self.separations
@@ -65,19 +65,19 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether one can train on it."""
+        """Whether the data is suitable for training."""
         return not self.leaks and not self.problems
 
 
 def inspect(
     rows: Sequence[tuple[Path, Row]], *, open_files: bool, workers: int
 ) -> Iterator[Picture]:
-    """Rows in their order, with what their files say.
+    """Yield the rows in order, with facts from their files.
 
     Args:
-        rows: each with the folder that its paths are relative to.
-        open_files: read and decode every picture; else believe the rows.
-        workers: number of threads.
+        rows: Folder of the paths and row, for each picture.
+        open_files: Read and decode every picture; otherwise trust the rows.
+        workers: Number of threads.
     """
     if open_files:
         return in_order(lambda item: _open(*item), rows, workers)
@@ -85,11 +85,11 @@ def inspect(
 
 
 def audit(found: Sequence[Picture], limit: float) -> Audit:
-    """Judge pictures that are used together.
+    """Audit pictures that are used together.
 
     Args:
-        found: as `inspect` returned them.
-        limit: largest balanced accuracy that one attribute may reach, 0.5 = chance.
+        found: Result of `inspect`.
+        limit: Maximum balanced accuracy of one attribute, 0.5 = chance.
     """
     result = Audit(list(found), separations([picture.row for picture in found]), limit)
     _note(result.problems, "unusable files", [p.trouble for p in found if p.trouble])
@@ -146,7 +146,7 @@ def _perceptual_hash(pixels: NDArray[np.uint8]) -> int:
 def _groups(
     found: Sequence[Picture], key: Callable[[Picture], Hashable]
 ) -> Iterator[list[Picture]]:
-    """Pictures that share a key with another."""
+    """Yield groups of pictures with the same key."""
     groups: dict[Hashable, list[Picture]] = defaultdict(list)
     for picture in found:
         groups[key(picture)].append(picture)
@@ -154,7 +154,7 @@ def _groups(
 
 
 def _look_alikes(found: Sequence[Picture]) -> Iterator[list[Picture]]:
-    """Pictures of more than one original whose hashes are chained by small distances."""
+    """Yield groups of pictures of different originals with connected similar hashes."""
     hashed = [p for p in found if p.perceptual_hash is not None]
     if not hashed:
         return
@@ -170,15 +170,15 @@ def _look_alikes(found: Sequence[Picture]) -> Iterator[list[Picture]]:
 
 
 def connect(values: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """Number the chains of 64-bit hashes that differ in at most 3 bits.
+    """Find connected components of 64-bit hashes that differ in at most 3 bits.
 
     Such hashes agree in at least one of four bands of 16 bits, so only those are compared.
 
     Args:
-        values: distinct hashes (N,).
+        values: Distinct hashes (N,).
 
     Returns:
-        The chain each one is in (N,).
+        Component of each hash (N,).
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -1,9 +1,8 @@
-"""Augmentation of Wang et al. 2020, and what may have happened to a picture before it.
+"""Augmentation of Wang et al. 2020, after a simulated history of earlier JPEG and resize.
 
-The former works on whole pictures or on windows of them. Blur and compression act on pixels near by
-only: within `MARGIN`. So a window of the picture gives the same pixels as the whole picture would,
-if it begins on the compression's grid (`GRID`) and reaches `MARGIN` beyond what is wanted; that is
-what `training.data.dataset` cuts.
+Blur and compression have a limited range of influence (`MARGIN`). So augmenting a window gives the
+same pixels as augmenting the whole picture, if the window starts on the compression grid (`GRID`)
+and extends `MARGIN` beyond the crop; `training.data.dataset` cuts such windows.
 """
 
 from __future__ import annotations
@@ -23,40 +22,40 @@ Picture = NDArray[np.uint8]
 Region = NDArray[np.uint8]
 
 GRID = 16
-"""Pixels of a coding unit of a JPEG with halved chroma."""
+"""Size of a coding unit of a JPEG with 4:2:0 subsampling, pixels."""
 MARGIN = 32
-"""Pixels beyond which a change at a window's edge is not felt: a blur, then a coding unit, then the
-chroma upsampling of its neighbour."""
+"""Maximum influence of a window's edge, pixels: blur, coding unit, and chroma upsampling of the
+neighbouring unit."""
 
-cv2.setNumThreads(0)  # the loader's processes are the parallelism
+cv2.setNumThreads(0)  # the loader processes run in parallel
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What is done to one picture (and, in a pair, to both), decided in advance."""
+    """Sampled augmentation of one picture (or of both pictures of a pair)."""
 
     jitter: tuple[float, float, float, float] | None
-    """Factors of brightness, contrast and saturation, and the turn of the hue in circles."""
+    """Factors of brightness, contrast and saturation, and hue shift (fraction of the circle)."""
     sigma: float | None
     """Standard deviation of the blur, pixels."""
     quality: int | None
     """JPEG quality, 1 to 100."""
     encoder: str
-    """What compresses: `cv2` or `pil`."""
+    """JPEG encoder: `cv2` or `pil`."""
     flip: bool
     """Whether the crop is mirrored."""
     earlier: tuple[int, int, int] | None = None
-    """Quality of an earlier compression, and where its grid lies: rows and columns, 0 to 15."""
+    """Earlier compression: quality, and row and column offset of its grid (0 to 15)."""
     scale: float | None = None
-    """Factor of another size."""
+    """Resize factor."""
     resized_first: bool = False
-    """Whether the earlier compression comes after that, not before."""
+    """Whether to resize before the earlier compression, not after."""
     full_chroma: bool = False
-    """Whether compressions keep the chroma's resolution."""
+    """Whether compressions have no chroma subsampling."""
 
 
 def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
-    """Decide on an augmentation; the generator moves on by the same amount whatever comes out."""
+    """Sample an augmentation; the number of random values does not depend on the result."""
     jitters, blurs, compresses, by_cv2, flips = rng.random(5)
     factors = rng.uniform(-1, 1, 4) * (
         settings.brightness,
@@ -93,12 +92,12 @@ def draw(settings: AugmentSettings, rng: np.random.Generator) -> Augmentation:
 def apply_history(
     picture: Picture, region: Region, augmentation: Augmentation
 ) -> tuple[Picture, Region]:
-    """Compress and change the size of a whole picture, in the order that was drawn.
+    """Apply the earlier compression and the resize to a whole picture.
 
     Args:
         picture: RGB pixels (H, W, 3).
         region: Its region mask (H, W).
-        augmentation: What to do.
+        augmentation: Sampled augmentation.
 
     Returns:
         Pixels (H', W', 3) and mask (H', W').
@@ -125,14 +124,14 @@ def _compress_earlier(picture: Picture, augmentation: Augmentation) -> Picture:
 
 
 def apply_photometric(picture: Picture, augmentation: Augmentation) -> Picture:
-    """Change colours, blur and compress, in this order; positions stay, so masks need nothing.
+    """Apply colour jitter, blur and compression, in this order; masks do not change.
 
     Args:
         picture: RGB pixels (H, W, 3).
-        augmentation: What to do.
+        augmentation: Sampled augmentation.
 
     Returns:
-        Pixels (H, W, 3); the picture itself is not changed.
+        Pixels (H, W, 3), a new array if anything changes.
     """
     if augmentation.jitter is not None:
         picture = _jitter(picture, *augmentation.jitter)
@@ -147,7 +146,7 @@ def apply_photometric(picture: Picture, augmentation: Augmentation) -> Picture:
 
 
 def _compress(picture: Picture, quality: int, augmentation: Augmentation) -> Picture:
-    """Through a JPEG and back."""
+    """Compress as JPEG and decode."""
     if augmentation.encoder == "cv2":
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         options = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -176,5 +175,5 @@ def _jitter(
 
 
 def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Luma (H, W) of RGB values (H, W, 3), ITU-R BT.601."""
+    """Return the luma (H, W) of RGB values (H, W, 3), ITU-R BT.601."""
     return values @ np.array([0.299, 0.587, 0.114], np.float32)

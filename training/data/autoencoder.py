@@ -1,7 +1,7 @@
-"""Re-synthesis of regions in the latent space of an autoencoder: cheap enough for a CPU.
+"""Inpainting in the latent space of an autoencoder, fast enough for a CPU.
 
-The whole picture goes through the encoder and the decoder, as in inpainting by latent diffusion;
-only what is decoded inside the region comes from noise or from another picture.
+The whole picture is encoded and decoded, as in latent diffusion inpainting; latents inside the
+region are replaced by noise or by those of another picture.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _TAEF2_LATENTS = 32  # channels
 
 
 class Fill(StrEnum):
-    """What takes the place of the latents in the region."""
+    """Replacement of the latents in the region."""
 
     NOISE = "noise"
-    """Gaussian, with the mean and deviation of each channel of the picture's latents."""
+    """Gaussian noise with the mean and standard deviation of each latent channel."""
     DONOR = "donor"
     """The latents of another picture."""
 
 
 class Autoencoder(Protocol):
-    """Pictures (1, 3, H, W) in [0, 1] to latents (1, C, H/factor, W/factor), and back."""
+    """Maps pictures (1, 3, H, W) in [0, 1] to latents (1, C, H/factor, W/factor) and back."""
 
     factor: int
 
     def encode(self, picture: Tensor) -> Tensor:
-        """Latents of a picture whose sides are multiples of the factor."""
+        """Encode a picture whose sides are multiples of the factor."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The picture of latents; may leave [0, 1] a little."""
+        """Decode latents; values may slightly exceed [0, 1]."""
 
 
 class _Block(nn.Module):
-    """Three convolutions with a skip; with `pooled`, statistics of the whole picture before."""
+    """Residual block of three convolutions; `pooled` adds a group-normalised branch before."""
 
     def __init__(self, *, pooled: bool = False) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 64, H, W) to the same."""
+        """Map (B, 64, H, W) to the same shape."""
         if self.pool is not None:
             x = x + self.pool(x)
         return F.relu(self.conv(x) + x)
@@ -103,18 +103,18 @@ class TinyFlux2(nn.Module):
         self.decoder = nn.Sequential(*up, nn.Conv2d(_WIDTH, 3, 3, padding=1))
 
     def encode(self, picture: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, 32, H/8, W/8)."""
+        """Encode (B, 3, H, W) in [0, 1] to (B, 32, H/8, W/8)."""
         latents: Tensor = self.encoder(picture)
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, 32, h, w) to (B, 3, 8h, 8w), about [0, 1]."""
+        """Decode (B, 32, h, w) to (B, 3, 8h, 8w), approximately in [0, 1]."""
         picture: Tensor = self.decoder(latents)
         return picture
 
 
 class _DiffusersAutoencoder:
-    """`AutoencoderKL` or `AutoencoderTiny`, which take pictures in [-1, 1]."""
+    """`AutoencoderKL` or `AutoencoderTiny`, whose pictures are in [-1, 1]."""
 
     def __init__(self, model: str, device: str) -> None:
         from diffusers import AutoencoderKL, AutoencoderTiny, AutoModel
@@ -147,13 +147,13 @@ def load(model: str, device: str) -> Autoencoder:
     """Load an autoencoder.
 
     Args:
-        model: hub id or directory of `AutoencoderKL` or `AutoencoderTiny`, or a directory that
-            holds TAEF2 as `*encoder` and `*decoder`, `.safetensors` or `.pth` (no file is ever
-            unpickled beyond its tensors).
-        device: a torch device.
+        model: Hub id or directory of `AutoencoderKL` or `AutoencoderTiny`, or a directory
+            with TAEF2 as `*encoder` and `*decoder`, `.safetensors` or `.pth` (only tensors are
+            unpickled).
+        device: A torch device.
 
     Raises:
-        EngineError: it cannot be used.
+        EngineError: It cannot be used.
     """
     folder = Path(model)
     if not folder.is_dir() or (folder / "config.json").exists():
@@ -179,12 +179,12 @@ class AutoencoderEngine:
         """Load the autoencoder.
 
         Args:
-            model: as in `load`.
-            fill: what goes into the region.
-            device: a torch device.
+            model: As in `load`.
+            fill: Replacement of the latents in the region.
+            device: A torch device.
 
         Raises:
-            EngineError: the autoencoder cannot be used.
+            EngineError: The autoencoder cannot be used.
         """
         self._autoencoder = load(model, device)
         self._device = device
@@ -201,7 +201,7 @@ class AutoencoderEngine:
 
     @torch.inference_mode()
     def repaint(self, task: Task) -> NDArray[np.uint8]:
-        """The picture, decoded from latents of which those in the region are new."""
+        """Return the picture decoded after replacing the latents in the region."""
         height, width = task.region.shape
         latents = self._encode(task.picture)  # (1, C, h, w)
         if task.donor is None:
@@ -212,7 +212,7 @@ class AutoencoderEngine:
             new = self._encode(_crop_to(task.donor, height, width))
         region = torch.from_numpy(pad(task.region.astype(np.uint8), self._autoencoder.factor))
         covered = F.avg_pool2d(region[None, None].float(), self._autoencoder.factor)
-        inside = covered >= 0.5  # (1, 1, h, w); a thin region may cover no latent by half
+        inside = covered >= 0.5  # (1, 1, h, w); a thin region may cover no latent to one half
         inside = inside if inside.any() else covered > 0
         latents = torch.where(inside.to(self._device), new, latents)
         decoded = self._autoencoder.decode(latents)[0, :, :height, :width]
@@ -245,12 +245,12 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     tensors = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(tensors, dict):
-        raise EngineError(f"{file}: not a table of tensors")
+        raise EngineError(f"{file}: not a dictionary of tensors")
     return tensors
 
 
 def _crop_to(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The middle of a picture at a size; one that is smaller is continued by its reflection."""
+    """Crop a picture to its centre; a smaller one is padded by reflection."""
     missing = [
         (0, max(0, wanted - length))
         for wanted, length in zip((height, width), picture.shape[:2], strict=True)

@@ -1,4 +1,4 @@
-"""Inpainted-Blended: the original's pixels pasted back outside the region."""
+"""Blended pictures: original pixels pasted back outside the inpainted region."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.data.pixels import encode_png, read_picture, read_region, write
 def blend(
     original: NDArray[np.uint8], repainted: NDArray[np.uint8], region: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The repainted pixels (H, W, 3) inside the region (H, W), the original's outside."""
+    """Return inpainted pixels (H, W, 3) inside the region (H, W) and original pixels outside."""
     return np.where(region[:, :, None], repainted, original)
 
 
@@ -28,12 +28,12 @@ class Blender:
     """Blends the inpainted pictures of a manifest with the originals of the same source id."""
 
     def __init__(self, inpainted: Path, originals: Originals, folder: Path) -> None:
-        """Pair them.
+        """Pair inpainted pictures and originals.
 
         Args:
-            inpainted: manifest; its rows of kind `inpaint` are blended.
-            originals: authentic pictures, among them the sources.
-            folder: the pictures go to `blended` in it; masks stay where they are.
+            inpainted: Manifest; rows of kind `inpaint` are blended.
+            originals: Authentic pictures, including the sources.
+            folder: Output folder (pictures in `blended`); masks are not copied.
         """
         self._root = inpainted.resolve().parent
         self._originals = originals
@@ -43,7 +43,7 @@ class Blender:
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What the pictures depend on."""
+        """Settings that determine the pictures."""
         hashes = "\n".join(f"{row.sha256} {row.mask}" for row in self.rows)
         return {
             "tool": "blend",
@@ -52,12 +52,12 @@ class Blender:
         }
 
     def make(self, item: int) -> list[Row]:
-        """Write the blended twin of inpainted picture number `item`, as PNG.
+        """Write the blended version of inpainted picture number `item`, as PNG.
 
         Raises:
-            SkippedError: there is no original of its size.
-            PictureUnreadableError: the picture, its mask or its original cannot be decoded.
-            OSError: a file cannot be opened or written.
+            SkippedError: There is no original, or its size differs.
+            PictureUnreadableError: The picture, its mask or its original cannot be decoded.
+            OSError: A file cannot be opened or written.
         """
         row = self.rows[item]
         source = self._by_source.get(row.source_id)

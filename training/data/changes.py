@@ -1,7 +1,7 @@
-"""What happens to pictures on their way: crops, formats, and the degradations of the open web.
+"""Changes of pictures for evaluations: format alignment, crops and degradations.
 
-Every change maps RGB pixels (H, W, 3), uint8, to such pixels, and is deterministic. Encoders are
-Pillow's; JPEGs have 4:2:0 chroma subsampling, as cameras and messengers write them.
+Every change maps RGB pixels (H, W, 3), uint8, to RGB pixels, deterministically. Encoders are
+Pillow's; JPEGs have 4:2:0 chroma subsampling, like those of cameras and messengers.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ _LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF"})  # Pillow's names; MPO holds
 
 
 class Format(StrEnum):
-    """What is done to the file formats of a set before it is scored."""
+    """Format mode of an evaluation."""
 
     RAW = "raw"
-    """Nothing: files as they are."""
+    """Original files."""
     PAPER = "paper"
     """Lossless AI-generated pictures become JPEG 96 (section 3.1 of the paper)."""
     JPEG96 = "jpeg96"
-    """Every picture becomes JPEG 96, so that no format tells the classes apart."""
+    """Every picture becomes JPEG 96, so that the format does not reveal the class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing done to pictures."""
+    """A named change of pictures."""
 
     name: str
     apply: Callable[[Pixels], Pixels]
 
 
 def unchanged(pixels: Pixels) -> Pixels:
-    """Return the picture as it is."""
+    """Return the picture unchanged."""
     return pixels
 
 
 def jpeg(quality: int) -> Callable[[Pixels], Pixels]:
-    """Store as JPEG of a quality from 1 to 100, 4:2:0."""
+    """Compress as JPEG with a quality of 1 to 100, 4:2:0."""
     return lambda pixels: _decoded(encode_jpeg(pixels, quality, "4:2:0"))
 
 
 def webp(quality: int) -> Callable[[Pixels], Pixels]:
-    """Store as lossy WebP of a quality from 1 to 100."""
+    """Compress as lossy WebP with a quality of 1 to 100."""
 
     def apply(pixels: Pixels) -> Pixels:
         stream = io.BytesIO()
@@ -71,14 +71,14 @@ def webp(quality: int) -> Callable[[Pixels], Pixels]:
 
 
 def blur(sigma: float) -> Callable[[Pixels], Pixels]:
-    """Blur with a Gaussian of a standard deviation in pixels."""
+    """Apply a Gaussian blur with a standard deviation in pixels."""
     return lambda pixels: np.asarray(
         Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)), np.uint8
     )
 
 
 def noise(sigma: float) -> Callable[[Pixels], Pixels]:
-    """Add Gaussian noise of a standard deviation in grey levels of 255; the seed is fixed."""
+    """Add Gaussian noise with a standard deviation in levels of 255 and a fixed seed."""
 
     def apply(pixels: Pixels) -> Pixels:
         grain = np.random.default_rng(0).normal(0, sigma, pixels.shape)
@@ -99,7 +99,7 @@ def resize(factor: float) -> Callable[[Pixels], Pixels]:
 
 
 def crop_share(share: float) -> Callable[[Pixels], Pixels]:
-    """Keep the central share of both sides."""
+    """Crop to the central share of both sides."""
 
     def apply(pixels: Pixels) -> Pixels:
         height, width = (max(1, round(side * share)) for side in pixels.shape[:2])
@@ -109,15 +109,15 @@ def crop_share(share: float) -> Callable[[Pixels], Pixels]:
 
 
 def crop_center(pixels: NDArray[_T], height: int, width: int) -> NDArray[_T]:
-    """Cut the central part out of a picture (H, W, ...) or a mask (H, W)."""
+    """Return the central part of a picture (H, W, ...) or mask (H, W)."""
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     return pixels[top : top + height, left : left + width]
 
 
 def screenshot(pixels: Pixels) -> Pixels:
-    """Show at 80 % on a screen, cut a border off, and send through two services.
+    """Simulate a screenshot that passes through two services.
 
-    Resize 0.8, keep the central 95 % of both sides, JPEG 85, resize 0.9, WebP 75.
+    Resize 0.8, crop to the central 95 % of both sides, JPEG 85, resize 0.9, WebP 75.
     """
     for step in (resize(0.8), crop_share(0.95), jpeg(85), resize(0.9), webp(75)):
         pixels = step(pixels)
@@ -125,7 +125,7 @@ def screenshot(pixels: Pixels) -> Pixels:
 
 
 RAW = Change("raw", unchanged)
-"""The picture as it is."""
+"""No change."""
 JPEG96 = Change("jpeg96", jpeg(ALIGNED_QUALITY))
 """The paper's format alignment."""
 
@@ -138,11 +138,11 @@ DEGRADATIONS: dict[str, dict[float, Change]] = {
     "crop": {s: Change(f"crop {s:g}", crop_share(s)) for s in (0.9, 0.75, 0.5)},
     "screenshot": {1.0: Change("screenshot", screenshot)},
 }
-"""Series of degradations by level, from mild to severe: qualities, sigmas, factors, shares."""
+"""Degradations by series and level (quality, sigma, factor or share), from mild to severe."""
 
 
 def align(row: Row, mode: Format) -> Change:
-    """Return what a format mode does to one picture of a manifest."""
+    """Return the change that a format mode applies to a picture."""
     lossless_fake = LABELS[row.kind].ai_generated and row.format not in _LOSSY
     aligned = mode is Format.JPEG96 or (mode is Format.PAPER and lossless_fake)
     return JPEG96 if aligned else RAW

@@ -1,4 +1,4 @@
-"""One size for all pictures, so that size cannot tell the classes apart."""
+"""Cropping all pictures to one size, so that size does not reveal the class."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from training.data.pixels import encode_png, encode_region, read_picture, read_r
 
 
 class Cropper:
-    """Cuts the central square out of the pictures of a manifest, lossless."""
+    """Crops the pictures of a manifest to their central square, lossless."""
 
     def __init__(self, file: Path, folder: Path, *, size: int) -> None:
         """Read the manifest.
 
         Args:
-            file: manifest of pictures of any kind.
-            folder: crops go to `pictures` in it, their region masks to `masks`.
-            size: side of the square, pixels; pictures that are smaller are passed over.
+            file: Manifest of pictures of any kind.
+            folder: Output folder (crops in `pictures`, region masks in `masks`).
+            size: Side of the square, pixels; smaller pictures are skipped.
         """
         self._root = file.resolve().parent
         self._folder = folder
         self._size = size
         rows = list(manifest.read(file))
         self.rows = [row for row in rows if min(row.width, row.height) >= size]
-        self.passed_over = len(rows) - len(self.rows)
+        self.skipped = len(rows) - len(self.rows)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What the pictures depend on."""
+        """Settings that determine the pictures."""
         lines = "\n".join(row.model_dump_json() for row in self.rows)
         digest = hashlib.sha256(lines.encode()).hexdigest()
         return {"tool": "crop", "pictures": digest, "size": self._size}
 
     def make(self, item: int) -> list[Row]:
-        """The row of the crop of picture number `item`.
+        """Write the crop of picture number `item` and return its row.
 
         Raises:
-            PictureUnreadableError: it or its mask cannot be decoded.
-            OSError: a file cannot be opened or written.
+            PictureUnreadableError: It or its mask cannot be decoded.
+            OSError: A file cannot be opened or written.
         """
         row = self.rows[item]
         name = f"{item:06d}_{Path(row.path).stem}.png"

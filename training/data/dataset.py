@@ -1,7 +1,7 @@
-"""From manifest rows to crops with labels: random ones to learn from, central ones to measure by.
+"""Data sets of labelled crops: random for training, central for evaluation.
 
-What a crop looks like depends on (seed, epoch, draw) alone, never on which process cuts it.
-Decoding and central crops are those of the service, by the same functions.
+A training crop depends only on (seed, epoch, draw), not on the process. Decoding and central crops
+use the functions of the service.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from training.errors import UserError
 NO_ORIGINAL = -1
 """Value of `Pictures.originals` where there is none."""
 _KINDS = tuple(Kind)
-_REPLACEMENTS = 10  # tried for one unreadable picture before the set is given up
+_REPLACEMENTS = 10  # attempts to replace an unreadable picture
 _CROP_STREAM, _REPLACEMENT_STREAM = 1, 2  # random streams; training.fitting.sampling has 0
 _READ_ERRORS = (PictureError, OSError)
 
@@ -42,7 +42,7 @@ class UnreadablePictureError(UserError):
 
 
 class Request(NamedTuple):
-    """One crop of one epoch; both crops of a pair have the same `draw`."""
+    """Request for a crop; both crops of a pair have the same `draw`."""
 
     epoch: int
     draw: int
@@ -51,7 +51,7 @@ class Request(NamedTuple):
 
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom as shares of a picture's sides."""
+"""Left, top, right, bottom relative to the picture, 0 to 1."""
 
 
 class Sample(NamedTuple):
@@ -60,24 +60,24 @@ class Sample(NamedTuple):
     tile: NDArray[np.uint8]
     """RGB pixels (S, S, 3)."""
     label: int
-    """1: a neural network made the picture or a part of it."""
+    """1: the picture or a part of it is AI-generated."""
     ai: NDArray[np.uint8]
     """Labels 0, 1 or IGNORE (S, S)."""
     manipulation: NDArray[np.uint8]
     """Labels 0, 1 or IGNORE (S, S)."""
     box: Box
-    """Where the crop lies in its picture."""
+    """Position of the crop in the picture."""
     mirrored: bool
-    """Whether box and crop are those of the mirrored picture."""
+    """Whether crop and box refer to the mirrored picture."""
     row: int
     """Row of `Pictures`."""
     path: str
     problems: list[str]
-    """What could not be read and was replaced by this."""
+    """Unreadable pictures that were replaced by this one."""
 
 
 class Cut(NamedTuple):
-    """One crop of side S before it has labels; the fields are those of `Sample`."""
+    """A crop of side S without labels; fields as in `Sample`."""
 
     tile: NDArray[np.uint8]
     region: NDArray[np.uint8]
@@ -94,12 +94,12 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Rows of manifests as arrays: a million of them are small, and loader processes share them."""
+    """Rows of manifests as arrays: compact, and shared by loader processes."""
 
     roots: tuple[str, ...]
     """Folders of the manifests."""
     root: NDArray[np.int16]
-    """Which of them a row is relative to (N,)."""
+    """Index of the folder of each row (N,)."""
     paths: NDArray[np.bytes_]
     """Paths of the pictures, UTF-8 (N,)."""
     masks: NDArray[np.bytes_]
@@ -130,11 +130,11 @@ class Pictures:
         return decoding.decode(self.path(row).read_bytes(), max_pixels=max_pixels)
 
     def path(self, row: int) -> Path:
-        """Return where the picture of a row is."""
+        """Return the path of the picture of a row."""
         return Path(self.roots[self.root[row]], self.paths[row].decode())
 
     def mask(self, row: int) -> Path:
-        """Return where the region mask of a row is, if it has one."""
+        """Return the path of the region mask of a row that has one."""
         return Path(self.roots[self.root[row]], self.masks[row].decode())
 
 
@@ -157,7 +157,7 @@ def load_pictures(files: Iterable[str], split: str, kinds: Iterable[Kind]) -> Pi
             for row in manifest.read(file):
                 if row.split is None:
                     raise ConfigError(
-                        f"{file}: {row.path} is in no split; split the manifest first"
+                        f"{file}: {row.path} has no split; run `gamma-train data split` first"
                     )
                 if row.split != split or row.kind not in wanted:
                     continue
@@ -185,14 +185,14 @@ def load_pictures(files: Iterable[str], split: str, kinds: Iterable[Kind]) -> Pi
 
 
 def labels_of(kind: Kind, policy: LabelSettings) -> Labels:
-    """Return the labels of a kind: Table 1, with the class that Table 5 varies."""
+    """Return the labels of a kind: Table 1, with the class policy of Table 5."""
     classes = {Kind.COPY_MOVE: policy.copy_move, Kind.SPLICE: policy.splice}
     labels = LABELS[kind]
     return dataclasses.replace(labels, ai_generated=bool(classes.get(kind, labels.ai_generated)))
 
 
 class _Crops(ABC):
-    """What both data sets share: reading a row, and putting another in the place of a bad one."""
+    """Base of both data sets: reads rows and replaces unreadable ones."""
 
     def __init__(self, pictures: Pictures, settings: Settings) -> None:
         self._pictures = pictures
@@ -229,7 +229,7 @@ class _Crops(ABC):
         raise UnreadablePictureError(f"too many unreadable pictures: {'; '.join(problems)}")
 
     def _candidates(self, request: Request) -> Iterator[int]:
-        """Return the row that is asked for, then others of its kind, always in the same order."""
+        """Yield the requested row, then others of its kind in a fixed order."""
         yield request.row
         alike = self._pictures.of_kind(self._pictures.kind(request.row))
         seed = self._settings.train.seed
@@ -261,7 +261,7 @@ class _Crops(ABC):
 
 
 class TrainingCrops(_Crops, Dataset[Sample]):
-    """Random, augmented crops; asked for by `Request`."""
+    """Random, augmented crops, indexed by `Request`."""
 
     def __getitem__(self, request: Request) -> Sample:
         return self._sample(request)
@@ -292,7 +292,7 @@ class TrainingCrops(_Crops, Dataset[Sample]):
 
 
 class EvaluationCrops(_Crops, Dataset[Sample]):
-    """Central crops as the service cuts them; asked for by the number of the row."""
+    """Central crops as in the service, indexed by row."""
 
     def __getitem__(self, index: int) -> Sample:
         return self._sample(Request(epoch=0, draw=index, row=index))
@@ -312,14 +312,14 @@ class EvaluationCrops(_Crops, Dataset[Sample]):
 def cut_augmented(
     picture: NDArray[np.uint8], top: int, left: int, side: int, augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """Cut a square out of the augmented picture, augmenting no more of it than the square needs.
+    """Cut a square out of the augmented picture; only the needed window is augmented.
 
     Args:
         picture: RGB pixels (H, W, 3).
-        top: First row; like `left` it may lie outside the picture, where everything is black.
+        top: First row; may be outside the picture (black), like `left`.
         left: First column.
         side: Side of the square, pixels.
-        augmentation: What to do to the colours; the flip is not done here.
+        augmentation: Sampled augmentation; the flip is not applied.
 
     Returns:
         Pixels (side, side, 3).
@@ -331,7 +331,7 @@ def cut_augmented(
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack samples."""
+    """Stack samples to a batch."""
     return {
         "tiles": torch.from_numpy(np.stack([s.tile for s in samples])),
         "labels": torch.tensor([float(s.label) for s in samples]),
@@ -346,7 +346,7 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def _shares(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> Box:
-    """Left, top, right and bottom in pixels of a picture (H, W) as shares within [0, 1]."""
+    """Convert a box in pixels of a picture (H, W) to relative coordinates in [0, 1]."""
     height, width = shape
     left, top, right, bottom = (
         min(1.0, max(0.0, value / length))
@@ -356,7 +356,7 @@ def _shares(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> Box:
 
 
 def _cut_padded(values: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
-    """Cut a square that may reach beyond the edges of (H, W, ...), where there are zeros."""
+    """Cut a square out of (H, W, ...), with zeros outside."""
     square = np.zeros((side, side, *values.shape[2:]), np.uint8)
     part = values[max(0, top) : top + side, max(0, left) : left + side]
     row, column = max(0, -top), max(0, -left)

@@ -1,4 +1,4 @@
-"""Inpainting by the pipelines of `diffusers`."""
+"""Inpainting with pipelines of `diffusers`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.data.labels import Kind
 
 
 class DiffusionEngine:
-    """Any pipeline that `AutoPipelineForInpainting` knows: Stable Diffusion, FLUX Fill and more."""
+    """Any pipeline of `AutoPipelineForInpainting`: Stable Diffusion, FLUX Fill and others."""
 
     kind = Kind.INPAINT
     fill = None
@@ -26,12 +26,12 @@ class DiffusionEngine:
         """Load a pipeline.
 
         Args:
-            model: hub id or directory; its weights must be safetensors.
-            steps: denoising steps a picture.
-            device: a torch device; on CUDA it computes in bfloat16.
+            model: Hub id or directory; its weights must be safetensors.
+            steps: Denoising steps per picture.
+            device: A torch device; on CUDA the precision is bfloat16.
 
         Raises:
-            EngineError: it cannot be loaded, or is no inpainting pipeline.
+            EngineError: It cannot be loaded or is not an inpainting pipeline.
         """
         import torch
         from diffusers import AutoPipelineForInpainting
@@ -54,19 +54,19 @@ class DiffusionEngine:
         }
 
     def repaint(self, task: Task) -> NDArray[np.uint8]:
-        """The picture as the pipeline repaints it, at its own size.
+        """Return the picture inpainted by the pipeline, at its original size.
 
         Raises:
-            SkippedError: the pipeline's safety checker blanked the picture.
+            SkippedError: The pipeline's safety checker blanked the picture.
         """
         import torch
 
-        # Transformers take patches of two latents.
+        # Transformers use patches of 2 x 2 latents.
         multiple = 2 * self._pipeline.vae_scale_factor
         picture = pad(task.picture, multiple)
         region = np.zeros(picture.shape[:2], np.uint8)
         height, width = task.region.shape
-        region[:height, :width] = task.region * np.uint8(255)  # white = repaint
+        region[:height, :width] = task.region * np.uint8(255)  # white = inpaint
         answer = self._pipeline(
             prompt=task.prompt,
             image=Image.fromarray(picture),

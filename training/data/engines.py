@@ -1,4 +1,4 @@
-"""What repaints regions of pictures."""
+"""Inpainting engines."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from pydantic import JsonValue
 from training.data.labels import Kind
 from training.errors import UserError
 
-_RADIUS = 3  # pixels around each one that classical inpainting looks at
+_RADIUS = 3  # pixels, neighbourhood of classical inpainting
 
 
 class EngineError(UserError):
-    """An engine cannot be used; the message names what it was loaded from."""
+    """An engine cannot be loaded; the message names the source."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One region to repaint."""
+    """A region to inpaint."""
 
     picture: NDArray[np.uint8]
     """(H, W, 3)."""
     region: NDArray[np.bool_]
-    """(H, W), true = repaint."""
+    """(H, W), true = inpaint."""
     seed: int
     prompt: str
-    """Empty: unguided."""
+    """Empty: without prompt."""
     donor: NDArray[np.uint8] | None
-    """Another picture (h, w, 3), for an engine that wants one."""
+    """Another picture (h, w, 3), for engines that need one."""
 
 
 class Engine(Protocol):
-    """Repaints regions."""
+    """An inpainting engine."""
 
     @property
     def kind(self) -> Kind:
-        """`inpaint`, or `classical_inpaint` if it is no network and leaves the rest untouched."""
+        """`inpaint`, or `classical_inpaint` for an algorithm without a network."""
 
     @property
     def generator(self) -> str:
-        """Its name in the manifest."""
+        """Name in the manifest."""
 
     @property
     def fill(self) -> str | None:
-        """What leads it, if it takes no prompts."""
+        """Guidance in the manifest, if the engine takes no prompts."""
 
     @property
     def wants_donor(self) -> bool:
-        """Whether a task must come with another picture."""
+        """Whether a task needs a donor picture."""
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What its pixels depend on, beside the task."""
+        """Settings that determine the pixels, besides the task."""
 
     def repaint(self, task: Task) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) with the region repainted; the same for the same task.
+        """Return the picture (H, W, 3) with the region inpainted, deterministically.
 
         Raises:
-            SkippedError: it refuses the picture.
+            SkippedError: The engine cannot process the picture.
         """
 
 
 class ClassicalEngine:
-    """Telea's inpainting (OpenCV): new pixels without a network."""
+    """Telea's inpainting (OpenCV), without a network."""
 
     kind = Kind.CLASSICAL_INPAINT
     generator = "opencv-telea"
@@ -75,7 +75,7 @@ class ClassicalEngine:
     settings: ClassVar[dict[str, JsonValue]] = {"engine": generator, "radius": _RADIUS}
 
     def repaint(self, task: Task) -> NDArray[np.uint8]:
-        """The picture with the region filled from its edges inwards."""
+        """Return the picture with the region filled from its edges inwards."""
         import cv2
 
         repainted = cv2.inpaint(
@@ -88,6 +88,6 @@ class ClassicalEngine:
 
 
 def pad(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
-    """Repeat the last row and column until both sides, (H, W, …), are multiples of a number."""
+    """Replicate the last row and column until H and W are multiples of a number."""
     missing = [(0, -length % multiple) for length in pixels.shape[:2]]
     return np.pad(pixels, missing + [(0, 0)] * (pixels.ndim - 2), mode="edge")

@@ -1,4 +1,4 @@
-"""Inpainted pictures and their blended twins, both of one generation."""
+"""Inpainted pictures, and their blended versions from the same generation."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from training.data.pixels import encode_png, encode_region, write
 from training.errors import UserError
 
 _CATEGORY = "{category}"
-_MARGIN = 1.1  # of the disk space, for pictures larger than the one that was measured
+_MARGIN = 1.1  # safety factor of the disk space, for pictures larger than the measured one
 
 
 class InpaintError(UserError):
-    """What was asked for cannot be made."""
+    """The requested pictures cannot be made."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take, from its first item."""
+    """Estimate of a run from its first item."""
 
     items: int
     done: int
     pictures: int
-    """Files an item, its mask not counted."""
+    """Pictures per item, without the mask."""
     seconds: float
-    """An item."""
+    """Time per item."""
     bytes: int
-    """An item."""
+    """Disk space per item."""
     free: int
-    """Bytes on the disk."""
+    """Free bytes on the disk."""
 
     @property
     def remaining(self) -> int:
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the disk has room for what remains."""
+        """Whether the remaining items fit on the disk."""
         return self.remaining * self.bytes * _MARGIN < self.free
 
 
@@ -69,9 +69,9 @@ class _Rendering:
 
 
 class Inpainter:
-    """Makes inpainted pictures, each from its number and the seed alone.
+    """Makes inpainted pictures; each depends only on its number and the seed.
 
-    Item i takes picture i of a shuffled order, which is gone through again when it ends.
+    Item i uses picture i of a shuffled order, which repeats after the last picture.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class Inpainter:
         prompt: str,
         seed: int,
     ) -> None:
-        """Prepare.
+        """Choose the possible pictures.
 
         Args:
-            originals: pictures to repaint.
-            objects: for the masks that follow objects.
-            engine: repaints.
-            folder: PNGs go to folders of it that are named by kind, masks to `masks`.
-            mask_types: drawn with equal chances among those that a picture allows.
-            prompt: for every picture; `{category}` becomes the name of the object that is
-                repainted, and pictures where there is none are repainted without a prompt.
-            seed: with the number of an item, decides all of it.
+            originals: Pictures to inpaint.
+            objects: Object shapes for the masks of objects.
+            engine: Inpainting engine.
+            folder: Output folder (PNGs in subfolders by kind, masks in `masks`).
+            mask_types: Mask types, sampled uniformly among those possible for a picture.
+            prompt: Prompt for all pictures; `{category}` is replaced by the name of the inpainted
+                object. Without an object the prompt is empty.
+            seed: Random seed.
 
         Raises:
-            InpaintError: no picture allows any of the mask types.
+            InpaintError: No mask type is possible for any picture.
         """
         self._originals = originals
         self._objects = objects
@@ -111,7 +111,7 @@ class Inpainter:
         if all(kind.needs_object for kind in self._types):
             rows = [row for row in rows if objects is not None and objects.knows(row)]
         if not rows:
-            raise InpaintError("masks that follow objects need annotations that know the pictures")
+            raise InpaintError("masks of objects need object annotations of the pictures")
         order = np.random.default_rng(seed).permutation(len(rows))
         self._rows = [rows[i] for i in order]
         self._by_split: dict[str | None, list[Row]] = defaultdict(list)
@@ -120,12 +120,12 @@ class Inpainter:
 
     @property
     def pictures(self) -> int:
-        """Number of pictures that can be repainted."""
+        """Number of pictures that can be inpainted."""
         return len(self._rows)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What the pictures depend on."""
+        """Settings that determine the pictures."""
         return {
             "tool": "inpaint",
             "seed": self._seed,
@@ -136,11 +136,11 @@ class Inpainter:
         }
 
     def plan(self, count: int) -> Plan:
-        """Make the first remaining item, without writing it, and project.
+        """Time the first remaining item, without writing it, and estimate the run.
 
         Raises:
-            RunMismatchError: the folder holds another run.
-            InpaintError: no item can be made.
+            RunMismatchError: The folder contains another run.
+            InpaintError: No item can be made.
         """
         done = journal.done(self._folder, self.settings)
         todo = [item for item in range(count) if item not in done]
@@ -156,7 +156,7 @@ class Inpainter:
             size = len(rendering.mask) + sum(map(len, rendering.pictures.values()))
             break
         if todo and not size:
-            raise InpaintError("none of the pictures can be repainted")
+            raise InpaintError("none of the pictures can be inpainted")
         existing = next(p for p in (self._folder, *self._folder.parents) if p.exists())
         free = shutil.disk_usage(existing).free
         return Plan(count, count - len(todo), pictures, seconds, size, free)
@@ -165,9 +165,9 @@ class Inpainter:
         """Write the pictures of item number `item` and its mask.
 
         Raises:
-            SkippedError: it cannot be made.
-            PictureUnreadableError: its picture cannot be decoded.
-            OSError: a file cannot be written.
+            SkippedError: It cannot be made.
+            PictureUnreadableError: Its picture cannot be decoded.
+            OSError: A file cannot be written.
         """
         rendering = self._render(item)
         source = rendering.source
@@ -223,15 +223,15 @@ class Inpainter:
             shapes = self._objects.of(source)
         size = (picture.shape[0], picture.shape[1])
         if any(shape.region.shape != size for shape in shapes):
-            raise SkippedError(f"{source.path}: its objects are of another size")
+            raise SkippedError(f"{source.path}: its objects have another size")
         for index in rng.permutation(len(self._types)):
             drawn = masks.draw(self._types[index], size, shapes, rng)
             if drawn is not None:
                 return drawn[0], self._types[index], drawn[1]
-        raise SkippedError(f"{source.path}: no object is of a size that fits")
+        raise SkippedError(f"{source.path}: no object has a suitable size")
 
     def _draw_donor(self, source: Row, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Another picture of the same split, so that none shows up on both sides."""
+        """Return another picture of the same split, so that splits share no content."""
         rows = self._by_split[source.split]
         start = int(rng.integers(len(rows)))
         for row in rows[start:] + rows[:start]:

@@ -1,4 +1,4 @@
-"""Runs of the data tools: a killed one continues, and ends with the same files."""
+"""Resumable runs of the data tools: an interrupted run continues and gives the same files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = "journal.jsonl"
 
 
 class RunMismatchError(UserError):
-    """A folder holds the output of a run with other settings."""
+    """A folder contains the output of a run with other settings."""
 
 
 class SkippedError(UserError):
@@ -27,7 +27,7 @@ class SkippedError(UserError):
 
 
 class Entry(BaseModel):
-    """An item that is done: its rows, or why it has none."""
+    """A finished item: its rows, or the reason for none."""
 
     item: int
     rows: list[Row] = []
@@ -36,22 +36,22 @@ class Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Report:
-    """What a run left behind."""
+    """Result of a run."""
 
     manifest: Path
     rows: int
     skipped: list[str]
-    """Why items were left out, each reason once."""
+    """Reasons for skipped items, without repeats."""
 
 
 def done(folder: Path, settings: dict[str, JsonValue]) -> dict[int, Entry]:
-    """The items that an earlier run with the same settings has made; what it left out is not one.
+    """Return the items made by an earlier run with the same settings, without skipped ones.
 
-    The journal holds the settings in its first line and one item in each of the others. A last
-    line that was cut off by the end of that run does not count.
+    The first line of the journal contains the settings, each other line one item. An incomplete
+    last line is ignored.
 
     Raises:
-        RunMismatchError: the settings were others, or the journal is damaged.
+        RunMismatchError: The settings differ, or the journal is damaged.
     """
     file = folder / _NAME
     lines = _whole_lines(file).splitlines()
@@ -65,12 +65,12 @@ def done(folder: Path, settings: dict[str, JsonValue]) -> dict[int, Entry]:
     if before != settings:
         changed = sorted(k for k in {**before, **settings} if before.get(k) != settings.get(k))
         raise RunMismatchError(
-            f"{folder} holds a run with another {', '.join(changed)}; choose another folder"
+            f"{folder} contains a run with another {', '.join(changed)}; choose another folder"
         )
     return {entry.item: entry for entry in entries if entry.skipped is None}
 
 
-def carry_out(
+def run_items(
     folder: Path,
     settings: dict[str, JsonValue],
     count: int,
@@ -79,21 +79,21 @@ def carry_out(
     workers: int,
     title: str,
 ) -> Report:
-    """Make items 0 to count - 1 that are not done yet, then write the manifest of them all.
+    """Make the items 0 to count - 1 that are not done yet, then write the manifest of all.
 
     Args:
-        folder: where the files, the journal and `manifest.jsonl` lie.
-        settings: what the files depend on beside the item's number.
-        count: number of items; more than in an earlier run adds to it.
-        make: writes the files of an item and returns their rows, always the same; it is called
-            in threads and may raise `SkippedError`, `PictureUnreadableError` or
-            `FileNotFoundError`: the item is left out, and tried again by the next run.
-        workers: number of threads.
-        title: shown with the progress.
+        folder: Folder of the files, the journal and `manifest.jsonl`.
+        settings: Everything besides the item number that determines the files.
+        count: Number of items; a larger number extends an earlier run.
+        make: Writes the files of an item and returns their rows, deterministically. It runs in
+            threads. On `SkippedError`, `PictureUnreadableError` or `FileNotFoundError` the item is
+            skipped, and tried again in the next run.
+        workers: Number of threads.
+        title: Title of the progress bar.
 
     Raises:
-        RunMismatchError: the folder holds another run.
-        OSError: a file cannot be written; what is done stays done.
+        RunMismatchError: The folder contains another run.
+        OSError: A file cannot be written; finished items are kept.
     """
     entries = done(folder, settings)
     file = folder / _NAME
@@ -125,6 +125,6 @@ def carry_out(
 
 
 def _whole_lines(file: Path) -> bytes:
-    """What a file holds, without a last line that does not end; nothing if there is no file."""
+    """Return the complete lines of a file; empty if it does not exist."""
     data = file.read_bytes() if file.exists() else b""
     return data[: data.rfind(b"\n") + 1]

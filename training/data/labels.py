@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How a picture came to be."""
+    """Kind of a picture."""
 
     AUTHENTIC = "authentic"
     INPAINT = "inpaint"
@@ -16,11 +16,11 @@ class Kind(StrEnum):
     SPLICE = "splice"
     SYNTHETIC = "synthetic"
     CLASSICAL_INPAINT = "classical_inpaint"
-    """Repainted by an algorithm that is no network (diffusion or copying of near-by pixels)."""
+    """Inpainted by an algorithm without a neural network."""
 
 
 class MaskLabel(StrEnum):
-    """What a mask of a picture is, before its pixels are read."""
+    """Type of a mask label."""
 
     NONE = "none"
     """All 0."""
@@ -29,12 +29,12 @@ class MaskLabel(StrEnum):
     ALL = "all"
     """All 1."""
     UNSUPERVISED = "unsupervised"
-    """Not known; takes no part in the loss."""
+    """Unknown; not part of the loss."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Targets of one picture."""
+    """Labels of one picture."""
 
     ai_generated: bool
     manipulation: MaskLabel
@@ -42,19 +42,19 @@ class Labels:
 
     @property
     def needs_region(self) -> bool:
-        """Whether a region mask must come with the picture."""
+        """Whether the picture needs a region mask."""
         return MaskLabel.REGION in (self.manipulation, self.ai)
 
 
 LABELS: dict[Kind, Labels] = {
     Kind.AUTHENTIC: Labels(False, MaskLabel.NONE, MaskLabel.NONE),
-    # The untouched part went through the decoder too, so every pixel is the network's.
+    # The rest of the picture went through the decoder too, so all pixels are AI-generated.
     Kind.INPAINT: Labels(True, MaskLabel.REGION, MaskLabel.ALL),
     Kind.BLENDED: Labels(True, MaskLabel.REGION, MaskLabel.REGION),
     Kind.COPY_MOVE: Labels(False, MaskLabel.REGION, MaskLabel.NONE),
     Kind.SPLICE: Labels(False, MaskLabel.REGION, MaskLabel.NONE),
-    # Not in Table 1: nothing was manipulated, and nothing is authentic either.
+    # Not in Table 1: no part is manipulated, and no part is authentic.
     Kind.SYNTHETIC: Labels(True, MaskLabel.UNSUPERVISED, MaskLabel.ALL),
-    # Not in Table 1 either: new pixels, but none from a network, so as copy-move and splicing.
+    # Not in Table 1: new pixels, but not AI-generated, so like copy-move and splicing.
     Kind.CLASSICAL_INPAINT: Labels(False, MaskLabel.REGION, MaskLabel.NONE),
 }

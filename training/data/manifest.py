@@ -1,6 +1,6 @@
-"""The manifest: one row a picture, whatever data set it comes from.
+"""The manifest: one row per picture, for all data sets.
 
-The suffix of the file says how the rows are stored: `.parquet`, or JSON lines (any other).
+The file suffix defines the format: `.parquet`, or JSON lines for any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 MAX_PIXELS = 150_000_000
-"""Largest picture that is read, width times height."""
+"""Maximum width times height of a picture."""
 
 _BATCH = 8192  # rows of a Parquet row group
 
@@ -46,23 +46,23 @@ _LUMINANCE_50 = np.array(
 
 
 class PictureUnreadableError(UserError):
-    """A file that is not a readable picture; the message names it."""
+    """A picture cannot be read; the message names the file."""
 
 
 class ManifestError(UserError):
-    """A file that is not a manifest; the message names it and the row."""
+    """A manifest is invalid; the message names the file and the row."""
 
 
 def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds bytes that are no UTF-8") from None
+        raise ValueError("is not valid UTF-8") from None
     return text
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-"""Text that a manifest can hold; names of files may be none."""
+"""Text that can be stored as UTF-8; not every file name can."""
 
 
 class Row(BaseModel):
@@ -104,26 +104,25 @@ def describe(
     split: Split | None = None,
     data: bytes | None = None,
 ) -> Row:
-    """The row of a picture, which is decoded to see that it is whole.
+    """Decode a picture and return its row.
 
     Args:
-        file: the picture.
-        root: the manifest's folder.
-        kind: how it came to be.
-        source_id: the original that it and its other versions come from.
-        generator: what made it, if a network did.
-        mask: its region mask, an 8-bit PNG of its size, if its kind has one.
-        mask_type: how the region was chosen.
-        guidance: what the generator was told.
-        split: the part of the data set.
-        data: the bytes of `file`, if they are at hand.
+        file: The picture file.
+        root: The manifest's folder.
+        kind: Kind of the picture.
+        source_id: Id of the original, shared by all its versions.
+        generator: Name of the generator, if it is AI-generated.
+        mask: Region mask (8-bit PNG of the same size), if the kind has one.
+        mask_type: How the region was chosen.
+        guidance: Prompt or other guidance of the generator.
+        split: Split of the data set.
+        data: Content of `file`, if already read.
 
     Returns:
-        The row; width and height are those of the decoded, upright picture.
+        The row, with the size of the decoded, upright picture.
 
     Raises:
-        PictureUnreadableError: it cannot be decoded, or its row cannot be written: a name is no
-            UTF-8.
+        PictureUnreadableError: It cannot be decoded, or a name is not valid UTF-8.
     """
     if data is None:
         data = file.read_bytes()
@@ -157,7 +156,7 @@ def describe(
 
 
 def jpeg_quality(picture: Image.Image) -> int | None:
-    """Quality (1 to 100) whose IJG luminance table is nearest to the picture's own.
+    """Estimate the JPEG quality (1 to 100): the nearest IJG luminance table.
 
     None if the picture is not a JPEG.
     """
@@ -173,18 +172,18 @@ def jpeg_quality(picture: Image.Image) -> int | None:
 def describe_version(
     row: Row, file: Path, root: Path, kind: Kind, *, mask: Path | None, data: bytes
 ) -> Row:
-    """The row of a picture that was made of another one, whose origin it keeps.
+    """Return the row of a picture derived from another one; the origin stays the same.
 
     Args:
-        row: the other picture.
-        file: the new picture.
-        root: the new manifest's folder.
-        kind: what the new picture is.
-        mask: its region mask.
-        data: its bytes.
+        row: Row of the other picture.
+        file: File of the new picture.
+        root: The new manifest's folder.
+        kind: Kind of the new picture.
+        mask: Region mask of the new picture.
+        data: Content of the new file.
 
     Raises:
-        PictureUnreadableError: it cannot be decoded.
+        PictureUnreadableError: It cannot be decoded.
     """
     return describe(
         file,
@@ -201,13 +200,13 @@ def describe_version(
 
 
 def rebase(row: Row, old: Path, new: Path) -> Row:
-    """The row with paths relative to the folder `new` in place of `old`."""
+    """Return the row with paths relative to folder `new` instead of `old`."""
     mask = None if row.mask is None else _relative(old / row.mask, new)
     return row.model_copy(update={"path": _relative(old / row.path, new), "mask": mask})
 
 
 def write(rows: Iterable[Row], file: Path) -> int:
-    """Write a manifest; the file appears whole or not at all.
+    """Write a manifest atomically.
 
     Returns:
         Number of rows.
@@ -223,10 +222,10 @@ def write(rows: Iterable[Row], file: Path) -> int:
 
 
 def read(file: Path) -> Iterator[Row]:
-    """The rows of a manifest, in order.
+    """Yield the rows of a manifest, in order.
 
     Raises:
-        ManifestError: the file or one of its rows is not as `write` writes it.
+        ManifestError: The file or a row is invalid.
     """
     for number, fields in enumerate(_records(file), start=1):
         try:

@@ -1,4 +1,4 @@
-"""Regions to repaint: COCO-Inpaint's four kinds of masks."""
+"""Random regions for inpainting: COCO-Inpaint's four mask types."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from training.data.objects import Shape
 
 AREAS = (0.01, 0.5)
-"""Smallest and largest region, as a part of the picture (our choice)."""
-_SIDES = (0.2, 0.7)  # of a random box or of the box around a random polygon, parts of the picture's
-_CORNERS = (5, 12)  # of a random polygon
+"""Minimum and maximum area of a region, relative to the picture (our choice)."""
+_SIDES = (
+    0.2,
+    0.7,
+)  # of a random region's box, relative to the picture
+_CORNERS = (5, 12)  # corners of a random polygon
 _ATTEMPTS = 100
 
 Region = NDArray[np.bool_]  # (H, W)
@@ -31,24 +34,24 @@ class MaskType(StrEnum):
 
     @property
     def needs_object(self) -> bool:
-        """Whether it follows an object of the picture."""
+        """Whether the region is that of an object."""
         return self in (MaskType.SEGMENTATION, MaskType.BOX)
 
 
 def draw(
     kind: MaskType, size: tuple[int, int], shapes: Sequence[Shape], rng: np.random.Generator
 ) -> tuple[Region, str | None] | None:
-    """Draw a region.
+    """Sample a region.
 
     Args:
-        kind: how.
-        size: height and width of the picture.
-        shapes: its objects.
-        rng: decides.
+        kind: Mask type.
+        size: Height and width of the picture.
+        shapes: Objects of the picture.
+        rng: Source of randomness.
 
     Returns:
-        The region (H, W), 1 % to 50 % of the picture, and the name of the object it follows, if
-        it follows one that has a name. None: no object is of a size that allows it.
+        The region (H, W), 1 % to 50 % of the picture, and the name of its object, if any. None: no
+        object has a suitable size.
     """
     if not kind.needs_object:
         for _ in range(_ATTEMPTS):
@@ -76,7 +79,7 @@ def _random_region(kind: MaskType, size: tuple[int, int], rng: np.random.Generat
     else:
         corners = int(rng.integers(_CORNERS[0], _CORNERS[1] + 1))
         angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-        radii = rng.uniform(0.5, 1, corners)  # of the box's half sides
+        radii = rng.uniform(0.5, 1, corners)  # relative to the half sides of the box
         across = left + width / 2 * (1 + radii * np.cos(angles))
         down = top + height / 2 * (1 + radii * np.sin(angles))
         cv2.fillPoly(region, [np.stack([across, down], axis=1).astype(np.int32)], (1,))

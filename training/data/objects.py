@@ -1,4 +1,4 @@
-"""Shapes of objects in pictures: from COCO annotations or from object maps."""
+"""Object shapes from COCO annotations or object maps."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ class ObjectsError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """One object."""
+    """Shape of an object."""
 
     region: NDArray[np.bool_]
-    """Its pixels (H, W), at the picture's size."""
+    """Pixels of the object (H, W), at the picture's size."""
     name: str | None
-    """What it is, if the annotations say so."""
+    """Category, if known."""
 
 
 class Objects(Protocol):
-    """Knows the objects of pictures."""
+    """Source of object shapes for pictures."""
 
     left_out: list[LeftOut]
-    """What could not be used of the files they are read from."""
+    """Files that could not be used."""
 
     def knows(self, row: Row) -> bool:
-        """Whether there may be objects in a picture."""
+        """Return whether objects of a picture may be known."""
 
     def of(self, row: Row) -> list[Shape]:
-        """The objects of a picture that is known, always in the same order."""
+        """Return the objects of a known picture, in a fixed order."""
 
 
 class CocoObjects:
-    """COCO's `instances_*.json`: objects of pictures with the same file name, without crowds."""
+    """Objects from COCO's `instances_*.json`, by file name, without crowds."""
 
     def __init__(self, file: Path) -> None:
         """Read the annotations.
 
         Raises:
-            ObjectsError: the file is not in COCO's format.
+            ObjectsError: The file is not in COCO's format.
         """
         self.left_out: list[LeftOut] = []
         try:
@@ -70,11 +70,11 @@ class CocoObjects:
             raise ObjectsError(f"{file}: not COCO instance annotations: {error!r}") from error
 
     def knows(self, row: Row) -> bool:
-        """Whether a picture has an annotated object."""
+        """Return whether a picture has an annotated object."""
         return Path(row.path).name in self._annotations
 
     def of(self, row: Row) -> list[Shape]:
-        """The objects of a picture, in the file's order."""
+        """Return the objects of a picture, in the order of the file."""
         name = Path(row.path).name
         height, width = self._sizes[name]
         return [
@@ -84,16 +84,17 @@ class CocoObjects:
 
 
 class MapObjects:
-    """A folder of object maps: pictures of the same stem, one colour a class, black = background.
+    """Objects from a folder of object maps: PNGs with one colour per class, black = background.
 
-    Each connected area of a class counts as an object. A black and white mask is such a map.
+    A map has the stem of its picture. Each connected area of a class is an object, so a black and
+    white mask is a valid map.
     """
 
     def __init__(self, folder: Path) -> None:
         """List the maps.
 
         Raises:
-            ObjectsError: there are none, or two for one stem.
+            ObjectsError: There are no maps, or two for one stem.
         """
         self._files: dict[str, Path] = {}
         found = find(folder)
@@ -110,11 +111,11 @@ class MapObjects:
             raise ObjectsError(f"{folder}: no object maps (*.png)")
 
     def knows(self, row: Row) -> bool:
-        """Whether a picture has a map."""
+        """Return whether a picture has a map."""
         return Path(row.path).stem in self._files
 
     def of(self, row: Row) -> list[Shape]:
-        """The objects of a picture, by colour and then from top to bottom."""
+        """Return the objects of a picture, by colour, then from top to bottom."""
         import cv2
 
         colours = read_picture(self._files[Path(row.path).stem]).astype(np.int32)  # (H, W, 3)
@@ -127,16 +128,16 @@ class MapObjects:
 
 
 def load(path: Path) -> Objects:
-    """Objects from COCO's JSON or from a folder of object maps.
+    """Load COCO's JSON or a folder of object maps.
 
     Raises:
-        ObjectsError: they cannot be used.
+        ObjectsError: They cannot be used.
     """
     return MapObjects(path) if path.is_dir() else CocoObjects(path)
 
 
 def _decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """The region (H, W) of COCO's polygons or run lengths."""
+    """Decode COCO's polygons or run lengths to a region (H, W)."""
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, list):

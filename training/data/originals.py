@@ -1,4 +1,4 @@
-"""The authentic pictures that forgeries are made of."""
+"""Authentic pictures as sources of forgeries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.errors import UserError
 
 
 class NoOriginalsError(UserError):
-    """A manifest or a folder holds no authentic picture."""
+    """A manifest or folder contains no authentic picture."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +26,33 @@ class Originals:
     """Authentic pictures."""
 
     root: Path
-    """Folder that the rows' paths are relative to."""
+    """Folder of the rows' paths."""
     rows: tuple[Row, ...]
     unreadable: tuple[str, ...] = ()
-    """What is wrong with the files of a folder that were left out."""
+    """Reasons for unreadable files in a folder."""
     passed_over: tuple[LeftOut, ...] = ()
-    """What is in the folder beside pictures."""
+    """Files in the folder that are not pictures."""
 
     @property
     def digest(self) -> str:
-        """Hash of the rows, in their order."""
+        """Hash of the rows, in order."""
         lines = "\n".join(row.model_dump_json() for row in self.rows)
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def read(self, row: Row) -> NDArray[np.uint8]:
-        """Pixels (H, W, 3) of one of the pictures.
+        """Read the pixels (H, W, 3) of a picture.
 
         Raises:
-            PictureUnreadableError: it cannot be decoded.
+            PictureUnreadableError: It cannot be decoded.
         """
         return read_picture(self.root / row.path)
 
 
 def load(path: Path) -> Originals:
-    """The authentic rows of a manifest, or all pictures of a folder (called authentic).
+    """Load the authentic rows of a manifest, or all pictures of a folder as authentic.
 
     Raises:
-        NoOriginalsError: there are none.
+        NoOriginalsError: There are none.
     """
     path = path.resolve()
     originals = _folder(path) if path.is_dir() else _manifest(path)

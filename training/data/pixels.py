@@ -1,4 +1,4 @@
-"""Files to pixels and back, for the data tools."""
+"""Reading and writing pictures for the data tools."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) of a picture, decoded as the service does: upright, sRGB, 0 to 255.
+    """Decode a picture like the service: pixels (H, W, 3), upright, sRGB, 0 to 255.
 
     Raises:
-        PictureUnreadableError: it cannot be decoded; the message names the file.
-        OSError: it cannot be opened.
+        PictureUnreadableError: It cannot be decoded; the message names the file.
+        OSError: It cannot be opened.
     """
     try:
         return decoding.decode(file.read_bytes(), max_pixels=MAX_PIXELS)
@@ -47,9 +47,9 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
 
 
 def pillow_orientation(data: bytes) -> int:
-    """How the pixels that Pillow gives have to be turned to be upright, 1 to 8 as in EXIF.
+    """Return the EXIF orientation (1 to 8) of the pixels that Pillow decodes.
 
-    1 for files in formats that the service does not read.
+    1 for formats that the service does not support.
     """
     try:
         return read_header(data, max_pixels=MAX_PIXELS).orientation
@@ -58,7 +58,7 @@ def pillow_orientation(data: bytes) -> int:
 
 
 def orientation_of(data: bytes) -> int:
-    """How the stored pixels of a picture that can be decoded are turned, 1 to 8 as in EXIF."""
+    """Return the EXIF orientation (1 to 8) of the stored pixels of a decodable picture."""
     header = read_header(data, max_pixels=MAX_PIXELS)
     if header.format != "TIFF":
         return header.orientation
@@ -68,44 +68,44 @@ def orientation_of(data: bytes) -> int:
 
 
 def turn(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored values (H, W) as they are shown by an orientation of EXIF, 1 to 8."""
+    """Apply an EXIF orientation (1 to 8) to stored values (H, W)."""
     turned: NDArray[Any] = _TURNS.get(orientation, np.asarray)(values)
     return turned
 
 
 def read_region(file: Path) -> NDArray[np.bool_]:
-    """Region (H, W) of a mask: true where it is not black.
+    """Read the region (H, W) of a mask: true where it is not black.
 
     Raises:
-        PictureUnreadableError: it cannot be decoded; the message names the file.
-        OSError: it cannot be opened.
+        PictureUnreadableError: It cannot be decoded; the message names the file.
+        OSError: It cannot be opened.
     """
     region: NDArray[np.bool_] = np.any(read_picture(file), axis=2)
     return region
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of colours (H, W, 3) or grey levels (H, W)."""
+    """Encode RGB pixels (H, W, 3) or grey levels (H, W) as PNG."""
     return _encode(pixels, "PNG")
 
 
 def encode_region(region: NDArray[np.bool_]) -> bytes:
-    """An 8-bit PNG of a region (H, W): 255 inside, 0 outside."""
+    """Encode a region (H, W) as 8-bit PNG: 255 inside, 0 outside."""
     return encode_png(region.astype(np.uint8) * 255)
 
 
 def encode_jpeg(
     pixels: NDArray[np.uint8], quality: int, subsampling: Subsampling = "4:2:0"
 ) -> bytes:
-    """A JPEG of colours (H, W, 3), with the IJG tables of a quality (1 to 100)."""
+    """Encode RGB pixels (H, W, 3) as JPEG with a quality of 1 to 100."""
     return _encode(pixels, "JPEG", quality=quality, subsampling=subsampling)
 
 
 def write(file: Path, data: bytes) -> None:
-    """Write a file; it appears whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        OSError: it cannot be written, for example because the disk is full.
+        OSError: It cannot be written.
     """
     with writing(file) as partial:
         partial.write_bytes(data)

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures, their masks as training sees them, and their labels."""
+"""Contact sheet of pictures, their training masks and labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.manifest import Row
 from training.data.pixels import read_picture, read_region
 
-_SIDE = 192  # of a picture on the sheet, pixels
+_SIDE = 192  # size of a picture on the sheet, pixels
 _GAP = 8
 _LINE = 14
 _UNKNOWN = (128, 128, 128)
@@ -22,7 +22,7 @@ _BACKGROUND = (32, 32, 32)
 
 
 def choose(file: Path, count: int, seed: int) -> list[Row]:
-    """Rows of a manifest: of each kind as many as of the others, while it has them."""
+    """Sample rows of a manifest, evenly over the kinds as far as possible."""
     rng = np.random.default_rng(seed)
     by_kind: dict[Kind, list[Row]] = defaultdict(list)
     for row in manifest.read(file):
@@ -35,18 +35,18 @@ def choose(file: Path, count: int, seed: int) -> list[Row]:
 
 
 def draw_sheet(rows: Sequence[Row], root: Path, columns: int) -> Image.Image:
-    """The sheet: for each row its picture, its AI mask and its manipulation mask.
+    """Draw the sheet: picture, AI mask and manipulation mask of each row.
 
-    Masks are white where the label is 1 and grey where there is none.
+    Masks are white where the label is 1 and grey without label.
 
     Args:
-        rows: at least one.
-        root: the manifest's folder.
-        columns: rows side by side.
+        rows: At least one.
+        root: The manifest's folder.
+        columns: Rows of the manifest per line of the sheet.
 
     Raises:
-        PictureUnreadableError: a picture or a mask cannot be decoded.
-        OSError: a file cannot be opened.
+        PictureUnreadableError: A picture or a mask cannot be decoded.
+        OSError: A file cannot be opened.
     """
     width, height = 3 * _SIDE + 3 * _GAP, _SIDE + 3 * _LINE + _GAP
     lines = -(-len(rows) // columns)

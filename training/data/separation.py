@@ -1,4 +1,4 @@
-"""How well one attribute of the files alone tells the classes apart."""
+"""Separation of the classes by single file attributes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from training.data.labels import LABELS
 from training.data.manifest import Row
 
 _FOLDS = 5
-_LEAVES = 8  # of the tree: enough for "exactly 512" and "not a multiple", too few to memorise
+_LEAVES = 8  # leaves of the tree: enough for "exactly 512", too few to memorise sizes
 
 
 @dataclass(frozen=True)
 class Separation:
-    """What one attribute gives away."""
+    """Separation of the classes by one attribute."""
 
     attribute: str
     balanced_accuracy: float
-    """Of the best rule on this attribute alone, for pictures it has not seen; 0.5 = chance."""
+    """Cross-validated balanced accuracy of a rule on this attribute; 0.5 = chance."""
     standard_error: float
     authentic: str
-    """Its values in the class that holds no pixels of a network."""
+    """Values in the class without AI-generated pixels."""
     ai_generated: str
-    """Its values in the other class."""
+    """Values in the AI-generated class."""
 
 
 def separations(rows: Sequence[Row]) -> list[Separation]:
-    """Judge format, JPEG quality and size; nothing if there is only one class.
+    """Compute the separation by format, JPEG quality and size; empty for a single class.
 
-    The rule is a decision tree of at most 8 leaves with balanced classes, cross-validated in five
-    folds by source id, so that a set of many odd sizes is not called separable by heart.
+    The rule is a decision tree with at most 8 leaves and balanced classes, with five-fold
+    cross-validation by source id, so that it cannot memorise unusual sizes.
     """
     ai = np.array([LABELS[row.kind].ai_generated for row in rows])
     if not len(rows) or ai.all() or not ai.any():
@@ -54,7 +54,7 @@ def separations(rows: Sequence[Row]) -> list[Separation]:
 
 
 def describe(values: Sequence[Any]) -> str:
-    """The commonest values with their shares, or the range of numbers of many kinds."""
+    """Return the most frequent values with shares, or the range of widely spread numbers."""
     counts = Counter(values)
     common = counts.most_common(3)
     numbers = [value for value in values if isinstance(value, int | float)]
@@ -76,7 +76,7 @@ def _attributes(rows: Sequence[Row]) -> dict[str, Sequence[str] | Sequence[float
 
 
 def _columns(values: Sequence[Any]) -> NDArray[np.float32]:
-    """Numbers as one column (N, 1), with -1 for none; names as one column each (N, names)."""
+    """Encode numbers as one column (N, 1), None as -1; names as one-hot columns (N, names)."""
     if isinstance(values[0], str):
         names = sorted(set(values))
         return np.array([[value == name for name in names] for value in values], np.float32)
@@ -86,10 +86,10 @@ def _columns(values: Sequence[Any]) -> NDArray[np.float32]:
 def _balanced_accuracy(
     columns: NDArray[np.float32], ai: NDArray[np.bool_], folds: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Cross-validated balanced accuracy of the rule, and its standard error."""
+    """Return the cross-validated balanced accuracy and its standard error."""
     from sklearn.tree import DecisionTreeClassifier
 
-    verdicts = np.zeros(len(ai))  # 1: AI-generated, 0: authentic, 0.5: the rule cannot tell
+    verdicts = np.zeros(len(ai))  # 1: AI-generated, 0: authentic, 0.5: undecided
     for fold in np.unique(folds):
         held_out = folds == fold
         if held_out.all():  # a single source cannot be held out
@@ -98,7 +98,7 @@ def _balanced_accuracy(
             max_leaf_nodes=_LEAVES, class_weight="balanced", random_state=0
         )
         tree.fit(columns[~held_out], ai[~held_out])
-        shares = tree.predict_proba(columns[held_out]) @ tree.classes_  # of AI in the leaf
+        shares = tree.predict_proba(columns[held_out]) @ tree.classes_  # share of AI in the leaf
         verdicts[held_out] = (1 + np.sign(np.round(shares - 0.5, 6))) / 2
     right = verdicts[ai], 1 - verdicts[~ai]
     error = np.sqrt(sum(part.var() / len(part) for part in right)) / 2

@@ -1,8 +1,8 @@
-"""Training, validation and test parts that never share an original.
+"""Splitting rows into train, validation and test, without shared originals.
 
-The side of a picture follows from its source id and the seed alone, so that manifests made at
-different times, split apart or together, agree: what COCO's picture 9 became in one data set is on
-the same side as what it became in another.
+The split of a picture depends only on its source id and the seed, so manifests that are split at
+different times or separately agree: all versions of COCO's picture 9 get the same split in all data
+sets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.errors import UserError
 
 
 class SplitError(UserError):
-    """The rows cannot be split as asked."""
+    """The rows cannot be split as requested."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Plan:
     """How rows are split.
 
     Attributes:
-        validation: share of the originals, 0 to 1.
-        test: share of the originals, 0 to 1; what remains is for training.
-        seed: of the draw.
-        generators: generators that training must never see, as shell patterns.
-        sources: source ids that training must never see, as shell patterns (`imagenet/*`).
-        held_out_to: where both of these go.
+        validation: Share of the originals, 0 to 1.
+        test: Share of the originals, 0 to 1; the rest is for training.
+        seed: Random seed.
+        generators: Generators to hold out from training, as shell patterns.
+        sources: Source ids to hold out from training, as shell patterns (`imagenet/*`).
+        held_out_to: Split of the held-out pictures.
     """
 
     validation: float = 0.1
@@ -44,26 +44,26 @@ class Plan:
     def __post_init__(self) -> None:
         if min(self.validation, self.test) < 0 or self.validation + self.test > 1:
             raise SplitError(
-                f"shares of validation ({self.validation}) and test ({self.test}) must be at"
-                " least 0 and at most 1 together"
+                f"shares of validation ({self.validation}) and test ({self.test}) must not be"
+                " negative or exceed 1 in total"
             )
         if self.held_out_to == "train":
-            raise SplitError("what is held out cannot go to train")
+            raise SplitError("held-out pictures cannot go to train")
 
 
 def assign(rows: Iterable[Row], plan: Plan) -> list[Row]:
-    """Give every row its split; earlier ones are forgotten.
+    """Assign a split to every row; existing splits are replaced.
 
-    Held-out generators: where an original has pictures of other generators too (or is in the set
-    itself), its side is drawn as ever. If that is where held-out pictures go, they go there with
-    it; else they get no split, since on either side they would do harm: on the drawn one the
-    generator would be seen, on the other the original would be on both.
+    Held-out generators: if an original also has pictures of other generators (or is itself in the
+    set), its split is random as usual. Held-out pictures of this original go to the same split if
+    it is `held_out_to`. Otherwise they get no split: in the original's split training would see the
+    generator, and in the other the original would be in two splits.
 
     Returns:
-        The rows in their order.
+        The rows, in order.
 
     Raises:
-        SplitError: a part that was asked for stays empty, or a pattern fits nothing.
+        SplitError: A requested split is empty, or a pattern matches nothing.
     """
     rows = list(rows)
     makers = {row.generator for row in rows}
@@ -87,14 +87,14 @@ def assign(rows: Iterable[Row], plan: Plan) -> list[Row]:
     for split in SPLITS:
         if wanted[split] and split not in there:
             raise SplitError(
-                f"no picture is for {split}: of {len(rows)} pictures and {len(_sources(rows))}"
-                " originals none was drawn or held out for it"
+                f"split {split} is empty: none of {len(rows)} pictures and {len(_sources(rows))}"
+                " originals was assigned to it"
             )
     return result
 
 
 def leaks(rows: Iterable[Row]) -> dict[str, set[Split]]:
-    """The originals that are on more than one side, and the sides."""
+    """Return the originals that are in more than one split, with the splits."""
     sides: dict[str, set[Split]] = defaultdict(set)
     for row in rows:
         if row.split is not None:

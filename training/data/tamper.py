@@ -1,8 +1,8 @@
 """Copy-move and splicing forgeries, with TampCOCO's parameters.
 
-Kwon et al. 2022 published pictures without the code that made them; quality, rotation and scale
-are read off their names (`{quality}_{target}_{source}[_RT{degrees}][_RS{scale}].jpg`), and edges
-are hard. Where their objects lie and how large they are is our choice, stated below.
+Kwon et al. 2022 published the pictures but not the code. The distributions of quality, rotation and
+scale are taken from the file names (`{quality}_{target}_{source}[_RT{degrees}][_RS{scale}].jpg`),
+and edges are hard. Position and size of the objects are our choice, see below.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from training.data.pixels import encode_jpeg, encode_region, write
 
 QUALITIES = (60, 100)
 ROTATED = 0.30
-ROTATION = 45  # degrees, to either side
+ROTATION = 45  # maximum degrees in both directions
 SCALED = 0.29
 SCALES = (0.75, 1.25)
 AREAS = (0.01, 0.5)
-"""Smallest and largest pasted object, as a part of the picture (our choice)."""
-_LARGEST_OVERLAP = 0.5  # of a copy with the object it was copied from (our choice)
-_ATTEMPTS = 30  # to find an object and a place that fit
+"""Minimum and maximum area of a pasted object, relative to the picture (our choice)."""
+_LARGEST_OVERLAP = 0.5  # maximum overlap of a copy with its source object (our choice)
+_ATTEMPTS = 30  # attempts to find a suitable object and position
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 Region = NDArray[np.bool_]  # (H, W)
 
 
 class Tampering(StrEnum):
-    """Where the pasted object comes from."""
+    """Source of the pasted object."""
 
     COPY_MOVE = "copy-move"
     """The same picture."""
@@ -50,18 +50,18 @@ class Tampering(StrEnum):
 
 @dataclass(frozen=True)
 class Parameters:
-    """How a forgery is made."""
+    """Parameters of a forgery."""
 
     quality: int
-    """Of the JPEG, 60 to 100."""
+    """JPEG quality, 60 to 100."""
     degrees: int
-    """Rotation, -45 to 45; 0: none."""
+    """Rotation in degrees, -45 to 45; 0: none."""
     scale: float
-    """0.75 to 1.25; 1: none."""
+    """Scale factor, 0.75 to 1.25; 1: none."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Parameters:
-        """Draw each independently of the others."""
+        """Sample the parameters independently of each other."""
         rotated, scaled = rng.random() < ROTATED, rng.random() < SCALED
         return cls(
             quality=int(rng.integers(QUALITIES[0], QUALITIES[1] + 1)),
@@ -70,29 +70,29 @@ class Parameters:
         )
 
     def name(self, target: str, source: str) -> str:
-        """TampCOCO's name of such a forgery, without its suffix."""
+        """Return TampCOCO's file name for the forgery, without suffix."""
         turned = f"_RT{self.degrees}" if self.degrees else ""
         resized = f"_RS{self.scale}" if self.scale != 1 else ""
         return f"{self.quality}_{target}_{source}{turned}{resized}"
 
 
 class Forger:
-    """Makes forgeries, each from its number and the seed alone."""
+    """Makes forgeries; each depends only on its number and the seed."""
 
     def __init__(
         self, how: Tampering, originals: Originals, objects: Objects, folder: Path, seed: int
     ) -> None:
-        """Prepare.
+        """Choose the possible targets and sources.
 
         Args:
-            how: copy-move or splice.
-            originals: targets and sources; both of a splice are of one split.
-            objects: what can be pasted.
-            folder: the pictures and masks go to `{cm,sp}_images` and `{cm,sp}_masks` in it.
-            seed: with the number of a forgery, decides all of it.
+            how: Copy-move or splice.
+            originals: Targets and sources; both pictures of a splice have the same split.
+            objects: Object shapes.
+            folder: Output folder (`{cm,sp}_images` and `{cm,sp}_masks`).
+            seed: Random seed.
 
         Raises:
-            ObjectsError: no picture has an object that is known.
+            ObjectsError: No picture has a known object.
         """
         self._how = how
         self._originals = originals
@@ -108,16 +108,16 @@ class Forger:
         else:
             self._targets = [row for row in originals.rows if row.split in self._sources]
         if not self._targets:
-            raise ObjectsError("the object annotations know none of the pictures")
+            raise ObjectsError("no picture has object annotations")
 
     @property
     def pictures(self) -> int:
-        """Number of pictures that can be forged."""
+        """Number of possible targets."""
         return len(self._targets)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What the forgeries depend on."""
+        """Settings that determine the forgeries."""
         return {
             "tool": f"tamper {self._how}",
             "seed": self._seed,
@@ -128,12 +128,12 @@ class Forger:
         """Write forgery number `item` and its mask.
 
         Raises:
-            SkippedError: no object was found that fits.
-            OSError: a file cannot be written.
+            SkippedError: No suitable object was found.
+            OSError: A file cannot be written.
         """
         rng = np.random.default_rng((self._seed, item))
         parameters = Parameters.draw(rng)
-        trouble = "no object is of a size that fits"
+        trouble = "no object has a suitable size"
         for _ in range(_ATTEMPTS):
             target = self._targets[rng.integers(len(self._targets))]
             source = target
@@ -154,7 +154,7 @@ class Forger:
     def _paste(
         self, target: Row, source: Row, parameters: Parameters, rng: np.random.Generator
     ) -> tuple[Picture, Region] | None:
-        """The target with an object of the source on it, and where; None if it does not fit."""
+        """Return the target with a pasted object and its region; None if it does not fit."""
         background = self._originals.read(target)
         foreground = background if source is target else self._originals.read(source)
         shapes = self._objects.of(source)
@@ -162,7 +162,7 @@ class Forger:
             return None
         shape = shapes[rng.integers(len(shapes))].region
         if shape.shape != foreground.shape[:2]:
-            raise PictureUnreadableError(f"{source.path}: its objects are of another size")
+            raise PictureUnreadableError(f"{source.path}: its objects have another size")
         if not _fits(shape.sum() / shape.size):
             return None
         patch, cutout = transform(foreground, shape, parameters.degrees, parameters.scale)
@@ -214,17 +214,17 @@ class Forger:
 def transform(
     picture: Picture, region: Region, degrees: float, scale: float
 ) -> tuple[Picture, Region]:
-    """Cut out a region and turn and resize it about its centre.
+    """Cut out a region, and rotate and scale it about its centre.
 
     Args:
         picture: (H, W, 3).
         region: (H, W), not empty.
-        degrees: counter-clockwise.
-        scale: of the sides.
+        degrees: Counter-clockwise rotation.
+        scale: Scale factor of the sides.
 
     Returns:
-        Pixels (h, w, 3), bilinear, and which of them belong to the object, (h, w), nearest, so
-        with hard edges; both cut to the object.
+        Pixels (h, w, 3), bilinear, and the object's region (h, w), nearest, so with hard edges;
+        both cropped to the object.
     """
     import cv2
 
@@ -234,7 +234,7 @@ def transform(
         return patch, cutout
     height, width = cutout.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-    cosine, sine = abs(matrix[0, 0]), abs(matrix[0, 1])  # times the scale
+    cosine, sine = abs(matrix[0, 0]), abs(matrix[0, 1])  # multiplied by the scale
     size = (
         math.ceil(width * cosine + height * sine),
         math.ceil(width * sine + height * cosine),
@@ -249,7 +249,7 @@ def transform(
 
 
 def _bounding_box(region: Region) -> tuple[slice, slice]:
-    """The rows and columns of a region that is not empty."""
+    """Return the row and column slices of a non-empty region."""
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 

@@ -1,4 +1,4 @@
-"""Threads for work on many pictures (decoding and encoding release the interpreter's lock)."""
+"""Thread pool for many pictures (decoding and encoding release the GIL)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Result = TypeVar("Result")
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Results of a function for each item, in the items' order, computed by threads.
+    """Apply a function to items in threads; yield the results in order.
 
-    At most two items a worker are ahead of the result that is taken, so memory stays bounded
-    and an interrupted run loses little.
+    At most two items per worker are computed ahead, which bounds memory and the work lost by an
+    interruption.
 
     Args:
-        function: called in the threads; what it raises is raised here.
-        items: taken as they are needed.
-        workers: number of threads, at least 1.
+        function: Called in threads; its exceptions are raised here.
+        items: Consumed on demand.
+        workers: Number of threads, at least 1.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:

@@ -220,7 +220,7 @@ def test_a_row_must_be_in_a_split(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(photo(8, 8), "PNG"))
     row = manifest.describe(tmp_path / "a.png", tmp_path, Kind.AUTHENTIC, source_id="a")
     manifest.write([row], tmp_path / "m.jsonl")
-    with pytest.raises(ConfigError, match=r"a\.png is in no split"):
+    with pytest.raises(ConfigError, match=r"a\.png has no split"):
         load_pictures([row_file(tmp_path)], "train", tuple(Kind))
 
 

@@ -100,7 +100,7 @@ def test_held_out_sources_are_never_trained_on(rows: list[Row]) -> None:
 
 @pytest.mark.parametrize(("validation", "test"), [(0.6, 0.6), (-0.1, 0.2)])
 def test_impossible_shares_are_errors(validation: float, test: float) -> None:
-    with pytest.raises(SplitError, match="must be at least 0"):
+    with pytest.raises(SplitError, match="must not be negative"):
         Plan(validation, test)
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_held_out_to_train() -> None:
 
 
 def test_an_empty_part_is_an_error() -> None:
-    with pytest.raises(SplitError, match="no picture is for validation"):
+    with pytest.raises(SplitError, match="split validation is empty"):
         assign([row("x")], Plan(0.001))
 
 

@@ -205,7 +205,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
                 raise OSError(28, "No space left on device")
             return forger.make(item)
 
-        return journal.carry_out(
+        return journal.run_items(
             tmp_path / "a", forger.settings, 5, make, workers=1, title="forging"
         )
 
@@ -217,7 +217,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         half.write('{"item": 3, "rows": [{"pa')
     assert run(5).rows == 5
     whole = Forger(Tampering.SPLICE, known, objects.load(maps), tmp_path / "b", 0)
-    journal.carry_out(tmp_path / "b", whole.settings, 5, whole.make, workers=2, title="forging")
+    journal.run_items(tmp_path / "b", whole.settings, 5, whole.make, workers=2, title="forging")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -229,7 +229,7 @@ def test_objects_of_another_size_are_refused(tmp_path: Path) -> None:
         *("tamper", "copy-move", pictures, tmp_path / "out", "--objects", tmp_path / "maps")
     )
     assert answer.exit_code == 0
-    assert "objects are of another size" in " ".join(answer.stderr.split())
+    assert "objects have another size" in " ".join(answer.stderr.split())
     assert list(manifest.read(tmp_path / "out" / "manifest.jsonl")) == []
 
 

@@ -1,4 +1,4 @@
-"""Importers of known data sets, by the names they have on the command line."""
+"""Importers of known data sets, by their command line names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO and the data sets made from it that come as folders: B-Free, CocoGlide."""
+"""COCO, and data sets made from it: B-Free, CocoGlide."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from training.data.labels import Kind
 from training.data.manifest import Split
 
 _BFREE_GENERATOR = "stable-diffusion-2.1"
-# Folder of B-Free to how its pictures were made: kind, mask folder, mask type, guidance.
+# Folders of B-Free: kind, mask folder, mask type, guidance.
 _BFREE = {
     "SD2.1_selfconditioned": (Kind.SYNTHETIC, None, None, "self-conditioned"),
     "SD2.1_selfconditioned_origBG": (Kind.BLENDED, "mask", "segmentation", "self-conditioned"),
@@ -43,7 +43,7 @@ _GLIDE_NAME = re.compile(r"glide_inpainting_\w+?_(\d+)_up")
 def _coco(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`annotations/instances_<set>.json` and `<set>/<image>.jpg`; images with instances only.
 
-    Of train2017 those are 117,266 of 118,287. No split: the recipe makes its own. No masks.
+    In train2017 these are 117,266 of 118,287. No split and no masks.
     """
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files:
@@ -67,7 +67,7 @@ def _bfree(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`COCO_real_512`, six folders of SD 2.1 versions, `mask`, `bbox`, `{train,valid}_list.csv`.
 
     A picture has the same name, its COCO id, in every folder; the lists' column `id` (else the
-    first) names them. White is the object or box that was repainted. A self-conditioned picture is
+    first) names them. White is the inpainted object or box. A self-conditioned picture is
     wholly generated from the original, so it is `synthetic`; `_origBG` ones have the original
     background restored. A folder that was not downloaded is left out.
     """
@@ -108,7 +108,7 @@ def _bfree(root: Path, _: Choices) -> Iterator[Item | Note]:
 
 
 def _ids(file: Path) -> Iterator[str]:
-    """The picture names of a list of B-Free, without suffix."""
+    """Yield the picture names of a B-Free list, without suffix."""
     table = read_table(file)
     columns = table.fieldnames or [""]
     column = "id" if "id" in columns else columns[0]
@@ -117,10 +117,10 @@ def _ids(file: Path) -> Iterator[str]:
 
 
 def _cocoglide(root: Path, _: Choices) -> Iterator[Item | Note]:
-    """`real/ fake/ mask/` and `table.csv` (`real,fake,mask,prompt`), which pairs unlike names.
+    """`real/ fake/ mask/` and `table.csv` (`real,fake,mask,prompt`), which pairs different names.
 
-    White is repainted. GLIDE's result was pasted into the original (outside the mask both are
-    equal), so the fakes are `blended`.
+    White is inpainted. GLIDE's result was pasted into the original (both are equal outside the
+    mask), so the fakes are `blended`.
     """
     file = root / "table.csv"
     if not file.is_file():
@@ -157,13 +157,13 @@ COCO = Layout(
     published={"authentic": 117_266},
 )
 BFREE = Layout(
-    "B-Free training set: COCO and six SD 2.1 versions; white = repainted",
+    "B-Free training set: COCO and six SD 2.1 versions; white = inpainted",
     _bfree,
     mask=WHITE,
     published={"authentic": 51_517, _BFREE_GENERATOR: 309_102},
 )
 COCOGLIDE = Layout(
-    "CocoGlide: real/ fake/ mask/ table.csv; white = repainted",
+    "CocoGlide: real/ fake/ mask/ table.csv; white = inpainted",
     _cocoglide,
     mask=WHITE,
     published={"authentic": 512, "blended": 512},

@@ -1,4 +1,4 @@
-"""Plain folders of pictures: real and generated ones side by side, or real ones alone."""
+"""Plain folders of real and generated pictures, or of real pictures only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.data.importers.layout import (
 from training.data.labels import Kind
 from training.data.manifest import Split
 
-# Folder names in use for the two sides (GenImage, CNNDetection, UniversalFakeDetect, our own).
+# Folder names of the classes (GenImage, CNNDetection, UniversalFakeDetect, our own).
 SIDES = {
     "real": Kind.AUTHENTIC,
     "0_real": Kind.AUTHENTIC,
@@ -29,37 +29,37 @@ SIDES = {
 }
 
 Parts = tuple[str, ...]
-"""Folders and name of a file below the data set's folder."""
+"""Path parts of a file, relative to the data set's folder."""
 
 
 def side_of(parts: Parts) -> int | None:
-    """Index of the innermost folder of a path that names the side; None: there is none."""
+    """Return the index of the innermost folder that names the class, or None."""
     found = [i for i, part in enumerate(parts[:-1]) if part.lower() in SIDES]
     return found[-1] if found else None
 
 
 class Splits:
-    """The folders of a data set that are its published parts.
+    """Folders of a data set that are published splits.
 
-    `train` may also be a class, as among the objects of CNNDetection. So a folder is a part where
-    all folders beside it are called like parts.
+    `train` may also be an object class, as in CNNDetection. So a folder is a split only if all its
+    siblings have names of splits.
     """
 
     def __init__(self, files: Iterable[Parts]) -> None:
-        """Look at the folders of the data set's pictures."""
+        """Collect the folders of the data set's pictures."""
         self._beside: dict[Parts, set[str]] = defaultdict(set)
         for parts in files:
             for depth in range(len(parts) - 1):
                 self._beside[parts[:depth]].add(parts[depth].lower())
 
     def of(self, parts: Parts) -> int | None:
-        """Index of the outermost folder of a path that is a published part."""
+        """Return the index of the outermost folder that is a published split."""
         return next(
             (i for i in self._like(parts) if self._beside[parts[:i]] <= SPLITS.keys()), None
         )
 
     def doubtful(self, parts: Parts) -> str | None:
-        """A folder that is called like a part in a path that has none."""
+        """Return a folder with the name of a split in a path without a split."""
         like = next(self._like(parts), None)
         return None if like is None or self.of(parts) is not None else parts[like]
 
@@ -70,9 +70,9 @@ class Splits:
 def _folders(root: Path, _: Choices) -> Iterator[Item]:
     """`…/real/…` and `…/fake/<generator>/…` or `<generator>/[<class>/]1_fake/…`, at any depth.
 
-    Where folders are named like sides within others, the innermost says it. The published parts
-    (`train`, `val`, `test` …) are kept. A generator is the folder below the generated side, else
-    the first one above it, after that of the part if it has one. No masks.
+    The innermost folder with a class name gives the class. Published splits (`train`, `val`, `test`
+    …) are kept. The generator is the folder below that of the generated class, else the first one
+    above it, below that of the split if there is one. No masks.
     """
     files = {file: file.relative_to(root).parts for file in pictures(root, deep=True)}
     sided = {file: parts for file, parts in files.items() if side_of(parts) is not None}
@@ -107,7 +107,7 @@ def _split(parts: Parts, place: int | None) -> Split | None:
 
 
 def _generator(parts: Parts, side: int, split: int | None) -> tuple[str | None, bool]:
-    """The folder that names the generator, if any, and whether no other one could."""
+    """Return the folder that names the generator, if any, and whether it is unambiguous."""
     below = [part for i, part in enumerate(parts[:-1]) if i > side and i != split]
     if below:
         return below[0], True
@@ -122,7 +122,7 @@ def _generator(parts: Parts, side: int, split: int | None) -> tuple[str | None, 
 
 
 def _imagenet(root: Path, _: Choices) -> Iterator[Item]:
-    """ImageNet, `<split>/<class>/<name>.JPEG` or flat: every picture below the folder is real."""
+    """ImageNet, `<split>/<class>/<name>.JPEG` or flat; all pictures are real."""
     files = {file: file.relative_to(root).parts for file in pictures(root, deep=True)}
     splits = Splits(files.values())
     for file, parts in files.items():
@@ -135,4 +135,4 @@ FOLDERS = Layout(
     "or without train/ val/ test/ around them; no masks",
     _folders,
 )
-IMAGENET = Layout("ImageNet, real pictures at any depth; no masks", _imagenet)
+IMAGENET = Layout("ImageNet, real pictures in any subfolders; no masks", _imagenet)

@@ -1,4 +1,4 @@
-"""Data sets of whole generated pictures: GenImage, SynthWildX, and three of GPT-4o."""
+"""Data sets of wholly generated pictures: GenImage, SynthWildX, and three of GPT-4o."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.data.importers.parquet import records
 from training.data.labels import Kind
 from training.data.manifest import Split
 
-# Ends of GenImage's folder names, in lower case without anything but letters and digits.
+# Ends of GenImage's folder names, lower case, letters and digits only.
 _GENIMAGE = {
     "adm": re.compile(r"adm$"),
     "biggan": re.compile(r"biggan$"),
@@ -42,7 +42,7 @@ _GPT = "gpt-4o"
 
 
 def genimage_generator(folder: str) -> str | None:
-    """Which of GenImage's eight generators a folder name stands for."""
+    """Return the GenImage generator of a folder name, if any."""
     letters = re.sub(r"[^a-z0-9]", "", folder.lower())
     return next((name for name, end in _GENIMAGE.items() if end.search(letters)), None)
 
@@ -50,12 +50,12 @@ def genimage_generator(folder: str) -> str | None:
 def _genimage(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`…/<generator>/…/{train,val}/{ai,nature}/` or `<generator>/{0_real,1_fake}/`.
 
-    Also with one generator's folder as the root. `val` is GenImage's only held-out part and what
-    is evaluated on, so its split is `test`. Samples are drawn by generator, part and side, which
-    gives 1,000 + 1,000 a generator. No masks.
+    The root may also be the folder of one generator. `val` is GenImage's only held-out part, so its
+    split is `test`. Samples are drawn per generator, part and class (1,000 + 1,000 per generator in
+    the paper). No masks.
     """
     for file in pictures(root, deep=True):
-        path = file.relative_to(root.parent)  # the root may be a generator's folder
+        path = file.relative_to(root.parent)  # the root may be the folder of a generator
         side = side_of(path.parts)
         if side is None:
             continue
@@ -78,9 +78,9 @@ def _genimage(root: Path, _: Choices) -> Iterator[Item | Note]:
 
 
 def _synthwildx(root: Path, _: Choices) -> Iterator[Item | Note]:
-    """`list.csv` (`url,filename,typ`) and `<typ>/<id>.jpg`; links rot, so many are missing.
+    """`list.csv` (`url,filename,typ`) and `<typ>/<id>.jpg`; dead links leave many missing.
 
-    `filename` may hold the folder or not. No masks.
+    `filename` may include the folder. No masks.
     """
     file = root / "list.csv"
     if not file.is_file():
@@ -106,10 +106,10 @@ def _synthwildx(root: Path, _: Choices) -> Iterator[Item | Note]:
 
 
 def _openai_preference(root: Path, _: Choices) -> Iterator[Item | Note]:
-    """Parquet files of pairs (`prompt,image1,image2,model1,model2,…`); the 4o side of each.
+    """Parquet files of pairs (`prompt,image1,image2,model1,model2,…`); the 4o picture of each.
 
-    A picture stands in one pair for each rival, so most of what the report calls duplicates is
-    the way this set is made; each picture is taken once. No masks.
+    A picture is in several pairs, so duplicates in the report are expected; each picture is used
+    once. No masks.
     """
     for record in records(root, ("model1", "model2"), ("image1", "image2")):
         for side in ("1", "2"):
@@ -130,7 +130,7 @@ def _openai_preference(root: Path, _: Choices) -> Iterator[Item | Note]:
 def _sharegpt(root: Path, _: Choices) -> Iterator[Item]:
     """`text_to_image.json` (list with `output_image`) beside the unpacked `text_to_image_*.tar`.
 
-    The text-and-image-to-image part is not read. No masks.
+    The part with input images is not read. No masks.
     """
     file = root / "text_to_image.json"
     try:
@@ -143,7 +143,7 @@ def _sharegpt(root: Path, _: Choices) -> Iterator[Item]:
 
 
 def _gpt_imgeval(root: Path, _: Choices) -> Iterator[Item]:
-    """Pictures of GPT-4o at any depth; no masks."""
+    """Pictures of GPT-4o in any subfolders; no masks."""
     for file in pictures(root, deep=True):
         source = f"gpt-imgeval/{file.relative_to(root).with_suffix('').as_posix()}"
         yield Item(file, Kind.SYNTHETIC, source, generator=_GPT, split="test")

@@ -1,7 +1,7 @@
-"""What an importer says: which pictures a data set's layout names, and what they are.
+"""Interface of importers: the pictures that a data set's layout lists, with their labels.
 
-A layout only names things; whether the files are there, can be read, are duplicates, and whether
-their masks fit is found out in one place (`training.data.importers.reading`).
+A layout only lists pictures. `training.data.importers.reading` checks whether files exist, are
+readable or duplicates, and whether masks fit.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SPLITS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-"""What data sets call their parts, lower case."""
+"""Names of splits in data sets, lower case."""
 
 MASKED = "with a mask"
-"""Name, beside those of kinds and generators, under which pictures with a mask are counted."""
+"""Counter name for pictures with a mask, in addition to kinds and generators."""
 
 
 class LayoutError(UserError):
@@ -46,9 +46,9 @@ class LayoutError(UserError):
 
 
 class Problem(StrEnum):
-    """What can be wrong with a picture or a row of a table.
+    """Problem of a picture or table row.
 
-    It is left out unless stated otherwise.
+    The picture is left out unless stated otherwise.
     """
 
     MISSING = "missing"
@@ -56,13 +56,13 @@ class Problem(StrEnum):
     UNREADABLE = "unreadable"
     NAME = "name not understood"
     MASK_SIZE = "mask of another size"
-    """Kept, with the mask resized, where the data set is known for it."""
+    """Kept with a resized mask if this is known for the data set."""
     MASK_POLARITY = "mask of odd polarity"
-    """Left out if nothing or everything is marked; kept if more than half is."""
+    """Left out if nothing or everything is marked; kept if more than half is marked."""
     MASK_TURN = "mask turned with its picture"
-    """Kept. By its size alone the mask may lie as the picture is shown or as it is stored."""
+    """Kept. The mask is assumed to have the orientation of the stored picture."""
     UNUSED = "not taken by the layout"
-    """A row that the import does not want, or a picture that nothing of the layout names."""
+    """A row that is not imported, or a picture that the layout does not list."""
     KIND = "kind guessed"
     """Kept."""
     SOURCE = "original guessed"
@@ -70,37 +70,37 @@ class Problem(StrEnum):
     GENERATOR = "generator guessed"
     """Kept."""
     SPLIT = "split not known"
-    """Kept, without a split: a folder is called like one and may be a class."""
+    """Kept without a split: a folder has the name of a split but may be a class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A problem that the layout itself shows."""
+    """A problem found by the layout."""
 
     problem: Problem
     text: str
     file: Path | None = None
-    """The picture that it is about, if it is about one that is there."""
+    """The picture, if it exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """How a data set draws its region masks."""
+    """Convention of a data set's region masks."""
 
     channel: int | None = None
-    """The channel of RGB that counts; None: the largest of the three."""
+    """RGB channel to use; None: maximum of the three."""
     threshold: int = 0
     """Values above it are marked."""
     black: bool = False
-    """The unmarked side is the changed one."""
+    """Whether unmarked pixels are the altered ones."""
     resized: bool = False
-    """Masks may have another size than their pictures."""
+    """Whether masks may differ in size from their pictures."""
 
     def region(self, mask: Image.Image) -> NDArray[np.bool_]:
-        """Where the picture was changed.
+        """Return the altered region.
 
         Args:
-            mask: as the data set stores it, any mode.
+            mask: Stored mask, any mode.
 
         Returns:
             Region (H, W).
@@ -115,11 +115,11 @@ class MaskRule:
 
 
 NON_ZERO = MaskRule()
-"""Anything that is not black is changed."""
+"""Altered where not black."""
 WHITE = MaskRule(threshold=127)
-"""White is changed; the threshold allows for lossy masks."""
+"""Altered where white; the threshold allows lossy masks."""
 BLACK = MaskRule(threshold=127, black=True)
-"""Black is changed."""
+"""Altered where black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,10 @@ class Cell:
     """Row in that group."""
 
     def load(self) -> bytes:
-        """The encoded picture.
+        """Return the encoded picture.
 
         Raises:
-            PictureUnreadableError: the cell is empty.
+            PictureUnreadableError: The cell is empty.
         """
         with _group_lock:
             value = _column(self.file, self.group, self.column)[self.row].as_py()
@@ -151,7 +151,7 @@ class Cell:
 _group_lock = Lock()
 
 
-@lru_cache(maxsize=4)  # image and mask columns of the group in work and of the one before
+@lru_cache(maxsize=4)  # image and mask columns of the current and the previous group
 def _column(file: Path, group: int, column: str) -> Any:
     import pyarrow.parquet as pq
 
@@ -161,27 +161,27 @@ def _column(file: Path, group: int, column: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture that a layout names."""
+    """A picture listed by a layout."""
 
     picture: Path | Cell
     kind: Kind
     source_id: str
-    """The original; pictures of other data sets with the same original have the same."""
+    """Id of the original, the same in all data sets."""
     key: str = ""
-    """Path without suffix, unique in the data set, for a picture that has no file of its own."""
+    """Unique path without suffix, for a picture that is not a file."""
     mask: Path | Cell | None = None
     generator: str | None = None
     mask_type: str | None = None
     guidance: str | None = None
     split: Split | None = None
     group: str | None = None
-    """What a sample is drawn from; None: the pictures of the same kind and generator."""
+    """Group for sampling; None: kind and generator."""
     guesses: tuple[tuple[Problem, str], ...] = ()
-    """What the data set does not say for sure, and what was taken."""
+    """Facts that the data set does not state, with the guessed values."""
 
     @property
     def name(self) -> str:
-        """What the picture is called in reports."""
+        """Name of the picture in reports."""
         if isinstance(self.picture, Path):
             return name_of(self.picture)
         return f"{name_of(self.picture.file)}: {self.key}"
@@ -189,44 +189,44 @@ class Item:
 
 @dataclass(frozen=True)
 class Choices:
-    """What only the user can say about a data set."""
+    """Facts about a data set from the user."""
 
     kind: Kind | None = None
-    """Kind of the pictures with a mask, where the layout leaves it open; None: its default."""
+    """Kind of pictures with a mask, if the layout does not define it; None: default."""
     table: Path | None = None
-    """The table to read, where the layout has one of any name."""
+    """Table to read, if the layout has no fixed name for it."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our names of a table's columns to its own."""
+    """Column names of the table by our field names."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One data set layout that can be imported."""
+    """An importable data set layout."""
 
     about: str
-    """One line: what it is, what is marked in its masks."""
+    """One line: description and mask convention."""
     items: Callable[[Path, Choices], Iterable[Item | Note]]
-    """From the data set's folder, in a fixed order; raises LayoutError."""
+    """Lists the pictures of the data set's folder in a fixed order; may raise LayoutError."""
     mask: MaskRule = NON_ZERO
     published: Mapping[str, int] = field(default_factory=dict)
-    """Number of pictures by kind, generator or `MASKED`, as published."""
+    """Published number of pictures by kind, generator or `MASKED`."""
 
 
 def pictures(folder: Path, *, deep: bool = False) -> list[Path]:
-    """The picture files of a folder (and of all below it), in order of their paths."""
+    """Return the picture files of a folder (`deep`: recursively), sorted by path."""
     return find(folder, deep=deep).pictures
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder by their names without suffix."""
+    """Return the picture files of a folder by stem."""
     return {file.stem: file for file in pictures(folder)}
 
 
 def subfolder(root: Path, *names: str) -> Path:
-    """The first of the named folders that is there.
+    """Return the first of the named folders that exists.
 
     Raises:
-        LayoutError: none is.
+        LayoutError: None exists.
     """
     for name in names:
         if (root / name).is_dir():
@@ -235,12 +235,12 @@ def subfolder(root: Path, *names: str) -> Path:
 
 
 def read_text(file: Path) -> str:
-    """The text of a list, with or without a byte order mark.
+    """Read a text file, with or without a byte order mark.
 
-    Bytes that are no UTF-8 stay what they are in names of files: they spoil their own row alone.
+    Invalid UTF-8 is kept as surrogates, so that it affects only its own row.
 
     Raises:
-        LayoutError: it cannot be read.
+        LayoutError: It cannot be read.
     """
     try:
         data = file.read_bytes()
@@ -252,31 +252,31 @@ def read_text(file: Path) -> str:
 
 
 def read_table(file: Path, delimiter: str = ",") -> csv.DictReader[str]:
-    """The rows of a table whose first line names its columns.
+    """Read a table with a header line.
 
     Raises:
-        LayoutError: it cannot be read.
+        LayoutError: It cannot be read.
     """
     return csv.DictReader(io.StringIO(read_text(file), newline=""), delimiter=delimiter)
 
 
 def cells(row: Mapping[str, str | None], *columns: str) -> list[str] | None:
-    """The values of a row in some columns; None: one of them is empty or not there."""
+    """Return the values of some columns; None if one is empty or missing."""
     values = [(row.get(column) or "").strip() for column in columns]
     return values if all(values) else None
 
 
 def listed(root: Path, name: str) -> Path:
-    """A file that a list names, below `root` or absolute; backslashes may divide its folders."""
+    """Return the path of a listed file, relative to `root` or absolute, slashes or backslashes."""
     file = root / name
     return root / slashed(name) if "\\" in name and not file.exists() else file
 
 
 def slashed(name: str) -> str:
-    """A name of a list with slashes between its folders."""
+    """Replace backslashes by slashes."""
     return name.replace("\\", "/")
 
 
 def coco_id(number: int | str) -> str:
-    """Source id of a picture of COCO, the same for all data sets made from it."""
+    """Return the source id of a COCO picture, the same for all data sets made from it."""
     return f"coco/{int(number):012d}"

@@ -1,7 +1,7 @@
 """Benchmarks of manipulation localisation: CASIA v1+, Columbia, Coverage, NIST16, IMD2020, DSO-1.
 
-Their forgeries are copy-move, splices and retouches without neural networks, so that all have the
-labels of `copy_move` and `splice`; where a data set does not say which, `splice` is taken.
+Their forgeries are copy-move, splices and retouches without neural networks, so all have the labels
+of `copy_move` and `splice`; if a data set does not state which, the kind is `splice`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _CASIA_AUTHENTIC = re.compile(r"Au_([a-z]{3})_(\d+)")
 def _casia(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`Au/`, `Tp/{CM,Sp}/<name>.jpg`, `CASIA 1.0 groundtruth/{CM,Sp}/<name>_gt.png`.
 
-    The masks may also be in `Gt/` or `groundtruth/`, flat or not, and be called like the pictures.
-    Names hold the picture an object comes from and the one it was put into; the latter is the
-    source id. `S` in a name (same picture) or the folder `CM` is copy-move. White is tampered.
-    One picture of `Sp` has no mask at its source and is reported as missing.
+    Masks may also be in `Gt/` or `groundtruth/`, in subfolders, and have the names of the pictures.
+    Picture names contain the source of the object and the target; the target is the source id.
+    `S` in a name (same picture) or the folder `CM` is copy-move. White is tampered.
+    One picture of `Sp` has no published mask and is reported as missing.
     """
     folder = subfolder(root, "CASIA 1.0 groundtruth", "Gt", "groundtruth")
     masks = {file.stem.removesuffix("_gt"): file for file in pictures(folder, deep=True)}
@@ -70,8 +70,8 @@ def _casia(root: Path, _: Choices) -> Iterator[Item | Note]:
 def _columbia(root: Path, _: Choices) -> Iterator[Item]:
     """`4cam_auth/*.tif`, `4cam_splc/*.tif`, `4cam_splc/edgemask/<name>_edgemask.jpg`.
 
-    Masks are colour drawings in which the spliced side is green; edge pixels are brighter. Copies
-    of the set also call them `<name>_edgemask_3.jpg`.
+    Masks are colour drawings with a green spliced part; edge pixels are brighter. Some copies of
+    the set name them `<name>_edgemask_3.jpg`.
     """
     for file in pictures(root / "4cam_auth"):
         yield Item(file, Kind.AUTHENTIC, f"columbia/{file.stem}", split="test")
@@ -88,7 +88,7 @@ def _columbia(root: Path, _: Choices) -> Iterator[Item]:
 def _coverage(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`image/<n>.tif` (original), `image/<n>t.tif` (copy-move), `mask/<n>forged.tif`.
 
-    White is where the object was pasted. Nine masks have another size than their pictures.
+    White is the pasted object. Nine masks differ in size from their pictures.
     """
     masks = by_stem(subfolder(root, "mask", "masks"))
     for file in pictures(subfolder(root, "image", "images")):
@@ -107,9 +107,9 @@ def _coverage(root: Path, _: Choices) -> Iterator[Item | Note]:
 def _nist16(root: Path, _: Choices) -> Iterator[Item | Note]:
     """NC2016: `reference/manipulation/NC2016-manipulation-ref.csv`, fields separated by `|`.
 
-    `ProbeFileName` and `ProbeMaskFileName` are paths below the root, `BaseFileName` the original;
-    `IsTarget` is `Y` for manipulated ones. **Black** is tampered. Removals were painted over with
-    pixels of the picture, so they count as copy-move.
+    `ProbeFileName` and `ProbeMaskFileName` are paths below the root, `BaseFileName` the original.
+    `IsTarget` is `Y` for manipulated pictures. **Black** is tampered. Removals use pixels of the
+    same picture, so their kind is copy-move.
     """
     file = root / "reference" / "manipulation" / "NC2016-manipulation-ref.csv"
     if not file.is_file():
@@ -145,7 +145,7 @@ def _nist16(root: Path, _: Choices) -> Iterator[Item | Note]:
 
 
 def _imd2020(root: Path, _: Choices) -> Iterator[Item]:
-    """A folder an original: `<id>/<id>_orig.jpg`, `<id>/<name>.{jpg,png}`, `<id>/<name>_mask.png`.
+    """Per original `<id>/<id>_orig.jpg`, `<id>/<name>.{jpg,png}` and `<id>/<name>_mask.png`.
 
     White is tampered.
     """
@@ -165,7 +165,7 @@ def _imd2020(root: Path, _: Choices) -> Iterator[Item]:
 def _dso1(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`DSO-1/{normal,splicing}-<n>.png`, `DSO-1-Fake-Images-Masks/splicing-<n>.png`.
 
-    **Black** is tampered in the masks as they are published.
+    **Black** is tampered in the published masks.
     """
     masks = by_stem(subfolder(root, "DSO-1-Fake-Images-Masks"))
     for file in pictures(subfolder(root, "DSO-1")):
@@ -197,13 +197,13 @@ COVERAGE = Layout(
     published={"authentic": 100, "copy_move": 100},
 )
 NIST16 = Layout(
-    "NIST16 (NC2016): by its reference table; black = tampered",
+    "NIST16 (NC2016): reference table; black = tampered",
     _nist16,
     mask=BLACK,
     published={MASKED: 564},
 )
 IMD2020 = Layout(
-    "IMD2020: one folder an original; white = tampered",
+    "IMD2020: one folder per original; white = tampered",
     _imd2020,
     mask=WHITE,
     published={"authentic": 414, "splice": 2_010},

@@ -1,6 +1,6 @@
-"""Pictures with masks in the common forms: IMDL-BenCo JSON, `Tp/ Gt/` folders, lists of MVSS-Net.
+"""Pictures with masks in common formats: IMDL-BenCo JSON, `Tp/ Gt/` folders, MVSS-Net lists.
 
-None of them says how a picture was changed: it is `splice` unless the user names another kind.
+These formats do not state the kind of forgery: it is `splice` unless the user gives another.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def _imdl(root: Path, choices: Choices) -> Iterator[Item | Note]:
 
 
 def _mvss(root: Path, choices: Choices) -> Iterator[Item | Note]:
-    """Lists in the folder, a line a picture: `image mask label`; the mask is `None` if label is 0.
+    """Lists with one line per picture: `image mask label`; the mask is `None` if the label is 0.
 
-    White is tampered. Paths hold no spaces and may be absolute or relative to the folder. `--table`
+    White is tampered. Paths have no spaces and may be absolute or relative to the folder. `--table`
     names one of several files.
     """
     files = [choices.table] if choices.table else sorted(root.glob("*.txt"))
@@ -79,7 +79,7 @@ def _forged(picture: Path, source: str, mask: Path | None, choices: Choices) -> 
 
 
 def _folders(root: Path, choices: Choices) -> Iterator[Item]:
-    """`Tp/<name>` and `Gt/<name>.png` (or `<name>_gt.png`, `<name>_mask.png`), `Au/` if any.
+    """`Tp/<name>` and `Gt/<name>.png` (or `<name>_gt.png`, `<name>_mask.png`), optionally `Au/`.
 
     White is tampered.
     """
@@ -94,4 +94,4 @@ def _folders(root: Path, choices: Choices) -> Iterator[Item]:
 
 IMDL_JSON = Layout('IMDL-BenCo JSON, image and mask or "Negative"; white = tampered', _imdl, WHITE)
 MVSS_LIST = Layout("MVSS-Net lists: image mask label; white = tampered", _mvss, WHITE)
-PAIRS = Layout("Tp/ Gt/ and, if there, Au/; white = tampered", _folders, WHITE)
+PAIRS = Layout("Tp/ Gt/ and optionally Au/; white = tampered", _folders, WHITE)

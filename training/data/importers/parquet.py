@@ -1,4 +1,4 @@
-"""Pictures in the cells of Parquet files, as Hugging Face stores data sets; OpenSDI."""
+"""Pictures in Parquet files, as in Hugging Face data sets; OpenSDI."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class Record:
     group: int
     row: int
     values: Mapping[str, Any]
-    """Of the columns that were asked for by value."""
+    """Values of the requested columns."""
 
     @property
     def key(self) -> str:
-        """Unique among the files of a data set."""
+        """Unique key in the data set."""
         shard = self.file.relative_to(self.root).with_suffix("").as_posix()
         return f"{shard}/{self.group:04d}-{self.row:05d}"
 
     def cell(self, column: str) -> Cell:
-        """A picture of the row."""
+        """Return a picture of the row."""
         return Cell(self.file, column, self.group, self.row)
 
 
 def records(root: Path, values: tuple[str, ...], images: tuple[str, ...]) -> Iterator[Record]:
-    """The rows of all Parquet files below a folder.
+    """Yield the rows of all Parquet files below a folder.
 
     Args:
-        root: the folder.
-        values: columns that are read now.
-        images: columns that are only looked for; their cells are loaded later.
+        root: The folder.
+        values: Columns to read.
+        images: Columns that must exist; their cells are loaded later.
 
     Raises:
-        LayoutError: there is no such file, or one without these columns.
+        LayoutError: There is no Parquet file, or a column is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -76,8 +76,8 @@ def records(root: Path, values: tuple[str, ...], images: tuple[str, ...]) -> Ite
 def _opensdi(root: Path, _: Choices) -> Iterator[Item | Note]:
     """Parquet files `<generator>-….parquet` with rows `key,image,mask,label`.
 
-    Label 0 is authentic. Label 1 without a mask is wholly generated; with one, white is repainted.
-    The diffusers pipelines that made these decode the whole picture, so they are `inpaint`.
+    Label 0 is authentic. Label 1 without a mask is wholly generated; with a mask, white was
+    inpainted by diffusers pipelines, which decode the whole picture: the kind is `inpaint`.
     """
     for record in records(root, ("key", "mask", "label"), ("image",)):
         key, label = str(record.values["key"]), record.values["label"]
@@ -102,7 +102,7 @@ def _has_bytes(value: object) -> bool:
 
 
 OPENSDI = Layout(
-    "OpenSDI: Parquet rows key,image,mask,label; white = repainted",
+    "OpenSDI: Parquet rows key,image,mask,label; white = inpainted",
     _opensdi,
     mask=WHITE,
     published={"authentic": 150_000, "sd15": 110_000, "sd2": 10_000, "sdxl": 10_000}

@@ -1,4 +1,4 @@
-"""From what a layout names to manifest rows: the checks that all data sets share."""
+"""Reading the pictures of a layout into manifest rows, with the checks for all data sets."""
 
 from __future__ import annotations
 
@@ -34,47 +34,47 @@ from training.data.manifest import PictureUnreadableError, Row, describe
 from training.data.pixels import orientation_of, pillow_orientation, turn
 from training.output import writing
 
-_WINDOW = 64  # pictures read ahead
-_SUSPICIOUS = 0.5  # share of a picture above which a region mask may be the wrong way round
+_WINDOW = 64  # pictures read in advance
+_SUSPICIOUS = 0.5  # marked share above which a mask may be inverted
 
 
 @dataclass
 class Report:
-    """What an import met."""
+    """Result of an import."""
 
     found: Counter[str] = field(default_factory=Counter)
     """Rows by kind, by generator, and `MASKED`."""
     problems: dict[Problem, list[str]] = field(default_factory=lambda: defaultdict(list))
     left_out: list[LeftOut] = field(default_factory=list)
-    """Files of the data set's folder that are no pictures by their names, or cannot be read."""
+    """Files in the data set's folder that are not pictures or cannot be read."""
 
 
 @dataclass
 class _Reading:
-    """One picture as it was read; nothing is written yet."""
+    """A picture that was read; nothing is written yet."""
 
     row: Row | None = None
     notes: list[Note] = field(default_factory=list)
     guesses: list[Note] = field(default_factory=list)
-    """What was taken for sure and is not, if the row is good."""
+    """Guessed facts, reported if the row is accepted."""
     files: dict[Path, bytes] = field(default_factory=dict)
-    """What has to be written beside the manifest."""
+    """Files to write beside the manifest."""
 
 
 class Import:
     """The import of one data set.
 
     Args:
-        layout: of the data set.
-        root: its folder.
-        manifest: where the rows will be stored. Pictures that have no file of their own and masks
-            that need conversion are written beside it, in `<its name>-files/`.
-        choices: for layouts that leave something open.
-        sample: so many pictures of each kind and generator, drawn by `seed`; None: all.
-        seed: of the sample.
+        layout: Layout of the data set.
+        root: Folder of the data set.
+        manifest: Manifest to write. Pictures without a file and converted masks are written beside
+            it, in `<its name>-files/`.
+        choices: Facts that the layout does not define.
+        sample: Number of pictures per kind and generator; None: all.
+        seed: Random seed of the sample.
 
     Raises:
-        LayoutError: the folder does not have the layout.
+        LayoutError: The folder does not have the layout.
     """
 
     def __init__(
@@ -113,18 +113,18 @@ class Import:
 
     @property
     def total(self) -> int:
-        """Number of pictures that will be read, at most all that the layout names."""
+        """Number of pictures to read."""
         if self._sample is None:
             return len(self._items)
         return sum(min(self._sample, len(group)) for group in self._groups())
 
     def rows(self, advance: Callable[[], object] = lambda: None) -> Iterator[Row]:
-        """The rows of the good pictures; the report fills while they are taken.
+        """Yield the rows of accepted pictures and fill the report.
 
-        A sample is topped up with further pictures for those that were left out.
+        In a sample, pictures that are left out are replaced by others.
 
         Args:
-            advance: called once a picture read.
+            advance: Called once per picture.
         """
         if self._sample is None:
             yield from self._read(self._items, advance)
@@ -150,7 +150,7 @@ class Import:
         self.report.problems[note.problem].append(note.text)
 
     def _note_unused(self, noted: Iterable[Path], manifest: Path) -> None:
-        """Report the pictures of the data set's folder that nothing in its layout names."""
+        """Report pictures in the folder that the layout does not list."""
 
         @cache
         def real(folder: Path) -> str:
@@ -220,7 +220,7 @@ class Import:
             return reading
         try:
             file, data = self._picture(item, reading)
-            # Its mask is not known yet, so it starts as one that needs none.
+            # The mask is not known yet, so start with a kind that needs none.
             row = describe(
                 file,
                 self._folder,
@@ -258,13 +258,13 @@ class Import:
     def _mask(
         self, item: Item, size: tuple[int, int], orientation: int, reading: _Reading
     ) -> Path | None:
-        """A mask that fits a picture, or None if there is none.
+        """Return a mask that fits a picture, or None.
 
         Args:
-            item: the picture.
-            size: its rows and columns, upright.
-            orientation: how it was turned to be upright, 1 to 8 as in EXIF.
-            reading: takes what is found.
+            item: The picture.
+            size: Height and width, upright.
+            orientation: EXIF orientation of the stored picture, 1 to 8.
+            reading: Receives notes and files.
         """
         if item.mask is None:
             reading.notes.append(Note(Problem.MISSING, f"{item.name}: no mask"))
@@ -276,7 +276,7 @@ class Import:
                 region = rule.region(mask)
                 plain = mask.format == "PNG" and mask.mode == "L"
                 plain = plain and np.array_equal(np.asarray(mask) > 0, region)
-        except Exception as error:  # decoders fail on broken files in more ways than they document
+        except Exception as error:  # decoders raise undocumented errors on damaged files
             reading.notes.append(Note(Problem.UNREADABLE, f"mask of {item.name}: {error}"))
             return None
         own = pillow_orientation(data)
@@ -310,31 +310,31 @@ class Import:
         return (item.picture.relative_to(self._root) if inside else item.picture).as_posix()
 
     def _beside(self, folder: str, key: str) -> Path:
-        """A file of ours; keys come from the data set and must not lead out of its folder."""
+        """Return an output file; keys from the data set must not leave the folder."""
         parts = (part for part in Path(key).parts if part != ".." and part != Path(key).anchor)
         return self._files.joinpath(folder, *parts)
 
 
 def listing(manifest: Path) -> Path:
-    """The file beside a manifest that lists what its import left out or guessed."""
+    """Return the file that lists left-out pictures and guesses of a manifest's import."""
     return manifest.with_name(f"{manifest.name}.problems")
 
 
 def _turn_of(mask: NDArray[np.bool_], own: int, size: tuple[int, int], orientation: int) -> int:
-    """How a mask has to be turned to lie on its picture, 1 to 8 as in EXIF.
+    """Return the EXIF orientation (1 to 8) that aligns a mask with its picture.
 
     Args:
-        mask: as it is stored (H, W).
-        own: its own orientation.
-        size: rows and columns of the picture, upright.
-        orientation: of the picture.
+        mask: Stored mask (H, W).
+        own: Orientation of the mask file.
+        size: Height and width of the picture, upright.
+        orientation: Orientation of the picture.
     """
     stored = size[::-1] if orientation in tiff.SIDEWAYS else size
     return orientation if own == tiff.UPRIGHT and mask.shape == stored else own
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a path can be written in a manifest."""
+    """Return whether a path is valid UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -347,13 +347,13 @@ def _group(item: Item) -> str:
 
 
 def _resized(region: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The region (H, W) at another (height, width), by nearest neighbours."""
+    """Resize a region (H, W) to (height, width), nearest neighbour."""
     height, width = size
     return np.asarray(Image.fromarray(region).resize((width, height), Image.Resampling.NEAREST))
 
 
 def _encoded(region: NDArray[np.bool_]) -> bytes:
-    """The region (H, W) as an 8-bit PNG: 255 inside, 0 outside."""
+    """Encode a region (H, W) as 8-bit PNG: 255 inside, 0 outside."""
     stream = io.BytesIO()
     Image.fromarray(region.astype(np.uint8) * 255).save(stream, "PNG")
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Data sets that come as a table with one row a picture, above all COCO-Inpaint."""
+"""Data sets as tables with one row per picture, such as COCO-Inpaint."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from training.data.importers.layout import (
 from training.data.labels import LABELS, Kind
 
 FIELDS = ("path", "mask", "kind", "generator", "mask_type", "guidance", "source_id", "split")
-"""Our names of the columns that are read."""
+"""Names of the columns that are read."""
 
-# What tables call the two sides, besides our own names of kinds.
+# Names of the classes in tables, besides our names of kinds.
 _WORDS = {
     **{word: Kind.AUTHENTIC for word in ("0", "real", "original")},
     **{word: Kind.INPAINT for word in ("1", "fake", "inpainted", "inpainting")},
@@ -38,16 +38,15 @@ _COCO_NAME = re.compile(r"(?<!\d)\d{12}(?!\d)")
 
 
 def _coco_inpaint(root: Path, choices: Choices) -> Iterator[Item | Note]:
-    """Any table (`.csv`, `.tsv`, `.json`, `.jsonl`, `.parquet`) with a row a picture.
+    """Any table (`.csv`, `.tsv`, `.json`, `.jsonl`, `.parquet`) with one row per picture.
 
-    No layout of COCO-Inpaint is published, so the user names the table and, where its columns are
-    not called as ours are, the columns. Paths are relative to the data set's folder. Manifests of
-    ours are such tables as they stand. Without a kind, a picture with a mask is `inpaint`, one
-    without is `authentic`; without a source id, it is the COCO number in the file's name. Non-zero
-    is repainted, which is also how our own masks are.
+    No layout of COCO-Inpaint is published, so the user names the table and the columns that differ
+    from ours. Paths are relative to the data set's folder. Our manifests are such tables. Without a
+    kind, a picture with a mask is `inpaint` and one without is `authentic`; without a source id,
+    the COCO number in the file name is used. Non-zero mask pixels are inpainted.
     """
     if choices.table is None:
-        raise LayoutError(f"{root}: this data set has no layout of its own; name its table")
+        raise LayoutError(f"{root}: this data set has no fixed layout; name its table with --table")
     columns = {name: choices.columns.get(name, name) for name in FIELDS}
     for number, record in enumerate(_records(choices.table), start=1):
         if number == 1 and (missing := _absent(record, choices.columns)):
@@ -64,7 +63,7 @@ def _absent(record: Mapping[str, object], columns: Mapping[str, str]) -> str | N
 
 
 def _item(root: Path, values: Mapping[str, str | None], default: Kind) -> Item | str:
-    """The picture of a row, or what is wrong with the row."""
+    """Return the picture of a row, or the problem of the row."""
     path, mask, kind, split = (values[name] for name in ("path", "mask", "kind", "split"))
     if path is None:
         return "no path"
@@ -95,7 +94,7 @@ def _item(root: Path, values: Mapping[str, str | None], default: Kind) -> Item |
 
 
 def _source(source_id: str | None, path: str) -> tuple[str, bool]:
-    """The original of a picture, and whether that is sure."""
+    """Return the source id of a picture, and whether it is certain."""
     if source_id is not None:
         return coco_id(source_id) if source_id.isdigit() else source_id, True
     named = _COCO_NAME.search(Path(path).stem)
@@ -105,7 +104,7 @@ def _source(source_id: str | None, path: str) -> tuple[str, bool]:
 
 
 def _text(value: object) -> str | None:
-    """A value of a table as text; empty ones are none."""
+    """Return a table value as text; None if empty."""
     if value is None or value == "" or value != value:  # the last is NaN
         return None
     return str(value)
@@ -151,7 +150,7 @@ def _objects(file: Path, values: Iterable[object]) -> Iterator[dict[str, Any]]:
 
 
 COCO_INPAINT = Layout(
-    "COCO-Inpaint: any table of pictures, by --table and --column; non-zero = repainted",
+    "COCO-Inpaint: any table of pictures, with --table and --column; non-zero = inpainted",
     _coco_inpaint,
     mask=NON_ZERO,
     published={"authentic": 117_266, "inpaint": 258_266},

@@ -33,22 +33,22 @@ _SPLITS: dict[str, Split] = {"train": "train", "valid": "validation", "test": "t
 
 @dataclass(frozen=True, slots=True)
 class Forgery:
-    """What the name of a picture says of its making."""
+    """Parameters of a forgery, from its file name."""
 
     quality: int
-    """Of the JPEG, 60 to 100."""
+    """JPEG quality, 60 to 100."""
     target: int
-    """COCO id of the picture that was changed."""
+    """COCO id of the altered picture."""
     source: int
-    """COCO id of the picture the object comes from; the target's in copy-move."""
+    """COCO id of the object's picture; equals `target` for copy-move."""
     rotation: float
-    """Of the object, degrees."""
+    """Rotation of the object, degrees."""
     scale: float
-    """Of the object."""
+    """Scale factor of the object."""
 
 
 def parse(name: str) -> Forgery | None:
-    """Read `{Q}_{target}.jpg_{source}.jpg[_RT{degrees}][_RS{scale}].jpg`; None: it is not so."""
+    """Parse `{Q}_{target}.jpg_{source}.jpg[_RT{degrees}][_RS{scale}].jpg`; None if invalid."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
@@ -64,9 +64,9 @@ def parse(name: str) -> Forgery | None:
 def _tampcoco(root: Path, _: Choices) -> Iterator[Item | Note]:
     """`{cm,sp}_{images,masks}` and `{cm,sp}_COCO_{train,valid,test}_list.txt` (`image,mask`).
 
-    Any non-zero value of a mask is tampered. The lists name pictures twice and ones that are not
-    there; both are reported. The source id of a splice is its target, which most pixels are from:
-    joining it with the object's picture as well would chain nearly all of COCO into one source.
+    Non-zero mask pixels are tampered. The lists contain duplicates and missing files; both are
+    reported. The source id of a splice is that of its target, which has most of the pixels; using
+    the object's picture too would connect nearly all of COCO to one source.
     """
     found = False
     for prefix, kind in _KINDS.items():
