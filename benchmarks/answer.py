@@ -1,10 +1,10 @@
-"""How long a whole answer takes: from the bytes of a picture to its masks, here and at a commit.
+"""Time of a complete detection, from a picture file to its masks, here and at another commit.
 
-    python -m benchmarks.answer                        # against the commit before the glance
+    python -m benchmarks.answer                        # compared with the commit before the glance
     python -m benchmarks.answer --commit HEAD~3 --megapixels 0.26 12
 
-Each version runs in a process of its own, one after the other, with what its checkout ships and on
-CPUs; the best of the turns counts. What takes longer than a minute is measured once.
+Each version runs in a separate process with the built-in checkpoint, on CPUs; the best of several
+turns counts. Measurements longer than a minute are done once.
 """
 
 import argparse
@@ -19,20 +19,20 @@ from io import BytesIO
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BEFORE = "9771ba4"  # tiles of 256 pixels, and no more than a fixed number of them
+BEFORE = "9771ba4"  # tiles of 256 pixels, at most a fixed number
 BARS = {
     ("auto", "0.26"): 0.5,
     ("auto", "12"): 3.0,
     ("auto", "48"): 4.0,
     ("glance", "0.26"): 0.25,
 }
-"""Seconds on two cores, by view and megapixels."""
+"""Target seconds on two cores, by view and megapixels."""
 SIDES = {"0.26": (512, 512), "12": (4000, 3000), "48": (8000, 6000)}
 _LONG = 60.0  # s
 
 
 def picture(megapixels: str) -> bytes:
-    """A JPEG with shapes and grain."""
+    """Make a JPEG with shapes and noise."""
     import numpy as np
     from PIL import Image
 
@@ -48,7 +48,7 @@ def picture(megapixels: str) -> bytes:
 def measure(
     views: list[str], sizes: list[str], turns: int, checkpoint: str | None
 ) -> dict[str, float | None]:
-    """Seconds of the best turn by view and size, of the version whose modules are imported."""
+    """Return the seconds of the best turn by view and size, for the imported version."""
     from model.detector import Detector
     from model.views import View
 
@@ -87,7 +87,7 @@ def measure(
 
 
 def run(checkout: Path, *asked: object) -> dict[str, float | None]:
-    """Measure a checkout in a process of its own."""
+    """Measure a checkout in a separate process."""
     code = f"import json; from answer import measure; print(json.dumps(measure(*{asked!r})))"
     search = os.pathsep.join([str(checkout), str(Path(__file__).parent)])
     done = subprocess.run(
@@ -102,12 +102,12 @@ def run(checkout: Path, *asked: object) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commit", default=BEFORE, help="what is compared")
+    parser.add_argument("--commit", default=BEFORE, help="commit to compare with")
     parser.add_argument("--megapixels", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--views", nargs="+", default=["auto", "glance"])
-    parser.add_argument("--checkpoint", help="directory; default: what ships")
+    parser.add_argument("--checkpoint", help="directory [default: the built-in one]")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     print(
@@ -129,7 +129,9 @@ def main() -> None:
         if seconds is None:
             continue
         bar = BARS.get((view, size))
-        verdict = "" if bar is None else f", bar {bar:g} s: {'met' if seconds <= bar else 'MISSED'}"
+        verdict = (
+            "" if bar is None else f", target {bar:g} s: {'met' if seconds <= bar else 'MISSED'}"
+        )
         then = before[key]
         ratio = (
             "" if then is None else f", {then / seconds:.1f} times as fast as {options.commit}'s"

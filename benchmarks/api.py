@@ -1,9 +1,9 @@
-"""The API: what a submit, a wait and a heat map cost, with whom it compares, what it keeps.
+"""Speed and memory of the API: uploads, waiting requests, heat maps, comparison with LitServe.
 
     python -m benchmarks.api                 # all five parts; litserve needs the extra `bench`
     python -m benchmarks.api submit overlay  # some of: submit, wait, litserve, overlay, memory
 
-Real processes, each as it is deployed: Redis, API, worker, and the caller in this one.
+Redis, API and worker run as separate processes as in production; the client is this process.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from app.contract.ports import ask
 from benchmarks.support import encode, free_port, photo
 
 SUBMIT_BAR = 400  # uploads/s
-WAIT_BAR = 20  # ms over the model's own time, p50
-LITSERVE_BAR = 0.8  # of its requests/s
+WAIT_BAR = 20  # ms in addition to the model, p50
+LITSERVE_BAR = 0.8  # relative to its requests/s
 FIRST_BAR, CACHED_BAR = 60, 5  # ms, p95
 CONNECTIONS = 16
-MODEL_SECONDS = 0.1  # of the model that only takes time
+MODEL_SECONDS = 0.1  # of the simulated model
 _BOUNDARY = "benchmark"
 _START_TIMEOUT = 120  # s
 
@@ -47,7 +47,7 @@ _START_TIMEOUT = 120  # s
 
 
 def plain() -> FastAPI:
-    """An API that only reads the body."""
+    """Return an API that only reads the body."""
     api = FastAPI()
 
     @api.post("/v1/detections")
@@ -58,7 +58,7 @@ def plain() -> FastAPI:
 
 
 def worker(url: str, seconds: float) -> None:
-    """A batch worker whose model takes some time; none at all, and it does not decode either."""
+    """Run a batch worker with a simulated model; with 0 seconds it does not decode either."""
     import torch
 
     from benchmarks.worker import NoModel, SlowModel, batch_worker
@@ -66,7 +66,7 @@ def worker(url: str, seconds: float) -> None:
     from worker.processing import Processor
 
     class Patchy(SlowModel):
-        """Its masks are worth drawing."""
+        """Model with random, non-empty masks."""
 
         def forward(self, parts):
             found = super().forward(parts)
@@ -130,7 +130,7 @@ def service(seconds: float | None = None) -> Iterator[tuple[Api, str]]:
 
 
 def until(port: int, path: str) -> None:
-    """Wait for a process that starts."""
+    """Wait until a process has started."""
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         with contextlib.suppress(OSError):
@@ -146,13 +146,13 @@ def until(port: int, path: str) -> None:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of many requests: answers a second, and each with its latency in ms."""
+    """Result of many requests: answers per second, and latency (ms) and body of each."""
 
     rate: float
     answers: list[tuple[float, bytes]]
 
     def at(self, share: float) -> float:
-        """A quantile of the latencies."""
+        """Return a quantile of the latencies."""
         return quantile([latency for latency, _ in self.answers], share)
 
     def __str__(self) -> str:
@@ -160,12 +160,12 @@ class Load:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value that so large a share of them does not exceed."""
+    """Return the value that the given share of values does not exceed."""
     return sorted(values)[int((len(values) - 1) * share)]
 
 
 def upload(picture: bytes, serial: int, *headers: str, path: str = "/v1/detections") -> bytes:
-    """A POST of a picture that is not like the others: eight bytes after its end."""
+    """Make a POST of a unique picture: its serial number follows the end of the file."""
     body = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
@@ -175,7 +175,7 @@ def upload(picture: bytes, serial: int, *headers: str, path: str = "/v1/detectio
 
 
 def post(path: str, content_type: str, body: bytes, *headers: str) -> bytes:
-    """A request as it goes over the wire."""
+    """Make a raw HTTP request."""
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: localhost",
@@ -187,7 +187,7 @@ def post(path: str, content_type: str, body: bytes, *headers: str) -> bytes:
 
 
 def load(port: int, requests: Iterable[bytes], connections: int = CONNECTIONS) -> Load:
-    """Send all requests, each connection one after the other."""
+    """Send all requests; each connection sends one after the other."""
     return uvloop.run(_load(port, iter(requests), connections))
 
 
@@ -213,7 +213,7 @@ async def _load(port: int, requests: Iterator[bytes], connections: int) -> Load:
 
 
 def uploads(picture: bytes, count: int, *headers: str, **path: str) -> Iterator[bytes]:
-    """So many uploads, each made when it is needed."""
+    """Yield `count` uploads, made on demand."""
     first = next(_serials) * 10**9
     return (upload(picture, first + number, *headers, **path) for number in range(count))
 
@@ -222,7 +222,7 @@ _serials = itertools.count()
 
 
 def picture_of(size: int) -> bytes:
-    """A JPEG of about so many bytes."""
+    """Make a JPEG of about `size` bytes."""
     sides = range(64, 4096, 16)
     return next(data for side in sides if len(data := encode(photo(side, side))) >= size)
 
@@ -231,7 +231,7 @@ def picture_of(size: int) -> bytes:
 
 
 def submit(options: argparse.Namespace) -> None:
-    """Uploads/s of one API process, beside one that only reads; then behind a long queue."""
+    """Measure uploads/s of one API process and of a plain one; then with a long queue."""
     picture = picture_of(100_000)
     port = free_port()
     uvicorn = ("-m", "uvicorn", "--factory", "benchmarks.api:plain", "--log-level", "error")
@@ -253,14 +253,14 @@ def submit(options: argparse.Namespace) -> None:
     best, read = (max(found, key=lambda one: one.rate) for found in (ours, reads))
     print(f"\nsubmit: JPEGs of {len(picture)} bytes, {CONNECTIONS} connections, one API process")
     print(f"  plain FastAPI, reads the body  {read}")
-    print(f"  ours, stores and queues        {best}   ratio {best.rate / read.rate:.2f}")
-    print(f"  bar {SUBMIT_BAR} uploads/s: {met(best.rate >= SUBMIT_BAR)}")
-    print(f"  while few wait                 {empty}")
-    print(f"  behind {waiting:6} that wait      {full}")
+    print(f"  GAMMA, stores and queues       {best}   ratio {best.rate / read.rate:.2f}")
+    print(f"  target {SUBMIT_BAR} uploads/s: {met(best.rate >= SUBMIT_BAR)}")
+    print(f"  with few queued                {empty}")
+    print(f"  with {waiting:6} queued            {full}")
 
 
 def wait(options: argparse.Namespace) -> None:
-    """What a waiting POST takes beside the model, at low load."""
+    """Measure the time of a waiting POST in addition to the model, at low load."""
     picture = encode(photo(512, 512))
     over: list[float] = []
     parts = defaultdict(list)
@@ -274,14 +274,14 @@ def wait(options: argparse.Namespace) -> None:
     p50, p95 = statistics.median(over), quantile(over, 0.95)
     shown = ", ".join(f"{name} {statistics.median(ms):.1f}" for name, ms in parts.items())
     print(f"\nwait: one caller, 512 x 512, a model that takes {MODEL_SECONDS * 1e3:.0f} ms")
-    print(f"  over the model's own time: p50 {p50:.1f} ms, p95 {p95:.1f} ms; of it {shown} ms")
-    print(f"  bar {WAIT_BAR} ms: {met(p50 <= WAIT_BAR)}")
+    print(f"  in addition to the model: p50 {p50:.1f} ms, p95 {p95:.1f} ms; of this {shown} ms")
+    print(f"  target {WAIT_BAR} ms: {met(p50 <= WAIT_BAR)}")
 
 
 def against_litserve(options: argparse.Namespace) -> None:
-    """Waiting POSTs with a model that does nothing, whole service, beside LitServe.
+    """Compare waiting POSTs with an empty model with LitServe.
 
-    LitServe is sent what costs it least, a number, and then the same pictures as we are.
+    LitServe receives a number (its cheapest request) and then the same pictures.
     """
     port = free_port()
     small = encode(photo(32, 32))
@@ -296,16 +296,16 @@ def against_litserve(options: argparse.Namespace) -> None:
             runs["ours"].append(load(api.port, uploads(small, count, "Prefer: wait=30")))
     best = {name: max(found, key=lambda one: one.rate) for name, found in runs.items()}
     ratio, same = (best["ours"].rate / best[name].rate for name in ("number", "picture"))
-    print(f"\nlitserve: a model that does nothing, {CONNECTIONS} connections")
+    print(f"\nlitserve: an empty model, {CONNECTIONS} connections")
     print(f"  LitServe, a number in JSON     {best['number']}")
     print(f"  LitServe, a picture in a form  {best['picture']}")
-    print(f"  ours, a picture, durable       {best['ours']}")
+    print(f"  GAMMA, a picture, durable      {best['ours']}")
     print(f"  ratio {ratio:.2f}, to LitServe with a picture {same:.2f}")
-    print(f"  bar {LITSERVE_BAR}: {met(ratio >= LITSERVE_BAR)}")
+    print(f"  target {LITSERVE_BAR}: {met(ratio >= LITSERVE_BAR)}")
 
 
 def overlay(options: argparse.Namespace) -> None:
-    """Heat maps of a megapixel: made, asked for again, and blended with the picture."""
+    """Measure heat maps of one megapixel: first, not modified, and blended with the picture."""
     tags = {"first": [], "cached": [], "composite": []}
     with (
         service(0.01) as (api, _),
@@ -335,12 +335,12 @@ def overlay(options: argparse.Namespace) -> None:
         times = times[5:]
         p95[kind] = quantile(times, 0.95)
         print(f"  {kind:10} p50 {statistics.median(times):6.1f} ms   p95 {p95[kind]:6.1f} ms")
-    print(f"  bar {FIRST_BAR} ms first: {met(p95['first'] <= FIRST_BAR)}", end=", ")
+    print(f"  target {FIRST_BAR} ms first: {met(p95['first'] <= FIRST_BAR)}", end=", ")
     print(f"{CACHED_BAR} ms cached: {met(p95['cached'] <= CACHED_BAR)}")
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Resident memory of the API over many uploads; Redis forgets them meanwhile."""
+    """Measure the resident memory of the API over many uploads; Redis is emptied in between."""
     picture = picture_of(100_000)
     with service() as (api, url):
         process = psutil.Process(api.pid)
@@ -357,12 +357,12 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def met(fine: bool) -> str:
-    """How a bar is reported."""
+    """Return the text for a target that is met or missed."""
     return "met" if fine else "MISSED"
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark."""
     parts = {
         "submit": submit,
         "wait": wait,
@@ -372,12 +372,12 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], choices=[*parts, []])
-    parser.add_argument("--turns", type=int, default=3, help="turns of which the best counts")
-    parser.add_argument("--uploads", type=int, default=2000, help="a turn (submit)")
-    parser.add_argument("--queued", type=int, default=10_000, help="that wait (submit)")
+    parser.add_argument("--turns", type=int, default=3, help="number of turns; the best counts")
+    parser.add_argument("--uploads", type=int, default=2000, help="per turn (submit)")
+    parser.add_argument("--queued", type=int, default=10_000, help="queued uploads (submit)")
     parser.add_argument("--waits", type=int, default=100, help="requests (wait)")
-    parser.add_argument("--requests", type=int, default=2000, help="a turn (litserve)")
-    parser.add_argument("--overlays", type=int, default=100, help="requests of a kind (overlay)")
+    parser.add_argument("--requests", type=int, default=2000, help="per turn (litserve)")
+    parser.add_argument("--overlays", type=int, default=100, help="requests per kind (overlay)")
     parser.add_argument("--memory", type=int, default=10_000, help="uploads (memory)")
     options = parser.parse_args()
     print(

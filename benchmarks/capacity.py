@@ -1,10 +1,10 @@
-"""What a load needs: the formulas of docs/capacity.md, its tables, and the inputs measured.
+"""Capacity planning: the formulas and tables of docs/capacity.md, and their measured inputs.
 
-    python -m benchmarks.capacity          # the tables of the page, from the inputs below
+    python -m benchmarks.capacity          # the tables of the page, from the constants below
     python -m benchmarks.capacity check    # mean waits by the formula and simulated, JSON lines
-    python -m benchmarks.capacity measure  # bytes a detection, and the wait beside the formula
+    python -m benchmarks.capacity measure  # bytes per detection, and waits beside the formula
 
-The formulas know pictures/s, crops and seconds; nothing of Redis or of devices.
+The formulas depend on pictures/s, crops and seconds only.
 """
 
 import argparse
@@ -24,21 +24,21 @@ from app.contract.schemas import View
 from app.contract.settings import Settings
 from benchmarks.support import encode, photo
 
-LOAD = 0.7  # share of their capacity that workers are planned for
-FILL = 0.9  # GAMMA_STORAGE_LIMIT: beyond it uploads are refused
-QUEUE = 60.0  # s of uploads that memory is planned for while they wait
+LOAD = 0.7  # planned utilisation of workers
+FILL = 0.9  # GAMMA_STORAGE_LIMIT: uploads above it are refused
+QUEUE = 60.0  # s of queued uploads to plan memory for
 
 
-RECORD = 3_990  # bytes, of `measure`
+RECORD = 3_990  # bytes, from `measure`
 
 
 @dataclass(frozen=True)
 class Device:
-    """What one worker computes with.
+    """Device of one worker.
 
     Attributes:
-        batch: most crops in a forward pass.
-        seconds: what a pass of that many crops takes.
+        batch: Maximum number of crops per forward pass.
+        seconds: Duration of a pass of that size.
     """
 
     batch: int
@@ -52,12 +52,12 @@ class Device:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as `measure` found it.
+    """A picture as measured by `measure`.
 
     Attributes:
-        crops: `view=tiled`.
-        upload: bytes in Redis of the file.
-        size: bytes that Redis grew by: file, masks, record and what RQ keeps.
+        crops: Number of crops with `view=tiled`.
+        upload: Bytes of the file in Redis.
+        size: Growth of Redis in bytes: file, masks, record and data of RQ.
     """
 
     width: int
@@ -68,12 +68,12 @@ class Picture:
 
     @property
     def reserved(self) -> int:
-        """Bytes that are reserved for its result while it waits."""
+        """Bytes reserved for its result while it is queued."""
         return reserved(self.width * self.height, masks=True)
 
     @property
     def waiting(self) -> int:
-        """Bytes that it takes of the limit while it waits."""
+        """Bytes of the storage limit it uses while it is queued."""
         return self.upload + RECORD + self.reserved
 
 
@@ -91,54 +91,54 @@ TYPICAL = PICTURES[1]
 
 
 def workers(pictures: float, crops: int, device: Device) -> int:
-    """How many workers `pictures`/s of `crops` each need."""
+    """Return the number of workers for `pictures`/s with `crops` each."""
     return math.ceil(pictures * crops / (LOAD * device.rate))
 
 
 def wait(pictures: float, crops: int, device: Device, count: int, variation: float = 0.0) -> float:
-    """Mean seconds from the upload to the forward pass; infinite if they do not keep up.
+    """Return the mean seconds from upload to forward pass; infinite under overload.
 
-    A device counts as so many places as pictures fit into a pass: Allen and Cunneen's M/G/c. And
-    who comes during a pass first waits for its end. Close for one worker, rather too much for more.
+    M/G/c approximation of Allen and Cunneen, with one server per picture that fits into a pass,
+    plus the wait for the end of a running pass. Accurate for one worker, too high for several.
 
     Args:
-        pictures: arriving a second, at random (Poisson).
-        crops: of each.
-        device: of each worker.
-        count: workers.
-        variation: of the number of crops, squared: variance / mean².
+        pictures: Arrivals per second (Poisson).
+        crops: Crops per picture.
+        device: Device of each worker.
+        count: Number of workers.
+        variation: Squared coefficient of variation of the number of crops.
     """
-    together = max(1, device.batch // crops)  # pictures in a pass
+    together = max(1, device.batch // crops)  # pictures per pass
     places, seconds = count * together, together * crops / device.rate
-    offered = pictures * seconds  # places that are taken, on average
+    offered = pictures * seconds  # occupied servers, on average
     if offered >= places:
         return math.inf
-    blocked = 1.0  # Erlang B, by its recursion
+    blocked = 1.0  # Erlang B, recursively
     for place in range(1, places + 1):
         blocked = offered * blocked / (place + offered * blocked)
     load = offered / places
     waiting = blocked / (1 - load * (1 - blocked))  # Erlang C
     queued = waiting * seconds / (places - offered) * (1 + variation) / 2
-    # A pass is under way with probability 1 - e^-λs, were it never full. Of several devices the
-    # first to be free may come sooner, but their passes tend to fall together.
+    # A pass is running with probability 1 - e^-λs, if passes are never full. With several devices
+    # one may be free sooner, but their passes tend to synchronise.
     busy = -math.expm1(-pictures * device.seconds / count) if device.batch > 1 else 0.0
     return queued + busy * device.seconds / 2
 
 
 def memory(pictures: float, retention: float, picture: Picture) -> float:
-    """Bytes of `maxmemory` for `pictures`/s that are kept for `retention` seconds.
+    """Return the bytes of `maxmemory` for `pictures`/s kept for `retention` seconds.
 
     Args:
-        pictures: a second; those of `QUEUE` seconds may wait.
-        retention: s.
-        picture: what each is like; its record stays twice as long.
+        pictures: Pictures per second; those of `QUEUE` seconds may be queued.
+        retention: Seconds.
+        picture: A typical picture; its record is kept twice as long.
     """
     kept = pictures * retention * (picture.size + RECORD)
     return (kept + pictures * QUEUE * picture.waiting) / FILL
 
 
 def simulate(pictures: float, device: Device, count: int, arrivals: int, seed: int) -> float:
-    """Mean wait (s) of pictures of one crop before devices that take what is there, when free."""
+    """Simulate the mean wait (s) of pictures with one crop; free devices take all queued ones."""
     random_source = random.Random(seed)
     free = [0.0] * count
     now, waiting, waits = 0.0, [], []
@@ -153,7 +153,7 @@ def simulate(pictures: float, device: Device, count: int, arrivals: int, seed: i
 
 
 def _leave(free: list[float], waiting: list[float], waits: list[float], device: Device) -> None:
-    """One pass begins: as early as there are a device and a crop."""
+    """Start one pass, as soon as a device is free and a crop is queued."""
     which = free.index(min(free))
     start = max(free[which], waiting[0])
     batch = [came for came in waiting[: device.batch] if came <= start]
@@ -166,7 +166,7 @@ def _leave(free: list[float], waiting: list[float], waits: list[float], device: 
 
 
 def tables() -> str:
-    """Those of docs/capacity.md, in Markdown."""
+    """Return the tables of docs/capacity.md, in Markdown."""
     rows = [
         "| picture | crops | one detection | while it waits | 1 picture/s, 1 h | 1 picture/s, 24 h "
         "| 2 GB hold | 2 GB let wait |",
@@ -199,7 +199,7 @@ def tables() -> str:
 
 
 def _bytes(number: float) -> str:
-    """Two digits that count."""
+    """Format bytes with two significant digits."""
     digits = round(number, 1 - math.floor(math.log10(number)))
     return f"{digits / 1e9:,g} GB" if digits < 1e12 else f"{digits / 1e12:,g} TB"
 
@@ -225,21 +225,21 @@ def check() -> None:
 
 
 def measure_bytes(sizes: list[tuple[int, int]]) -> None:
-    """What Redis holds of a finished detection, by a real worker with the built-in model."""
+    """Measure the bytes of a detection in Redis, with a real worker and the built-in model."""
     from benchmarks.worker import Front, batch_worker, redis_server
     from worker.main import load_detector
     from worker.processing import Processor
 
     detector = load_detector(Settings(device="cpu"))
     info = detector.info
-    print(f"model {info.name} {info.version}, {info.backbone}, {info.dtype}; bytes a detection")
+    print(f"model {info.name} {info.version}, {info.backbone}, {info.dtype}; bytes per detection")
     print(
         "  picture       crops   upload    masks   record"
-        "   all that Redis grew by   decode ms   encode ms"
+        "   total growth of Redis    decode ms   encode ms"
     )
     with redis_server() as url:
         front = Front(url)
-        for width, height in [(64, 64), *sizes]:  # the first: what Redis needs once and for all
+        for width, height in [(64, 64), *sizes]:  # the first for one-time allocations
             pictures = [encode(photo(width, height, seed)) for seed in range(4)]
             worker = batch_worker(url, Processor, detector)
             before = _kept(front.redis)
@@ -272,20 +272,20 @@ def measure_bytes(sizes: list[tuple[int, int]]) -> None:
 
 
 def _kept(redis: Redis) -> int:
-    """Bytes of Redis's memory, less buffers that come and go."""
+    """Return the memory of Redis without temporary buffers, bytes."""
     memory = redis.info("memory")
     return memory["used_memory"] - memory["mem_clients_normal"] - memory["mem_aof_buffer"]
 
 
 def measure_wait(shares: list[float], seconds: float) -> None:
-    """The wait of a real worker and Redis, with a device of known speed, beside the formula."""
+    """Measure waits with a real worker and a simulated device, and compare with the formula."""
     from benchmarks.worker import Front, SlowModel, batch_worker, redis_server
     from worker.processing import Processor
 
     device = Device(batch=8, seconds=0.4)
     detector = SlowModel(device.seconds)
     picture = encode(photo(512, 512))
-    print(f"\nmean wait before a device that takes {device.seconds * 1e3:.0f} ms for 1 to 8 crops")
+    print(f"\nmean wait for a device that takes {device.seconds * 1e3:.0f} ms for 1 to 8 crops")
     print("  share   pictures/s   measured ms   formula ms")
     for share in shares:
         rate = share * device.rate
@@ -305,7 +305,7 @@ def measure_wait(shares: list[float], seconds: float) -> None:
             threading.Thread(target=submit).start()
             worker.work(max_jobs=count, logging_level="ERROR")
             records = [front.store.get(name) for name in names]
-        # From the upload to the end, less the pass itself and what else is done to the picture.
+        # Total time without forward pass, decoding and encoding.
         waits = [
             r.timings.total - r.timings.forward - r.timings.decode - r.timings.encode
             for r in records
@@ -318,7 +318,7 @@ def measure_wait(shares: list[float], seconds: float) -> None:
 
 
 def main() -> None:
-    """Run one of the parts."""
+    """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parts = ["tables", "check", "measure"]
     parser.add_argument("part", nargs="?", choices=parts, default="tables")

@@ -1,4 +1,4 @@
-"""LitServe around a model that does nothing; a module of its own, as its worker imports it."""
+"""LitServe with an empty model; a separate module, because its worker imports it."""
 
 import sys
 
@@ -7,21 +7,21 @@ from litserve import LitAPI, LitServer
 
 
 class Nothing(LitAPI):
-    """Gives back the number in a JSON body, or how many bytes the picture in a form has."""
+    """Returns the number in a JSON body, or the size of the picture in a form."""
 
     def setup(self, device: str) -> None:
-        """There is no model to load."""
+        """Load nothing."""
 
     def decode_request(self, request: Request) -> float:
-        """The input; of what is announced as a request, LitServe hands on the parsed body."""
+        """Return the input; LitServe passes the parsed body."""
         return request["file"].size if "file" in request else request["input"]
 
     def predict(self, x: float) -> float:
-        """The same number."""
+        """Return the number."""
         return x
 
     def encode_response(self, output: float) -> dict[str, float]:
-        """The body of the answer."""
+        """Return the body of the answer."""
         return {"output": output}
 
 

@@ -1,12 +1,12 @@
-"""Our network against a plain `transformers` transcription of the same equations.
+"""Speed and memory of the network, compared with the reference implementation.
 
     python -m benchmarks.model                                        # the whole table
-    python -m benchmarks.model --backbones mit_b2 --batches 1 --quick # the bars alone
+    python -m benchmarks.model --backbones mit_b2 --batches 1 --quick # the targets only
     python -m benchmarks.model --device cuda --training-batches 1 16
 
-Both compute with the same weights, in the same process, turn by turn, and the best of several turns
-counts, so that other work on the machine hurts both alike. Operations and memory are counted in a
-process of their own for each variant. Nothing new begins once `--minutes` are over.
+Both use the same weights and run in turn in one process; the best of several turns counts, so that
+other load affects both equally. Operations and memory are measured in a separate process for each
+variant. No new measurement starts after `--minutes`.
 """
 
 import argparse
@@ -37,20 +37,20 @@ from model.network import Decoder, GammaModel
 from model.reference import ReferenceModel
 
 SIDE = 512
-# Least ratios to the textbook in float32, for MiT-B2 on a CPU.
+# Target speed-ups over the reference in float32, for MiT-B2 on a CPU.
 BARS = {"ours float32": 4.0, "ours bfloat16": 8.0, "ours training float32": 2.5}
 INFERENCE = (
-    "textbook sdpa float32",  # the first is what the others are compared with
-    "textbook eager float32",
-    "textbook sdpa bfloat16",
+    "reference sdpa float32",  # the baseline
+    "reference eager float32",
+    "reference sdpa bfloat16",
     "ours float32",
     "ours bfloat16",
     "encoder of it float32",
     "encoder of it bfloat16",
 )
 TRAINING = (
-    "textbook training float32",
-    "textbook training bfloat16",
+    "reference training float32",
+    "reference training bfloat16",
     "ours training float32",
     "ours training bfloat16",
 )
@@ -59,17 +59,16 @@ Run = Callable[[], object]
 
 
 class Cost(NamedTuple):
-    """What one run of a variant takes beside time."""
+    """Operations and memory of a variant."""
 
     gigaflop: float
-    """Operations of the products and convolutions, in 10^9; those of fused attention on a CPU are
-    not counted."""
+    """Operations of products and convolutions, in 10^9, without fused attention on a CPU."""
     memory: float
-    """Peak above what weights and inputs take, GiB."""
+    """Peak memory in addition to weights and inputs, GiB."""
 
 
 def build(backbone: str) -> GammaModel:
-    """Build the network, the same in every process."""
+    """Build the same network in every process."""
     torch.manual_seed(0)
     return GammaModel(GammaConfig(backbone=backbone))
 
@@ -77,7 +76,7 @@ def build(backbone: str) -> GammaModel:
 def make_inference(model: GammaModel, name: str, batch: int, device: torch.device) -> Run:
     """Prepare one variant of the forward pass."""
     dtype = name.rpartition(" ")[2]
-    if name.startswith("textbook"):
+    if name.startswith("reference"):
         book = ReferenceModel(copy.deepcopy(model).eval(), name.split()[1])
         book = book.to(device, getattr(torch, dtype))
         pixels = torch.randn(batch, 3, SIDE, SIDE).to(device, getattr(torch, dtype))
@@ -95,7 +94,7 @@ def make_inference(model: GammaModel, name: str, batch: int, device: torch.devic
 def make_training(model: GammaModel, name: str, batch: int, device: torch.device) -> Run:
     """Prepare one variant of the training step: forward and backward."""
     model = copy.deepcopy(model).to(device).train()
-    trained = ReferenceModel(model, "sdpa").to(device) if name.startswith("textbook") else model
+    trained = ReferenceModel(model, "sdpa").to(device) if name.startswith("reference") else model
     half = name.endswith("bfloat16")
     pixels = torch.randn(batch, 3, SIDE, SIDE, device=device)
     labels = torch.ones(batch, device=device)
@@ -116,7 +115,7 @@ def make(model: GammaModel, name: str, batch: int, device: torch.device) -> Run:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for the device to be done."""
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -124,7 +123,7 @@ def synchronise(device: torch.device) -> None:
 def best_times(
     runs: dict[str, Run], turns: int, device: torch.device, deadline: float
 ) -> dict[str, float]:
-    """Seconds of the best turn of each, after one that is not counted; at least one is."""
+    """Return the seconds of the best turn of each variant, after a warm-up turn."""
     best = dict.fromkeys(runs, float("inf"))
     for turn in range(turns + 1):
         if turn > 1 and time.monotonic() > deadline:
@@ -139,7 +138,7 @@ def best_times(
 
 
 def measure_cost(backbone: str, name: str, batch: int, device_name: str) -> Cost:
-    """Count operations and memory of one variant; wants a process of its own."""
+    """Measure operations and memory of one variant; needs a separate process."""
     device = torch.device(device_name)
     run = make(build(backbone), name, batch, device)
     if device.type == "cuda":
@@ -160,7 +159,7 @@ def measure_cost(backbone: str, name: str, batch: int, device_name: str) -> Cost
 def costs(
     backbone: str, names: Iterable[str], batch: int, device: torch.device
 ) -> dict[str, Cost | None]:
-    """Costs of variants; None for one whose process died, for want of memory most likely."""
+    """Return the costs of variants; None if the process died, probably out of memory."""
     found: dict[str, Cost | None] = {}
     for name in names:
         context = multiprocessing.get_context("forkserver")
@@ -183,13 +182,13 @@ def table(
     for name in names:
         cost = spent[name]
         if cost is None:
-            print(f"  {name:26} died when run alone: not enough memory?", flush=True)
+            print(f"  {name:26} process died: out of memory?", flush=True)
             continue
-        # The counter takes depthwise convolutions for dense ones in backward passes.
+        # The counter counts depthwise convolutions as dense ones in backward passes.
         work = "" if names is TRAINING else f"{cost.gigaflop / batch:.0f} GFLOP/crop"
         ratio = seconds.get(names[0], float("nan")) / seconds[name]
         bar = BARS.get(name) if (backbone, device.type) == ("mit_b2", "cpu") else None
-        verdict = "" if bar is None else f"  bar {bar:g}: {'met' if ratio >= bar else 'MISSED'}"
+        verdict = "" if bar is None else f"  target {bar:g}: {'met' if ratio >= bar else 'MISSED'}"
         print(
             f"  {name:26} {seconds[name] / batch * 1e3:8.1f} ms/crop "
             f"{batch / seconds[name]:8.2f} crops/s {cost.memory:6.2f} GiB {work:>15} "
@@ -199,20 +198,20 @@ def table(
 
 
 class Laps:
-    """A stopwatch: the time since the last lap goes to the part that the next lap names."""
+    """Stopwatch that adds the time since the last lap to a named part."""
 
     def __init__(self, device: torch.device) -> None:
-        """Start at nothing."""
+        """Start with empty times."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._device = device
         self._last = 0.0
 
     def start(self) -> None:
-        """Begin a pass."""
+        """Start a pass."""
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """Give the time since the last lap to `part`."""
+        """Add the time since the last lap to `part`."""
         synchronise(self._device)
         now = time.perf_counter()
         self.seconds[part] += now - self._last
@@ -221,7 +220,7 @@ class Laps:
     def around(
         self, function: Callable[..., object], part: str, before: str | None = None
     ) -> Callable[..., object]:
-        """Wrap a function: its time goes to `part`, the time until its call to `before`."""
+        """Wrap a function: add its time to `part`, and the time before it to `before`."""
 
         @wraps(function)
         def timed(*args: object, **kwargs: object) -> object:
@@ -237,7 +236,7 @@ class Laps:
 def profile(
     backbone: str, dtype: str, batch: int, turns: int, device: torch.device, end: float
 ) -> None:
-    """Print where the time of our forward pass goes, part by part; the best turn counts."""
+    """Print the time of the forward pass by part, best turn."""
     engine = InferenceEngine(build(backbone), device=str(device), dtype=dtype, max_batch=batch)
     tiles = torch.randint(0, 256, (batch, SIDE, SIDE, 3), dtype=torch.uint8)
     laps = Laps(device)
@@ -272,7 +271,7 @@ def profile(
 
 
 def describe(device: torch.device) -> str:
-    """Say what this is measured on."""
+    """Describe the machine."""
     cpuinfo = Path("/proc/cpuinfo")  # Linux
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
@@ -287,15 +286,15 @@ def describe(device: torch.device) -> str:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     encoders = [f"mit_b{number}" for number in range(6)]
     parser.add_argument("--backbones", nargs="+", choices=encoders, default=["mit_b0", "mit_b2"])
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--training-batches", nargs="*", type=int, default=[1, 4])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--turns", type=int, default=5, help="turns of which the best counts")
-    parser.add_argument("--minutes", type=float, default=30, help="begin nothing new after these")
+    parser.add_argument("--turns", type=int, default=5, help="number of turns; the best counts")
+    parser.add_argument("--minutes", type=float, default=30, help="start nothing new after these")
     parser.add_argument("--quick", action="store_true", help="no profile by part")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -319,7 +318,7 @@ def main() -> None:
                 work.append((title, lambda a=arguments: profile(*a)))
     for title, run in work:
         late = time.monotonic() > end
-        print(f"{title}: not measured, the time is up" if late else title, flush=True)
+        print(f"{title}: not measured, out of time" if late else title, flush=True)
         if not late:
             run()
 

@@ -1,9 +1,9 @@
-"""The batch worker: what it costs around the model, beside stock RQ, under load, in memory.
+"""The batch worker: overhead, comparison with stock RQ, behaviour under load, memory.
 
     python -m benchmarks.worker                  # all four parts
     python -m benchmarks.worker jobs --jobs 300  # one of: pipeline, jobs, load, memory
 
-Ratios are of one run on one machine, turn by turn where two things are compared.
+Ratios are from one run on one machine; compared variants run in turn.
 """
 
 import argparse
@@ -46,19 +46,19 @@ from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
 from worker.processing import Outcome, Processor, Ready, describe
 
-PIPELINE_BAR = 0.95  # of the crops/s of a bare loop
-SPEED_BAR = 10.0  # times the jobs/s of SimpleWorker
-TRIPS_BAR = 3.0  # Redis round trips a job
+PIPELINE_BAR = 0.95  # relative to the crops/s of a bare loop
+SPEED_BAR = 10.0  # relative to the jobs/s of SimpleWorker
+TRIPS_BAR = 3.0  # Redis round trips per job
 _FINAL_TIMEOUT = 600  # s
 
 
 class CountingConnection(UnixDomainSocketConnection):
-    """Counts how often it sends: round trips, however many commands are in each."""
+    """Connection that counts round trips."""
 
     sent = 0
 
     def send_packed_command(self, *args, **kwargs):
-        """Count and send."""
+        """Count and send a command or pipeline."""
         type(self).sent += 1
         return super().send_packed_command(*args, **kwargs)
 
@@ -67,23 +67,23 @@ _NOTHING = views.cut(np.zeros((64, 64, 3), np.uint8), views.View.CENTER, 64, 1)
 
 
 class NoModel(Processor):
-    """Does nothing to a picture; everything around it is real."""
+    """Processor without decoding and model; everything else is real."""
 
     def decode(self, record, picture):
-        """A detection that is ready at once."""
+        """Return a ready detection."""
         return Ready(record, _NOTHING, 0.0, 0.0)
 
     def forward(self, work):
-        """Outputs of nothing."""
+        """Return empty outputs."""
         return [CropOutputs(*[torch.zeros(1)] * 3)] * len(work), 0.0
 
     def conclude(self, ready):
-        """The record as it came, finished."""
+        """Return the record as succeeded."""
         return Outcome(ready.detection.model_copy(update={"status": Status.SUCCEEDED}))
 
 
 class SlowModel(Detector):
-    """The real detector around a network that only takes time, as a device would."""
+    """Detector with a simulated network that takes a fixed time."""
 
     def __init__(self, seconds: float) -> None:
         self.sizes: list[int] = []
@@ -92,11 +92,11 @@ class SlowModel(Detector):
         self._seconds = seconds
 
     def look(self, pictures):
-        """See nothing."""
+        """Return no glances."""
         return [None] * len(pictures)
 
     def forward(self, parts):
-        """Sleep as long for one crop as for a batch of 8."""
+        """Sleep a fixed time for any batch size."""
         counts = [len(part.crops.tiles[part.start : part.stop]) for part in parts]
         self.sizes.append(sum(counts))
         time.sleep(self._seconds)
@@ -106,7 +106,7 @@ class SlowModel(Detector):
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[str]:
-    """A private Redis for one part."""
+    """Run a private Redis."""
     with (
         tempfile.TemporaryDirectory() as folder,
         private_redis(Path(folder), 4 * 2**30) as (url, _),
@@ -115,7 +115,7 @@ def redis_server() -> Iterator[str]:
 
 
 class Front:
-    """The API's side of the queue."""
+    """Client side of the queue."""
 
     def __init__(self, url: str) -> None:
         self.redis = connect(url)
@@ -131,12 +131,12 @@ class Front:
 
 
 def decoders() -> Decoders:
-    """As many as a worker has by default; they end with this process."""
+    """Start the default number of decoders; they end with this process."""
     return Decoders(2, max_pixels=10**8)
 
 
 def batch_worker(url: str, processor_class: type[Processor], detector, max_batch: int = 8):
-    """A worker in this process, with a connection of its own that counts."""
+    """Make a worker in this process, with a counting connection."""
     redis = connect(url, retries=10)
     redis.connection_pool.connection_class = CountingConnection
     info = describe(detector, worker_name())
@@ -148,24 +148,24 @@ def batch_worker(url: str, processor_class: type[Processor], detector, max_batch
 
 
 def pipeline(options: argparse.Namespace) -> None:
-    """Crops/s of the pipeline against a bare loop over the same ready batches.
+    """Compare crops/s of the pipeline with those of a bare loop.
 
-    The loop only runs the network, again and again over one batch that lies decoded in memory. The
-    pipeline does that and everything else: fetches from Redis, decodes, cuts, merges, encodes.
+    The loop only runs the network on one decoded batch. The pipeline also fetches from Redis,
+    decodes, cuts, merges and encodes.
     """
     for backbone in options.backbones:
         torch.manual_seed(0)
         model = GammaModel(GammaConfig(backbone=backbone))
         real = Detector(model, device="cpu", max_pixels=10**8, max_tiles=64)
         real.warm_up()
-        title = f"{backbone} on this CPU in {real.info.dtype}, which decodes and encodes too"
+        title = f"{backbone} on this CPU in {real.info.dtype}, which also decodes and encodes"
         overlap(real, title, options.crops, options.turns)
-    title = "a device of its own that takes 300 ms a batch, however full"
+    title = "a simulated device with 300 ms per batch"
     overlap(SlowModel(0.3), title, 8 * options.crops, options.turns)
 
 
 def overlap(detector: Detector, title: str, crops: int, turns: int) -> None:
-    """One comparison of the two."""
+    """Compare pipeline and loop for one detector."""
     data = encode(photo(512, 512))
     picture = detector.cut(detector.decode(data), views.View.CENTER)
     count = crops // 4 * 4
@@ -207,13 +207,13 @@ def overlap(detector: Detector, title: str, crops: int, turns: int) -> None:
     print(f"\n(a) {count} crops in batches of 4, best of {turns} turns: {title}")
     for name, seconds in times.items():
         cpu = min(work[name]) / count * 1e3
-        print(f"  {name:10} {count / min(seconds):8.2f} crops/s, {cpu:7.1f} ms of CPU a crop")
+        print(f"  {name:10} {count / min(seconds):8.2f} crops/s, {cpu:7.1f} ms of CPU per crop")
     verdict("  ratio", min(times["bare loop"]) / min(times["pipeline"]), PIPELINE_BAR)
 
 
 @contextlib.contextmanager
 def timed(times: list[float], work: list[float]) -> Iterator[None]:
-    """Note how long something takes, and how much of that this process computes, all threads."""
+    """Append the elapsed time and the CPU time of this process."""
     start, began = time.perf_counter(), time.process_time()
     yield
     times.append(time.perf_counter() - start)
@@ -224,11 +224,11 @@ def timed(times: list[float], work: list[float]) -> Iterator[None]:
 
 
 def nothing(_name: str) -> None:
-    """The least that a stock worker can do."""
+    """Do nothing."""
 
 
 def detect(name: str) -> None:
-    """What the batch worker does for a detection, with a model that does nothing."""
+    """Process a detection like the batch worker, without a model."""
     store = Store(get_current_job().connection)
     record = store.start([name])[name]
     store.get_images([name])
@@ -238,7 +238,7 @@ def detect(name: str) -> None:
 
 
 def jobs(options: argparse.Namespace) -> None:
-    """Jobs/s and Redis round trips a job with a model that does nothing, beside stock RQ."""
+    """Compare jobs/s and Redis round trips per job with stock RQ, without a model."""
     detector = SlowModel(0)
     picture = encode(Image.new("RGB", (32, 32)))
     found: dict[str, tuple[float, float]] = {}
@@ -263,7 +263,7 @@ def jobs(options: argparse.Namespace) -> None:
 
             def end():
                 ends.append((time.perf_counter(), CountingConnection.sent))
-                teardown()  # RQ's waits a second for a thread
+                teardown()  # RQ's teardown waits a second for a thread
 
             worker.teardown = end
             CountingConnection.sent = 0
@@ -279,26 +279,26 @@ def jobs(options: argparse.Namespace) -> None:
         measure("batch worker", None, options.jobs)
     print(f"\n(b) {options.jobs} detections without a model (Worker: {few}), one process")
     for name, (rate, trips) in found.items():
-        shown = "in its forks too" if name == "Worker" else f"{trips:6.2f} round trips a job"
+        shown = "in its forks too" if name == "Worker" else f"{trips:6.2f} round trips per job"
         print(f"  {name:28} {rate:9.1f} jobs/s  {shown}")
     verdict(
         "  jobs/s to SimpleWorker", found["batch worker"][0] / found["SimpleWorker"][0], SPEED_BAR
     )
     trips = found["batch worker"][1]
-    print(f"  round trips a job {trips:.2f} (bar {TRIPS_BAR:g}: {met(trips <= TRIPS_BAR)})")
+    print(f"  round trips per job {trips:.2f} (target {TRIPS_BAR:g}: {met(trips <= TRIPS_BAR)})")
 
 
 # -- (c) ------------------------------------------------------------------------------------------
 
 
 def load(options: argparse.Namespace) -> None:
-    """Latency at fixed arrival rates, up to and beyond what the device can do."""
+    """Measure latency at fixed arrival rates, up to overload."""
     seconds = 0.08
     detector = SlowModel(seconds)
     picture = encode(photo(512, 512))
     top = 8 / seconds
     print(f"\n(c) open loop; the device takes {seconds * 1e3:.0f} ms for 1 to 8 crops: {top:.0f}/s")
-    print("  wait: until a worker takes it; batch: crops, mean and largest")
+    print("  wait: until a worker takes it; batch: crops, mean and maximum")
     print("  offered/s  done/s   p50 ms   p95 ms   p99 ms   wait p50   p99 ms   batch")
     for share in options.shares:
         detector.sizes.clear()
@@ -326,12 +326,12 @@ def load(options: argparse.Namespace) -> None:
         worker.work(burst=True, logging_level="ERROR")
         ends = [front.store.get(name).timings.total for name in (large, *small)]
     print(
-        f"  the large one after {ends[0]:.2f} s, the small ones after at most {max(ends[1:]):.2f} s"
+        f"  large picture after {ends[0]:.2f} s, small pictures after at most {max(ends[1:]):.2f} s"
     )
 
 
 def arrive(front: Front, worker: BatchWorker, picture: bytes, rate: float, count: int):
-    """Submit at fixed times while the worker runs in the main thread; returns the records."""
+    """Submit at fixed times while the worker runs in the main thread; return the records."""
     names: list[str] = []
 
     def submit() -> None:
@@ -349,7 +349,7 @@ def arrive(front: Front, worker: BatchWorker, picture: bytes, rate: float, count
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Resident memory over many mixed pictures, 48-megapixel ones among them."""
+    """Measure resident memory over many pictures, including some of 48 megapixels."""
     detector = SlowModel(0.01)
     kinds = {
         "512 x 512": encode(photo(512, 512)),
@@ -376,7 +376,7 @@ def memory(options: argparse.Namespace) -> None:
                 while front.queue.connection.llen(front.queue.key) > 50:
                     time.sleep(0.05)
                 names.append(front.submit(kinds[str(pick)], View.TILED))
-                # Only the worker's memory is of interest here, not that of Redis.
+                # Keep Redis small; only the worker's memory is measured.
                 while len(names) > 200:
                     front.service.delete(names.popleft(), "benchmark")
 
@@ -394,25 +394,25 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def met(fine: bool) -> str:
-    """How a bar is reported."""
+    """Return the text for a target that is met or missed."""
     return "met" if fine else "MISSED"
 
 
 def verdict(name: str, ratio: float, bar: float) -> None:
-    """Print a ratio and whether it reaches its bar."""
-    print(f"{name} {ratio:.2f} (bar {bar:g}: {met(ratio >= bar)})", flush=True)
+    """Print a ratio and whether it reaches its target."""
+    print(f"{name} {ratio:.2f} (target {bar:g}: {met(ratio >= bar)})", flush=True)
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark."""
     parts = {"pipeline": pipeline, "jobs": jobs, "load": load, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], choices=[*parts, []])
-    parser.add_argument("--turns", type=int, default=3, help="turns of which the best counts")
+    parser.add_argument("--turns", type=int, default=3, help="number of turns; the best counts")
     parser.add_argument("--backbones", nargs="*", default=["mit_b2", "mit_b0"], help="(pipeline)")
-    parser.add_argument("--crops", type=int, default=48, help="crops a turn (pipeline)")
+    parser.add_argument("--crops", type=int, default=48, help="crops per turn (pipeline)")
     parser.add_argument("--jobs", type=int, default=2000, help="jobs (jobs)")
-    parser.add_argument("--max-batch", type=int, default=8, help="most crops in a batch (jobs)")
+    parser.add_argument("--max-batch", type=int, default=8, help="maximum batch size (jobs)")
     parser.add_argument("--seconds", type=float, default=20, help="at each arrival rate (load)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.6, 0.8, 0.95, 1.1])
     parser.add_argument("--pictures", type=int, default=5000, help="pictures (memory)")

@@ -21,12 +21,12 @@ def tiles(photo):
 
 
 def reference(model, tiles):
-    """The textbook network, in its evaluation form."""
+    """The reference network in evaluation mode."""
     with torch.inference_mode():
         return ReferenceModel(model)(to_levels(tiles))
 
 
-def test_float32_is_the_textbook_network(model, tiles):
+def test_float32_equals_the_reference(model, tiles):
     expected = reference(model, tiles)
     engine = InferenceEngine(copy.deepcopy(model), device="cpu", dtype="float32")
     outputs = engine.forward(tiles)
@@ -90,7 +90,7 @@ def glances(photo):
     return [torch.from_numpy(some) for some in pixels]
 
 
-def test_a_glance_is_the_textbook_network_too(glancing, tiles, glances):
+def test_a_glance_equals_the_reference_too(glancing, tiles, glances):
     """The vector, and the patches laid over the crops, of pictures of any shape."""
     torch.nn.init.normal_(glancing.input.table)
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]])
