@@ -40,7 +40,7 @@ def test_a_batch_that_raises_is_halved_until_it_passes(stack: Stack) -> None:
 def test_out_of_memory_makes_batches_smaller_and_fails_nothing(stack: Stack) -> None:
     names = stack.submit(*[GOOD] * 24) + stack.submit(LARGE, view=View.TILED)
     assert stack.end(stack.worker(too_many=8, burst=True), terminate=False) == 0
-    assert stack.log().count("going on with 4") == 1
+    assert stack.log().count("continuing with 4") == 1
     assert "batch_halved" not in stack.log()
     stack.account("out of memory at 8", names, succeeded=25)
 

@@ -16,7 +16,7 @@ __all__ = ["small_tower"]
 
 @pytest.fixture(scope="session")
 def real_tower() -> tower.Tower:
-    """The tower that ships, loaded once."""
+    """The built-in tower, loaded once."""
     return tower.load()
 
 

@@ -1,4 +1,4 @@
-"""A network that no longer says what it said is found by two pictures."""
+"""The canary detects a network whose outputs have changed."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def edit(directory, change):
     save_file(weights, directory / WEIGHTS_FILE)
 
 
-def test_the_model_that_ships_knows_its_canary():
+def test_the_built_in_model_matches_its_canary():
     detector = load(None, dtype="auto")
     assert detector._canary is not None
     low, high = detector._canary.readings[:, 0]
@@ -56,7 +56,7 @@ def test_an_exported_network_passes_with_and_without_a_canary(exported):
 
 @pytest.mark.parametrize("brings_canary", [True, False])
 @pytest.mark.parametrize("name", ["classifier.weight", "decoders.manipulation.mlp.weight"])
-def test_nan_is_found_whatever_part_it_is_in(exported, photo, name, brings_canary):
+def test_nan_is_detected_in_any_part(exported, photo, name, brings_canary):
     edit(exported, lambda weights: weights[name].view(-1)[0].fill_(torch.nan))
     if not brings_canary:
         (exported / CANARY_FILE).unlink()
@@ -69,7 +69,7 @@ def test_nan_is_found_whatever_part_it_is_in(exported, photo, name, brings_canar
         detector.examine(photo(80, 70), View.TILED)
 
 
-def test_nan_is_found_where_no_output_shows_it(exported):
+def test_nan_weights_without_effect_on_outputs_are_detected(exported):
     (exported / CANARY_FILE).unlink()
     name = "encoder.stages.0.blocks.1.attention.q_proj.weight"
     edit(exported, lambda weights: weights[name].view(-1)[0].fill_(torch.nan))
@@ -78,7 +78,7 @@ def test_nan_is_found_where_no_output_shows_it(exported):
 
 
 @pytest.mark.usefixtures("small_tower")
-def test_nan_is_found_in_what_the_glance_says(make_model, photo):
+def test_nan_in_the_glance_is_detected(make_model, photo):
     detector = Detector(make_model(crop_size=64, **PRIOR), device="cpu", **LIMITS)
     with torch.no_grad():
         detector._engine._model.glance.tokens[0].bias[0] = torch.inf
@@ -94,7 +94,7 @@ def test_nan_is_found_in_what_the_glance_says(make_model, photo):
         (lambda w: w["decoders.ai.mask_classifier.bias"].sub_(9), "mean of the AI mask"),
     ],
 )
-def test_finite_numbers_that_are_others_are_found(exported, change, complaint):
+def test_other_finite_outputs_are_detected(exported, change, complaint):
     edit(exported, change)
     with pytest.raises(ModelSickError, match=rf"{complaint} of a known picture is 0\.\d+ instead"):
         load(exported).check()
@@ -119,7 +119,7 @@ def test_the_glance_alone_is_a_reading_too(make_model):
         canary.check(detector, Canary(made.pictures, made.readings[:, :3]))
 
 
-def test_a_canary_that_is_none_is_refused(exported):
+def test_an_invalid_canary_is_refused(exported):
     save_file({"readings": torch.zeros(1)}, exported / CANARY_FILE)
     with pytest.raises(CheckpointError, match=r"canary\.safetensors: not a canary"):
         load(exported)
@@ -154,7 +154,7 @@ def test_other_weights_of_the_prior_have_another_digest(make_model, tmp_path, mo
         ('"mask_offsets": {"ai": 1e999}', "mask_offsets must be finite"),
     ],
 )
-def test_numbers_that_would_make_nan_of_good_outputs_are_refused(exported, written, complaint):
+def test_config_values_that_cause_nan_are_refused(exported, written, complaint):
     config = (exported / CONFIG_FILE).read_text()
     name = written.partition(":")[0]
     old = {'"temperature"': '"temperature": 1.0', '"mask_offsets"': '"mask_offsets": {}'}[name]
@@ -164,5 +164,5 @@ def test_numbers_that_would_make_nan_of_good_outputs_are_refused(exported, writt
         load(exported)
 
 
-def test_choosing_draws_the_same_pictures_again(exported):
+def test_the_choice_is_deterministic(exported):
     assert np.array_equal(canary.choose(load(exported)).pictures, load(exported)._canary.pictures)

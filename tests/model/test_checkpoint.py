@@ -91,7 +91,7 @@ def test_a_checkpoint_is_a_hugging_face_directory(saved):
 
 
 def test_names_of_the_weights_are_final(make_model):
-    """Checkpoints outlive code: whoever changes this list breaks those that exist."""
+    """A change of this list breaks existing checkpoints."""
     names = make_model(cross_attention="dual").state_dict().keys()
     own = {re.sub(r"\.\d\.", ".N.", n) for n in names if not n.startswith("encoder.")}
     head = {
@@ -180,7 +180,7 @@ def test_pickles_are_never_read(saved):
         load_backbone(model, directory / "pytorch_model.bin")
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json: missing"):
         load(tmp_path)
     with pytest.raises(CheckpointError, match="neither a directory nor"):
@@ -188,7 +188,7 @@ def test_what_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("names", ["new", "prefixed", "old", "original"])
-def test_backbone_weights_by_any_names(make_model, tmp_path, names):
+def test_backbone_weights_with_all_key_names(make_model, tmp_path, names):
     source = make_model()
     weights = source.encoder.state_dict()
     torch.manual_seed(7)

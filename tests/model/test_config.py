@@ -31,6 +31,6 @@ def test_config_survives_a_round_trip(tmp_path):
         ({"thresholds": {"uncertain": 0.9, "ai_generated": 0.5}}, "uncertain must not exceed"),
     ],
 )
-def test_impossible_values_are_refused(fields, complaint):
+def test_invalid_values_are_refused(fields, complaint):
     with pytest.raises(ValueError, match=complaint):
         GammaConfig(**fields)

@@ -23,7 +23,7 @@ def levels(photo):
 
 
 def rows_of(planes: np.ndarray, y: int, x: int) -> list[int]:
-    """The rows of one pixel, spelt out: plane by plane, never near an edge."""
+    """The rows of one pixel, computed directly; not near an edge."""
     found = []
     for plane, values in enumerate(planes):
         for lines in (values, values.T):
@@ -94,8 +94,8 @@ def test_a_flat_picture_has_one_code_everywhere():
     assert (counts > 0).sum() == ROWS // CODES
 
 
-def test_content_is_left_out(levels):
-    """Another brightness changes nothing but where a sum falls between two levels."""
+def test_brightness_has_no_effect(levels):
+    """A change of brightness only matters where rounding differs."""
     levels = levels.clamp(10, 200)
     assert (look_up(levels + 30) == look_up(levels)).float().mean() > 0.999
 

@@ -26,7 +26,7 @@ def png(picture):
 
 
 def assert_same(first, second):
-    """Up to rounding, which differs from run to run with the place of the tensors in memory."""
+    """Equal up to rounding, which depends on memory alignment."""
     assert first.ai_probability == pytest.approx(second.ai_probability, abs=1e-5)
     for mask, other in zip(first.masks, second.masks, strict=True):
         assert np.abs(mask.values.astype(int) - other.values).max() <= 1
@@ -57,7 +57,7 @@ def test_the_built_in_network_is_trained_calibrated_and_measured(photo):
 
 
 @pytest.mark.parametrize(("crop_size", "most"), [(512, 4), (256, 16)])
-def test_smaller_crops_are_more(make_model, crop_size, most):
+def test_smaller_crops_allow_more_tiles(make_model, crop_size, most):
     """`max_tiles` is of 512-pixel crops: a network of 256-pixel ones may cut four for each."""
     detector = Detector(
         make_model(crop_size=crop_size), device="cpu", max_pixels=10**7, max_tiles=4
@@ -76,7 +76,7 @@ def test_masks_have_the_size_of_the_picture(make_detector, photo, view):
     assert detection.layout.view is view
 
 
-def test_detect_is_its_four_stages(make_detector, photo):
+def test_detect_equals_its_four_stages(make_detector, photo):
     detector = make_detector()
     data = png(photo(100, 130))
     crops = detector.cut(detector.decode(data), View.TILED)
@@ -161,12 +161,12 @@ def test_mask_bytes_are_rounded_probabilities(make_detector):
     assert summary.area_fraction == 1
 
 
-def test_limits_are_those_given(make_detector):
+def test_limits_are_applied(make_detector):
     with pytest.raises(TooManyPixelsError):
         make_detector().decode(png(np.zeros((1001, 1000, 3), np.uint8)))
 
 
-def test_a_checkpoint_is_served_as_it_says(make_model, photo, tmp_path):
+def test_serving_rules_of_a_checkpoint_are_applied(make_model, photo, tmp_path):
     fields = {"crop_size": 64, "version": "3", "trained": True, "thresholds": {"mask": 0.25}}
     model = make_model(**fields)
     checkpoint.save(model, tmp_path)
@@ -185,7 +185,7 @@ def test_a_checkpoint_without_both_heads_is_not_served(make_model, tmp_path):
         Detector.from_pretrained(str(tmp_path), **LIMITS)
 
 
-def test_auto_keeps_to_its_budget(make_model):
+def test_auto_respects_its_tile_budget(make_model):
     def tiles(view, **limits):
         model = make_model(crop_size=512)
         detector = Detector(model, device="cpu", max_pixels=10**7, max_tiles=16, **limits)
@@ -198,7 +198,7 @@ def test_auto_keeps_to_its_budget(make_model):
 
 
 @pytest.mark.parametrize("size", [(150, 97), (60, 400)])
-def test_a_glance_is_judged_by_its_own_numbers(make_detector, small_tower, photo, size):
+def test_a_glance_has_its_own_temperature_and_thresholds(make_detector, small_tower, photo, size):
     thresholds = {"uncertain": 0.0, "ai_generated": 0.0}
     fields = {"glance_temperature": 4.0, "glance_thresholds": thresholds, "temperature": 0.1}
     detector = make_detector(**PRIOR | fields)
@@ -213,8 +213,8 @@ def test_a_glance_is_judged_by_its_own_numbers(make_detector, small_tower, photo
     assert found.layout.tiles == 0
 
 
-def test_the_whole_picture_sways_the_verdict_on_a_crop(make_detector, small_tower):
-    """Two pictures with the same centre: only the glance tells them apart."""
+def test_the_glance_affects_the_score_of_a_crop(make_detector, small_tower):
+    """Two pictures with the same centre differ only in the glance."""
     detector = make_detector(**PRIOR)
     dark, light = (np.full((300, 300, 3), level, np.uint8) for level in (20, 230))
     for picture in (dark, light):
@@ -242,7 +242,7 @@ def test_pictures_of_any_shape_share_batches_with_glances(make_detector, small_t
         assert found.ai_probability == pytest.approx(alone.ai_probability, abs=1e-5)
 
 
-def test_a_part_of_the_crops_is_computed_as_in_the_whole(make_detector, small_tower, photo):
+def test_parts_of_the_crops_give_the_same_outputs(make_detector, small_tower, photo):
     detector = make_detector(**PRIOR)
     crops = detector.cut(photo(100, 200), View.TILED)
     (sight,) = detector.look([crops])
@@ -253,7 +253,7 @@ def test_a_part_of_the_crops_is_computed_as_in_the_whole(make_detector, small_to
     torch.testing.assert_close(joined, whole.logits, atol=1e-5, rtol=0)
 
 
-def test_a_network_without_prior_does_not_glance(make_detector, photo):
+def test_a_network_without_prior_cannot_glance(make_detector, photo):
     with pytest.raises(GlanceError, match="has no prior to glance with"):
         make_detector().detect(png(photo(64, 64)), View.GLANCE)
 
@@ -275,6 +275,6 @@ def test_offsets_shift_the_masks_of_their_heads(make_detector, photo):
     assert (after.manipulation.values == 0).all()
 
 
-def test_offsets_are_of_heads_that_exist(make_model):
+def test_offsets_of_unknown_heads_are_refused(make_model):
     with pytest.raises(ValueError, match="mask_offsets: there is no head sky"):
         make_model(mask_offsets={"sky": 1.0})

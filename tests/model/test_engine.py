@@ -91,7 +91,7 @@ def glances(photo):
 
 
 def test_a_glance_equals_the_reference_too(glancing, tiles, glances):
-    """The vector, and the patches laid over the crops, of pictures of any shape."""
+    """Vector, and patches at the positions of crops, for pictures of any shape."""
     torch.nn.init.normal_(glancing.input.table)
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]])
     levels = [to_levels(some)[:1] for some in glances[:2]]
@@ -153,7 +153,7 @@ def test_the_logit_of_a_glance_is_that_of_its_vector_alone(glancing, glances):
     assert sight.logit == pytest.approx(engine._model.classifier(sight.vector).item(), abs=1e-5)
 
 
-def test_crops_take_what_lies_under_them(glancing, tiles, glances):
+def test_crops_use_the_patches_at_their_position(glancing, tiles, glances):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     (sight,) = engine.look(glances[2:])
     left = torch.tensor([0.0, 0.0, 0.3, 1.0])
@@ -166,7 +166,7 @@ def test_crops_take_what_lies_under_them(glancing, tiles, glances):
     assert logits.unique().numel() == 3
 
 
-def test_warm_up_glances_at_every_shape(glancing, monkeypatch):
+def test_warm_up_computes_every_glance_shape(glancing, monkeypatch):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     engine.batch_limit = 2
     shapes = set()
@@ -236,14 +236,14 @@ def test_batches_are_halved_when_memory_runs_out_and_stay_so(model, tiles, monke
         assert_agree(ours, reference_output)
 
 
-def test_one_crop_that_does_not_fit_means_a_sick_device(model, tiles, monkeypatch):
+def test_out_of_memory_for_one_crop_is_a_device_error(model, tiles, monkeypatch):
     engine = InferenceEngine(model, device="cpu", dtype="float32")
     fail_above(engine, monkeypatch, 0, OUT_OF_MEMORY[0])
     with pytest.raises(DeviceError, match="one crop"):
         engine.forward(tiles)
 
 
-def test_an_error_of_an_accelerator_means_a_sick_device(model, tiles, monkeypatch):
+def test_an_error_of_an_accelerator_is_a_device_error(model, tiles, monkeypatch):
     engine = InferenceEngine(model, device="cpu", dtype="float32")
     fail_above(engine, monkeypatch, 0, RuntimeError("CUDA error: illegal memory access"))
     with pytest.raises(RuntimeError, match="illegal") as on_cpu:
@@ -266,7 +266,7 @@ def test_a_device_that_cannot_be_used_is_named(model, name):
     assert "\n" not in str(refused.value)
 
 
-def test_what_cannot_be_served_is_refused(make_model):
+def test_invalid_models_and_settings_are_refused(make_model):
     with pytest.raises(ValueError, match="both segmentation heads"):
         InferenceEngine(make_model(heads="ai"), device="cpu")
     with pytest.raises(ValueError, match="dtype"):

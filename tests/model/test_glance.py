@@ -1,4 +1,4 @@
-"""The layers between the tower and the network, and the network that glances."""
+"""The layers between the tower and the network, and the network with a prior."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ def test_a_network_without_prior_has_none(make_model) -> None:
         model.look(levels())
 
 
-def test_the_tower_is_no_part_of_what_is_trained_and_saved(
-    make_model, small_tower, tmp_path
-) -> None:
+def test_the_tower_is_neither_trained_nor_saved(make_model, small_tower, tmp_path) -> None:
     model = make_model(tower="somewhere", **PRIOR).eval()
     names = {name for name, _ in model.named_parameters()}
     assert not small_tower, "nothing is loaded before it is needed"
@@ -66,7 +64,7 @@ def test_crops_alone_are_whole_pictures(make_model, small_tower) -> None:
     assert_close(model(crops).logits, expected.logits)
 
 
-def test_its_layers_learn_and_the_tower_does_not(make_model, small_tower) -> None:
+def test_its_layers_have_gradients_and_the_tower_does_not(make_model, small_tower) -> None:
     model: GammaModel = make_model(**PRIOR).train()
     model(levels(), torch.tensor([0.0, 1.0])).loss.backward()
     branch = model.glance
@@ -76,8 +74,8 @@ def test_its_layers_learn_and_the_tower_does_not(make_model, small_tower) -> Non
     assert not any(p.requires_grad for p in tower.parameters())
 
 
-def test_patches_are_laid_where_they_lie() -> None:
-    """A map that rises from left to right and from top to bottom says where it was read."""
+def test_patches_are_sampled_at_the_position_of_the_crop() -> None:
+    """A map of coordinates shows the sampled positions."""
     branch = GlanceBranch(CHANNELS, 24)
     steps = (torch.arange(14.0) + 0.5) / 14
     ramp = torch.stack([steps[None].expand(14, -1), steps[:, None].expand(-1, 14)], -1)

@@ -66,7 +66,7 @@ def test_outputs_loss_and_gradients_are_those_of_the_equations(make_model, ablat
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS[:-1], ids=lambda a: "-".join(map(str, a.values())))
-def test_they_differ_by_rounding_alone(make_model, ablation):
+def test_double_precision_differs_only_by_rounding(make_model, ablation):
     """In double precision even the smallest gradients leave no room for a wrong term."""
     model = make_model(**ablation).double().eval()
     pixels = batch(64, 96)[0].double()
@@ -140,7 +140,7 @@ def test_ignored_pixels_do_not_count(make_model):
     assert_close(both.ai_loss, first.ai_loss)
 
 
-def test_loss_weighs_the_terms_it_has_labels_for(make_model):
+def test_loss_is_the_weighted_sum_of_the_terms_with_labels(make_model):
     model = make_model().eval()
     pixels, labels, ai, manipulation = batch(64, 64)
     output = model(pixels, labels, ai, manipulation)
@@ -150,7 +150,7 @@ def test_loss_weighs_the_terms_it_has_labels_for(make_model):
     assert model(pixels).loss is None
 
 
-def test_every_parameter_learns(make_model):
+def test_every_parameter_has_a_gradient(make_model):
     model = make_model(cross_attention="dual").train()
     _, gradients = run(model, batch(64, 64))
     assert gradients.keys() == dict(model.named_parameters()).keys()

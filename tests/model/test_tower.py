@@ -1,4 +1,4 @@
-"""The tower that ships: its file, and towers from elsewhere."""
+"""The built-in tower, and towers from other sources."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from model.tower import BLOCKS, DEPTH, GRID, TOKENS, WIDTH, Tower, TowerError
 
 @pytest.fixture(scope="module")
 def drawn() -> CLIPVisionModel:
-    """A ViT-B/16 with drawn weights."""
+    """A ViT-B/16 with random weights."""
     torch.manual_seed(0)
     return CLIPVisionModel(CLIPVisionConfig(patch_size=16)).eval()
 
 
-def test_the_tower_that_ships_is_whole(real_tower: Tower) -> None:
+def test_the_built_in_tower_is_complete(real_tower: Tower) -> None:
     assert sum(p.numel() for p in real_tower.parameters()) == 71_623_680
     assert not any(p.requires_grad for p in real_tower.parameters())
     assert all(p.isfinite().all() for p in real_tower.parameters())
     assert tower.BUILT_IN.stat().st_size < 75_000_000
 
 
-def test_it_sees_what_the_original_weights_see(real_tower: Tower) -> None:
-    """The largest tokens of a drawn picture, by OpenAI's weights in float32."""
+def test_features_match_those_of_the_original_weights(real_tower: Tower) -> None:
+    """The largest tokens of a random picture with OpenAI's weights in float32."""
     y, x = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
     waves = 127 + 100 * torch.sin(x / 20), 127 + 100 * torch.cos(y / 15)
     features = real_tower(torch.stack([(x + y) / 2, *waves])[None])
@@ -89,7 +89,9 @@ def test_matrices_are_rounded_to_the_nearest_number(tmp_path: Path) -> None:
         assert_close(found[name], weights[name], atol=1e-3, rtol=1e-3)
 
 
-def test_what_was_read_is_written_the_same(real_tower: Tower, tmp_path: Path) -> None:
+def test_writing_and_reading_are_lossless_the_second_time(
+    real_tower: Tower, tmp_path: Path
+) -> None:
     tower.write(tower.read(tower.BUILT_IN), tmp_path / "again.safetensors")
     first, again = load_file(tower.BUILT_IN), load_file(tmp_path / "again.safetensors")
     assert first.keys() == again.keys()
@@ -104,7 +106,7 @@ def test_a_directory_of_the_library(drawn: CLIPVisionModel, tmp_path: Path) -> N
     assert_close(loaded(levels).tokens, Tower(drawn)(levels).tokens)
 
 
-def test_what_is_no_such_tower_is_refused(tmp_path: Path) -> None:
+def test_other_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TowerError, match="nowhere"):
         tower.load(str(tmp_path / "nowhere"))
     config = CLIPVisionConfig(

@@ -184,7 +184,7 @@ def test_a_glance_has_about_196_patches():
         (7, 4, (288, 176)),
     ],
 )
-def test_a_glance_keeps_the_aspect(height, width, size):
+def test_a_glance_keeps_the_aspect_ratio(height, width, size):
     crops = cut(grey(height, width), View.GLANCE, SIZE, 16)
     assert crops.glances.shape == (1, *size, 3)
     assert crops.layout.glances == ((0, 0, width, height),)
@@ -225,8 +225,8 @@ def test_a_glance_at_a_part_shows_that_part(photo):
 
 @pytest.mark.parametrize("view", CROPPED)
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (70, 50), (900, 900), (200, 1500)])
-def test_boxes_say_where_the_crops_lie(photo, view, height, width):
-    """What a crop shows is what its glance shows there."""
+def test_boxes_are_the_positions_of_the_crops(photo, view, height, width):
+    """A crop shows the same content as its box in the glance."""
     y, x = np.mgrid[:height, :width]
     picture = np.stack([255 * y / height, 255 * x / width, 0 * x], -1).astype(np.uint8)
     crops = cut(picture, view, SIZE, 9, glances=True)

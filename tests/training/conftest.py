@@ -25,9 +25,9 @@ KINDS = tuple(Kind)
 
 
 def make_tree(root: Path, sources: int = 4, *, side: int = SIDE) -> Path:
-    """A manifest with every kind made from each of `sources` scenes, and as many to validate.
+    """Make a manifest with every kind from each of `sources` scenes, for training and validation.
 
-    A network's pixels are striped, a forgery is inverted: both can be learned in seconds.
+    AI-generated pixels are striped and forgeries inverted, which is learned in seconds.
     """
     rows = []
     stripes = (np.arange(side) % 2 * 60 - 30)[None, :, None]

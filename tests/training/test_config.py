@@ -1,4 +1,4 @@
-"""Settings: files, overrides, and what is said about mistakes."""
+"""Settings: files, overrides and error messages."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def test_the_small_recipe_is_valid() -> None:
         ("[data]\nkinds = ['drawn']", "data.kinds.0"),
         ("[train", "run.toml: "),
         ("[start]\nencoder = 'a'\ncheckpoint = 'b'", "exclude each other"),
-        ("[augment]\njpeg_quality = [90, 30]", "the lower one first"),
+        ("[augment]\njpeg_quality = [90, 30]", "in ascending order"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_setting_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, text))
     assert message in str(caught.value)
@@ -70,7 +70,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["seed=1", "train.seed", "=1", "train.=1"])
-def test_an_override_must_have_its_form(tmp_path: Path, text: str) -> None:
+def test_an_invalid_override_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"section\.key=value"):
         load(write(tmp_path, ""), [text])
 

@@ -6,7 +6,7 @@ import math
 from training.output import to_json
 
 
-def test_what_is_no_number_is_null() -> None:
+def test_nan_and_infinity_become_null() -> None:
     value = {"loss": math.nan, "rates": [0.25, math.inf, None], "name": "é"}
     for indent in (None, 2):
         text = to_json(value, indent=indent)

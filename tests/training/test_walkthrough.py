@@ -1,4 +1,4 @@
-"""Every command of docs/training.md, as it stands there, on tiny pictures."""
+"""All commands of docs/training.md, on tiny pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ patience = 0
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the page says one needs."""
+    """The input folders of the page."""
     from diffusers import AutoencoderTiny
 
     def save(file: str, seed: int, image_format: str) -> None:
@@ -77,7 +77,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_walk_leads_to_a_served_model(folders: Path) -> None:
+def test_the_commands_lead_to_a_served_model(folders: Path) -> None:
     from training.cli import app
 
     *steps, last = COMMANDS

@@ -40,7 +40,6 @@ _PART = 256  # pictures per file of features
 _BATCH = 8
 _LONGEST = 1600  # pixels; larger pictures are shrunk before augmentation
 _COPY_STREAM = 3  # random stream; training.data.dataset and sampling have others
-_CODECS = ("JPEG", "WEBP", "AVIF")
 
 Pixels = NDArray[np.uint8]
 

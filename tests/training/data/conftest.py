@@ -1,4 +1,4 @@
-"""Where the tests of the importers plant a data set."""
+"""Folder for the data sets of importer tests."""
 
 from __future__ import annotations
 

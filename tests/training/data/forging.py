@@ -1,4 +1,4 @@
-"""Small pictures with objects, for the tests of the tools that forge."""
+"""Small pictures with objects, for the tests of forgeries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small trees in the layouts of data sets, and what an import of one gives."""
+"""Small trees in the layouts of data sets, and their imports."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plant(root: Path, files: Mapping[str, bytes | str]) -> Path:
 
 
 class Imported:
-    """What an import of a tree gave."""
+    """Result of an import."""
 
     def __init__(self, name: str, root: Path, **options: Any) -> None:
         manifest = root.parent / "out" / "m.jsonl"
@@ -64,7 +64,7 @@ class Imported:
         return {problem: len(texts) for problem, texts in self.report.problems.items()}
 
     def region(self, name: str) -> np.ndarray:
-        """Where a picture was changed, as training reads it off the mask."""
+        """Altered region of a picture, as read in training."""
         mask = self.by_name[name].mask
         assert mask is not None
         with Image.open(self.folder / mask) as image:

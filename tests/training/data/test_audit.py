@@ -1,4 +1,4 @@
-"""The audit and what it is there to catch, format alignment, the contact sheet."""
+"""Audit, format alignment and contact sheet."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_png_fakes_fail_and_pass_when_aligned(tmp_path: Path) -> None:
     assert "passed" in answer.stdout
 
 
-def test_aligning_lossless_alone_leaves_the_quality_to_tell(tmp_path: Path) -> None:
+def test_aligning_only_lossless_files_leaves_a_quality_leak(tmp_path: Path) -> None:
     file = make_set(tmp_path, varied_jpeg, png)
     assert command("align", file, tmp_path / "paper").exit_code == 0
     answer = command("audit", tmp_path / "paper" / "manifest.jsonl")
@@ -117,14 +117,14 @@ def test_what_is_aligned(tmp_path: Path) -> None:
                 assert {layer[1:3] for layer in picture.layer} == {(1, 1)}
 
 
-def test_sizes_that_tell_are_found(tmp_path: Path) -> None:
+def test_sizes_that_separate_the_classes_are_found(tmp_path: Path) -> None:
     answer = command("audit", make_set(tmp_path, jpeg(96), jpeg(96), fake_side=40))
     assert answer.exit_code == 1
     assert "FAILED: width, height, pixels" in answer.stdout
     assert command("audit", tmp_path / "manifest.jsonl", "--limit", 1).exit_code == 0
 
 
-def test_odd_sizes_are_not_learnt_by_heart(tmp_path: Path) -> None:
+def test_unusual_sizes_are_not_memorised(tmp_path: Path) -> None:
     def row(i: int) -> Row:
         size = int(rng.integers(100, 2000))
         kind = Kind.SYNTHETIC if i % 2 else Kind.AUTHENTIC
@@ -187,7 +187,7 @@ def test_identical_files_with_two_labels_are_found(tmp_path: Path) -> None:
     assert "identical files with different labels: 1" in answer.stdout
 
 
-def test_look_alikes_of_other_originals_are_remarked(tmp_path: Path) -> None:
+def test_similar_pictures_of_other_originals_are_reported(tmp_path: Path) -> None:
     file = make_set(tmp_path, jpeg(96), jpeg(96))
     (tmp_path / "again.jpg").write_bytes(encode(photo(48, 48, 0), quality=60))
     again = manifest.describe(
@@ -296,7 +296,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
         assert (manipulation == (np.asarray(mask) > 0)).mean() > 0.95
 
 
-def test_a_sheet_of_nothing_is_an_error(tmp_path: Path) -> None:
+def test_an_empty_contact_sheet_is_an_error(tmp_path: Path) -> None:
     manifest.write([], tmp_path / "empty.jsonl")
     answer = command("preview", tmp_path / "empty.jsonl", tmp_path / "sheet.png")
     assert answer.exit_code == 1

@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn, what is done, and that a window sees what the whole sees."""
+"""Augmentation: sampling, effects, and equality of windows and whole pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(width: int, height: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
-def test_what_is_drawn_follows_the_settings(probability: float) -> None:
+def test_sampled_augmentations_follow_the_settings(probability: float) -> None:
     settings = AugmentSettings(probability=probability, jitter=0.3)
     rng = np.random.default_rng(0)
     drawn = [draw(settings, rng) for _ in range(4000)]
@@ -37,12 +37,12 @@ def test_what_is_drawn_follows_the_settings(probability: float) -> None:
     assert {a.quality for a in drawn if a.quality is not None} == set(range(30, 101))
 
 
-def test_nothing_is_nothing() -> None:
+def test_no_augmentation_changes_nothing() -> None:
     pixels = picture(40, 30)
     np.testing.assert_array_equal(apply_photometric(pixels, NOTHING), pixels)
 
 
-def test_the_library_compresses_as_asked() -> None:
+def test_jpeg_quality_and_encoder_are_applied() -> None:
     pixels = picture(48, 48)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=40)
@@ -97,7 +97,7 @@ def test_an_earlier_compression_lies_on_its_own_grid() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5])
-def test_another_size_moves_picture_and_mask_alike(scale: float) -> None:
+def test_a_resize_applies_to_picture_and_mask(scale: float) -> None:
     region = np.zeros((80, 96), np.uint8)
     region[20:40, 48:] = 1
     pixels = np.repeat(region[..., None] * np.uint8(200), 3, axis=2)
@@ -108,7 +108,7 @@ def test_another_size_moves_picture_and_mask_alike(scale: float) -> None:
     assert ((changed[..., 0] > 100) == (mask == 1)).mean() > 0.98
 
 
-def test_what_happened_before_is_drawn_as_the_settings_say() -> None:
+def test_the_history_follows_the_settings() -> None:
     settings = AugmentSettings(earlier_jpeg=0.4, rescale=0.2, scale=(0.5, 2.0))
     rng = np.random.default_rng(0)
     drawn = [draw(settings, rng) for _ in range(4000)]

@@ -31,7 +31,7 @@ def row(tmp_path: Path, kind: Kind, image_format: str) -> Row:
         (Kind.AUTHENTIC, "PNG", False),
     ],
 )
-def test_the_papers_mode_touches_lossless_fakes_alone(
+def test_the_papers_mode_changes_only_lossless_fakes(
     tmp_path: Path, kind: Kind, image_format: str, aligned: bool
 ) -> None:
     picture = row(tmp_path, kind, image_format)

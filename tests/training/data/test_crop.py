@@ -11,7 +11,7 @@ from tests.training.data.forging import command, make_maps, make_pictures
 from training.data import manifest
 
 
-def test_pictures_and_masks_are_cut_alike_and_small_ones_are_passed_over(tmp_path: Path) -> None:
+def test_pictures_and_masks_are_cropped_and_small_ones_skipped(tmp_path: Path) -> None:
     file = make_pictures(tmp_path)
     forged = tmp_path / "forged"
     assert (

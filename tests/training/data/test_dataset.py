@@ -1,4 +1,4 @@
-"""Crops and their labels: as the service sees them, and the same whoever cuts them."""
+"""Crops and their labels: equal to those of the service, in any process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def row_of(pictures: Pictures, kind: Kind) -> int:
 
 
 @pytest.mark.parametrize("size", [(96, 96), (200, 81), (50, 130), (64, 64), (40, 33)])
-def test_evaluation_sees_what_the_service_sees(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_evaluation_crops_equal_those_of_the_service(tmp_path: Path, size: tuple[int, int]) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(encode(photo(*size), quality=90))
     row = manifest.describe(file, tmp_path, Kind.AUTHENTIC, source_id="a")
@@ -87,7 +87,7 @@ def test_table_1_in_pixels(pictures: Pictures, configure: Callable[..., Settings
         np.testing.assert_array_equal(sample.ai, ai, kind)
 
 
-def test_table_5_varies_the_class_alone() -> None:
+def test_table_5_changes_only_the_class() -> None:
     policy = LabelSettings(copy_move=1)
     assert labels_of(Kind.COPY_MOVE, policy).ai_generated
     assert not labels_of(Kind.SPLICE, policy).ai_generated
@@ -125,7 +125,7 @@ def test_epochs_and_draws_differ(pictures: Pictures, configure: Callable[..., Se
     np.testing.assert_array_equal(tiles[0], crops[Request(0, 0, 0)].tile)
 
 
-def test_a_pair_is_cut_and_treated_alike(
+def test_a_pair_has_the_same_crop_and_augmentation(
     pictures: Pictures, configure: Callable[..., Settings]
 ) -> None:
     crops = TrainingCrops(pictures, configure())

@@ -1,4 +1,4 @@
-"""Importers say what they skip and what they guess; folders, turned masks, lists of all makes."""
+"""Importers report skipped and guessed facts; folders, rotated masks, all list formats."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def oriented(orientation: int, data: Image.Image, image_format: str) -> bytes:
         ("fake/test/flux/x.png", Kind.SYNTHETIC, "flux", "test"),
     ],
 )
-def test_folders_say_side_generator_and_split(
+def test_folders_give_class_generator_and_split(
     path: str, kind: Kind, generator: str | None, split: str | None, root: Path
 ) -> None:
     plant(root, {path: picture(1, "PNG")})
@@ -91,7 +91,7 @@ def test_splits_of_imagenet_are_kept(root: Path) -> None:
     assert [row.split for row in Imported("imagenet", root).rows] == ["train", "validation"]
 
 
-def test_genimage_takes_the_innermost_side(root: Path) -> None:
+def test_genimage_uses_the_innermost_class_folder(root: Path) -> None:
     plant(root, {"Midjourney/nature/train/ai/a.png": picture(1, "PNG")})
     (row,) = Imported("genimage", root).rows
     assert (row.kind, row.generator, row.split) == (Kind.SYNTHETIC, "midjourney", "train")
@@ -109,7 +109,7 @@ def test_masks_turn_with_their_pictures(orientation: int, image_format: str, roo
     assert done.problems() == ({Problem.MASK_TURN: 1} if guessed else {})
 
 
-def test_masks_of_pictures_that_nothing_turns_stay(root: Path) -> None:
+def test_masks_of_upright_pictures_are_unchanged(root: Path) -> None:
     data = oriented(6, photo(WIDTH, HEIGHT), "WEBP")  # whose EXIF turns nothing, as in browsers
     plant(root, {"Tp/x.webp": data, "Gt/x.png": drawn(REGION)})
     done = Imported("pairs", root, choices=Choices(kind=Kind.SPLICE))
@@ -241,7 +241,7 @@ ODD = os.fsdecode(b"caf\xe9")
         ("pairs", {f"Au/{ODD}.jpg": 1, "Au/b.jpg": 3}),
     ],
 )
-def test_a_name_that_is_no_text_costs_that_file(
+def test_a_file_name_that_is_not_utf8_is_left_out(
     layout: str, files: dict[str, int], root: Path
 ) -> None:
     plant(root, {name: picture(seed) for name, seed in files.items()} | {"Gt/x": "", "Tp/x": ""})
@@ -253,7 +253,7 @@ def test_a_name_that_is_no_text_costs_that_file(
     assert all("caf\\xe9" in text for text in texts)
 
 
-def test_rows_that_are_no_text_cost_themselves(root: Path) -> None:
+def test_rows_that_are_not_utf8_are_left_out(root: Path) -> None:
     lines = b"b.jpg None 0\ncaf\xe9.jpg None 0\nTp/x.jpg Gt/caf\xe9.png 1\n"
     pictures = {"b.jpg": picture(1), f"{ODD}.jpg": picture(2), "Tp/x.jpg": picture(3)}
     plant(root, pictures | {f"Gt/{ODD}.png": drawn(REGION), "list.txt": lines})
@@ -278,7 +278,7 @@ def test_originals_of_a_folder(tmp_path: Path) -> None:
     assert [one.path.name for one in found.passed_over] == ["notes.txt"]
 
 
-def test_what_no_layout_names_is_in_the_report(root: Path) -> None:
+def test_unlisted_pictures_are_reported(root: Path) -> None:
     plant(
         root,
         {
@@ -307,7 +307,7 @@ def test_pictures_reached_by_links_are_named_once(root: Path) -> None:
     assert [one.reason for one in done.report.left_out] == [Reason.SEARCHED]
 
 
-def test_what_a_table_leaves_open_is_in_the_report(root: Path) -> None:
+def test_guesses_from_a_table_are_reported(root: Path) -> None:
     plant(root, {"Tp/x.jpg": picture(1), "Tp/y.jpg": picture(2), "Gt/x.png": drawn(REGION)})
     plant(root, {"t.csv": "path,mask\nTp/x.jpg,Gt/x.png\nTp/y.jpg,\n"})
     done = Imported("coco-inpaint", root, choices=Choices(table=root / "t.csv"))
@@ -315,7 +315,7 @@ def test_what_a_table_leaves_open_is_in_the_report(root: Path) -> None:
     assert done.problems() == {Problem.KIND: 2, Problem.SOURCE: 1}
 
 
-def test_forgeries_without_a_kind_are_in_the_report(root: Path) -> None:
+def test_forgeries_without_a_kind_are_reported(root: Path) -> None:
     plant(root, {"Tp/x.jpg": picture(1), "Gt/x.png": drawn(REGION)})
     assert Imported("pairs", root).problems() == {Problem.KIND: 1}
     assert Imported("pairs", root, choices=Choices(kind=Kind.COPY_MOVE)).problems() == {}
@@ -337,16 +337,14 @@ def test_forgeries_without_a_kind_are_in_the_report(root: Path) -> None:
         ("imdl-json", {"l.json": '[["a.jpg"], 7, ["a.jpg", "Negative"]]', "a.jpg": 1}),
     ],
 )
-def test_rows_that_are_too_short_cost_themselves(
-    layout: str, files: dict[str, str | int], root: Path
-) -> None:
+def test_short_rows_are_left_out(layout: str, files: dict[str, str | int], root: Path) -> None:
     plant(root, {n: picture(d) if isinstance(d, int) else d for n, d in files.items()})
     done = Imported(layout, root)
     assert len(done.rows) == 1
     assert done.problems()[Problem.NAME] in (1, 2)
 
 
-def test_a_name_too_long_for_its_mask_costs_itself(root: Path) -> None:
+def test_a_name_too_long_for_its_mask_is_left_out(root: Path) -> None:
     long = "n" * 248
     half = encode(Image.fromarray(REGION), "PNG")  # has to be written anew
     plant(root, {f"Tp/{long}.jpg": picture(1), f"Gt/{long}.png": half})
@@ -410,7 +408,7 @@ def test_errors_are_printed_as_they_are(
     assert name in answer.stderr
 
 
-def test_splitting_anew_says_that_splits_are_forgotten(root: Path) -> None:
+def test_replaced_splits_are_reported(root: Path) -> None:
     plant(root, {f"test/REAL/{n}.jpg": picture(n) for n in range(3)})
     runner, out = CliRunner(), str(root / "all [/b].jsonl")
     assert runner.invoke(app, ["data", "import", "folders", str(root)]).exit_code == 0

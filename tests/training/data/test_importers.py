@@ -1,4 +1,4 @@
-"""Importers, each on a small tree in the exact layout of its data set; the others lie beside."""
+"""Importers, each on a small tree in the layout of its data set."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_coco_inpaint_reads_our_own_manifests(root: Path) -> None:
     assert again.rows == first.rows
 
 
-def test_coco_inpaint_names_the_column_that_is_not_there(root: Path) -> None:
+def test_coco_inpaint_names_a_missing_column(root: Path) -> None:
     plant(root, {"t.csv": "img\nx.jpg\n"})
     with pytest.raises(LayoutError, match="no column path; it has img"):
         Imported("coco-inpaint", root, choices=Choices(table=root / "t.csv"))

@@ -145,7 +145,7 @@ def drawn_rgb(region: np.ndarray) -> np.ndarray:
     return np.repeat(np.where(region, 255, 0).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def test_cocoglide_pairs_unlike_names(root: Path) -> None:
+def test_cocoglide_pairs_different_names(root: Path) -> None:
     names = (
         "real/dining table_114871.png",
         "fake/glide_inpainting_val2017_114871_up.png",

@@ -52,7 +52,7 @@ def test_spellings_of_genimage(folder: str, generator: str | None) -> None:
 
 
 def genimage(root: Path, count: int) -> Path:
-    """Three generators in three of the layouts that are about."""
+    """Three generators in three common layouts."""
     sides = {
         "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/val": ("ai", "nature"),
         "imagenet_ai_0508_adm/train": ("ai", "nature"),
@@ -123,7 +123,7 @@ def image_cell(data: bytes | None) -> dict[str, object] | None:
     return None if data is None else {"bytes": data, "path": None}
 
 
-def test_openai_preference_takes_the_4o_side_once(root: Path) -> None:
+def test_openai_preference_uses_each_4o_picture_once(root: Path) -> None:
     root.mkdir()
     ours, rival = picture(1), picture(2)
     pairs = [

@@ -45,7 +45,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def taef2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TAEF2's form with random weights, stored as it is published: float16, `.pth`."""
+    """TAEF2 with random weights, in its published format: float16, `.pth`."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     tiny = TinyFlux2()
@@ -113,7 +113,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_pairs(root: Path, out: Path) -> None:
-    """Each generation came out twice, of its original's size and bit for bit outside."""
+    """Check that each generation has an inpainted and a blended picture of equal size."""
     originals = {row.source_id: row for row in manifest.read(root / "manifest.jsonl")}
     rows = rows_of(out)
     assert [row.kind for row in rows] == [Kind.INPAINT, Kind.BLENDED] * (len(rows) // 2)
@@ -192,7 +192,7 @@ def test_weights_that_do_not_fit_are_named(taef2: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fill", list(Fill))
 def test_only_the_region_is_new(taef2: Path, fill: Fill) -> None:
-    """Far from the region the decoder sees the same latents, but for the pools."""
+    """Far from the region the latents are unchanged, except for the pools."""
     engine = AutoencoderEngine(str(taef2), fill=fill, device="cpu")
     picture, donor = (np.asarray(photo(101, 77, seed)) for seed in (0, 1))
     inside = np.zeros((77, 101), bool)
@@ -322,7 +322,7 @@ def test_a_killed_run_continues_with_the_same_pixels(tmp_path: Path, taef2: Path
     assert before == contents(tmp_path / "whole")
 
 
-def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_a_plan_and_writes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     common = ("inpaint", make_pictures(tmp_path), out, "--engine", "classical", "--count", 400)
     answer = command(*common, "--dry-run")
@@ -332,7 +332,7 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_no_run_begins_that_the_disk_has_no_room_for(
+def test_a_run_that_exceeds_the_disk_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training.data import inpaint
@@ -342,7 +342,7 @@ def test_no_run_begins_that_the_disk_has_no_room_for(
     out = tmp_path / "out"
     answer = command("inpaint", make_pictures(tmp_path), out, "--engine", "classical")
     assert answer.exit_code == 1
-    assert "not enough free space" in answer.stderr
+    assert "not enough free disk space" in answer.stderr
     assert not out.exists()
 
 
@@ -373,7 +373,7 @@ def test_a_corrupt_picture_is_named_and_left_out(tmp_path: Path) -> None:
         (("--engine", "diffusers", "--model", "{empty}"), "not a usable inpainting pipeline"),
     ],
 )
-def test_what_cannot_be_made_is_said(
+def test_impossible_requests_are_errors(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -417,7 +417,7 @@ def test_existing_pairs_are_blended(tmp_path: Path, taef2: Path) -> None:
     assert all((tmp_path / "blended" / str(row.mask)).is_file() for row in blended)
 
 
-def test_pairs_tell_nothing_once_they_are_aligned(tmp_path: Path, taef2: Path) -> None:
+def test_aligned_pairs_pass_the_audit(tmp_path: Path, taef2: Path) -> None:
     pictures, made = make_pictures(tmp_path), tmp_path / "made"
     answer = command("inpaint", pictures, made, "--engine", "autoencoder", "--model", taef2)
     assert answer.exit_code == 0

@@ -55,13 +55,13 @@ def folders(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("quality", [30, 50, 75, 90, 96, 100])
-def test_jpeg_quality_is_read_off_the_tables(tmp_path: Path, quality: int) -> None:
+def test_jpeg_quality_is_estimated_from_the_tables(tmp_path: Path, quality: int) -> None:
     (tmp_path / "x.jpg").write_bytes(encode(photo(64, 64), quality=quality))
     row = manifest.describe(tmp_path / "x.jpg", tmp_path, Kind.AUTHENTIC, source_id="x")
     assert row.jpeg_quality == quality
 
 
-def test_a_region_mask_is_demanded_where_the_labels_need_one() -> None:
+def test_kinds_with_region_labels_need_a_mask() -> None:
     row = {"path": "a.jpg", "source_id": "a", "width": 1, "height": 1, "format": "JPEG"}
     with pytest.raises(ValidationError, match="needs a region mask"):
         Row(**row, kind=Kind.BLENDED, sha256="")
@@ -126,7 +126,7 @@ def test_errors_name_file_row_and_field(
         list(manifest.read(file))
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+def test_an_invalid_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(ManifestError, match=r"m\.parquet"):
         list(manifest.read(tmp_path / "m.parquet"))
@@ -169,7 +169,7 @@ def test_split_command_joins_manifests(folders: Path, tmp_path: Path) -> None:
     [
         (["folders"], "no pictures in folders named"),
         (["nothing"], "is none of folders, imagenet"),
-        (["coco-inpaint", "--column", "picture=img"], "with OURS of path, mask"),
+        (["coco-inpaint", "--column", "picture=img"], "with a FIELD of path, mask"),
     ],
 )
 def test_errors_of_the_command(tmp_path: Path, arguments: list[str], message: str) -> None:

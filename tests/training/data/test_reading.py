@@ -38,7 +38,7 @@ def test_truncated_pictures_are_found_though_their_headers_are_whole(root: Path)
     assert "ends too early" in text
 
 
-def test_duplicates_count_once_and_disagreeing_labels_are_said(root: Path) -> None:
+def test_duplicates_are_used_once_and_label_conflicts_reported(root: Path) -> None:
     plant(root, {"real/a.jpg": picture(1), "real/b.jpg": picture(1), "fake/c.jpg": picture(1)})
     done = Imported("folders", root)
     assert len(done.rows) == 1
@@ -78,7 +78,7 @@ def test_unreadable_masks_are_reported(root: Path) -> None:
     assert "mask of" in done.report.problems[Problem.UNREADABLE][0]
 
 
-def test_masks_that_are_right_stay_where_they_are(root: Path) -> None:
+def test_valid_masks_are_not_copied(root: Path) -> None:
     done = pairs(root, plain=drawn(REGION), grey=encode(Image.fromarray(REGION), "PNG"))
     assert done.by_name["plain"].mask == "../set/Gt/plain.png"
     assert done.by_name["grey"].mask == "m-files/masks/Tp/grey.jpg.png"  # 1 bit a pixel

@@ -29,7 +29,7 @@ def row(source: str, version: int = 0, generator: str | None = None) -> Row:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    """400 originals, each in five versions, of which two generators made four."""
+    """400 originals with five versions each, four of them by two generators."""
     versions = [(0, None), (1, "a"), (2, "a"), (3, "b"), (4, "b")]
     return [row(f"coco/{n}", version, maker) for n in range(400) for version, maker in versions]
 
@@ -44,7 +44,7 @@ PLANS: dict[str, Plan] = {
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_no_original_is_on_two_sides(rows: list[Row], plan: Plan) -> None:
+def test_no_original_is_in_two_splits(rows: list[Row], plan: Plan) -> None:
     result = assign(rows, plan)
     sides: dict[str, set[str]] = {}
     for done in result:
@@ -60,7 +60,7 @@ def test_leaks_are_found() -> None:
     assert leaks(given) == {"x": {"train", "test"}}
 
 
-def test_shares_are_as_asked(rows: list[Row]) -> None:
+def test_shares_are_as_requested(rows: list[Row]) -> None:
     counts = Counter(done.split for done in assign(rows, Plan(0.2, 0.1)))
     assert counts["validation"] / len(rows) == pytest.approx(0.2, abs=0.06)
     assert counts["test"] / len(rows) == pytest.approx(0.1, abs=0.05)
@@ -71,7 +71,7 @@ def test_shares_are_as_asked(rows: list[Row]) -> None:
     [lambda rows: rows[:700], lambda rows: random.Random(1).sample(rows, len(rows))],
     ids=["part of it", "another order"],
 )
-def test_the_side_follows_from_source_and_seed_alone(
+def test_the_split_depends_only_on_source_and_seed(
     rows: list[Row], change: Callable[[list[Row]], list[Row]]
 ) -> None:
     whole = {done.path: done.split for done in assign(rows, Plan(0.2, 0.2))}
@@ -117,6 +117,6 @@ def test_an_empty_part_is_an_error() -> None:
 @pytest.mark.parametrize(
     "plan", [Plan(0.2, generators=["a", "c*"]), Plan(0.2, sources=["imagenet/*"])]
 )
-def test_a_hold_out_that_fits_nothing_is_an_error(rows: list[Row], plan: Plan) -> None:
+def test_a_hold_out_pattern_without_match_is_an_error(rows: list[Row], plan: Plan) -> None:
     with pytest.raises(SplitError, match="to hold out"):
         assign(rows, plan)

@@ -143,7 +143,7 @@ def test_pasted_pixels_are_the_sources_and_the_rest_is_the_targets(
     assert difference[changed].mean() > 20
 
 
-def test_more_is_added_and_nothing_changes(tmp_path: Path) -> None:
+def test_a_larger_count_extends_a_run(tmp_path: Path) -> None:
     common = ("--objects", make_maps(tmp_path), "--seed", 1)
     pictures = make_pictures(tmp_path)
     assert (
@@ -170,7 +170,7 @@ def test_another_seed_needs_another_folder(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
 
 
-def test_a_corrupt_picture_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_picture_is_skipped(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path)
     (tmp_path / "real" / f"{1:012d}.jpg").write_bytes(b"\xff\xd8\xff broken")
     common = ("--objects", make_maps(tmp_path), "--count", 6)
@@ -181,7 +181,7 @@ def test_a_corrupt_picture_is_passed_over(tmp_path: Path) -> None:
     assert "photo-1" not in {row.source_id for row in rows}
 
 
-def test_a_folder_of_pictures_will_do(tmp_path: Path) -> None:
+def test_a_plain_folder_is_accepted(tmp_path: Path) -> None:
     make_pictures(tmp_path)
     (tmp_path / "real" / "broken.png").write_bytes(b"no picture")
     answer = command(

@@ -1,4 +1,4 @@
-"""The paper's tables as runs."""
+"""The paper's ablation tables as runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_papers_recipe_is_a_row_of_every_table_but_one(paper: Settings, tmp_
         assert ("base" in folders) == (table != 5)
 
 
-def test_rows_that_mean_the_same_share_a_run(paper: Settings, tmp_path: Path) -> None:
+def test_equal_rows_share_a_run(paper: Settings, tmp_path: Path) -> None:
     runs = list(expand(paper, ALL, 2, tmp_path))
     rows = sum(len(variants) for _, variants in TABLES.values())
     shared = 3 + 2  # the recipe in tables 4, 6, 7, 8; two training sets in 5 and 6
@@ -38,7 +38,7 @@ def test_rows_that_mean_the_same_share_a_run(paper: Settings, tmp_path: Path) ->
     assert len({run.folder for run in runs}) == len(runs)
 
 
-def test_rows_change_what_they_say(paper: Settings, tmp_path: Path) -> None:
+def test_rows_change_the_stated_settings(paper: Settings, tmp_path: Path) -> None:
     runs = {run.folder.parent.name: run.settings for run in expand(paper, ALL, 1, tmp_path)}
     assert differences(paper, runs["table-8-forward"]) == [
         "model.cross_attention: reverse -> forward"
@@ -57,7 +57,7 @@ def test_an_unknown_table_is_named(paper: Settings, tmp_path: Path) -> None:
         list(expand(paper, [9], 1, tmp_path))
 
 
-def test_tables_are_filled_beside_the_papers(
+def test_tables_show_results_next_to_the_papers(
     configure: Callable[..., Settings], tree: Path, tmp_path: Path
 ) -> None:
     base, console = configure("train.log_every=9"), Console(stderr=True)

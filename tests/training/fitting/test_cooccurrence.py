@@ -1,4 +1,4 @@
-"""The table of co-occurrences that a run learns before its network."""
+"""Learning the co-occurrence table before the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Configure = Callable[..., Settings]
 
 
 def textures(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise (0) and, of the same strength, noise whose neighbours are alike (1)."""
+    """White noise (0) and correlated noise of the same strength (1)."""
     noise = torch.randn(count, 3, 48, 48, generator=torch.Generator().manual_seed(seed))
     smooth = F.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
     noise[1::2] = (smooth / smooth.std())[1::2]
@@ -31,7 +31,7 @@ def textures(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (noise * 4 + 128).round().clamp(0, 255), labels.float()
 
 
-def test_a_learned_table_tells_textures_apart_at_every_place() -> None:
+def test_a_learned_table_separates_textures_at_every_position() -> None:
     levels, labels = textures(200, seed=1)
     table = learn_table(Histograms(histogram(levels), labels), channels=3, seed=0)
     assert table.shape == (ROWS, 3)
@@ -64,7 +64,7 @@ def test_a_table_is_learned_from_the_crops_of_a_run(configure: Configure) -> Non
     assert np.isfinite(tables[0].numpy()).all()
 
 
-def test_another_runs_table_can_be_taken(configure: Configure, tmp_path: Path) -> None:
+def test_the_table_of_another_run_can_be_copied(configure: Configure, tmp_path: Path) -> None:
     options = ("model.input=cooccurrence", "model.input_channels=4")
     other = network.build(configure(*options))
     assert other.input is not None

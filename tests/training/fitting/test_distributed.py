@@ -1,4 +1,4 @@
-"""Two processes on a CPU do what one does with the same batches."""
+"""Two processes on a CPU give the same results as one."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_pytorchs_shared_batch_norm_needs_a_gpu() -> None:
         dist.destroy_process_group()
 
 
-def test_two_processes_give_the_curve_of_one(tree: Path, tmp_path: Path) -> None:
-    """Batch norm, masks that supervise one process more than the other, SIGTERM, and going on.
+def test_two_processes_give_the_losses_of_one(tree: Path, tmp_path: Path) -> None:
+    """Covers batch norm, unequal supervision of the processes, SIGTERM and resuming.
 
-    Stochastic depth is off: each process would draw its own.
+    Without stochastic depth, which is random per process.
     """
     settings = small_settings(tree, "start.drop_path=0.0", "train.epochs=3")
     fit(settings, tmp_path / "one")

@@ -1,4 +1,4 @@
-"""Runs: they learn, resume bit for bit, and lose nothing when something goes wrong."""
+"""Runs: learning, exact resumption and errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def evaluations(run: Path) -> list[dict[str, float]]:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Send this process a SIGTERM while it computes the step after so many."""
+    """Send this process a SIGTERM during the step after `steps` steps."""
     original = Trainer.compute_loss
 
     def compute(self: Trainer, *arguments: Any) -> Tensor:
@@ -67,7 +67,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(Trainer, "compute_loss", compute)
 
 
-def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
+def test_eight_pictures_are_overfitted(tmp_path: Path) -> None:
     file = make_tree(tmp_path / "data", 2, side=64)
     settings = small_settings(
         file,
@@ -130,7 +130,7 @@ def test_resumed_equals_uninterrupted(
     assert read_result(run) == read_result(reference)
 
 
-def test_a_run_leaves_what_others_need(uninterrupted: tuple[Settings, Path]) -> None:
+def test_a_run_writes_its_files(uninterrupted: tuple[Settings, Path]) -> None:
     settings, run = uninterrupted
     assert config.load(run / "config.toml") == settings
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-3", "checkpoint-6"]
@@ -144,7 +144,7 @@ def test_a_run_leaves_what_others_need(uninterrupted: tuple[Settings, Path]) -> 
     assert 0 <= line["waiting_share"] <= 1
 
 
-def test_a_folder_holds_one_run(uninterrupted: tuple[Settings, Path]) -> None:
+def test_a_folder_contains_one_run(uninterrupted: tuple[Settings, Path]) -> None:
     settings, run = uninterrupted
     with pytest.raises(ConfigError, match="already holds a run"):
         fit(settings, run)
@@ -167,7 +167,9 @@ def test_accumulated_parts_make_one_step(
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_the_means_of_the_small_recipe_work_together(configure: Configure, tmp_path: Path) -> None:
+def test_the_features_of_the_small_recipe_work_together(
+    configure: Configure, tmp_path: Path
+) -> None:
     options = (
         "data.pairs=true",
         "data.workers=1",
@@ -186,7 +188,7 @@ def test_the_means_of_the_small_recipe_work_together(configure: Configure, tmp_p
     assert checkpoint.load(tmp_path / "run" / "model").config.trained
 
 
-def test_a_loss_that_is_no_number_stops_with_names(
+def test_a_non_finite_loss_stops_and_names_the_pictures(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Trainer.compute_loss
@@ -228,7 +230,7 @@ def test_unreadable_pictures_can_end_the_run(
     assert fit(settings, run, resume=True).ending == "epochs"
 
 
-def test_no_room_to_write_loses_nothing(configure: Configure, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(configure: Configure, tmp_path: Path) -> None:
     settings, run = configure("train.checkpoint_every=1"), tmp_path / "run"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     original = Checkpoints.save
@@ -270,11 +272,11 @@ def test_without_validation_the_last_network_is_kept(
         ([0.5, 0.7, 0.6, 0.7], 2),
     ],
 )
-def test_better_means_by_a_delta(values: list[float], stale: int) -> None:
+def test_improvements_below_delta_do_not_count(values: list[float], stale: int) -> None:
     assert stale_evaluations(values, 0.01) == stale
 
 
-def test_best_means_above_all_before() -> None:
+def test_the_best_value_exceeds_all_before() -> None:
     assert is_best([0.5])
     assert is_best([0.5, 0.505])
     assert not is_best([0.5, 0.5])

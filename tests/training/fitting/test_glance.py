@@ -1,4 +1,4 @@
-"""The glance: features that are kept, the perceptron on them, and runs that use them."""
+"""The glance: cached features, the MLP, and runs that use them."""
 
 from __future__ import annotations
 
@@ -79,14 +79,12 @@ def test_only_whole_training_pictures_have_copies(
     assert sorted(found.labels[found.copy == 0].tolist()) == [False] * 4 + [True] * 4
 
 
-def test_a_broken_picture_costs_itself_alone(
-    branch: GlanceBranch, tree: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_picture_is_skipped(branch: GlanceBranch, tree: Path, tmp_path: Path) -> None:
     (tree.parent / "synthetic-0.png").write_bytes(b"no picture")
     assert len(extract(branch, tree, tmp_path / "kept", 0).tokens) == 7
 
 
-def test_alterations_follow_from_the_generator_alone() -> None:
+def test_augmentation_depends_only_on_the_generator() -> None:
     picture = np.asarray(photo(300, 200, 1))
     shapes = set()
     for seed in range(20):
@@ -97,7 +95,7 @@ def test_alterations_follow_from_the_generator_alone() -> None:
     assert len(shapes) > 10
 
 
-def test_classes_weigh_alike_and_so_do_their_sources() -> None:
+def test_classes_and_sources_have_equal_weight() -> None:
     sources = ["a"] * 6 + ["b"] * 2 + ["c"] * 4
     labels = [False] * 8 + [True] * 4
     found = features(sources, labels, torch.zeros(12, tower.TOKENS))
@@ -108,8 +106,8 @@ def test_classes_weigh_alike_and_so_do_their_sources() -> None:
     assert weights[:8].sum() == pytest.approx(weights[8:].sum().item())
 
 
-def test_a_source_that_is_left_out_is_not_learned_by_heart() -> None:
-    """What tells the source but not the class must not help."""
+def test_a_source_that_is_left_out_is_not_memorised() -> None:
+    """Features that identify the source but not the class must not help."""
     generator = torch.Generator().manual_seed(0)
     sources = [f"{'ai' if n % 2 else 'real'}{n // 40}-{n % 2}" for n in range(320)]
     labels = [bool(n % 2) for n in range(320)]
@@ -129,7 +127,7 @@ def test_a_source_that_is_left_out_is_not_learned_by_heart() -> None:
     assert np.mean((glance.score(network, seen) > 0) == seen.labels) > 0.95
 
 
-def test_kept_glances_are_what_the_tower_says(
+def test_cached_features_equal_those_of_the_tower(
     branch: GlanceBranch, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = load_pictures([str(tree)], "train", tuple(Kind))
@@ -145,7 +143,7 @@ def test_kept_glances_are_what_the_tower_says(
     TowerCache(tmp_path / "kept", pictures).fill(branch, 10**6, lambda: None)
 
 
-def test_the_glance_is_fitted_and_the_rest_goes_on_from_it(
+def test_fit_continues_from_a_fitted_glance(
     configure: Callable[..., Settings], tree: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "run.toml"
@@ -170,10 +168,10 @@ def test_the_glance_is_fitted_and_the_rest_goes_on_from_it(
     assert not torch.equal(before["glance.adapter.weight"], after["glance.adapter.weight"])
 
 
-def test_each_split_has_glances_of_its_own(
+def test_each_split_has_its_own_cache(
     configure: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows are numbered within a split, and the average that is measured trains on."""
+    """Rows are numbered per split, and training continues after an evaluation."""
     used: list[str] = []
     original = TowerCache.of
 
@@ -188,8 +186,8 @@ def test_each_split_has_glances_of_its_own(
     assert used == ["train"] * 3 + ["validation"] * 3
 
 
-def test_an_unknown_part_cannot_be_frozen(configure: Callable[..., Settings]) -> None:
-    with pytest.raises(ConfigError, match=r"start\.frozen: the network has no part glimpse"):
+def test_an_unknown_module_cannot_be_frozen(configure: Callable[..., Settings]) -> None:
+    with pytest.raises(ConfigError, match=r"start\.frozen: the network has no module glimpse"):
         build(configure('start.frozen=["glimpse"]'))
 
 

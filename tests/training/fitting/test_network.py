@@ -1,4 +1,4 @@
-"""How the network of a run starts."""
+"""Initial weights of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.fitting import network
 Configure = Callable[..., Settings]
 
 
-def test_the_seed_decides_the_weights(configure: Configure) -> None:
+def test_the_seed_determines_the_weights(configure: Configure) -> None:
     first, again, other = (
         network.build(configure(f"train.seed={seed}")).state_dict() for seed in (1, 1, 2)
     )
@@ -35,7 +35,7 @@ def test_co_occurrences_start_as_local_means(configure: Configure) -> None:
         assert (sums - expected).abs().max() < 0.1  # a tenth of the rest is as drawn
 
 
-def test_a_checkpoint_can_be_started_from(configure: Configure, tmp_path: Path) -> None:
+def test_training_can_start_from_a_checkpoint(configure: Configure, tmp_path: Path) -> None:
     other = network.build(configure("train.seed=7"))
     checkpoint.save(other, tmp_path / "model")
     model = network.build(configure(f"start.checkpoint={tmp_path / 'model'}"))
@@ -51,7 +51,7 @@ def test_a_checkpoint_can_be_started_from(configure: Configure, tmp_path: Path) 
         ("start.encoder=/none.safetensors", "missing"),
     ],
 )
-def test_what_cannot_be_started_is_named(configure: Configure, option: str, message: str) -> None:
+def test_invalid_initial_weights_are_named(configure: Configure, option: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         network.build(configure(option))
 

@@ -1,4 +1,4 @@
-"""Epochs: which rows, how often, in which batches, for any number of processes."""
+"""Epochs: rows and batches for any number of processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows(batches: EpochBatches) -> list[int]:
     return [request.row for batch in batches for request in batch]
 
 
-def test_a_subset_is_exact_and_drawn_anew(
+def test_each_epoch_samples_an_exact_new_subset(
     pictures: Pictures, configure: Callable[..., Settings]
 ) -> None:
     batches = EpochBatches(pictures, configure("data.epoch_fraction=0.7"))
@@ -68,7 +68,7 @@ def test_a_mix_sets_the_shares(pictures: Pictures, configure: Callable[..., Sett
     assert kinds == {Kind.AUTHENTIC: 6, Kind.BLENDED: 3, Kind.SPLICE: 3}
 
 
-def test_pairs_stand_side_by_side(pictures: Pictures, configure: Callable[..., Settings]) -> None:
+def test_pairs_are_adjacent(pictures: Pictures, configure: Callable[..., Settings]) -> None:
     batches = EpochBatches(pictures, configure("data.pairs=true"))
     for batch in batches:
         for original, forged in zip(batch[::2], batch[1::2], strict=True):
@@ -77,7 +77,7 @@ def test_pairs_stand_side_by_side(pictures: Pictures, configure: Callable[..., S
     assert sum(len(batch) for batch in batches) == 12
 
 
-def test_rows_without_original_go_two_by_two(tmp_path: Path) -> None:
+def test_rows_without_original_are_paired_with_each_other(tmp_path: Path) -> None:
     file = make_tree(tmp_path, 4)
     pictures = load_pictures([str(file)], "train", tuple(Kind))
     alone = pictures.kinds == tuple(Kind).index(Kind.SYNTHETIC)
@@ -103,7 +103,7 @@ def test_rows_without_original_go_two_by_two(tmp_path: Path) -> None:
         (["data.pairs=true", "data.mix.authentic=1"], "no forgery has an original"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(
+def test_impossible_settings_are_errors(
     pictures: Pictures, configure: Callable[..., Settings], options: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Calibration on scores whose answer is known."""
+"""Calibration of scores with a known result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def choose(samples: Sequence[Sample]) -> Calibration:
 
 
 def overconfident(count: int, temperature: float) -> list[Sample]:
-    """Pictures whose logits are those of calibrated scores, times a temperature."""
+    """Samples with calibrated logits multiplied by a temperature."""
     rng = np.random.default_rng(0)
     truth = np.arange(count) % 2
     logits = rng.normal(4 * truth - 2, 2)  # log-likelihood ratio of the two normals: itself
@@ -57,7 +57,7 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
     assert after <= found.nll_before + 1e-9
 
 
-def test_the_glance_has_a_calibration_of_its_own() -> None:
+def test_the_glance_has_its_own_calibration() -> None:
     tiled = overconfident(4_000, 1.0)
     samples = [s.model_copy(update={"glance_logit": 3 * s.logits[0]}) for s in tiled]
     forged = sample(Kind.BLENDED, [9.0]).model_copy(update={"glance_logit": -9.0})
@@ -68,7 +68,7 @@ def test_the_glance_has_a_calibration_of_its_own() -> None:
     assert choose(tiled).glance is None
 
 
-def test_thresholds_hold_the_rates_they_promise() -> None:
+def test_thresholds_keep_their_false_positive_rates() -> None:
     found = choose(overconfident(2_000, 2.0))
     assert found.false_positive_rates == {"uncertain": 0.1, "middle": 0.05, "ai_generated": 0.01}
     rates = list(found.true_positive_rates.values())
@@ -78,7 +78,7 @@ def test_thresholds_hold_the_rates_they_promise() -> None:
     assert len(found.notes) == 2  # on the masks, which are not there
 
 
-def test_a_threshold_lies_midway_and_few_pictures_are_said_to_be_few() -> None:
+def test_a_threshold_is_a_midpoint_and_few_pictures_are_noted() -> None:
     negatives, positives = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.6, 0.9])
     assert calibrate.threshold_at(negatives, positives, 0.0) == pytest.approx(0.5)
     assert calibrate.threshold_at(negatives, positives, 0.25) == pytest.approx(0.35)
@@ -124,7 +124,7 @@ def test_mask_threshold_and_area_come_from_the_masks() -> None:
     assert stored.uncertain <= stored.ai_generated
 
 
-def test_masks_that_say_nothing_do_not_mark_everything() -> None:
+def test_uninformative_masks_do_not_mark_everything() -> None:
     noise = list(range(100))
     samples = [sample(Kind.SPLICE, [-1.0], manipulation=histogram(noise, noise))] * 3
     samples += [sample(Kind.AUTHENTIC, [-1.0], manipulation=histogram([], noise))] * 3
@@ -132,7 +132,7 @@ def test_masks_that_say_nothing_do_not_mark_everything() -> None:
     assert 94 / 255 < choose(samples).mask_levels["manipulation"] < 1
 
 
-def test_each_head_has_a_level_of_its_own(tmp_path: Path) -> None:
+def test_each_head_has_its_own_offset(tmp_path: Path) -> None:
     bright, dark = histogram([200] * 30, [90] * 70), histogram([60] * 30, [20] * 70)
     samples = [sample(Kind.BLENDED, [1.0], ai=bright, manipulation=dark)] * 3
     samples += [sample(Kind.AUTHENTIC, [-1.0])] * 3
@@ -165,7 +165,7 @@ def test_one_class_is_refused() -> None:
 def test_pictures_of_other_splits_are_refused(tree: Path, tmp_path: Path, split: str) -> None:
     row = next(iter(read(tree))).model_copy(update={"split": split})
     jobs = [Job("set", row, tree.parent, RAW)]
-    with pytest.raises(CalibrationError, match=f"of the {split} split"):
+    with pytest.raises(CalibrationError, match=f"belongs to split {split}"):
         calibrate.gather(None, jobs, View.TILED, tmp_path / "kept", lambda: None)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Model cards and the licences that follow."""
+"""Model cards and inherited licences."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_the_tower_keeps_its_licence() -> None:
     assert "CLIP" not in write_card(GammaConfig(backbone="mit_b0"), RunFacts(), half=True)
 
 
-def test_a_stated_licence_does_not_lift_anothers(tree: Path) -> None:
+def test_a_stated_licence_does_not_replace_an_inherited_one(tree: Path) -> None:
     free = RunFacts(settings=small_settings(tree), licence="mit")
     bound = RunFacts(settings=small_settings(tree, "start.encoder=nvidia/mit-b0"), licence="mit")
     assert licence_that_follows(free).identifier == "mit"
     assert licence_that_follows(bound).identifier == "other"
 
 
-def test_a_card_says_what_is_known_and_what_is_not(tree: Path) -> None:
+def test_a_card_states_known_and_unknown_facts(tree: Path) -> None:
     config = GammaConfig(backbone="mit_b0", name="first", version="3", trained=True)
     rows = list(read(tree))
     facts = RunFacts(settings=small_settings(tree), rows=rows, data_note="From my camera.")

@@ -1,4 +1,4 @@
-"""Figures of merit against values worked out by hand, and against scikit-learn."""
+"""Metrics compared with values computed by hand and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1], bool)
 SCORES = np.array([0.1, 0.2, 0.3, 0.8, 0.4, 0.6, 0.7, 0.9])
 
 
-def test_image_figures_by_hand() -> None:
+def test_image_metrics_by_hand() -> None:
     found = metrics.measure(LABELS, SCORES, 0.65)
     assert (found.n, found.n_ai) == (8, 4)
     assert found.accuracy == 5 / 8  # 0.8 is a false alarm; 0.4 and 0.6 are missed
@@ -29,7 +29,7 @@ def test_image_figures_by_hand() -> None:
     assert found.nll == pytest.approx(-np.log(correct).mean())
 
 
-def test_unequal_classes_count_alike_where_promised() -> None:
+def test_balanced_metrics_do_not_depend_on_class_sizes() -> None:
     labels = np.array([0] * 9 + [1], bool)
     scores = np.array([0.2] * 9 + [0.4])
     found = metrics.measure(labels, scores, 0.5)
@@ -51,7 +51,7 @@ def test_calibrated_scores_have_no_calibration_error() -> None:
     assert metrics.calibration_error(labels, scores, np.ones(8)) == 0
 
 
-def test_weighted_area_is_the_librarys() -> None:
+def test_weighted_auc_equals_the_librarys() -> None:
     rng = np.random.default_rng(0)
     labels = rng.random(300) < 0.3
     scores = np.round(rng.random(300) + 0.3 * labels, 1)  # with many ties
@@ -60,7 +60,7 @@ def test_weighted_area_is_the_librarys() -> None:
     assert metrics.area_under_roc(labels, scores, weights) == pytest.approx(expected)
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+def test_intervals_have_their_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(100):
@@ -74,7 +74,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert 88 <= covered <= 100
 
 
-def test_versions_of_one_original_are_no_further_witnesses() -> None:
+def test_versions_of_one_original_do_not_narrow_intervals() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2 == 1
     scores = np.clip(rng.normal(0.5 + np.where(labels, 0.1, -0.1), 0.1), 0, 1)

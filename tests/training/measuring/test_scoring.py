@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_service(run: Path, tree: Path, view: View) -> N
             assert histogram.sum() == (right - left) * (bottom - top)
 
 
-def test_truth_of_a_mask_follows_crop_and_view(tmp_path: Path) -> None:
+def test_true_masks_follow_crop_and_view(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(encode(photo(100, 90), "PNG"))
     region = np.zeros((90, 100), np.uint8)
     region[40:50, 45:60] = 255
@@ -114,7 +114,7 @@ def test_truth_of_a_mask_follows_crop_and_view(tmp_path: Path) -> None:
         scores.true_mask(Job("s", row, tmp_path, RAW), "manipulation", whole)
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_continues(
     run: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = Detector.forward
@@ -212,7 +212,7 @@ def test_evaluation(run: Path, tree: Path, tmp_path: Path) -> None:
     assert detector_of(tmp_path / "first").info.results == results
     card = (tmp_path / "first" / "README.md").read_text()
     assert f"AUC {overall.auc:.2f}; at a false positive rate of 5 %" in card
-    assert ("That is weak" in card) == ((overall.auc or 0) < 0.9)
+    assert ("This is weak" in card) == ((overall.auc or 0) < 0.9)
 
 
 def test_robustness(run: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_robustness(run: Path, tmp_path: Path) -> None:
     assert f"**{report.worst}**" in shown
     card = (tmp_path / "card" / "README.md").read_text()
     assert f"| **{report.worst}** |" in card
-    assert "Not to be used" in card
+    assert "Do not use it" in card
     with Image.open(out / "robustness.png") as plot:
         assert min(plot.size) > 100
 
@@ -279,7 +279,7 @@ def test_half_precision_is_checked_on_pictures(run: Path, tree: Path, tmp_path: 
     out = tmp_path / "half"
     assert "--check" in invoke("export", run, out, "--half", code=1)
     shown = invoke("export", run, out, "--half", "--check", tree, "--version", "2")
-    assert "moves a probability by 0.00" in shown
+    assert "changes a probability by at most 0.00" in shown
     weights = load_file(out / "model.safetensors")
     assert {t.dtype for t in weights.values() if t.numel() >= 5_000} == {torch.float16}
     assert {t.dtype for t in weights.values() if t.ndim == 1} == {torch.float32}
@@ -308,7 +308,7 @@ def test_half_precision_that_changes_scores_is_refused(
 @pytest.mark.parametrize(
     ("fields", "message"), [({"trained": False}, "trained"), ({"heads": "ai"}, "heads: ai")]
 )
-def test_what_cannot_serve_is_not_exported(
+def test_invalid_networks_are_not_exported(
     tmp_path: Path, fields: dict[str, Any], message: str
 ) -> None:
     checkpoint.save(make_model(**fields), tmp_path / "model")
@@ -316,7 +316,7 @@ def test_what_cannot_serve_is_not_exported(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_directory_is_left_alone(run: Path, tmp_path: Path) -> None:
+def test_an_existing_directory_is_not_changed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert "out exists" in invoke("export", run, tmp_path / "out", code=1)
 
@@ -338,7 +338,7 @@ def edit(tree: Path) -> Callable[..., None]:
     return change
 
 
-def test_users_mistakes_are_one_line(run: Path, tree: Path, tmp_path: Path) -> None:
+def test_user_errors_are_one_line(run: Path, tree: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (
             ("evaluate", tmp_path / "none", tree, "--split", "validation"),

@@ -30,7 +30,7 @@ def test_a_suite_names_sets_beside_it(tree: Path, tmp_path: Path) -> None:
         load_sets([suite, suite], "train")
 
 
-def test_a_manifest_without_splits_is_taken_whole(tree: Path) -> None:
+def test_a_manifest_without_splits_is_used_whole(tree: Path) -> None:
     rows = [row.model_copy(update={"split": None}) for row in manifest.read(tree)]
     manifest.write(rows, tree)
     assert len(load_sets([tree], "test")[0].rows) == len(rows)
@@ -44,7 +44,7 @@ def test_an_empty_split_is_an_error_that_says_what_is_there(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"), [("sets = 3", "sets"), ("[sets", "suite.toml"), ("[set]", "extra")]
 )
-def test_broken_suites_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_suites_are_named(tmp_path: Path, text: str, message: str) -> None:
     suite = tmp_path / "suite.toml"
     suite.write_text(text)
     with pytest.raises(SuiteError, match=message):
@@ -53,9 +53,9 @@ def test_broken_suites_are_named(tmp_path: Path, text: str, message: str) -> Non
         load_sets([tmp_path / "absent.jsonl"], "test")
 
 
-def test_a_crop_that_does_not_fit_is_refused_with_one_that_does(tree: Path) -> None:
+def test_a_crop_that_is_too_large_is_refused_with_the_largest_possible(tree: Path) -> None:
     sets = load_sets([tree], "train")
     check_sizes(sets, 96)
     check_sizes(sets, None)
-    with pytest.raises(SuiteError, match="11 more; the largest crop for all pictures is 96"):
+    with pytest.raises(SuiteError, match="11 more; the largest possible crop is 96"):
         check_sizes(sets, 97)
