@@ -1,4 +1,4 @@
-"""Picture files: what their headers say, how they are decoded and encoded.
+"""Picture files: reading headers, decoding and encoding, without PyTorch.
 
-API, workers and training share it; it imports none of them.
+Shared by the API, the workers and training; imports none of them.
 """

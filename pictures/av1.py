@@ -1,14 +1,14 @@
-"""What the sequence header of an AV1 stream says of colours (AV1 specification, 5.5)."""
+"""Colour description in the sequence header of an AV1 stream (AV1 specification, 5.5)."""
 
-_SEQUENCE_HEADER = 1  # kind of an OBU
+_SEQUENCE_HEADER = 1  # OBU type
 _NEVER_GREY, _TWELVE_BITS = 1, 2  # profiles
 _LARGEST_LEVEL_WITHOUT_TIER = 7
 
 
 def code_points(data: bytes) -> tuple[int, int] | None:
-    """Primaries and transfer by ITU-T H.273, of the first sequence header in a few bytes.
+    """Return primaries and transfer (ITU-T H.273) from the first sequence header in `data`.
 
-    None where there is none, or it does not say.
+    None if there is no sequence header or it has no colour description.
     """
     at = 0
     while at + 2 <= len(data):
@@ -34,7 +34,7 @@ class _Bits:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, count: int) -> int:
-        """The next bits as a number; those behind the end are 0."""
+        """Read the next `count` bits as an unsigned number; bits past the end are 0."""
         self._left -= count
         mask = (1 << count) - 1
         return (self._value >> self._left if self._left >= 0 else 0) & mask
@@ -45,7 +45,7 @@ def _colours(bits: _Bits) -> tuple[int, int] | None:
     profile, _, reduced = take(3), take(1), take(1)
     if reduced:
         take(5)
-    elif take(1):  # times of frames: no still picture has them
+    elif take(1):  # timing info: still pictures have none
         return None
     else:
         _operating_points(bits)
@@ -76,7 +76,7 @@ def _operating_points(bits: _Bits) -> None:
 
 
 def _tools(bits: _Bits) -> None:
-    """What only streams of several frames tell."""
+    """Skip the coding tool flags, which a reduced still picture header omits."""
     take = bits.take
     take(4)
     order = take(1)

@@ -1,4 +1,4 @@
-"""Masks as heat maps, alone and blended with their pictures."""
+"""Heat maps of masks, alone or blended with the picture."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -10,18 +10,18 @@ from PIL import Image
 from pictures import png
 from pictures.decoding import bands
 
-_BAND = 2**16  # pixels that are blended at once: they stay in a core's cache
+_BAND = 2**16  # pixels blended at once; fits into a core's cache
 
 
 def heat_map(mask: Image.Image, colours: bytes) -> Image.Image:
-    """Colour a mask: the more probable, the more opaque.
+    """Colour a mask; opacity follows the probability.
 
     Args:
         mask: 8-bit grey, 0 = probability 0, 255 = probability 1.
-        colours: RGB of each of the 256 values.
+        colours: RGB of each of the 256 mask values (768 bytes).
 
     Returns:
-        RGBA picture of the same size.
+        RGBA image of the same size.
     """
     coloured = _coloured(mask, colours)
     coloured.putalpha(mask)
@@ -31,16 +31,16 @@ def heat_map(mask: Image.Image, colours: bytes) -> Image.Image:
 def composite(
     picture: Image.Image, mask_png: bytes, colours: bytes, alphas: Sequence[int]
 ) -> bytes:
-    """Heat map blended with its picture.
+    """Blend a picture with the heat map of its mask.
 
     Args:
         picture: RGB.
         mask_png: 8-bit grey PNG of the same size.
-        colours: RGB of each of the 256 values of the mask.
-        alphas: Their opacity, 0 to 255.
+        colours: RGB of each of the 256 mask values (768 bytes).
+        alphas: Opacity of each of the 256 mask values, 0 to 255.
 
     Returns:
-        Opaque PNG of the picture's size.
+        Opaque PNG of the same size.
     """
 
     def blended() -> Iterator[NDArray[np.uint8]]:

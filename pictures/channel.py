@@ -1,6 +1,6 @@
-"""What a process and its decoder say to each other: lines of JSON, and memory that both see.
+"""Messages between a process and its decoder: JSON lines over a socket, and shared memory.
 
-Whoever receives trusts nothing: no message makes it take more than it expects.
+Received messages are untrusted; their length is limited.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ _MAX_LINE = 16 * 1024  # bytes
 
 
 class ChannelError(Exception):
-    """The other side has ended, took too long, or says what it must not."""
+    """The peer closed the channel, timed out or sent an invalid message."""
 
 
 class Channel:
@@ -27,15 +27,15 @@ class Channel:
         self._end = end
         self._deadline: float | None = None
 
-    def limit(self, seconds: float) -> None:
-        """Have what is sent and received from now on end in so many seconds."""
+    def set_timeout(self, seconds: float) -> None:
+        """Let all sends and receives from now on share a deadline `seconds` away."""
         self._deadline = time.monotonic() + seconds
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message.
 
         Raises:
-            ChannelError: See there.
+            ChannelError: If the peer closed the channel or the deadline passed.
         """
         try:
             self._end.settimeout(self._left())
@@ -47,7 +47,8 @@ class Channel:
         """Receive a message.
 
         Raises:
-            ChannelError: See there.
+            ChannelError: If the peer closed the channel, the deadline passed, or the message is
+                too long or not a JSON object.
         """
         line = b""
         try:
@@ -56,12 +57,12 @@ class Channel:
                 part = self._end.recv(_MAX_LINE)
                 line += part
                 if not part or len(line) > _MAX_LINE:
-                    raise ChannelError("no message, or one that is too long")
+                    raise ChannelError("the message is missing or too long")
             message = json.loads(line)
         except (OSError, ValueError) as error:
             raise ChannelError(str(error)) from error
         if not isinstance(message, dict):
-            raise ChannelError("a message that is no object")
+            raise ChannelError("the message is not a JSON object")
         return message
 
     def _left(self) -> float | None:
@@ -69,19 +70,19 @@ class Channel:
             return None
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("it took too long")
+            raise TimeoutError("timed out")
         return left
 
     def close(self) -> None:
-        """Close this end; the other one sees it."""
+        """Close this end; the peer's next receive fails."""
         self._end.close()
 
 
 def shared_memory(size: int) -> int:
-    """A file in memory whose size nobody can change; what is not written takes no memory.
+    """Create an anonymous file in memory, sealed to `size` bytes; unwritten pages cost nothing.
 
     Returns:
-        Its descriptor, which whoever calls has to close.
+        Its file descriptor, to be closed by the caller.
     """
     if not hasattr(os, "memfd_create"):  # macOS
         with tempfile.TemporaryFile() as file:
@@ -89,12 +90,12 @@ def shared_memory(size: int) -> int:
             return os.dup(file.fileno())
     memory = os.memfd_create("pictures", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, size)
-    # Or the other side could cut it off, and reading what was there would end this process.
+    # Without seals the peer could truncate the file, and reading it would raise SIGBUS here.
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     return memory
 
 
 def mapped(file: int) -> mmap.mmap:
-    """The bytes of an open file, to read and to write."""
+    """Map an open file into memory for reading and writing."""
     return mmap.mmap(file, os.fstat(file).st_size)

@@ -1,4 +1,4 @@
-"""Colours of decoded pictures, converted to sRGB by what their file says of them."""
+"""Conversion of decoded pictures to sRGB."""
 
 import struct
 from functools import lru_cache
@@ -7,30 +7,29 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFilter
 
-from pictures.codings import D50, CodePoints, Colour, Gamma, hdr_to_srgb
+from pictures.colour_spaces import D50, CodePoints, Colour, Gamma, hdr_to_srgb
 
 MAX_PROFILE = 4 * 2**20
-"""Bytes of an ICC profile that is used; those of printers have up to 2 MiB."""
+"""Maximum size of an ICC profile in bytes; printer profiles have up to 2 MiB."""
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-_SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}  # modes by the space of a profile
-_LUT_SIDE = 65  # of tables for HDR colours
-_STEPS = 256  # of the curves in a profile: one for each value of a sample
+_SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}  # Pillow mode by profile colour space
+_LUT_SIDE = 65  # side of the 3D lookup table for HDR colours
+_STEPS = 256  # entries of a curve in a profile: one per sample value
 _ICC_VERSION = 4 << 24
-_TAGS, _TAG = 128, 12  # where the tags of a profile are counted, and bytes of an entry
+_TAGS, _TAG = 128, 12  # offset of a profile's tag table; bytes per entry
 
 
 def to_srgb(image: Image.Image, colour: Colour) -> Image.Image:
-    """Convert a picture of 8 bits to sRGB; what cannot be applied to it is ignored.
+    """Convert an 8-bit picture to sRGB; a colour space that does not fit its mode is ignored.
 
     Args:
-        image: Grey, with or without opacity, RGB, RGBA, CMYK, or any mode that Pillow converts
-            to RGB.
-        colour: What its file says.
+        image: L, LA, RGB, RGBA, CMYK, or any mode that Pillow converts to RGB.
+        colour: Colour space declared by its file.
 
     Returns:
-        RGB, or RGBA where the picture has an opacity.
+        RGB, or RGBA if the picture has an alpha channel.
     """
     if image.mode == "LAB":
         return _applied(image, ImageCms.buildTransform(_LAB, _SRGB, "LAB", "RGB"))
@@ -54,7 +53,7 @@ def to_srgb(image: Image.Image, colour: Colour) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """RGB or RGBA, copied only where it has to be."""
+    """Convert to RGB or RGBA; copies only if the mode changes."""
     if image.mode in ("RGB", "RGBA"):
         return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -62,13 +61,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # noqa: S101 - only in place is there nothing to return
+    assert converted is not None  # noqa: S101 - None is returned only for in-place transforms
     return converted
 
 
 @lru_cache(maxsize=2)
 def _space(profile: bytes) -> str | None:
-    """Mode of the pictures that an ICC profile speaks of; None where it is broken."""
+    """Pillow mode of the pictures an ICC profile is for; None if it is broken or unsupported."""
     if not int.from_bytes(profile[:4], "big") <= len(profile) <= MAX_PROFILE:
         return None
     try:
@@ -80,25 +79,25 @@ def _space(profile: bytes) -> str | None:
 
 @lru_cache(maxsize=2)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """How to get to sRGB; None where nothing would change, or it cannot be done."""
+    """Transform to sRGB; None if it would change nothing or cannot be built."""
     output = "RGBA" if mode == "RGBA" else "RGB"
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         transform = ImageCms.buildTransform(source, _SRGB, mode, output)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-    return None if _of_curves(profile) and _changes_nothing(transform, mode) else transform
+    return None if _matrix_only(profile) and _changes_nothing(transform, mode) else transform
 
 
-def _of_curves(profile: bytes) -> bool:
-    """Whether a profile has curves and a matrix only: then its ramps tell all about it."""
+def _matrix_only(profile: bytes) -> bool:
+    """Whether a profile has only curves and a matrix; testing ramps is then sufficient."""
     count = int.from_bytes(profile[_TAGS : _TAGS + 4], "big")
     tags = profile[_TAGS + 4 : _TAGS + 4 + _TAG * count]
     return not any(tags[at : at + 3] in (b"A2B", b"D2B") for at in range(0, len(tags), _TAG))
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether no value of a channel, and no grey, is changed by more than 1."""
+    """Whether the transform changes ramps of each channel and of grey by at most 1."""
     if mode == "CMYK":
         return False
     values = np.arange(_STEPS, dtype=np.uint8)
@@ -116,7 +115,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _profile(colour: CodePoints | Gamma) -> bytes:
-    """An ICC profile of such colours: three curves and a matrix."""
+    """Build an ICC profile with three curves and a matrix."""
     curve = np.rint(colour.to_linear(np.linspace(0, 1, _STEPS)) * 0xFFFF).astype(">u2").tobytes()
     tags = {
         name: b"XYZ \0\0\0\0" + np.rint(column * 0x10000).astype(">i4").tobytes()

@@ -1,4 +1,4 @@
-"""What a decoder gives up before it sees its first picture."""
+"""Sandbox of a decoder process."""
 
 import contextlib
 import ctypes
@@ -9,24 +9,24 @@ from pathlib import Path
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _NO_NEW_PRIVILEGES = 38  # prctl(2)
-# Linux's Landlock, landlock(7): the numbers of its system calls, and how many kinds of access to
-# files each of its versions knows.
+# Landlock, landlock(7): system call numbers, and the number of file access rights per ABI version.
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446
 _FILE_ACCESS = {1: 13, 2: 14, 3: 15, 4: 15}
 _NEWEST_FILE_ACCESS = 16
-_NET_SINCE, _TCP = 4, 0b11  # to bind and to connect
-_SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract sockets, and signals to others
+_NET_SINCE, _TCP = 4, 0b11  # bind and connect
+_SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract sockets and signals
 
 
 def confine() -> None:
-    """Never again write, open or run a file, or connect; whatever needs that has to be loaded.
+    """Forbid this process to write, open or execute files and to use TCP, for good.
 
-    Where the kernel has no Landlock (before 5.13, or macOS), the limits on writing are all.
+    Imports must be complete by then. Without Landlock (Linux before 5.13, macOS) only writing is
+    forbidden.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with contextlib.suppress(OSError):
-        _OOM_SCORE.write_text("1000")  # where memory ends, this process ends, and no other
+        _OOM_SCORE.write_text("1000")  # let the OOM killer choose this process first
     version = landlock_version()
     if version < 1:
         return
@@ -45,7 +45,7 @@ def confine() -> None:
 
 
 def landlock_version() -> int:
-    """What the kernel's Landlock can do, from 1 on; below: there is none."""
+    """Return the kernel's Landlock ABI version; below 1 if it has none."""
     if sys.platform != "linux":
         return 0
     call = ctypes.c_long(_CREATE_RULESET)

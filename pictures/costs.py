@@ -1,29 +1,29 @@
-"""What decoding a picture may cost, by what its header tells."""
+"""Limits of memory and time for decoding, from the size of a picture."""
 
 from dataclasses import dataclass
 
-_MEMORY, _PIXEL_MEMORY, _FILE_COPIES = 192 * 2**20, 24, 3  # bytes, bytes a pixel, times its bytes
+_MEMORY, _PIXEL_MEMORY, _FILE_COPIES = 192 * 2**20, 24, 3  # bytes, bytes per pixel, file sizes
 _CPU_SECONDS, _PIXELS_PER_SECOND = 3, 2_000_000
-_WAIT_SECONDS, _WAIT_FACTOR = 10.0, 4  # a busy machine is not at fault
+_WAIT_SECONDS, _WAIT_FACTOR = 10.0, 4  # allowance for a busy machine
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Limits of the work on one picture."""
+    """Limits for one picture."""
 
     memory: int
-    """Bytes of address space beyond what the process holds before."""
+    """Bytes of address space on top of what the process already uses."""
     cpu_seconds: int
     seconds: float
-    """Until there has to be a result."""
+    """Wall-clock time until the result."""
 
 
 def costs(pixels: int, size: int) -> Costs:
-    """What a picture may cost, whatever its format.
+    """Return the limits for a picture of any format.
 
     Args:
-        pixels: Its width times height.
-        size: Bytes of its file.
+        pixels: Width times height.
+        size: Size of the file in bytes.
     """
     cpu = _CPU_SECONDS + pixels // _PIXELS_PER_SECOND
     return Costs(

@@ -1,4 +1,4 @@
-"""Decoding in processes of its own, which a picture may bring down without harm."""
+"""Decoding in separate processes, so that a hostile picture can crash only its decoder."""
 
 import json
 import math
@@ -30,13 +30,13 @@ from pictures.provenance.statement import (
     unreadable_manifest,
 )
 
-ABORTED = "decoding takes far more memory or time than its size justifies, or ends the decoder"
-"""What is said of a picture that brings a decoder down."""
+ABORTED = "decoding takes far more memory or time than its size justifies, or crashes the decoder"
+"""Message of `DecodingAbortedError`."""
 
 _COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "pictures.process")
 _UNREADABLE = unreadable_manifest("reading it takes too much memory or time")
-_ROOM, _PIXEL_ROOM = 2**28, 4  # bytes of what is shared at most: so many, and so many a pixel
-_KEPT_MEMORY, _KEPT_SHARED = 64 * 2**20, 40 * 2**20  # bytes between two pictures
+_ROOM, _PIXEL_ROOM = 2**28, 4  # size of the shared memory: bytes, plus bytes per pixel
+_KEPT_MEMORY, _KEPT_SHARED = 64 * 2**20, 40 * 2**20  # bytes kept between two pictures
 _ERRORS = {
     kind.__name__: kind
     for kind in vars(errors).values()
@@ -46,30 +46,30 @@ _ERRORS = {
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceOptions:
-    """How origins are read."""
+    """How provenance is read."""
 
     trust_list: Path | None = None
-    """Certificates that signers are trusted by; None: those that come with the package."""
+    """Certificates of trusted signers; None for those in the package."""
     location: bool = False
-    """Whether the place where a photograph was taken is among what is read."""
+    """Whether to read the place where a photograph was taken."""
 
 
 class Decoders:
-    """A few warm processes that decode pictures; usable from any number of threads.
+    """A pool of warm decoder processes; thread-safe.
 
-    They know nothing but the pictures that they are given: no setting, no secret. One that ends,
-    or that has to be ended, is replaced, and costs the picture that it was at.
+    The processes get only pictures: no settings, no secrets. A process that crashes or exceeds its
+    limits is replaced; only the picture it was decoding fails.
     """
 
     def __init__(
         self, count: int, *, max_pixels: int, provenance: ProvenanceOptions | None = None
     ) -> None:
-        """Start the processes; they are ready in a moment.
+        """Start the processes without waiting until they are ready.
 
         Args:
-            count: Pictures that are decoded at the same time; further callers wait.
-            max_pixels: Largest width times height of a picture.
-            provenance: How `statements` reads; None: it finds nothing.
+            count: Number of processes; further callers wait.
+            max_pixels: Maximum width times height of a picture.
+            provenance: Options of `statements`; None if it is to return nothing.
         """
         self._max_pixels = max_pixels
         self._provenance = provenance
@@ -79,88 +79,89 @@ class Decoders:
         self._closed = False
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """Pixels (H, W, 3) of a picture file, as `decoding.decode` gives them.
+        """Decode a picture file as `decoding.decode` does.
+
+        Returns:
+            Pixels (H, W, 3), sRGB, 0 to 255.
 
         Raises:
-            PictureError: One of its subclasses.
+            PictureError: If the picture cannot be decoded.
         """
         header = read_header(data, max_pixels=self._max_pixels)
         shape = (header.height, header.width, 3)
-        with self._asked({"task": "decode"}, data) as result:
+        with self._run({"task": "decode"}, data) as result:
             if len(result) != math.prod(shape):
                 raise DecodingAbortedError(ABORTED)
             return np.frombuffer(result, np.uint8).reshape(shape).copy()
 
     def statements(self, data: bytes) -> list[Statement]:
-        """What a picture file says of its origin, by `provenance.reading` and `.manifest`.
+        """Read what a picture file states about its provenance.
 
-        What brings a reader down costs what that reader would have said.
+        If a reader crashes, only its own statements are missing.
 
         Returns:
-            That of its C2PA manifest first, as much as `statement.fitting` leaves.
+            Statements, those of its C2PA manifest first, limited by `statement.fitting`.
         """
         if self._provenance is None:
             return []
-        found = self._said("metadata", data) or []
+        found = self._read("metadata", data) or []
         if may_hold_manifest(data):
-            manifest = self._said("manifest", data)
+            manifest = self._read("manifest", data)
             found = [*([_UNREADABLE] if manifest is None else manifest), *found]
         try:
             return fitting(found)
         except ValueError:
             return []
 
-    def _said(self, task: str, data: bytes) -> list[Statement] | None:
-        """The statements of one reader; None if it was brought down."""
+    def _read(self, task: str, data: bytes) -> list[Statement] | None:
+        """The statements of one reader; None if it failed or crashed."""
         location = self._provenance is not None and self._provenance.location
         try:
             name = read_header(data, max_pixels=self._max_pixels).format
-            asked = {"task": task, "format": name, "location": location}
-            with self._asked(asked, data) as result:
+            request = {"task": task, "format": name, "location": location}
+            with self._run(request, data) as result:
                 return [parse(one) for one in json.loads(bytes(result))]
         except (PictureError, ValueError, TypeError, RecursionError):
             return None
 
     def preview(self, data: bytes, side: int) -> bytes:
-        """A picture file made fit for any screen.
+        """Make a JPEG preview of a picture file.
 
         Args:
             data: The whole file.
-            side: The picture is shrunk to side x side pixels, never enlarged.
-
-        Returns:
-            JPEG of what `decode` gives.
+            side: The preview fits into side x side pixels; it is never enlarged.
 
         Raises:
-            PictureError: One of its subclasses.
+            PictureError: If the picture cannot be decoded.
         """
-        with self._asked({"task": "preview", "side": side}, data) as result:
+        with self._run({"task": "preview", "side": side}, data) as result:
             return bytes(result)
 
     def composite(self, data: bytes, mask_png: bytes, colours: bytes, alphas: bytes) -> bytes:
-        """A picture file blended with the heat map of its mask, see `blending.composite`.
+        """Blend a picture file with the heat map of its mask, as `blending.composite` does.
 
         Returns:
             PNG.
 
         Raises:
-            PictureError: One of its subclasses.
+            PictureError: If the picture cannot be decoded.
         """
         parts = (data, mask_png, colours, alphas)
-        with self._asked({"task": "composite"}, *parts) as result:
+        with self._run({"task": "composite"}, *parts) as result:
             return bytes(result)
 
     def close(self) -> None:
-        """End the processes that are idle now, and the others once they are."""
+        """End idle processes now and busy ones after their current picture."""
         self._closed = True
         for decoder in self._idle:
             decoder.end()
 
     @contextmanager
-    def _asked(self, task: Mapping[str, Any], *parts: bytes) -> Iterator[memoryview]:
-        """Have a task done for a picture, which is the first of its parts.
+    def _run(self, task: Mapping[str, Any], *parts: bytes) -> Iterator[memoryview]:
+        """Run a task in a decoder; `parts[0]` is the picture file.
 
-        Its result stands in the memory of the process, until the context ends.
+        Yields:
+            The result, a view of shared memory that is valid within the context.
         """
         header = read_header(parts[0], max_pixels=self._max_pixels)
         limits = costs(header.width * header.height, len(parts[0]))
@@ -172,7 +173,7 @@ class Decoders:
                     yield result
             except DecodingAbortedError:
                 decoder.end()
-                decoder.start()  # so that the next picture need not wait for it
+                decoder.start()  # now, so that the next picture does not wait for the start
                 raise
             finally:
                 if self._closed:
@@ -181,7 +182,7 @@ class Decoders:
 
 
 class _Decoder:
-    """One process, our end of its channel, and the memory that is shared with it."""
+    """One decoder process with its channel and its shared memory."""
 
     def __init__(self, max_pixels: int, arguments: Sequence[str]) -> None:
         self._arguments = arguments
@@ -190,11 +191,11 @@ class _Decoder:
         self.start()
 
     def start(self) -> None:
-        """Start the process; what it is asked before it is ready waits."""
+        """Start the process; requests sent before it is ready wait in the channel."""
         ours, theirs = socket.socketpair()
         memory = shared_memory(self._size)
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+            self._process = subprocess.Popen(  # noqa: S603 - no part of it is user input
                 [*_COMMAND, str(memory), *self._arguments],
                 env=_environment(),
                 stdin=theirs.fileno(),
@@ -202,14 +203,14 @@ class _Decoder:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(memory,),
                 cwd="/",
-                start_new_session=True,  # a Ctrl-C in the terminal is for its parent
+                start_new_session=True,  # Ctrl-C in the terminal must reach only the parent
             )
         self._channel = Channel(ours)
         self._memory = mapped(memory)
         os.close(memory)
 
     def end(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -221,10 +222,14 @@ class _Decoder:
     def ask(
         self, request: Mapping[str, Any], parts: Sequence[bytes], seconds: float
     ) -> Iterator[memoryview]:
-        """Have a task done; its result stands in the shared memory, until the context ends.
+        """Run a task.
+
+        Yields:
+            The result, a view of shared memory that is valid within the context.
 
         Raises:
-            PictureError: One of its subclasses.
+            DecodingAbortedError: If the process ended, timed out or gave an invalid answer.
+            PictureError: If the process reports one.
         """
         if self._process is None or self._process.poll() is not None:
             self.end()
@@ -235,7 +240,7 @@ class _Decoder:
             raise DecodingAbortedError(ABORTED) from error
         except PictureError:
             raise
-        except BaseException:  # an answer that nobody took must not be that of the next picture
+        except BaseException:  # a late answer must not be taken for that of the next picture
             self.end()
             raise
         with memoryview(self._memory)[:size] as result:
@@ -245,8 +250,8 @@ class _Decoder:
             self._memory.madvise(mmap.MADV_REMOVE, _KEPT_SHARED, used - _KEPT_SHARED)
 
     def _exchange(self, request: Mapping[str, Any], parts: Sequence[bytes], seconds: float) -> int:
-        """Bytes of the result."""
-        self._channel.limit(seconds)
+        """Send a request and wait for the answer; returns the size of the result in bytes."""
+        self._channel.set_timeout(seconds)
         self._memory.seek(0)
         for part in parts:
             self._memory.write(part)
@@ -256,16 +261,16 @@ class _Decoder:
             raise _ERRORS[answer["error"]](str(answer["detail"]))
         size = int(answer["size"])
         if not 0 <= size <= len(self._memory):
-            raise ValueError("a result of an impossible size")
+            raise ValueError("result size out of range")
         return size
 
 
 def _environment() -> dict[str, str]:
-    """All that a decoder is told: where the code is, and how to manage its memory."""
+    """Environment of a decoder: import path and memory allocator settings only."""
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "LC_ALL": "C.UTF-8",
-        # What one picture leaves serves the next one, or half of the time would go into getting it.
+        # Reuse freed memory for the next picture; requesting it anew takes half of the time.
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(2**25),
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),

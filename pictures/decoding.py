@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to pixels, and from nothing worse than `PictureError`."""
+"""Decoding of picture files to pixels; the policy is in docs/decoding.md."""
 
 import struct
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pi_heif import register_heif_opener
 from PIL import Image, ImageChops, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pictures import codings, colour, giffile, isomedia, jpegfile, pngfile, tiff
+from pictures import colour, colour_spaces, giffile, isomedia, jpegfile, pngfile, tiff
 from pictures.errors import (
     PictureError,
     TooManyPixelsError,
@@ -21,7 +21,7 @@ from pictures.errors import (
 from pictures.header import Header, read_header
 
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
-Image.MAX_IMAGE_PIXELS = None  # the caller's limit holds, checked on the header
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked on the header instead
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,38 +33,38 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _EIGHT_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
-# What decoders say of a file that ends too early; Pillow has no error class of its own for it.
+# Parts of decoders' messages about truncated files; Pillow has no error class for them.
 _ENDED_EARLY = ("truncated", "end of file", "eof", "incomplete", "failed to read next frame")
-_BAND = 2**20  # pixels that are converted at once
+_BAND = 2**20  # pixels converted at once
 _RIFF_HEADER = 8
 _WEBP_ANIMATED, _WEBP_OPACITY = 2, 16  # bits of the 21st byte
-# Chromium takes the opacity of AVIF that is no animation for samples of narrow range, 16 to 235.
+# Chromium treats the alpha channel of still AVIF as narrow range, 16 to 235.
 _AVIF_OPACITY = [
     *(list(range(256)) * 3),
     *(min(max(round((value - 16) * 255 / 219), 0), 255) for value in range(256)),
 ]
-_SIXTEEN = 16  # bits a sample
-# Places in a BMP: size of its second header, bits a pixel and kind of compression, masks.
+_SIXTEEN = 16  # bits per sample
+# Offsets in a BMP: size of the DIB header, bits per pixel and compression, channel masks.
 _BMP_SIZE_AT, _BMP_BITS_AT, _BMP_MASKS_AT = 14, 28, 54
-_BMP_WITH_MASKS = (108, 124)  # sizes of that header
+_BMP_WITH_MASKS = (108, 124)  # sizes of DIB headers with masks
 _BMP_MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 
 
 def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode the picture that a browser shows of a file; docs/decoding.md has the policy.
+    """Decode the picture that a browser shows of a file.
 
-    The orientation is applied, transparency is laid over white, and colours are converted to
-    sRGB. Grey samples of 16 bits, 32 bits or floating point are scaled to 8 bits.
+    Applies the orientation, composites transparency onto white and converts to sRGB. Grey samples
+    of 16 bits, 32 bits or floating point are scaled to 8 bits.
 
     Args:
         data: The whole file.
-        max_pixels: Largest width times height; checked on the header, before any pixel is read.
+        max_pixels: Maximum width times height; checked on the header, before any pixel is read.
 
     Returns:
         Pixels (H, W, 3), sRGB, 0 to 255.
 
     Raises:
-        PictureError: One of its subclasses; hostile bytes raise nothing else.
+        PictureError: If the file cannot be decoded. Hostile files raise nothing else.
     """
     with upright(data, max_pixels=max_pixels) as image:
         return _to_array(image)
@@ -72,25 +72,25 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterator[Image.Image]:
-    """Decode a picture file to what `decode` gives, as a picture, or smaller.
+    """Decode a picture file like `decode`, to a Pillow image.
 
     Args:
         data: The whole file.
-        max_pixels: As in `decode`.
-        side: The picture is made to fit side x side pixels, never enlarged; None: as it is.
+        max_pixels: Maximum width times height.
+        side: Shrink the picture to fit into side x side pixels; None keeps its size.
 
     Yields:
-        An RGB picture, as long as the context lasts.
+        An RGB image, valid within the context.
 
     Raises:
-        PictureError: As in `decode`.
+        PictureError: If the file cannot be decoded.
     """
     with _opened(data, max_pixels) as (image, header, still):
         if side is not None and header.format == "JPEG":
-            image.draft(None, (side, side))  # its decoder shrinks for less than nothing
+            image.draft(None, (side, side))  # shrinks while decoding, which saves time
         loaded = _load(image, header, still)
         if loaded is image and header.format == "HEIF":
-            loaded = image.copy()  # of a file with several, each use would load it again
+            loaded = image.copy()  # otherwise each access would decode it again
         if side is not None:
             loaded.thumbnail((side, side))
         yield loaded
@@ -100,9 +100,9 @@ def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterato
 def _opened(
     data: bytes, max_pixels: int
 ) -> Iterator[tuple[ImageFile.ImageFile, Header, pngfile.Still | None]]:
-    """Open a picture that is what its header says; of a PNG, nothing but what is shown.
+    """Open a picture file without its metadata, and compare its size with the header.
 
-    All that goes wrong with it inside is a `PictureError`, but that there is no memory left.
+    Any exception within the context becomes a `PictureError`, except `MemoryError`.
     """
     header = read_header(data, max_pixels=max_pixels)
     try:
@@ -113,7 +113,7 @@ def _opened(
                 image.info["icc_profile"] = profile
             if file is not data and header.format == "WEBP":  # animated
                 image.info.pop("icc_profile", None)
-            if image.width * image.height > max_pixels:  # of a crop, the header tells less
+            if image.width * image.height > max_pixels:  # `header` has the cropped size
                 raise TooManyPixelsError(f"{image.width} × {image.height} pixels before a crop")
             size = header.crop or (image.size if still is None else still.canvas)
             size = size[::-1] if header.orientation in tiff.SIDEWAYS else size
@@ -125,7 +125,7 @@ def _opened(
             yield image, header, still
     except (PictureError, MemoryError):
         raise
-    except Exception as error:  # decoders fail on hostile bytes in more ways than they document
+    except Exception as error:  # decoders raise undocumented errors on hostile files
         reason = str(error).strip() or type(error).__name__
         if _ended_early(data, header, error):
             raise TruncatedPictureError(f"the file ends too early: {reason}") from error
@@ -133,9 +133,9 @@ def _opened(
 
 
 def _pixels_only(data: bytes, header: Header) -> tuple[bytes, bytes | None]:
-    """What Pillow is given of a file that is no PNG, and a profile that is left out of it.
+    """Remove metadata that Pillow would parse, since errors in it must not prevent decoding.
 
-    No metadata that Pillow would read is in it, or it could decide whether pixels are read.
+    Not for PNG. Returns the file for Pillow and the ICC profile that was removed from it.
     """
     if header.format == "JPEG":
         return jpegfile.pixels_only(data)
@@ -144,7 +144,7 @@ def _pixels_only(data: bytes, header: Header) -> tuple[bytes, bytes | None]:
     if header.format == "TIFF":
         return tiff.pixels_only(data), None
     if header.format == "WEBP" and data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATED:
-        # Browsers apply no profile to it, and leave clear what its first frame does not cover.
+        # Browsers ignore its profile and leave transparent what its first frame does not cover.
         return b"".join((data[:20], bytes([data[20] | _WEBP_OPACITY]), memoryview(data)[21:])), None
     return (_with_opacity(data), _bmp_profile(data)) if header.format == "BMP" else (data, None)
 
@@ -157,9 +157,9 @@ def _bmp_profile(bmp: bytes) -> bytes | None:
 
 
 def _with_opacity(bmp: bytes) -> bytes:
-    """A BMP that tells Pillow what browsers see: that a header with the usual masks has opacity.
+    """Set the compression field of a BMP with the usual masks, so that Pillow reads its alpha.
 
-    Pillow looks at masks only where the header says that they count.
+    Browsers read it either way; Pillow ignores the masks unless that field is BI_BITFIELDS.
     """
     head = len(_BMP_MASKS) + _BMP_MASKS_AT <= len(bmp) and bmp[_BMP_SIZE_AT]
     plain = bmp[_BMP_BITS_AT : _BMP_BITS_AT + 6] == b"\x20\0" + bytes(4)
@@ -170,18 +170,18 @@ def _with_opacity(bmp: bytes) -> bytes:
 
 
 def _ended_early(data: bytes, header: Header, error: Exception) -> bool:
-    if header.format == "WEBP":  # its decoder does not say why, but its header how long
-        announced = int.from_bytes(data[4:_RIFF_HEADER], "little") + _RIFF_HEADER
-        return len(data) < announced
+    if header.format == "WEBP":  # its decoder gives no reason, but the header has the length
+        expected = int.from_bytes(data[4:_RIFF_HEADER], "little") + _RIFF_HEADER
+        return len(data) < expected
     if header.format in ("AVIF", "HEIF"):
         return isomedia.ends_early(data)
     return isinstance(error, EOFError) or any(hint in str(error).lower() for hint in _ENDED_EARLY)
 
 
 def _load(image: ImageFile.ImageFile, header: Header, still: pngfile.Still | None) -> Image.Image:
-    """Decode the pixels of an opened picture: upright, 8-bit sRGB, without transparency."""
+    """Decode an opened picture to upright 8-bit sRGB without transparency."""
     size, frame = image.size, None
-    if header.format == "GIF":  # the first frame may leave some of the canvas empty
+    if header.format == "GIF":  # the first frame may not cover the whole canvas
         frame = image.tile[0][1]
     image.load()
     if image.size != size:
@@ -207,10 +207,10 @@ def _on_white(picture: Image.Image, size: tuple[int, int], at: tuple[int, int]) 
 
 
 def _clear(image: Image.Image, still: pngfile.Still) -> Image.Image | None:
-    """Where a PNG has the colour that is transparent, before any bit of its samples is lost.
+    """Find the pixels of the transparent colour (tRNS), comparing samples in full depth.
 
     Returns:
-        A mask (mode L) of 0 and 255; None where no colour is.
+        A mask (mode L) of 0 and 255; None if the PNG has no transparent colour.
     """
     if still.key is None:
         return None
@@ -218,12 +218,12 @@ def _clear(image: Image.Image, still: pngfile.Still) -> Image.Image | None:
         high = _equal(image, tuple(sample >> 8 for sample in still.key))
         low = _equal(pngfile.low_bytes(still.file), tuple(sample & 255 for sample in still.key))
         return ImageChops.multiply(high, low)
-    steps = 255 // (2**still.bits - 1) if still.bits < 8 else 1  # Pillow has them as 0 to 255
+    steps = 255 // (2**still.bits - 1) if still.bits < 8 else 1  # Pillow scales them to 0 to 255
     return _equal(image, tuple(sample * steps for sample in still.key))
 
 
 def _equal(image: Image.Image, key: tuple[int, ...]) -> Image.Image:
-    """Where all samples are these: a mask of 0 and 255."""
+    """Return a mask of 0 and 255 of the pixels whose samples equal `key`."""
     mask = Image.new("L", image.size)
     for box in bands(image.size, _BAND):
         samples = np.asarray(image.crop(box))
@@ -233,7 +233,7 @@ def _equal(image: Image.Image, key: tuple[int, ...]) -> Image.Image:
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) of an RGB picture, in bands: asked for all at once, Pillow copies twice."""
+    """Pixels (H, W, 3) of an RGB image, copied in bands: as a whole, Pillow copies it twice."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for box in bands(image.size, _BAND):
         pixels[box[1] : box[3]] = np.asarray(image.crop(box))
@@ -241,11 +241,11 @@ def _to_array(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def bands(size: tuple[int, int], pixels: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) of a picture from top to bottom.
+    """Split a picture into full-width boxes (left, top, right, bottom), from top to bottom.
 
     Args:
         size: Width and height of the picture.
-        pixels: Most pixels in a box, if one row has no more.
+        pixels: Maximum number of pixels in a box; a box has at least one row.
     """
     width, height = size
     rows = max(1, pixels // width)
@@ -253,17 +253,19 @@ def bands(size: tuple[int, int], pixels: int) -> Iterator[tuple[int, int, int, i
         yield 0, top, width, min(top + rows, height)
 
 
-def _to_srgb(image: Image.Image, told: codings.Colour, still: pngfile.Still | None) -> Image.Image:
+def _to_srgb(
+    image: Image.Image, declared: colour_spaces.Colour, still: pngfile.Still | None
+) -> Image.Image:
     """Convert any mode to 8-bit sRGB without transparency."""
     if image.mode.startswith(("I", "F")):
         inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0  # 0 is white
         image = _to_eight_bits(image)
-        image = ImageChops.invert(image) if inverted else image  # of 8 bits, Pillow does it
+        image = ImageChops.invert(image) if inverted else image  # Pillow does it for 8 bits only
     if still is not None:
-        told = still.colour
-        if still.grey and image.mode == "RGBA":  # as Pillow reads 16 bits of grey and opacity
+        declared = still.colour
+        if still.grey and image.mode == "RGBA":  # Pillow's mode for 16-bit grey with alpha
             image = image.convert("LA")
-    converted = colour.to_srgb(image, told)
+    converted = colour.to_srgb(image, declared)
     still_avif = image.format == "AVIF" and not getattr(image, "is_animated", False)
     if converted.mode == "RGBA" and still_avif:
         converted = converted.point(_AVIF_OPACITY)
@@ -271,7 +273,7 @@ def _to_srgb(image: Image.Image, told: codings.Colour, still: pngfile.Still | No
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Lay RGBA over white, in bands: a large picture is held as seldom as can be."""
+    """Composite RGBA onto white, in bands to save memory."""
     result = Image.new("RGB", image.size)
     for box in bands(image.size, _BAND):
         part = image.crop(box)
@@ -282,7 +284,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale grey pictures of 16 bits, 32 bits or floating point to 8 bits."""
-    if image.mode != "F":  # mode I carries 16-bit samples too
+    if image.mode != "F":  # mode I has 16-bit samples too
         samples = np.asarray(image)
         if samples.dtype != np.uint16:
             samples = samples.clip(0, 2**16 - 1)

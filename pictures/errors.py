@@ -1,4 +1,4 @@
-"""What can be wrong with a picture file."""
+"""Errors of picture files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PictureError(Exception):
 
 
 class UndecodablePictureError(PictureError):
-    """The file is of an allowed format, but what it holds cannot be decoded."""
+    """The file is in a supported format but cannot be decoded."""
 
 
 class UnsupportedFormatError(PictureError):
@@ -59,7 +59,7 @@ class TruncatedPictureError(PictureError):
 
 
 class TooManyPixelsError(PictureError):
-    """The header announces more pixels than are allowed."""
+    """The header declares more pixels than allowed."""
 
     code = "too_many_pixels"
     title = "The picture has too many pixels"
@@ -67,7 +67,7 @@ class TooManyPixelsError(PictureError):
 
 
 class TooElongatedError(PictureError):
-    """The header announces a side of more than `header.MAX_ASPECT_RATIO` times the other one."""
+    """The aspect ratio in the header exceeds `header.MAX_ASPECT_RATIO`."""
 
     code = "too_elongated"
     title = "The picture is too elongated"

@@ -1,4 +1,4 @@
-"""Which files are pictures by their names: one list, and one way through folders."""
+"""Search for picture files in folders, by suffix."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ SUFFIXES = frozenset(
         *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
     )
 )
-"""Suffixes of the files that are taken for pictures, lower case."""
+"""Suffixes of picture files, lower case."""
 
-_APPLE_DOUBLE = "._"  # how macOS names what its files have beside their bytes, on foreign disks
+_APPLE_DOUBLE = "._"  # prefix of macOS's metadata files on other file systems
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NAMED = 10  # files of a reason that a summary names
+_NAMED = 10  # file names per reason in a summary
 
 
 class Reason(StrEnum):
-    """Why a file is left out of what was found in a folder."""
+    """Why a file or folder was left out."""
 
     NOT_A_PICTURE = "not a picture by its name"
     SEARCHED = "link to a folder that is searched anyway"
     SPECIAL = "neither a file nor a folder"
     UNREADABLE = "cannot be read"
-    """Also a link to nothing: what is there may be a picture, or a folder of pictures."""
+    """Also a broken link, whose target may have been a picture or a folder of pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,39 +40,37 @@ class LeftOut:
     path: Path
     reason: Reason
     detail: str = ""
-    """What the system says, if it was asked."""
+    """The operating system's message, if any."""
 
 
 @dataclass
 class Found:
-    """What a folder holds."""
+    """Result of a search, each list sorted by path."""
 
     pictures: list[Path] = field(default_factory=list)
-    """In the order of their paths."""
     left_out: list[LeftOut] = field(default_factory=list)
-    """In the order of their paths."""
 
     @property
     def failures(self) -> list[LeftOut]:
-        """What may be pictures and cannot be had."""
+        """Files and folders that cannot be read and may be or hold pictures."""
         return [one for one in self.left_out if one.reason is Reason.UNREADABLE]
 
     @property
     def passed_over(self) -> list[LeftOut]:
-        """What is left out and is no loss."""
+        """Files and folders left out for other reasons."""
         return [one for one in self.left_out if one.reason is not Reason.UNREADABLE]
 
 
 def find(folder: Path, *, deep: bool = True, skip: Collection[Path] = ()) -> Found:
     """Find the pictures of a folder by their suffixes, in upper or lower case.
 
-    Links are followed. Each folder is searched once, by its own path where it has one below
-    `folder`, so links may lead in circles. Nothing is raised: what cannot be read is left out.
+    Follows links. Each folder is searched once, preferably by its real path below `folder`, so
+    cycles are harmless. Raises nothing: what cannot be read is in `left_out`.
 
     Args:
         folder: the folder.
-        deep: search the folders below it too.
-        skip: folders that are not searched and not mentioned.
+        deep: search subfolders too.
+        skip: folders to ignore.
     """
     found = Found()
     searched = {place for path in skip if (place := _place(path)) is not None}
@@ -92,7 +90,7 @@ def find(folder: Path, *, deep: bool = True, skip: Collection[Path] = ()) -> Fou
                     _sort_in(entry, found, folders, links, deep=deep)
         except OSError as error:
             found.left_out.append(LeftOut(here, Reason.UNREADABLE, reason_of(error)))
-        links.sort()  # so that the same one of two links to a folder is taken each time
+        links.sort()  # makes the choice among several links to one folder deterministic
     found.pictures.sort()
     found.left_out.sort(key=lambda one: one.path)
     return found
@@ -108,12 +106,12 @@ def _sort_in(
                 (links if entry.is_symlink() else folders).append(path)
         elif path.suffix.lower() not in SUFFIXES or entry.name.startswith(_APPLE_DOUBLE):
             if not path.suffix and entry.is_symlink():
-                entry.stat()  # fails if it is a link to nothing, which may have been a folder
+                entry.stat()  # raises if it is a broken link, whose target may have been a folder
             found.left_out.append(LeftOut(path, Reason.NOT_A_PICTURE))
         elif entry.is_file():
             found.pictures.append(path)
         else:
-            entry.stat()  # fails if it is a link to nothing
+            entry.stat()  # raises if it is a broken link
             found.left_out.append(LeftOut(path, Reason.SPECIAL))
     except OSError as error:
         found.left_out.append(LeftOut(path, Reason.UNREADABLE, reason_of(error)))
@@ -128,19 +126,19 @@ def _place(folder: Path) -> tuple[int, int] | None:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says of a file, without its name."""
+    """Return the operating system's message without the file name."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def name_of(path: Path) -> str:
-    """A path as one line: bytes beyond UTF-8, control characters and backslashes are escaped."""
-    escaped = os.fsencode(path).replace(b"\\", b"\\\\")  # or two files could have one name
+    """Format a path as one line; escapes invalid UTF-8, control characters and backslashes."""
+    escaped = os.fsencode(path).replace(b"\\", b"\\\\")  # keeps the mapping unambiguous
     text = escaped.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def summarise(left_out: Iterable[LeftOut]) -> list[str]:
-    """One line a reason: how many files, and some of their names."""
+    """Return one line per reason with the number of files and some of their names."""
     by_reason: dict[Reason, list[str]] = {}
     for one in left_out:
         detail = f" ({one.detail})" if one.detail else ""

@@ -1,33 +1,36 @@
-"""GIF files, read block by block up to the first frame."""
+"""Parser for GIF files up to the first frame."""
 
 from dataclasses import dataclass
 
 from pictures.errors import UndecodablePictureError
 from pictures.source import Source
 
-_SCREEN = 13  # bytes before the palette
+_SCREEN = 13  # bytes before the global colour table
 _EXTENSION, _FRAME, _END = b"!", b",", b";"
-_MOST_BLOCKS = 200_000  # of at most 255 bytes that are counted, about 10 ms
-_CONTROL, _CONTROL_SIZE = 0xF9, 4  # the extension that tells what is transparent, and its bytes
+_MOST_BLOCKS = 200_000  # data sub-blocks (at most 255 bytes) that are read, about 10 ms
+_CONTROL, _CONTROL_SIZE = 0xF9, 4  # label and size of the graphic control extension
 
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The first frame: its block, and the extension that says how it is drawn."""
+    """The first frame."""
 
     at: int
+    """Offset of its image descriptor."""
     width: int
-    """Of the canvas, with all of the frame on it, in pixels."""
+    """Canvas size in pixels, extended to cover the frame."""
     height: int
     palette_end: int
+    """End of the global colour table."""
     control: bytes
+    """Its graphic control extension, or empty."""
 
 
 def first(source: Source) -> First:
     """Find the first frame.
 
     Raises:
-        PictureError: There is none.
+        PictureError: If there is none.
     """
     width, height, flags = (source.number(at, n, "little") for at, n in ((6, 2), (8, 2), (10, 1)))
     at = palette_end = _SCREEN + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
@@ -41,7 +44,7 @@ def first(source: Source) -> First:
             at += 1 + length
         at += 1
     if kind != _FRAME:
-        raise UndecodablePictureError("a GIF without a frame")
+        raise UndecodablePictureError("the GIF has no frame")
     left, top, columns, rows = (source.number(at + n, 2, "little") for n in (1, 3, 5, 7))
     return First(
         at=at,
@@ -56,7 +59,7 @@ def frames(source: Source) -> int:
     """Count the frames.
 
     Raises:
-        PictureError: The file ends too early, or has too many blocks.
+        PictureError: If the file is truncated or has too many blocks.
     """
     at, count, left = first(source).at, 0, _MOST_BLOCKS
     while (kind := source.read(at, 1)) != _END:
@@ -67,22 +70,22 @@ def frames(source: Source) -> int:
         elif kind == _EXTENSION:
             at += 2
         else:
-            raise UndecodablePictureError("a block of an unknown kind")
+            raise UndecodablePictureError("the GIF has a block of an unknown type")
         data = source.data
-        while at < len(data) and data[at]:  # a large file has too many for `Source`
+        while at < len(data) and data[at]:  # a large file has more than `Source` allows
             at += 1 + data[at]
             left -= 1
             if not left:
-                raise UndecodablePictureError("more blocks than are counted")
+                raise UndecodablePictureError("the GIF has too many blocks")
         at += 1
     return count
 
 
 def pixels_only(data: bytes) -> bytes:
-    """The file without what is said before its first frame, but how that is drawn.
+    """Remove all extensions before the first frame except its graphic control extension.
 
     Raises:
-        PictureError: There is no frame.
+        PictureError: If there is no frame.
     """
     frame = first(Source(data))
     return b"".join((data[: frame.palette_end], frame.control, memoryview(data)[frame.at :]))

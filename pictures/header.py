@@ -1,13 +1,13 @@
-"""What a picture file says of itself, read by a small bounded reader.
+"""Bounded parser for the headers of picture files.
 
-It runs where no decoder may: it reads a limited number of small parts of a file, so that no file
-can make it take long or hold much.
+It is safe to run outside the sandbox: it reads a limited number of small parts of a file, so no
+file can make it use much time or memory.
 """
 
 from dataclasses import dataclass
 
 from pictures import giffile, isomedia, jpegfile, pngchunks, tiff
-from pictures.codings import CodePoints
+from pictures.colour_spaces import CodePoints
 from pictures.errors import (
     CameraRawError,
     NotAPictureError,
@@ -32,10 +32,10 @@ MEDIA_TYPES = {
 """Media types of the formats that are read, by Pillow's names."""
 ALLOWED_FORMATS = tuple(MEDIA_TYPES)
 MAX_ASPECT_RATIO = 50
-"""Longer side over shorter side. Panoramas have up to 15, long screenshots up to 40."""
+"""Longer side divided by shorter side. Panoramas have up to 15, long screenshots up to 40."""
 
 _PNG_MAGIC = b"\x89PNG"
-# Camera raw that is no TIFF, or no plain one: (offset, magic bytes).
+# Camera raw formats that are not standard TIFF: (offset, magic bytes).
 _RAW_MAGIC = (
     (0, b"IIRO"),  # Olympus
     (0, b"IIRS"),
@@ -67,39 +67,37 @@ _WEBP_KINDS = (b"VP8 ", b"VP8L", b"VP8X")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a picture file says of itself before any pixel is decoded."""
+    """Header of a picture file."""
 
     format: str
     """One of `ALLOWED_FORMATS`."""
     width: int
-    """Pixels, upright; that is what `decode` will give."""
+    """Pixels, after orientation and crop, as `decoding.decode` returns them."""
     height: int
     orientation: int = tiff.UPRIGHT
-    """1 to 8, as EXIF numbers them: how the pixels have to be turned that Pillow gives, which turns
-    those of TIFF and HEIF by itself."""
+    """EXIF orientation, 1 to 8, to apply to Pillow's output; 1 for TIFF and HEIF, where Pillow
+    applies it."""
     crop: tuple[int, int] | None = None
-    """Width and height of what is shown of AVIF before it is turned; None: all."""
+    """Width and height of the visible part of AVIF before orientation; None if all is visible."""
     colour: CodePoints | None = None
-    """What the container of AVIF and HEIF says of the colours."""
+    """Colour space declared by an AVIF or HEIF container."""
 
 
 def read_header(data: bytes, *, max_pixels: int) -> Header:
-    """Read the header of a picture file; no pixel is decoded.
+    """Read the header of a picture file without decoding pixels.
 
     Args:
         data: The whole file.
-        max_pixels: Largest width times height.
-
-    Returns:
-        Format and size.
+        max_pixels: Maximum width times height.
 
     Raises:
-        PictureError: One of its subclasses; hostile bytes raise nothing else.
+        PictureError: If the format is unsupported, the header is invalid, or the size exceeds the
+            limits. Hostile files raise nothing else.
     """
     header = _read(Source(data))
     width, height = header.width, header.height
     if not width or not height:
-        raise UndecodablePictureError("a picture without any pixels")
+        raise UndecodablePictureError("the picture has no pixels")
     if width * height > max_pixels:
         raise TooManyPixelsError(
             f"{width} × {height} = {width * height} pixels; the limit is {max_pixels}"
@@ -127,7 +125,7 @@ def _read(source: Source) -> Header:
         return Header("BMP", *_bmp_size(source))
     if data.startswith(tiff.MAGIC):
         return Header("TIFF", *tiff.size(source))
-    if isomedia.announces(source):
+    if isomedia.is_isomedia(source):
         shown = isomedia.read(source)
         orientation = shown.orientation if shown.format == "AVIF" else tiff.UPRIGHT
         return Header(
@@ -166,7 +164,7 @@ def _jpeg(source: Source) -> Header:
     for segment in jpegfile.segments(source):
         if segment.marker in jpegfile.FRAMES:
             if size is not None:
-                raise UndecodablePictureError("a JPEG of two frames")
+                raise UndecodablePictureError("the JPEG has two frames")
             size = source.number(segment.body + 3, 2), source.number(segment.body + 1, 2)
         exif = segment.body + _EXIF_PREFIX_SIZE
         if segment.marker != jpegfile.APP1 or exif >= segment.end or orientation is not None:
@@ -174,19 +172,19 @@ def _jpeg(source: Source) -> Header:
         if source.data.startswith(_EXIF_PREFIX, segment.body):
             orientation = tiff.orientation(source, exif, segment.end)
     if size is None:
-        raise UndecodablePictureError("a JPEG without a frame")
+        raise UndecodablePictureError("the JPEG has no frame")
     return _turned("JPEG", *size, orientation or tiff.UPRIGHT)
 
 
 def _png(source: Source) -> Header:
     if not source.data.startswith(pngchunks.SIGNATURE[: len(source)]):
-        raise UndecodablePictureError("the signature of the PNG is damaged")
+        raise UndecodablePictureError("the PNG signature is damaged")
     if source.read(12, 4) != b"IHDR":
-        raise UndecodablePictureError("a PNG that does not begin with its header")
+        raise UndecodablePictureError("the PNG does not start with an IHDR chunk")
     width, height = source.number(16, 4), source.number(20, 4)
     orientation = None
     for chunk in pngchunks.chunks(source):
-        if chunk.kind == b"IDAT":  # of what follows the pixels, nothing counts
+        if chunk.kind == b"IDAT":  # browsers ignore metadata after the pixels
             return _turned("PNG", width, height, orientation or tiff.UPRIGHT)
         if chunk.kind == b"eXIf" and orientation is None:
             exif = pngchunks.body(source, chunk)
@@ -212,6 +210,6 @@ def _bmp_size(source: Source) -> tuple[int, int]:
     if kind == _BMP_CORE_HEADER:
         return source.number(18, 2, "little"), source.number(20, 2, "little")
     if kind not in _BMP_HEADERS:
-        raise UnsupportedFormatError("a BMP of an unknown kind")
+        raise UnsupportedFormatError("the BMP header has an unknown size")
     width, height = source.number(18, 4, "little"), source.number(22, 4, "little")
-    return width, min(height, 2**32 - height)  # negative: from top to bottom
+    return width, min(height, 2**32 - height)  # negative: rows run from top to bottom

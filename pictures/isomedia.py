@@ -1,43 +1,43 @@
-"""Headers of the formats that are boxes within boxes (ISO/IEC 14496-12): HEIF and AVIF."""
+"""Parser for the ISO base media file format (ISO/IEC 14496-12): headers of HEIF and AVIF."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 from pictures import av1
-from pictures.codings import BT709, SRGB, CodePoints
+from pictures.colour_spaces import BT709, SRGB, CodePoints
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 from pictures.source import Source
 
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
-_ANY_BRANDS = (b"mif1", b"msf1")  # structure alone; the codec is told by a property
+_ANY_BRANDS = (b"mif1", b"msf1")  # any codec; properties tell which
 _SEQUENCES = (b"avis", b"msf1")
 _HEADER, _LONG_HEADER = 8, 16
-_VERSION = 4  # bytes of version and flags with which some boxes begin
-_STREAM_HEAD = 64  # bytes of an AV1 stream that are looked at
-_SAMPLE_ENTRY = 78  # bytes of an entry for video before its boxes
-_MOST_CUTS = 8  # of a picture; MIAF (ISO/IEC 23000-22) allows one
-_TRACK_SIZE = {0: 76, 1: 88}  # where a track's header has width and height, by its version
+_VERSION = 4  # bytes of version and flags at the start of a full box
+_STREAM_HEAD = 64  # bytes read of an AV1 stream
+_SAMPLE_ENTRY = 78  # bytes of a visual sample entry before its boxes
+_MAX_CROPS = 8  # clap properties of a picture; MIAF (ISO/IEC 23000-22) allows one
+_TRACK_SIZE = {0: 76, 1: 88}  # offset of width and height in tkhd, by version
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box: what lies from `start` to `end` is its body."""
+    """A box; its body is at `start` to `end`."""
 
     kind: bytes
     start: int
     end: int
 
 
-def announces(source: Source) -> bool:
-    """Whether a file says that it is HEIF or AVIF."""
+def is_isomedia(source: Source) -> bool:
+    """Whether the brand of a file is one of HEIF or AVIF."""
     head = source.data[:12]
     return head[4:8] == b"ftyp" and head[8:] in (*_AVIF_BRANDS, *_HEIF_BRANDS, *_ANY_BRANDS)
 
 
 def ends_early(data: bytes) -> bool:
-    """Whether a file ends before its last box does."""
+    """Whether the last box extends past the end of the file."""
     source = Source(data)
     try:
         return any(box.end > len(data) for box in boxes(source, 0, len(data)))
@@ -47,34 +47,34 @@ def ends_early(data: bytes) -> bool:
 
 @dataclass(slots=True)
 class Shown:
-    """What a file says of the picture that is shown: the main one, or the first of a sequence."""
+    """Properties of the picture that is shown: the primary item, or the first of a sequence."""
 
     format: str
     width: int = 0
-    """Pixels, as turned."""
+    """Pixels, after rotation."""
     height: int = 0
     crop: tuple[int, int] | None = None
-    """What is shown of AVIF before it is turned, from the upper left corner on; None: all."""
+    """Size of the visible part of AVIF before rotation, from the upper left; None if all is."""
     quarter_turns: int = 0
-    """Anticlockwise; the mirror comes after them."""
+    """Anticlockwise; applied before the mirror."""
     mirror: int | None = None
-    """0: top and bottom change places, 1: left and right."""
+    """0: swap top and bottom, 1: swap left and right."""
     colour: CodePoints | None = None
-    cuts: int = 0
-    """How often it was cut so far."""
-    told: bool = False
-    """Whether the container says what the colours are; otherwise AVIF's stream may."""
+    crops: int = 0
+    """Number of clap properties applied so far."""
+    has_nclx: bool = False
+    """Whether the container declares a colour space; otherwise AVIF's stream may."""
 
     @property
     def orientation(self) -> int:
-        """Turns and mirror as EXIF numbers them, 1 to 8."""
+        """Rotation and mirror as EXIF orientation, 1 to 8."""
         return _ORIENTATIONS[self.quarter_turns][0 if self.mirror is None else 1 + self.mirror]
 
     def apply(self, source: Source, box: Box) -> None:
-        """Take over one of the properties, which are applied one after the other.
+        """Apply one property; their order matters.
 
         Raises:
-            PictureError: It cannot be read.
+            PictureError: If the property is invalid.
         """
         if box.kind == b"ispe":
             body = source.read(box.start + _VERSION, 8)
@@ -86,18 +86,18 @@ class Shown:
         elif box.kind == b"imir":
             self.mirror = source.number(box.start, 1) % 2
         elif box.kind == b"clap" and self.width:
-            self.cuts += 1
-            if self.cuts > _MOST_CUTS:  # fractions cost a hundred times as much as a read
-                raise UndecodablePictureError("a picture that is cut over and over")
-            self._cut(*_fractions(source, box))
-        elif box.kind == b"colr" and not self.told and source.read(box.start, 4) == b"nclx":
+            self.crops += 1
+            if self.crops > _MAX_CROPS:  # fractions cost a hundred times as much as a read
+                raise UndecodablePictureError("the picture has too many clap properties")
+            self._crop(*_fractions(source, box))
+        elif box.kind == b"colr" and not self.has_nclx and source.read(box.start, 4) == b"nclx":
             body = source.read(box.start + 4, 4)
-            self.told = True
+            self.has_nclx = True
             self.colour = _code_points(*(int.from_bytes(body[at : at + 2]) for at in (0, 2)))
 
-    def _cut(self, width: Fraction, height: Fraction, right: Fraction, below: Fraction) -> None:
+    def _crop(self, width: Fraction, height: Fraction, right: Fraction, below: Fraction) -> None:
         size = round(width), round(height)
-        if self.format == "AVIF":  # as browsers: from the corner on, or not at all
+        if self.format == "AVIF":  # browsers ignore crops that do not start at the corner
             left, top = right + (self.width - width) / 2, below + (self.height - height) / 2
             whole = width.denominator == height.denominator == 1
             fits = 0 < width <= self.width and 0 < height <= self.height
@@ -107,34 +107,34 @@ class Shown:
         self.width, self.height = size
 
 
-# By quarter turns: without a mirror, with one of top and bottom, of left and right.
+# By quarter turns: without mirror, with top and bottom swapped, with left and right swapped.
 _ORIENTATIONS = ((1, 4, 2), (8, 5, 7), (3, 2, 4), (6, 7, 5))
 _VIDEO_TRANSFERS = (1, 6, 14, 15)
 
 
 def _code_points(primaries: int, transfer: int) -> CodePoints | None:
-    """Primaries and transfer as browsers take them: what is not known, and video, is sRGB."""
+    """Map code points as browsers do: unknown values and video transfers become sRGB."""
     if transfer in _VIDEO_TRANSFERS or not CodePoints.known(BT709, transfer):
         transfer = SRGB
     return CodePoints.known(primaries, transfer) or CodePoints.known(BT709, transfer)
 
 
 def _fractions(source: Source, box: Box) -> list[Fraction]:
-    """Width and height of a crop, and how far its centre lies right of, and below, the middle."""
+    """Width and height of a crop, and the offset of its centre to the right and downwards."""
     body = source.read(box.start, 32)
     numbers = [
         int.from_bytes(body[at : at + 4], "big", signed=at in (16, 24)) for at in range(0, 32, 4)
     ]
     if not all(numbers[1::2]):
-        raise UndecodablePictureError("a crop by a fraction of nothing")
+        raise UndecodablePictureError("a clap property has a zero denominator")
     return [Fraction(*numbers[at : at + 2]) for at in range(0, 8, 2)]
 
 
 def read(source: Source) -> Shown:
-    """Format, size, turns and colours of the picture that is shown.
+    """Read format, size, orientation and colour space of the picture that is shown.
 
     Raises:
-        PictureError: They cannot be read.
+        PictureError: If the header is invalid.
     """
     brand = source.read(8, 4)
     if brand in _SEQUENCES:
@@ -143,13 +143,13 @@ def read(source: Source) -> Shown:
             return _track(source, track)
     meta = _first(source, Box(b"", 0, len(source)), b"meta")
     if meta is None:
-        raise UndecodablePictureError("no picture in the file")
+        raise UndecodablePictureError("the file has no meta box")
     if meta.end > len(source):
         raise TruncatedPictureError("the file ends too early")
     properties = Box(b"", meta.start + _VERSION, meta.end)
     container = _first(source, properties, b"iprp", b"ipco")
     if container is None:
-        raise UndecodablePictureError("no properties of the picture")
+        raise UndecodablePictureError("the picture has no properties")
     known = list(boxes(source, container.start, container.end))
     avif = brand in _AVIF_BRANDS or (
         brand in _ANY_BRANDS and any(box.kind == b"av1C" for box in known)
@@ -157,16 +157,16 @@ def read(source: Source) -> Shown:
     shown = Shown("AVIF" if avif else "HEIF")
     for index in _uses(source, properties, _primary(source, properties)):
         if not 0 < index <= len(known):
-            raise UndecodablePictureError("a property that is not there")
+            raise UndecodablePictureError("the picture refers to a missing property")
         shown.apply(source, known[index - 1])
-    if avif and not shown.told:
+    if avif and not shown.has_nclx:
         place = _place(source, properties, _primary(source, properties))
         found = (
             None if place is None else av1.code_points(source.data[place : place + _STREAM_HEAD])
         )
         shown.colour = found and _code_points(*found)
     if not shown.width or not shown.height:
-        raise UndecodablePictureError("a picture without a size")
+        raise UndecodablePictureError("the picture has no size")
     return shown
 
 
@@ -184,17 +184,17 @@ def frames(source: Source) -> int:
 
 
 def boxes(source: Source, start: int, end: int) -> Iterator[Box]:
-    """The boxes in a row.
+    """Iterate over the boxes from `start` to `end`; stops at an invalid box length.
 
-    It ends where a box says something impossible; the last one may end beyond `end`.
+    The last box may extend past `end`.
 
     Raises:
-        PictureError: As `Source.read`.
+        PictureError: If the file is truncated or has too many parts.
     """
     while start + _HEADER <= min(end, len(source)):
         head = source.read(start, _HEADER)
         length, body = int.from_bytes(head[:4], "big"), start + _HEADER
-        if length == 0:  # to the end, wherever that is
+        if length == 0:  # extends to the end
             length = end - start
         elif length == 1:  # the length follows in 64 bits
             length, body = source.number(body, 8), start + _LONG_HEADER
@@ -205,7 +205,7 @@ def boxes(source: Source, start: int, end: int) -> Iterator[Box]:
 
 
 def _first(source: Source, within: Box, *path: bytes) -> Box | None:
-    """The first box of a path of kinds, from box to box."""
+    """Find the first box at a path of box types; None if there is none."""
     for kind in path:
         found = None
         for found in boxes(source, within.start, within.end):
@@ -220,15 +220,15 @@ def _first(source: Source, within: Box, *path: bytes) -> Box | None:
 
 
 def _primary(source: Source, meta: Box) -> int:
-    """Number of the picture that is shown."""
+    """ID of the primary item."""
     box = _first(source, meta, b"pitm")
     if box is None:
-        raise UndecodablePictureError("no main picture")
+        raise UndecodablePictureError("the file has no primary item")
     return source.number(box.start + _VERSION, 4 if source.number(box.start, 1) else 2)
 
 
 def _place(source: Source, meta: Box, item: int) -> int | None:
-    """Where the bytes of a picture begin in the file; None where that is told in another way."""
+    """Offset of an item's data in the file; None if it is not stored at a plain file offset."""
     box = _first(source, meta, b"iloc")
     if box is None:
         return None
@@ -255,12 +255,12 @@ def _place(source: Source, meta: Box, item: int) -> int | None:
 
 
 def _uses(source: Source, meta: Box, item: int) -> Iterator[int]:
-    """Numbers, from 1 on, of the properties of a picture, in their order."""
+    """Indices, from 1, of an item's properties, in order."""
     properties = _first(source, meta, b"iprp")
     for box in boxes(source, properties.start, properties.end) if properties else ():
         if box.kind != b"ipma":
             continue
-        head = source.read(box.start, 8)  # version, flags, number of pictures
+        head = source.read(box.start, 8)  # version, flags, number of items
         item_bytes, index_bytes = 4 if head[0] else 2, 2 if head[3] & 1 else 1
         at = box.start + len(head)
         for _ in range(int.from_bytes(head[4:], "big")):
@@ -277,10 +277,10 @@ def _uses(source: Source, meta: Box, item: int) -> Iterator[int]:
 
 
 def _track(source: Source, track: Box) -> Shown:
-    """The pictures of a sequence."""
+    """Properties of a track of pictures."""
     head = _first(source, track, b"tkhd")
     if head is None:
-        raise UndecodablePictureError("a track without a header")
+        raise UndecodablePictureError("the track has no header")
     at = head.start + _TRACK_SIZE.get(source.number(head.start, 1), 0)
     shown = Shown("AVIF", source.number(at, 4) >> 16, source.number(at + 4, 4) >> 16)
     description = _first(source, track, b"mdia", b"minf", b"stbl", b"stsd")

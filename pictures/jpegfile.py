@@ -1,4 +1,4 @@
-"""JPEG files, read segment by segment up to the first scan: what decides their pixels."""
+"""Parser for JPEG files up to the first scan."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,21 +7,21 @@ from pictures.errors import UndecodablePictureError
 from pictures.source import Source
 
 START, SCAN, END = b"\xff\xd8", 0xDA, 0xD9
-"""How files begin; markers of what ends their head: the first scan, or the picture."""
+"""First bytes of a file; markers that end its head: start of scan, end of image."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of frames, which have the size."""
+"""Start-of-frame markers; their segments contain the size."""
 APP1 = 0xE1
 
 _BARE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers without a segment
 _COMMENT = 0xFE
 _METADATA = frozenset({*range(0xE0, 0xF0), _COMMENT})
-_APP2, _ICC = 0xE2, b"ICC_PROFILE\0"  # then which part it is, from 1 on, and of how many
-# Those that tell a decoder what its samples are: how they begin, and bytes at least.
+_APP2, _ICC = 0xE2, b"ICC_PROFILE\0"  # followed by number (from 1) and count of parts
+# Segments that define the colour transform: prefix and minimum size.
 _TRANSFORMS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 
 
 class Segment(NamedTuple):
-    """From its marker at `start` to `end`; what it holds begins at `body`."""
+    """A segment from its marker at `start` to `end`; its content begins at `body`."""
 
     marker: int
     start: int
@@ -30,10 +30,10 @@ class Segment(NamedTuple):
 
 
 def segments(source: Source) -> Iterator[Segment]:
-    """The segments of a file up to that of the first scan, or the end of the picture.
+    """Iterate over the segments up to and including the first scan or the end of the image.
 
     Raises:
-        PictureError: As `Source.read`.
+        PictureError: If the file is truncated or has too many parts.
     """
     at = len(START)
     while True:
@@ -41,7 +41,7 @@ def segments(source: Source) -> Iterator[Segment]:
         marker = head[1]
         if head[0] != 0xFF:
             at = source.find(b"\xff", at)
-        elif marker == 0xFF:  # filling
+        elif marker == 0xFF:  # fill byte
             at += 1
         elif marker in (SCAN, END):
             yield Segment(marker, at, at + 2, at + 2)
@@ -55,10 +55,10 @@ def segments(source: Source) -> Iterator[Segment]:
 
 
 def pixels_only(data: bytes) -> tuple[bytes, bytes | None]:
-    """The file without its metadata, and its ICC profile.
+    """Return the file without metadata, and its ICC profile.
 
     Raises:
-        PictureError: It cannot be read.
+        PictureError: If the file has no scan or is truncated.
     """
     source = Source(data)
     kept: list[bytes | memoryview] = [START]
@@ -69,12 +69,12 @@ def pixels_only(data: bytes) -> tuple[bytes, bytes | None]:
             return b"".join(kept), _profile(profile)
         if segment.marker == _APP2 and data.startswith(_ICC, segment.body):
             profile.append(data[segment.body + len(_ICC) : segment.end])
-        if segment.marker not in _METADATA or _tells_samples(data, segment):
+        if segment.marker not in _METADATA or _defines_transform(data, segment):
             kept.append(data[segment.start : segment.end])
-    raise UndecodablePictureError("a JPEG without a scan")
+    raise UndecodablePictureError("the JPEG has no scan")
 
 
-def _tells_samples(data: bytes, segment: Segment) -> bool:
+def _defines_transform(data: bytes, segment: Segment) -> bool:
     start, size = _TRANSFORMS.get(segment.marker, (b"", 0))
     return (
         bool(size) and data.startswith(start, segment.body) and (segment.end - segment.body >= size)
@@ -82,7 +82,7 @@ def _tells_samples(data: bytes, segment: Segment) -> bool:
 
 
 def _profile(parts: list[bytes]) -> bytes | None:
-    """The first whole profile that the parts give, as in browsers; None where one is wrong."""
+    """Join the first complete profile, as browsers do; None if a part has a wrong number."""
     parts, numbered = [part for part in parts if len(part) > 2], dict[int, bytes]()
     for part in parts:
         if not 0 < part[0] <= part[1] == parts[0][1] or part[0] in numbered:

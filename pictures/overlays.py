@@ -1,4 +1,4 @@
-"""Heat maps rendered from stored masks."""
+"""Overlays: heat maps rendered from stored masks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pictures import png
 from pictures.decoders import Decoders
 
 RENDERER = 2
-"""Part of every `ETag`: raise it whenever the same request gets other pixels."""
+"""Part of every `ETag`; increment it when the same request yields different pixels."""
 
 DEFAULT_OPACITY = 0.6
 
 _LEVELS = 256
-# Where a PNG keeps its facts, and what they are in a mask: 8-bit grey, not interlaced.
+# Position of IHDR's content in a PNG, and its last bytes for a mask: 8-bit grey, not interlaced.
 _HEADER = slice(16, 29)
 _HEADER_END = 33
 _COLOUR_TYPE, _INDEXED = 9, 3
@@ -24,7 +24,7 @@ _GREY = bytes([8, 0, 0, 0, 0])
 
 
 class Colormap(StrEnum):
-    """The colours of a heat map."""
+    """Colours of a heat map."""
 
     HEAT = "heat"
     VIRIDIS = "viridis"
@@ -48,27 +48,27 @@ def _table(stops: str) -> NDArray[np.uint8]:
 
 
 COLORMAPS = {name: _table(stops) for name, stops in _STOPS.items()}
-"""Colours (256, 3) of each mask value."""
+"""RGB (256, 3) of each mask value."""
 
 
 def render(
     mask_png: bytes, colormap: Colormap = Colormap.HEAT, opacity: float = DEFAULT_OPACITY
 ) -> bytes:
-    """Heat map of a stored mask, to lay over the picture.
+    """Render the heat map of a stored mask, to be placed over the picture.
 
-    The pixels are copied unread: only the header changes, which then says that they are indices
-    of colours, each with its own opacity. So it takes a millisecond, whatever the size.
+    Only the header changes: grey values become indices into a palette with opacity. Pixels are
+    copied without decompression, so it takes a millisecond for any size.
 
     Args:
         mask_png: 8-bit grey PNG.
-        colormap: colours of weak and strong.
-        opacity: 0 to 1, of a pixel with probability 1; the others have their share of it.
+        colormap: colours of the heat map.
+        opacity: 0 to 1, at probability 1; scaled linearly below.
 
     Returns:
-        PNG with indexed colours and transparency.
+        PNG with a palette and transparency.
 
     Raises:
-        ValueError: the mask is another kind of file.
+        ValueError: if the mask is not an 8-bit grey PNG.
     """
     header = bytearray(mask_png[_HEADER])
     if header[8:] != _GREY:
@@ -88,20 +88,20 @@ def render(
 def composite(
     decoders: Decoders, picture: bytes, mask_png: bytes, colormap: Colormap, opacity: float
 ) -> bytes:
-    """Heat map blended with its picture.
+    """Blend a picture with the heat map of its mask.
 
     Args:
-        decoders: where it is done, since the picture has to be decoded.
-        picture: the file as it came.
-        mask_png: 8-bit grey PNG, of the picture's size.
-        colormap: as in `render`.
-        opacity: as in `render`.
+        decoders: processes that decode and blend.
+        picture: the uploaded file.
+        mask_png: 8-bit grey PNG of the picture's size.
+        colormap: colours of the heat map.
+        opacity: 0 to 1, at probability 1; scaled linearly below.
 
     Returns:
         Opaque PNG of the picture's size.
 
     Raises:
-        PictureError: the picture cannot be read.
+        PictureError: if the picture cannot be decoded.
     """
     alphas = bytes(_alphas(opacity))
     return decoders.composite(picture, mask_png, COLORMAPS[colormap].tobytes(), alphas)

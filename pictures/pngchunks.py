@@ -1,4 +1,4 @@
-"""Chunks of PNG files, for readers of headers: nothing is decompressed here."""
+"""Parser for the chunks of PNG files; decompresses nothing."""
 
 import zlib
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from pictures.source import Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_BODY = 8 * 2**20
-"""Bytes of a chunk that is looked into; a larger one is skipped."""
+"""Maximum size of a chunk that is read, in bytes; larger ones are skipped."""
 
-_HEAD, _CHECK = 8, 4  # bytes before and behind what a chunk holds
+_HEAD, _CHECK = 8, 4  # bytes before and after the content
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk: it begins at `start`, and what it holds at `body`; `end` is behind its CRC."""
+    """A chunk; `start` is its first byte, `body` its content, `end` follows its CRC."""
 
     kind: bytes
     start: int
@@ -24,15 +24,15 @@ class Chunk:
 
     @property
     def critical(self) -> bool:
-        """Whether there is no picture without it."""
+        """Whether decoders need the chunk."""
         return not self.kind[0] & 0x20
 
 
 def chunks(source: Source, start: int = len(SIGNATURE)) -> Iterator[Chunk]:
-    """The chunks of a file, up to its end; the last one may end beyond it.
+    """Iterate over the chunks of a file; the last one may extend past its end.
 
     Raises:
-        PictureError: As `Source.read`.
+        PictureError: If the file has too many parts.
     """
     while start + _HEAD <= len(source):
         head = source.read(start, _HEAD)
@@ -43,10 +43,10 @@ def chunks(source: Source, start: int = len(SIGNATURE)) -> Iterator[Chunk]:
 
 
 def body(source: Source, chunk: Chunk) -> bytes | None:
-    """What a chunk holds; None where its CRC is wrong, or it is too large.
+    """Read the content of a chunk; None if its CRC is wrong or it exceeds `MAX_BODY`.
 
     Raises:
-        PictureError: As `Source.read`.
+        PictureError: If the file is truncated or has too many parts.
     """
     size = chunk.end - _CHECK - chunk.body
     if size > MAX_BODY:

@@ -1,7 +1,7 @@
-"""PNG files, read chunk by chunk: what is shown of them, and in which colours.
+"""Parser for PNG files: the picture that is shown, and its colour space.
 
-Metadata never decides whether pixels are read: a chunk that is damaged, too large or of no use
-here is skipped. The first chunk of a kind counts, as in browsers.
+Damaged, oversized and unused metadata chunks are skipped, so they never prevent decoding. As in
+browsers, the first valid chunk of a type counts.
 """
 
 import struct
@@ -12,44 +12,44 @@ from io import BytesIO
 
 from PIL import Image
 
-from pictures.codings import CodePoints, Colour, Gamma
 from pictures.colour import MAX_PROFILE
+from pictures.colour_spaces import CodePoints, Colour, Gamma
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 from pictures.png import chunk
 from pictures.pngchunks import SIGNATURE, Chunk, body, chunks
 from pictures.source import Source
 
-_FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: number, width, height, left, top, times, ways
+_FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: sequence, width, height, left, top, delay, disposal
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _LENGTHS = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cLLI": 8, b"mDCV": 24}
-_LAST_INTENT = 3  # of sRGB
-_LONGEST_NAME = 80  # bytes, of a profile; one more than PNG has, as in browsers
-_COLOURS = 256  # in a palette at most
+_LAST_INTENT = 3  # largest rendering intent in sRGB
+_LONGEST_NAME = 80  # bytes of a profile's name; PNG allows 79, browsers 80
+_COLOURS = 256  # maximum in a palette
 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """The picture that is shown of a PNG, as a PNG of its own with nothing but pixels."""
+    """The picture that is shown of a PNG, as a PNG file without metadata."""
 
     file: bytes
     canvas: tuple[int, int]
-    """Width and height of what is shown, in pixels; larger than the picture in some animations."""
+    """Width and height in pixels; larger than the picture in some animations."""
     left: int
-    """Where the picture lies on the canvas."""
+    """Position of the picture on the canvas."""
     top: int
     grey: bool
     colour: Colour
     key: tuple[int, ...] | None
-    """Samples of the colour that is transparent, one or three, in the depth of the file."""
+    """The transparent colour (tRNS): one or three samples in the bit depth of the file."""
     bits: int
-    """Bits a sample."""
+    """Bits per sample."""
 
 
 def still(data: bytes) -> Still:
-    """The picture that is shown first: the one still picture, or an animation's first frame.
+    """Extract the picture that is shown first: the still picture or an animation's first frame.
 
     Raises:
-        PictureError: It cannot be read.
+        PictureError: If the file is truncated or a critical chunk is damaged.
     """
     source = Source(data, most=len(data))
     found: dict[bytes, bytes] = {}
@@ -71,7 +71,7 @@ def still(data: bytes) -> Still:
     canvas = width, height
     left = top = 0
     pixels: bytes | memoryview
-    if b"acTL" in found and b"fcTL" not in found:  # the default image is no frame
+    if b"acTL" in found and b"fcTL" not in found:  # the default image is not a frame
         width, height, left, top, pixels = _first_frame(source, first, header)
         header = struct.pack(">II", width, height) + header[8:]
     else:
@@ -112,9 +112,9 @@ _WANTED = frozenset(
 
 
 def low_bytes(file: bytes) -> Image.Image:
-    """The less significant bytes of the samples of a PNG of 3 × 16 bits, as an RGB picture.
+    """Return the low bytes of the samples of a 16-bit RGB PNG as an RGB image.
 
-    Pillow has no mode for such samples, but can be asked for either half of them.
+    Pillow has no mode for 3 × 16 bits, but can decode either half.
     """
     image = Image.open(BytesIO(file), formats=("PNG",))
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
@@ -123,14 +123,14 @@ def low_bytes(file: bytes) -> Image.Image:
 
 
 def _out_of_place(kind: bytes, found: Mapping[bytes, bytes]) -> bool:
-    """Whether browsers pass a chunk over where it stands."""
+    """Whether browsers ignore a chunk because of the chunks before it."""
     if kind == b"tRNS":
         return found[b"IHDR"][9] == _PALETTE and b"PLTE" not in found
     return kind == b"cICP" and b"PLTE" in found
 
 
 def _valid(kind: bytes, content: bytes) -> bool:
-    """Whether browsers take a chunk for one of its kind; otherwise the next one may be."""
+    """Whether browsers accept the content of a chunk; otherwise the next of its type may count."""
     if len(content) != _LENGTHS.get(kind, len(content)):
         return False
     if kind == b"tRNS":
@@ -142,7 +142,7 @@ def _valid(kind: bytes, content: bytes) -> bool:
 
 
 def _palette(found: Mapping[bytes, bytes]) -> list[bytes]:
-    """The chunks of the palette: its last colour stands for all that it lacks, as in browsers."""
+    """Palette chunks, filled up with the last colour, as in browsers."""
     count = len(found[b"PLTE"]) // 3
     colours, opacities = found[b"PLTE"][: 3 * count], found.get(b"tRNS", b"")[:count]
     more = _COLOURS - count
@@ -154,7 +154,7 @@ def _palette(found: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _run(source: Source, first: Chunk) -> memoryview:
-    """The chunks with pixels, which follow one another; as they stand in the file."""
+    """The consecutive IDAT chunks from `first` on, unchanged."""
     end = first.start
     for one in chunks(source, first.start):
         if one.kind != b"IDAT":
@@ -164,7 +164,7 @@ def _run(source: Source, first: Chunk) -> memoryview:
 
 
 def _first_frame(source: Source, default: Chunk, header: bytes) -> tuple[int, int, int, int, bytes]:
-    """Width, height, left, top of the first frame behind the default image, and its pixels."""
+    """Width, height, left, top and IDAT chunk of the first frame after the default image."""
     canvas = struct.unpack(">II", header[:8])
     frame, pixels = None, []
     for one in chunks(source, default.start):
@@ -180,11 +180,11 @@ def _first_frame(source: Source, default: Chunk, header: bytes) -> tuple[int, in
         elif one.kind == b"IEND":
             break
     if frame is None or not pixels:
-        raise UndecodablePictureError("an animation without a frame")
+        raise UndecodablePictureError("the animation has no frame")
     number, width, height, left, top = frame[:5]
     inside = left + width <= canvas[0] and top + height <= canvas[1]
     if number != 0 or not width or not height or not inside:
-        raise UndecodablePictureError("the first frame of the animation is none")
+        raise UndecodablePictureError("the first frame of the animation is invalid")
     return width, height, left, top, chunk(b"IDAT", b"".join(pixels))
 
 
@@ -197,7 +197,7 @@ def _key(content: bytes, bits: int, kind: int) -> tuple[int, ...] | None:
 
 
 def _colour(found: Mapping[bytes, bytes]) -> Colour:
-    """The first that can be used of cICP, iCCP, sRGB, and gAMA with cHRM."""
+    """The first usable of cICP, iCCP, sRGB, and gAMA with cHRM."""
     code_points = found.get(b"cICP", b"")
     if len(code_points) == 4 and code_points[2:] == b"\0\1":  # RGB, full range
         known = CodePoints.known(code_points[0], code_points[1], _peak(found))
@@ -217,7 +217,7 @@ def _colour(found: Mapping[bytes, bytes]) -> Colour:
 
 
 def _peak(found: Mapping[bytes, bytes]) -> float:
-    """cd/m², of the brightest part of the picture, or of the display it was made on; or 0."""
+    """Peak luminance of the picture or of its mastering display in cd/m²; 0 if unknown."""
     for kind, size, at in ((b"cLLI", 8, 0), (b"mDCV", 24, 16)):
         content = found.get(kind, b"")
         if len(content) == size and any(content[at : at + 4]):
@@ -227,7 +227,7 @@ def _peak(found: Mapping[bytes, bytes]) -> float:
 
 def _profile(content: bytes) -> bytes | None:
     name, _, compressed = content.partition(b"\0")
-    if not 0 < len(name) <= _LONGEST_NAME or compressed[:1] != b"\0":  # the one compression
+    if not 0 < len(name) <= _LONGEST_NAME or compressed[:1] != b"\0":  # 0: deflate, the only method
         return None
     try:
         decompressor = zlib.decompressobj()

@@ -1,10 +1,10 @@
-"""The process of a decoder: `python -m pictures.process MEMORY [TRUST]`, a channel as stdin.
+"""Decoder process: `python -m pictures.process MEMORY [TRUST]`, with a channel as stdin.
 
-It decodes one picture after the other, within limits of memory and time that follow the size of
-each. It starts with an empty environment, gives up files and networks, and holds nothing open but
-its channel and MEMORY, the descriptor of what it shares with its parent: files and masks lie there
-when a request comes, and the result when it is answered. TRUST, a file or nothing, has it read
-what files say of their origin too.
+It decodes one picture at a time, with limits of memory and time that depend on its size. It starts
+with an empty environment, enters a sandbox without files and network, and keeps open only its
+channel and MEMORY, the descriptor of the memory shared with its parent, which contains the input
+of a request and then its result. With TRUST (a trust list, or empty for the package's), it reads
+provenance too.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from pictures.header import read_header
 if TYPE_CHECKING:
     from pictures.provenance.statement import Statement
 
-_BAND = 2**18  # pixels that are copied at once
-_QUALITY = 92  # of JPEG: nothing is seen of it, at a third of the bytes of PNG
+_BAND = 2**18  # pixels copied at once
+_QUALITY = 92  # of JPEG: no visible loss, a third of the size of PNG
 _MAX_DETAIL = 1000  # characters
 _STATM = Path("/proc/self/statm")
-_LINE = 200  # bytes of it at most
+_LINE = 200  # maximum bytes in it
 
 
 def main() -> None:
-    """Answer until the other end is closed."""
+    """Answer requests until the parent closes the channel."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 2
-    Image.init()  # whatever Pillow would import later
+    Image.init()  # imports all plugins before the sandbox forbids it
     memory, own_memory = mapped(int(sys.argv[1])), _own_memory()
     for trust_list in sys.argv[2:]:
         _add_provenance(trust_list)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any], memory: mmap.mmap, own_memory: int | None) -> dict[str, Any]:
-    """Do a task; its result takes the place of what it was done with."""
+    """Run a task; its result overwrites its input in `memory`."""
     memory.seek(0)
     parts = [memory.read(size) for size in request["sizes"]]
     memory.seek(0)
@@ -105,7 +105,7 @@ _TASKS: dict[str, Callable[..., None]] = {
 
 
 def _add_provenance(trust_list: str) -> None:
-    """Load what reads origins, which not every decoder does."""
+    """Load the readers of provenance and add their tasks."""
     from pictures.provenance import reading
     from pictures.provenance.manifest import Manifests
 
@@ -126,12 +126,12 @@ def _as_json(found: list[Statement]) -> bytes:
 
 
 def _own_memory() -> int | None:
-    """Where Linux tells how much memory this process holds, open for good."""
+    """Open /proc/self/statm, which the sandbox would forbid later; None if there is none."""
     return os.open(_STATM, os.O_RDONLY) if _STATM.exists() else None
 
 
 def _limit(allowed: Costs, own_memory: int | None) -> None:
-    """Have this process ended should the next picture take more than is allowed."""
+    """Set resource limits for the next picture, on top of what the process has used."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = math.ceil(used.ru_utime + used.ru_stime) + allowed.cpu_seconds
     _lower(resource.RLIMIT_CPU, seconds)

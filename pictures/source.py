@@ -1,26 +1,26 @@
-"""A picture file of which only small parts are read, and not many."""
+"""Bounded access to the bytes of a picture file."""
 
 from typing import Literal
 
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 
 MAX_READS = 8_000
-"""Parts of a file that are looked at: about 10 ms. Headers have some dozens."""
+"""Maximum number of reads, which take about 10 ms. Headers need some dozens."""
 
 
 class Source:
-    """The bytes of a file, for readers of its header.
+    """Reads a file in small parts, for header parsers.
 
-    Each read costs the same, whatever lies in the file, and their number is limited: no reader
-    that uses nothing else can take long, whatever loops a hostile file leads it through.
+    The number of reads is limited, so a parser that uses nothing else ends soon even if a hostile
+    file leads it into loops.
     """
 
     def __init__(self, data: bytes, most: int = MAX_READS) -> None:
-        """Take a file.
+        """Wrap a file.
 
         Args:
             data: The whole file.
-            most: Parts that may be read.
+            most: Maximum number of reads.
         """
         self.data = data
         self._left = most
@@ -29,11 +29,11 @@ class Source:
         return len(self.data)
 
     def read(self, at: int, size: int) -> bytes:
-        """Some bytes, few.
+        """Read `size` bytes at offset `at`.
 
         Raises:
-            TruncatedPictureError: The file ends before.
-            UndecodablePictureError: More parts were read than any header has.
+            TruncatedPictureError: If the file ends before.
+            UndecodablePictureError: If the number of reads exceeds the limit.
         """
         self._count()
         part = self.data[at : at + size]
@@ -42,18 +42,19 @@ class Source:
         return part
 
     def number(self, at: int, size: int, order: Literal["big", "little"] = "big") -> int:
-        """An unsigned number.
+        """Read an unsigned integer of `size` bytes at offset `at`.
 
         Raises:
-            PictureError: As `read`.
+            PictureError: Like `read`.
         """
         return int.from_bytes(self.read(at, size), order)
 
     def find(self, byte: bytes, start: int) -> int:
-        """Where a byte comes next.
+        """Return the offset of the next `byte` from `start` on.
 
         Raises:
-            PictureError: As `read`.
+            TruncatedPictureError: If there is none.
+            UndecodablePictureError: If the number of reads exceeds the limit.
         """
         self._count()
         at = self.data.find(byte, start)

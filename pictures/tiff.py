@@ -1,4 +1,4 @@
-"""Headers of TIFF files, and the orientation in EXIF data, which is a small TIFF file."""
+"""Parser for TIFF headers, and for the orientation in EXIF data, which is a small TIFF file."""
 
 import struct
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ from pictures.errors import CameraRawError, PictureError, UndecodablePictureErro
 from pictures.source import Source
 
 MAGIC = (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
-"""How files begin; the third and fourth are wrong and known, the last two are BigTIFF."""
-RAW = "camera raw is not a picture yet; develop it and send that, e.g. as JPEG, PNG or TIFF"
-"""What is said of camera raw."""
+"""First bytes of files; the third and fourth are known mistakes, the last two are BigTIFF."""
+RAW = "camera raw is not supported; convert the file to JPEG, PNG or TIFF"
+"""Message of `CameraRawError`."""
 UPRIGHT = 1
 SIDEWAYS = range(5, 9)
 """Orientations that swap width and height."""
 
-_SUBFILE, _OLD_SUBFILE = 254, 255  # tags; the second of TIFF 5.0 and before
+_SUBFILE, _OLD_SUBFILE = 254, 255  # tags; the second is from TIFF 5.0 and before
 _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274
 _SUB_DIRECTORIES, _DNG_VERSION = 330, 50706
 _PROFILE, _EXIF_DIRECTORY = 34675, 34665
@@ -28,18 +28,18 @@ _WANTED = frozenset(
         *(_SUB_DIRECTORIES, _DNG_VERSION),
         *(258, 259, 266, 273, 277, 278, 279, 284),  # bits, compression, strips, planes
         *(292, 293, 317, 320, 322, 323, 324, 325),  # fax, predictor, palette, tiles
-        *(332, 338, 339, 347, *range(512, 522)),  # inks, opacity, kind of samples, JPEG
+        *(332, 338, 339, 347, *range(512, 522)),  # inks, alpha, sample format, JPEG
         *(529, 530, 531, 532, _PROFILE),  # YCbCr
     )
 )
-_BYTES = (1, 7)  # types that a profile may have
-_NO_PICTURE = 1 | 4  # bits of the first: a smaller copy of another picture, a mask
+_BYTES = (1, 7)  # field types of a profile
+_NO_PICTURE = 1 | 4  # bits of NewSubfileType: reduced copy of another picture, mask
 _OLD_REDUCED = 2
 _SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
-_CR2 = b"CR\2\0"  # of Canon, behind where the first directory is told
-_MOST_SUB_DIRECTORIES = 8  # that are looked at; cameras write up to 4
+_CR2 = b"CR\2\0"  # Canon raw, after the offset of the first directory
+_MOST_SUB_DIRECTORIES = 8  # read at most; cameras write up to 4
 _SHORT, _LONG = 3, 4
-_SIZES = {1: 1, _SHORT: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of unsigned numbers
+_SIZES = {1: 1, _SHORT: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes per unsigned integer, by field type
 
 Order = Literal["big", "little"]
 _EXIF: dict[bytes, tuple[Order, str]] = {
@@ -50,15 +50,15 @@ _EXIF: dict[bytes, tuple[Order, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Bytes of the parts of a directory, which differ between TIFF and BigTIFF."""
+    """Sizes in bytes of the parts of a directory, for TIFF or BigTIFF."""
 
     first: int
-    """Where the file says where the directory is."""
+    """Position of the first directory's offset."""
     offset: int
     count: int
     entry: int
     value: int
-    """Where the value stands in an entry."""
+    """Position of the value in an entry."""
 
 
 _CLASSIC = _Layout(first=4, offset=4, count=2, entry=12, value=8)
@@ -71,24 +71,24 @@ class _Field:
 
     order: Order
     entry: bytes
-    """All of it, as it stands in the file."""
+    """The whole entry, unchanged."""
     kind: int
     count: int
     value: bytes
-    """What it holds, or where in the file that stands."""
+    """The value, or its offset in the file."""
 
     @property
     def number(self) -> int | None:
-        """Its value; None where it is not one unsigned number."""
+        """The value; None unless it is a single unsigned integer."""
         if self.kind not in _SIZES or self.count != 1:
             return None
         return int.from_bytes(self.value[: _SIZES[self.kind]], self.order)
 
     def values(self, source: Source, most: int) -> Iterator[int]:
-        """Its unsigned numbers, up to so many.
+        """Iterate over at most `most` unsigned integers of the value.
 
         Raises:
-            PictureError: The file ends before them.
+            PictureError: If the file is truncated or has too many parts.
         """
         size = _SIZES.get(self.kind)
         if size is None:
@@ -104,31 +104,31 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """A directory of a file, of which only what decides pixels is read."""
+    """A directory, with only the fields that matter for decoding."""
 
     at: int
     fields: Mapping[int, _Field]
     following: int
-    """Where the file says where the next one is."""
+    """Position of the next directory's offset."""
 
     def number(self, tag: int) -> int | None:
-        """The value of a tag; None where it is not one unsigned number."""
+        """The value of a tag; None unless it is a single unsigned integer."""
         return self.fields[tag].number if tag in self.fields else None
 
 
 def size(source: Source) -> tuple[int, int]:
-    """Width and height of the picture that counts, upright.
+    """Read width and height of the first picture that is not a thumbnail, upright.
 
     Raises:
-        CameraRawError: The file is camera raw.
-        PictureError: It cannot be read.
+        CameraRawError: If the file is camera raw.
+        PictureError: If the header is invalid.
     """
     shown = _shown(source)
     width, height = shown.number(_WIDTH), shown.number(_LENGTH)
     if width is None or height is None:
-        raise UndecodablePictureError("a TIFF without width or height")
+        raise UndecodablePictureError("the TIFF has no width or height")
     turn = shown.fields.get(_ORIENTATION)
-    if turn is not None and _decides(_ORIENTATION, turn) and turn.number in SIDEWAYS:
+    if turn is not None and _needed(_ORIENTATION, turn) and turn.number in SIDEWAYS:
         width, height = height, width
     return width, height
 
@@ -143,24 +143,25 @@ def pages(source: Source) -> int:
 
 
 def pixels_only(data: bytes) -> bytes:
-    """The file with one directory, that of the picture that counts, without its metadata.
+    """Reduce the file to one directory, that of the picture that is shown, without metadata.
 
     Raises:
-        PictureError: As `size`.
+        CameraRawError: If the file is camera raw.
+        PictureError: If the header is invalid.
     """
     source = Source(data)
     shown = _shown(source)
     order, layout = _form(source, 0)
-    entries = [field.entry for tag, field in shown.fields.items() if _decides(tag, field)]
+    entries = [field.entry for tag, field in shown.fields.items() if _needed(tag, field)]
     directory = len(entries).to_bytes(layout.count, order) + b"".join(entries)
-    directory += bytes(layout.offset)  # there is no other one
+    directory += bytes(layout.offset)  # no next directory
     file = bytearray(data)
-    file[shown.at : shown.at + len(directory)] = directory  # it was at least as long
+    file[shown.at : shown.at + len(directory)] = directory  # not longer than the old one
     file[layout.first : layout.first + layout.offset] = shown.at.to_bytes(layout.offset, order)
     return bytes(file)
 
 
-def _decides(tag: int, field: _Field) -> bool:
+def _needed(tag: int, field: _Field) -> bool:
     if tag == _PROFILE:
         return field.kind in _BYTES
     if tag == _ORIENTATION:
@@ -169,11 +170,11 @@ def _decides(tag: int, field: _Field) -> bool:
 
 
 def _shown(source: Source) -> _Directory:
-    """The directory of the first picture that is no thumbnail."""
+    """The directory of the first picture that is not a thumbnail."""
     directories = _directories(source)
     first = next(directories, None)
     if first is None:
-        raise UndecodablePictureError("a TIFF without a picture")
+        raise UndecodablePictureError("the TIFF has no picture")
     if _is_raw(source, first):
         raise CameraRawError(RAW)
     main = (one for one in chain((first,), directories) if not _reduced(one))
@@ -186,10 +187,10 @@ def _reduced(directory: _Directory) -> bool:
 
 
 def _is_raw(source: Source, first: _Directory) -> bool:
-    """Whether a file is camera raw, by its first directory and those below that.
+    """Whether a file is camera raw, by its first directory and its subdirectories.
 
-    Somewhere in it is a picture as a sensor gives it, or a tag of DNG, or there is a thumbnail
-    first, with the picture below it.
+    It is if one of them contains sensor data, if there is a DNG tag, or if the first directory is
+    a thumbnail with subdirectories.
     """
     if source.read(8, 4) == _CR2 or _DNG_VERSION in first.fields:
         return True
@@ -198,7 +199,7 @@ def _is_raw(source: Source, first: _Directory) -> bool:
         return first.number(_PHOTOMETRIC) in _SENSOR
     if _reduced(first) or first.number(_PHOTOMETRIC) in _SENSOR:
         return True
-    spare = Source(source.data)  # what is wrong there says nothing of the picture
+    spare = Source(source.data)  # errors in subdirectories do not matter for the picture
     with suppress(PictureError):
         for at in below.values(spare, _MOST_SUB_DIRECTORIES):
             with suppress(PictureError):
@@ -208,11 +209,10 @@ def _is_raw(source: Source, first: _Directory) -> bool:
 
 
 def orientation(source: Source, start: int, end: int) -> int:
-    """The orientation, 1 to 8, in EXIF data that lies from `start` to `end` in a file.
+    """Read the orientation, 1 to 8, from the EXIF data at `start` to `end` of a file.
 
-    As in browsers it is the first single number of type SHORT, which EXIF demands, that is one, in
-    the first directory or in EXIF's own below it; entries beyond the end are not there. Broken
-    data says nothing: the picture is upright.
+    As in browsers, the first valid single SHORT counts, in the first directory or its EXIF
+    subdirectory; entries past `end` are ignored. Invalid data yields 1 (upright).
     """
     try:
         order, entry = _EXIF[source.read(start, 4)]
@@ -225,12 +225,12 @@ def orientation(source: Source, start: int, end: int) -> int:
 def _turn(
     source: Source, exif: tuple[int, int], first: int, order: Order, entry: str, below: bool = True
 ) -> int | None:
-    """The orientation in a directory of EXIF data, or in EXIF's own below it."""
+    """The orientation in a directory of EXIF data or in its EXIF subdirectory."""
     start, end = exif
     at = start + first + 2
     try:
         count = min(source.number(at - 2, 2, order), max(end - at, 0) // struct.calcsize(entry))
-        entries = source.read(at, count * struct.calcsize(entry))  # at once, however many
+        entries = source.read(at, count * struct.calcsize(entry))  # one read for all entries
     except PictureError:
         return None
     for tag, kind, count, value in struct.iter_unpack(entry, entries):
@@ -238,7 +238,7 @@ def _turn(
         if (tag, kind, count) == (_ORIENTATION, _SHORT, 1) and 1 <= number <= 8:
             return number
         if below and (tag, kind, count) == (_EXIF_DIRECTORY, _LONG, 1):
-            below = False  # once, or thousands could lead to thousands
+            below = False  # only one level, to bound the work
             found = _turn(source, exif, int.from_bytes(value, order), order, entry, below=False)
             if found is not None:
                 return found
@@ -262,7 +262,7 @@ def _form(source: Source, start: int) -> tuple[Order, _Layout]:
 
 
 def _directory(source: Source, start: int, at: int) -> _Directory:
-    """Read the directory at a place; the first of each tag counts."""
+    """Read the directory at offset `at`; the first entry of each tag counts."""
     order, layout = _form(source, start)
     fields: dict[int, _Field] = {}
     entries = at + layout.count

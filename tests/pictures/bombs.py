@@ -1,4 +1,4 @@
-"""Files that ask for far more than they show, of every format, made here."""
+"""Decompression bombs and other expensive files, in every format."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ def _jpeg(*, scans: int = 0, comments: int = 0, filling: int = 0, exif: int = 0)
 
 
 def _jpeg_exif(entries: bytes) -> bytes:
-    """A JPEG with a directory of EXIF that says so much of itself."""
+    """A JPEG with an EXIF directory of these entries."""
     segment = EXIF + b"\x08\0\0\0" + entries
     data = encoded(Image.new("L", (64, 64)), "JPEG")
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
@@ -46,7 +46,7 @@ def _tiff(*more: tuple[int, int, int]) -> bytes:
 
 
 def _tiff_values(tag: int, kind: int, count: int, size: int) -> bytes:
-    """A TIFF of 16 × 16 pixels, one tag of which has millions of values."""
+    """A TIFF of 16 × 16 pixels with millions of values in one tag."""
     tags = {256: (3, 16), 257: (3, 16), 258: (3, 8), 259: (3, 1), 262: (3, 1)}
     tags |= {273: (4, 8), 277: (3, 1), 278: (3, 16), 279: (4, 256)}
     entries = {
@@ -65,7 +65,7 @@ def _tiff_values(tag: int, kind: int, count: int, size: int) -> bytes:
 
 
 def _thumbnails() -> bytes:
-    """A TIFF of as many thumbnails as fit, one after the other, and no picture."""
+    """A TIFF with as many thumbnails as fit and no picture."""
     size = 2 + 3 * 12 + 4
     entries = struct.pack("<HHIIHHIIHHII", 254, 4, 1, 1, 256, 4, 1, 64, 257, 4, 1, 64)
     directories = (
@@ -75,7 +75,7 @@ def _thumbnails() -> bytes:
 
 
 def _apng(*behind: tuple[bytes, bytes]) -> bytes:
-    """A PNG whose animation, if there is one, does not show its default image."""
+    """A PNG whose animation, if any, does not show its default image."""
     return png(64, 64, (b"acTL", b"\0\0\0\1" + bytes(4)), PIXELS, *behind)
 
 
@@ -93,7 +93,7 @@ def _overlapping_tags() -> bytes:
 
 
 def _big_tiff() -> bytes:
-    """A BigTIFF that announces as many tags as there can be."""
+    """A BigTIFF that declares 2**63 tags."""
     return (
         b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**63) + struct.pack("<HHQQ", 1, 3, 1, 1) * MIB
     )
@@ -111,7 +111,7 @@ def _webp_chunks() -> bytes:
 
 def _bmp(side: int) -> bytes:
     head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 0)
-    pixels = b"\0\2\0\0" * 1_000_000  # run lengths that only move
+    pixels = b"\0\2\0\0" * 1_000_000  # RLE deltas without pixels
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + head + bytes(1024) + pixels
 
 
@@ -125,14 +125,14 @@ def _heif(*parts: bytes) -> bytes:
 
 
 def _heif_names() -> bytes:
-    """Items that are called as their own boxes begin, over and over."""
-    entry = b"\x7f" * 4 + b"infe" + b"\2\0\0\0" + bytes(4) + b"hvc1"  # of 2 GB
+    """An item whose name repeats the start of an item box."""
+    entry = b"\x7f" * 4 + b"infe" + b"\2\0\0\0" + bytes(4) + b"hvc1"  # a box of 2 GB
     item = box(b"infe", b"\2\0\0\0", struct.pack(">HH", 1, 0), b"hvc1", entry * 49_000)
     return _heif(box(b"pitm", bytes(4), b"\0\1"), box(b"iinf", bytes(4), b"\0\1", item))
 
 
-def _heif_uses(count: int) -> bytes:
-    """Properties of as many pictures as there can be."""
+def _heif_associations(count: int) -> bytes:
+    """Property associations that declare `count` items."""
     size = box(b"ispe", bytes(4), struct.pack(">II", 64, 64))
     uses = b"\0\2\1\1" * MIB
     return _heif(
@@ -142,7 +142,7 @@ def _heif_uses(count: int) -> bytes:
 
 
 def _avif_crops() -> bytes:
-    """A sequence whose only picture is cut again and again, each time by odd fractions."""
+    """A sequence whose only picture has thousands of crops by large fractions."""
     parts = struct.pack(">4I", 2**32 - 5, 2**32 - 17, 2**32 - 11, 2**32 - 19)
     parts += struct.pack(">4I", 2**31 - 19, 2**32 - 89, 2**31 - 31, 2**32 - 93)
     crop = box(b"clap", parts)
@@ -153,7 +153,7 @@ def _avif_crops() -> bytes:
     return box(b"ftyp", b"avis", bytes(4), b"avis") + box(b"moov", track)
 
 
-def _heif_name_that_is_no_text() -> bytes:
+def _heif_invalid_name() -> bytes:
     data = heic()
     at = data.index(b"infe") + 16
     return data[:at] + b"\xff" + data[at + 1 :]
@@ -166,7 +166,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "png chunks": lambda: png(64, 64, *[(b"tEXt", b"a\0b")] * 250_000, PIXELS),
     "png exif": lambda: png(64, 64, *[(b"eXIf", EXIF[6:] + bytes(7 * MIB))] * 6, PIXELS),
     "png international text": lambda: png(64, 64, (b"iTXt", b"a\0\1\0\0\0" + ZEROS), PIXELS),
-    "png text behind the pixels": lambda: png(64, 64, PIXELS, (b"zTXt", b"a\0\0" + ZEROS)),
+    "png text after the pixels": lambda: png(64, 64, PIXELS, (b"zTXt", b"a\0\0" + ZEROS)),
     "png chunks before a frame": lambda: _apng(*[(b"tEXt", b"a\0b")] * 2_000_000),
     "png pieces of a frame": lambda: _apng(_frame(64), *[(b"fdAT", bytes(4))] * 2_000_000),
     "png pixels of a frame": lambda: _apng(_frame(1), (b"fdAT", bytes(4) + ZEROS)),
@@ -202,11 +202,11 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "heif tiles": lambda: heif_grid(10, 10, 64, 64, source=_with_size(heic(), 2000, 2000)),
     "heif stack": lambda: heif_grid(10, 10, 64, 64, b"iovl"),
     "heif names": _heif_names,
-    "heif name": _heif_name_that_is_no_text,
-    "heif uses": lambda: _heif_uses(2**32 - 1),
+    "heif name": _heif_invalid_name,
+    "heif associations": lambda: _heif_associations(2**32 - 1),
     "heif boxes": lambda: _heif(box(b"free") * 6_000_000),
     "heif properties": lambda: _heif(
         box(b"pitm", bytes(4), b"\0\1"), box(b"iprp", box(b"ipco", box(b"free") * 6_000_000))
     ),
 }
-"""Each is at most 50 MB."""
+"""Each at most 50 MB."""

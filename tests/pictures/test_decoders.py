@@ -1,4 +1,4 @@
-"""Decoder processes: what they give, what they may cost, and what survives them."""
+"""Decoder processes: results, resource limits, sandbox and recovery from crashes."""
 
 import contextlib
 import io
@@ -34,8 +34,8 @@ from tests.pictures.bombs import BOMBS, MIB
 from tests.samples import encoded, every_format, quarters
 
 LIMIT = 4_000_000
-MOST_MEMORY = 500  # MiB of a decoder, with all of its libraries and a file of 50 MB
-MOST_SECONDS = 10  # of a decoder's CPU
+MOST_MEMORY = 500  # MiB of a decoder, including its libraries and a file of 50 MB
+MOST_SECONDS = 10  # CPU time of a decoder
 GOOD = every_format()["PNG"]
 
 
@@ -46,14 +46,14 @@ def decoders() -> Iterator[Decoders]:
 
 
 def process_of(decoders: Decoders) -> psutil.Process:
-    """The one decoder of a pool that was just made, when it is ready."""
+    """The only decoder of a new pool, once it is ready."""
     decoders.decode(GOOD)
-    # Other tests of this process may have left pools of theirs.
+    # Other tests in this process may have left pools.
     return max(psutil.Process().children(), key=lambda child: child.create_time())
 
 
 @pytest.mark.parametrize("name", every_format())
-def test_it_gives_what_decoding_here_gives(decoders: Decoders, name: str) -> None:
+def test_results_equal_decoding_in_process(decoders: Decoders, name: str) -> None:
     data = every_format()[name]
     pixels = decoders.decode(data)
     assert (pixels == decode(data, max_pixels=LIMIT)).all()
@@ -62,13 +62,13 @@ def test_it_gives_what_decoding_here_gives(decoders: Decoders, name: str) -> Non
         assert (preview.format, preview.mode, max(preview.size)) == ("JPEG", "RGB", 24)
 
 
-def test_pixels_outlast_the_next_picture(decoders: Decoders) -> None:
+def test_pixels_are_not_overwritten_by_the_next_picture(decoders: Decoders) -> None:
     first = decoders.decode(encoded(Image.new("RGB", (50, 40), "red"), "PNG"))
     decoders.decode(encoded(Image.new("RGB", (50, 40), "blue"), "PNG"))
     assert (first == (255, 0, 0)).all()
 
 
-def test_a_picture_larger_than_what_is_kept() -> None:
+def test_picture_larger_than_the_memory_kept() -> None:
     with contextlib.closing(Decoders(1, max_pixels=10**8)) as decoders:
         noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
         large = Image.fromarray(noise).resize((6000, 4000), Image.Resampling.NEAREST)
@@ -78,7 +78,7 @@ def test_a_picture_larger_than_what_is_kept() -> None:
         assert (decoders.decode(GOOD) == decode(GOOD, max_pixels=LIMIT)).all()
 
 
-def test_what_is_wrong_keeps_its_kind_and_its_words(decoders: Decoders) -> None:
+def test_errors_keep_their_class_and_message(decoders: Decoders) -> None:
     before = process_of(decoders).pid
     data = every_format()["PNG"]
     for broken, kind in (
@@ -98,8 +98,8 @@ def test_what_is_wrong_keeps_its_kind_and_its_words(decoders: Decoders) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_bomb_costs_little_and_nobody_else() -> None:
-    """Each within the limits of its own size; a good picture is decoded right after each."""
+def test_bombs_stay_within_limits() -> None:
+    """A good picture can be decoded right after each."""
     with contextlib.closing(Decoders(1, max_pixels=LIMIT)) as decoders:
         for name, make in BOMBS.items():
             data = make()
@@ -115,15 +115,15 @@ def test_a_bomb_costs_little_and_nobody_else() -> None:
 
 
 class _Peak:
-    """What a process holds at most (MiB), and has taken (s of CPU), while something is done."""
+    """Peak memory (MiB) and CPU time (s) of a process within the context."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.memory = self.seconds = 0.0
         self._process = process
         self._over = threading.Event()
-        self._watch = threading.Thread(target=self._look)
+        self._watch = threading.Thread(target=self._sample)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             while not self._over.wait(0.01):
                 memory = self._process.memory_info()
@@ -139,29 +139,29 @@ class _Peak:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_decoder_that_dies_costs_one_picture(decoders: Decoders, number: int) -> None:
+def test_crash_of_a_decoder_fails_only_its_picture(decoders: Decoders, number: int) -> None:
     child = process_of(decoders)
     os.kill(child.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(2) as threads:
         victim = threads.submit(decoders.decode, GOOD)
         time.sleep(0.2)
-        next_one = threads.submit(decoders.decode, GOOD)
+        following = threads.submit(decoders.decode, GOOD)
         os.kill(child.pid, number)
         os.kill(child.pid, signal.SIGCONT)
         with pytest.raises(DecodingAbortedError):
             victim.result()
-        assert next_one.result().shape == (48, 64, 3)
+        assert following.result().shape == (48, 64, 3)
     assert process_of(decoders).pid != child.pid
 
 
-def test_a_decoder_that_died_between_two_pictures_costs_none(decoders: Decoders) -> None:
+def test_decoder_that_crashed_while_idle_is_replaced(decoders: Decoders) -> None:
     child = process_of(decoders)
     child.kill()
     child.wait()
     assert decoders.decode(GOOD).shape == (48, 64, 3)
 
 
-def test_a_decoder_that_hangs_is_ended(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_that_hangs_is_killed(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     child = process_of(decoders)
     monkeypatch.setattr("pictures.costs._WAIT_SECONDS", -15.5)
     child.suspend()
@@ -172,7 +172,7 @@ def test_a_decoder_that_hangs_is_ended(decoders: Decoders, monkeypatch: pytest.M
     assert decoders.decode(GOOD).shape == (48, 64, 3)
 
 
-def test_it_knows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_decoder_inherits_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GAMMA_API_KEYS", "caller=canary")
     secret = os.open(tmp_path / "secret", os.O_CREAT)
     os.set_inheritable(secret, True)
@@ -194,7 +194,7 @@ def test_it_knows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(landlock_version() < 4, reason="needs a kernel with Landlock 4")
-def test_it_reaches_nothing(tmp_path: Path) -> None:
+def test_sandbox_forbids_files_processes_and_network(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("canary")
     with socket.create_server(("127.0.0.1", 0)) as server:
         attempts = (
@@ -214,7 +214,7 @@ def test_it_reaches_nothing(tmp_path: Path) -> None:
     assert answer.stdout.split() == [b"no"] * len(attempts)
 
 
-def test_a_decoder_ends_with_whom_it_works_for() -> None:
+def test_decoder_ends_when_its_parent_is_killed() -> None:
     program = (
         "import time, psutil\nfrom pictures.decoders import Decoders\n"
         "decoders = Decoders(1, max_pixels=100)\n"
@@ -228,13 +228,13 @@ def test_a_decoder_ends_with_whom_it_works_for() -> None:
         child.wait(60)
 
 
-def test_a_closed_pool_leaves_no_process(decoders: Decoders) -> None:
+def test_close_leaves_no_process(decoders: Decoders) -> None:
     child = process_of(decoders)
     decoders.close()
     assert not psutil.pid_exists(child.pid)
 
 
-def test_many_threads_share_few_decoders() -> None:
+def test_threads_share_decoders() -> None:
     files = [encoded(quarters(8 * n, 6 * n), "PNG") for n in range(2, 22)]
     before = len(psutil.Process().children())
     with (
@@ -246,7 +246,9 @@ def test_many_threads_share_few_decoders() -> None:
     assert shapes == [(6 * n, 8 * n, 3) for n in range(2, 22)]
 
 
-def test_a_decoder_that_lies_is_ended(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_with_an_invalid_answer_is_killed(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = process_of(decoders)
     for answer in (
         {"size": 10},

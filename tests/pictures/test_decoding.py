@@ -20,7 +20,7 @@ from tests import samples
 from tests.samples import QUARTERS, corners, heic, png, quarters
 
 LIMIT = 1_000_000
-ENCODABLE = [name for name in ALLOWED_FORMATS if name != "HEIF"]  # samples holds HEIC files
+ENCODABLE = [name for name in ALLOWED_FORMATS if name != "HEIF"]  # HEIC files are in samples
 LOSSLESS = ("PNG", "BMP", "TIFF", "WEBP")
 
 
@@ -35,7 +35,7 @@ def read(image, file_format="PNG", **options):
 
 
 @pytest.mark.parametrize("file_format", ENCODABLE)
-def test_every_allowed_format_is_read(photo, file_format):
+def test_every_supported_format_is_decoded(photo, file_format):
     picture = photo(48, 80)
     options = {"lossless": True} if file_format == "WEBP" else {}
     pixels = read(Image.fromarray(picture), file_format, **options)
@@ -48,7 +48,7 @@ def test_every_allowed_format_is_read(photo, file_format):
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(file_format, orientation):
-    # A dark corner at the top left of the upright picture, stored as the tag says.
+    # The upright picture has a dark corner at the top left; it is stored rotated.
     upright = np.full((40, 60, 3), 220, np.uint8)
     upright[:16, :16] = 20
     stored = {
@@ -68,7 +68,7 @@ def test_exif_orientation_is_applied(file_format, orientation):
     assert np.abs(pixels.astype(int) - upright).mean() < 5
 
 
-def test_transparency_is_laid_over_white():
+def test_transparency_is_composited_onto_white():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     palette = Image.new("P", (4, 4), 0)
@@ -100,7 +100,7 @@ def test_other_modes_are_scaled_to_eight_bits(image, file_format, expected):
     assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
-def test_sixteen_bits_a_channel_are_read():
+def test_sixteen_bits_per_channel_are_decoded():
     row = b"\0" + struct.pack(">HHH", 0xFFFF, 0x8000, 0) * 4
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))]
     chunks += [(b"IDAT", zlib.compress(row * 4)), (b"IEND", b"")]
@@ -112,12 +112,12 @@ def test_sixteen_bits_a_channel_are_read():
 
 
 def test_colour_profile_is_converted_to_srgb():
-    # In linear light, half the intensity is 188 in sRGB. XYZ colours need no gamut of their own.
+    # Half of the intensity in linear light is 188 in sRGB.
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     grey = Image.new("RGB", (4, 4), (100, 150, 200))
     assert read(grey, icc_profile=profile)[0, 0].tolist() == [100, 150, 200]
     linear = bytearray(profile)
-    # Turn the tone curve 'para' into a gamma of 1 and rename the profile.
+    # Change the tone curve 'para' to gamma 1 and rename the profile.
     at = linear.index(b"para")
     linear[at + 8 : at + 16] = struct.pack(">HHi", 0, 0, 1 << 16)
     renamed = bytes(linear).replace("sRGB".encode("utf-16-be"), "line".encode("utf-16-be"))
@@ -140,7 +140,7 @@ def test_first_frame_of_an_animation():
         assert pixels[4, 4, 2] < 50
 
 
-def test_pixels_are_counted_before_any_is_decoded():
+def test_pixel_limit_is_checked_before_decoding():
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
     bomb += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + struct.pack(">I", 0) + b"IDAT"
@@ -157,7 +157,7 @@ def test_other_files_are_unsupported(data):
         decode(data, max_pixels=LIMIT)
 
 
-def test_formats_that_pillow_knows_but_we_do_not_allow():
+def test_other_formats_of_pillow_are_unsupported():
     with pytest.raises(UnsupportedFormatError):
         decode(encoded(Image.new("RGB", (4, 4)), "PPM"), max_pixels=LIMIT)
 
@@ -171,15 +171,15 @@ def test_half_a_file_is_truncated(photo, file_format):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
-def test_avif_ends_too_early_wherever_it_ends(photo, share):
+def test_avif_truncated_anywhere(photo, share):
     data = encoded(Image.fromarray(photo(64, 64)), "AVIF")
     with pytest.raises(TruncatedPictureError):
         decode(data[: int(len(data) * share)], max_pixels=LIMIT)
 
 
-def test_whole_avif_that_nothing_is_wrong_with_but_its_boxes(photo):
+def test_complete_avif_with_invalid_boxes_is_not_truncated(photo):
     data = encoded(Image.fromarray(photo(64, 64)), "AVIF")
-    for length in (0, 2, 1):  # to the end of the file; impossible; 64 bits, of which 0 are here
+    for length in (0, 2, 1):  # to the end of the file; too short; a 64-bit length of 0
         broken = data.replace(data[32:40], length.to_bytes(4, "big") + b"free" + bytes(8))
         with pytest.raises(PictureError) as raised:
             decode(broken, max_pixels=LIMIT)
@@ -197,25 +197,25 @@ def test_damaged_data_is_undecodable(photo):
 # -- HEIC -----------------------------------------------------------------------------------------
 
 
-def test_the_samples_are_of_every_allowed_format():
+def test_samples_cover_every_supported_format():
     assert tuple(samples.every_format()) == ALLOWED_FORMATS
 
 
 @pytest.mark.parametrize("brand", [b"heix", b"heic", b"mif1"])
-def test_heic_has_its_colours_whatever_its_brand(brand):
+def test_heic_of_any_brand_has_its_colours(brand):
     data = heic().replace(b"ftypheix", b"ftyp" + brand)
     assert read_header(data, max_pixels=LIMIT).format == "HEIF"
     assert np.abs(corners(decode(data, max_pixels=LIMIT)) - QUARTERS).max() <= 2
 
 
-def test_heic_of_ten_bits_of_several_pictures_and_of_grey():
+def test_heic_with_ten_bits_with_several_pictures_or_in_grey():
     for name in ("ten", "two"):
         assert np.abs(corners(decode(heic(name), max_pixels=LIMIT)) - QUARTERS).max() <= 2
     grey = np.asarray(quarters().convert("L").convert("RGB"))
     assert np.abs(decode(heic("grey"), max_pixels=LIMIT).astype(int) - grey).max() <= 3
 
 
-def test_heic_is_turned_by_its_container_once():
+def test_heic_rotation_is_applied_once():
     header = read_header(heic("turned"), max_pixels=LIMIT)
     assert (header.width, header.height) == (48, 64)
     top_left, top_right, bottom_left, bottom_right = QUARTERS
@@ -223,7 +223,7 @@ def test_heic_is_turned_by_its_container_once():
     assert np.abs(corners(decode(heic("turned"), max_pixels=LIMIT)) - expected).max() <= 2
 
 
-def test_heic_transparency_is_laid_over_white():
+def test_heic_transparency_is_composited_onto_white():
     found = corners(decode(heic("alpha"), max_pixels=LIMIT))
     half = [(value + 255) / 2 for value in QUARTERS[2]]
     expected = [QUARTERS[0], (255, 255, 255), half, QUARTERS[3]]
@@ -238,31 +238,31 @@ def test_heic_of_tiles():
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("name", ["rgb", "turned", "alpha"])
-def test_heic_ends_too_early_wherever_it_ends(name, share):
+def test_heic_truncated_anywhere(name, share):
     data = heic(name)
     with pytest.raises(TruncatedPictureError):
         decode(data[: int(len(data) * share)], max_pixels=LIMIT)
 
 
-def test_whole_heic_with_another_codec_inside_is_undecodable():
+def test_heic_with_another_codec_is_undecodable():
     other = heic().replace(b"hvc1", b"vvc1").replace(b"hvcC", b"vvcC")
     with pytest.raises(UndecodablePictureError):
         decode(other, max_pixels=LIMIT)
 
 
-def test_heic_whose_header_lies_about_its_size():
+def test_heic_with_a_wrong_size_in_its_header():
     data = heic()
     at = data.index(b"ispe") + 8
     with pytest.raises(UndecodablePictureError):
         decode(data[:at] + struct.pack(">II", 40, 40) + data[at + 8 :], max_pixels=LIMIT)
 
 
-# -- what the header tells ------------------------------------------------------------------------
+# -- headers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_header_tells_the_size_that_is_decoded(file_format, orientation):
+def test_header_has_the_size_of_the_decoded_picture(file_format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(quarters(60, 40), file_format, exif=exif)
@@ -272,7 +272,7 @@ def test_the_header_tells_the_size_that_is_decoded(file_format, orientation):
     assert decode(data, max_pixels=LIMIT).shape[:2] == (header.height, header.width)
 
 
-def test_exif_behind_the_pixels_of_a_png_counts_for_neither():
+def test_exif_after_the_pixels_of_a_png_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6
     rows = zlib.compress(b"".join(b"\0" + bytes(3 * 60) for _ in range(40)))
@@ -282,21 +282,21 @@ def test_exif_behind_the_pixels_of_a_png_counts_for_neither():
     assert decode(data, max_pixels=LIMIT).shape == (40, 60, 3)
 
 
-def test_reading_a_header_decodes_no_pixel():
+def test_reading_a_header_decodes_no_pixels():
     broken = png(60, 40, (b"IDAT", b"no pixels"))
     assert read_header(broken, max_pixels=LIMIT).width == 60
     with pytest.raises(UndecodablePictureError):
         decode(broken, max_pixels=LIMIT)
 
 
-def test_a_frame_beyond_the_canvas_of_a_gif_counts():
+def test_gif_frame_larger_than_the_canvas_counts():
     gif = b"GIF89a" + struct.pack("<HH", 10, 10) + b"\0\0\0,"
     gif += struct.pack("<HHHH", 0, 0, 2000, 2000) + b"\0\2\2D\1\0;"
     with pytest.raises(TooManyPixelsError):
         read_header(gif, max_pixels=LIMIT)
 
 
-def test_a_jpeg_with_further_pictures_is_a_jpeg():
+def test_mpo_is_a_jpeg():
     data = encoded(quarters(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))])
     assert Image.open(BytesIO(data)).format == "MPO"
     assert read_header(data, max_pixels=LIMIT).format == "JPEG"
@@ -331,7 +331,7 @@ def test_colours_are_right_in_every_mode(image, file_format, options):
     assert np.abs(corners(decode(data, max_pixels=LIMIT)) - QUARTERS).max() <= 6
 
 
-def test_the_lab_colours_of_a_tiff():
+def test_tiff_with_lab_colours():
     to_lab = ImageCms.buildTransform(
         ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
     )
@@ -339,7 +339,7 @@ def test_the_lab_colours_of_a_tiff():
     assert np.abs(corners(decode(data, max_pixels=LIMIT)) - QUARTERS).max() <= 8
 
 
-def test_grey_with_transparency_and_a_palette_with_it():
+def test_transparency_of_grey_and_of_a_palette():
     grey = Image.merge("LA", (Image.new("L", (4, 4), 100), Image.new("L", (4, 4), 128)))
     assert abs(int(read(grey)[0, 0, 0]) - 177) <= 1
     palette = quarters().quantize(4)
@@ -351,8 +351,8 @@ def test_grey_with_transparency_and_a_palette_with_it():
     assert (read(sixteen, "PNG") == 64).all()
 
 
-def test_a_wide_gamut_is_brought_to_srgb():
-    # As in the linear profile above, by its primaries: red and green change places.
+def test_profile_with_other_primaries_is_converted_to_srgb():
+    # Red and green of the profile are swapped.
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     at = {name: profile.index(name, 128) + 4 for name in (b"rXYZ", b"gXYZ")}
     places = {name: bytes(profile[i : i + 4]) for name, i in at.items()}
@@ -370,7 +370,7 @@ def test_a_wide_gamut_is_brought_to_srgb():
     assert np.abs(corners(read(indexed, icc_profile=swapped)) - expected).max() <= 1
 
 
-def test_bands_of_a_tall_transparent_picture_meet():
+def test_tall_transparent_picture_is_complete():
     tall = Image.new("RGBA", (300, 13_000), (10, 20, 30, 255))
     tall.putpixel((299, 12_999), (0, 0, 0, 0))
     pixels = decode(encoded(tall), max_pixels=10**7)
@@ -379,7 +379,7 @@ def test_bands_of_a_tall_transparent_picture_meet():
 
 
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (20, 1001), (1, 51)])
-def test_a_line_is_no_picture(size):
+def test_lines_are_too_elongated(size):
     data = encoded(Image.new("L", size))
     for function in (read_header, decode):
         with pytest.raises(TooElongatedError, match="50 times"):
@@ -387,27 +387,27 @@ def test_a_line_is_no_picture(size):
 
 
 @pytest.mark.parametrize("size", [(16_000, 1000), (1080, 40_000), (20, 1000), (50, 1)])
-def test_panoramas_and_long_screenshots_are_pictures(size):
+def test_panoramas_and_long_screenshots_are_accepted(size):
     data = encoded(Image.new("L", size))
     assert read_header(data, max_pixels=10**8).width == size[0]
     assert decode(data, max_pixels=10**8).shape[1::-1] == size
 
 
-# -- for the eye ----------------------------------------------------------------------------------
+# -- previews -------------------------------------------------------------------------------------
 
 
-def seen(data, side):
+def preview(data, side):
     with upright(data, max_pixels=LIMIT, side=side) as picture:
         return picture.copy()
 
 
 @pytest.mark.parametrize("file_format", ALLOWED_FORMATS)
-def test_a_smaller_picture_for_the_eye(file_format):
+def test_preview_of_every_format(file_format):
     data = samples.every_format()[file_format]
-    whole, small = (seen(data, side) for side in (None, 24))
+    whole, small = (preview(data, side) for side in (None, 24))
     assert (np.asarray(whole) == decode(data, max_pixels=LIMIT)).all()
     assert max(small.size) == 24
     assert small.mode == "RGB"
     difference = corners(np.asarray(small)) - corners(np.asarray(whole))
     assert np.abs(difference).max() <= 6
-    assert seen(data, 500).size == whole.size
+    assert preview(data, 500).size == whole.size

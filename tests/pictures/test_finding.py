@@ -1,4 +1,4 @@
-"""Folders of all that file systems hold, and which files of them are taken for pictures."""
+"""Search for pictures in folders with links, special files and unreadable entries."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def test_suffixes_of_pictures(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ["", "import PIL.Image; PIL.Image.init()", "import pi_heif"])
-def test_no_opener_has_a_say(first: str) -> None:
+def test_suffixes_do_not_depend_on_pillow_plugins(first: str) -> None:
     program = f"{first}\nimport json, pictures.finding as f; print(json.dumps(sorted(f.SUFFIXES)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert json.loads(done.stdout) == sorted(SUFFIXES)
 
 
-def test_files_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_files_are_sorted_by_path(tmp_path: Path) -> None:
     plant(tmp_path, "b/2.jpg", "b/1.jpg", "a.jpg", "c.jpg", "b-/3.jpg")
     assert names(tmp_path) == ["a.jpg", "b/1.jpg", "b/2.jpg", "b-/3.jpg", "c.jpg"]
     assert names(tmp_path, deep=False) == ["a.jpg", "c.jpg"]
 
 
-def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_files_left_out_have_a_reason(tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg", "album.jpg/b.jpg", "notes.txt", "._a.jpg", "raw.dng")
     (tmp_path / "gone.jpg").symlink_to("nowhere")
     (tmp_path / "gone").symlink_to("/no/such/folder")
@@ -90,9 +90,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert reasons == dict.fromkeys(circles, Reason.SEARCHED)
 
 
-def test_a_folder_that_cannot_be_searched_costs_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "a/1.jpg", "locked/2.jpg", "z/3.jpg")
     scandir = os.scandir
 
@@ -108,19 +106,19 @@ def test_a_folder_that_cannot_be_searched_costs_itself(
     assert (left.path, left.detail) == (tmp_path / "locked", "Permission denied")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_folder(tmp_path: Path) -> None:
     found = find(tmp_path / "none")
     assert (found.pictures, len(found.failures)) == ([], 1)
 
 
-def test_folders_to_skip(tmp_path: Path) -> None:
+def test_skipped_folders(tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg", "maps/a.jpg.ai.png")
     found = find(tmp_path, skip=[tmp_path / "maps", tmp_path / "none"])
     assert [path.name for path in found.pictures] == ["a.jpg"]
     assert not found.left_out
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9.jpg")
     plant(tmp_path, odd, "two\nlines\x1b[31m.jpg")
     assert sorted(names(tmp_path)) == sorted([odd, "two\nlines\x1b[31m.jpg"])

@@ -1,4 +1,4 @@
-"""Which picture of a file counts, and what is no picture: what a browser cannot be asked for."""
+"""Which picture of a file is decoded, where browsers give no reference (TIFF, HEIC, damage)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Entry = tuple[int, int, tuple[int, ...]]
 
 
 def directory(order: str, at: int, entries: list[Entry], following: int = 0) -> bytes:
-    """A directory of a TIFF, and behind it the values that have no place in it."""
+    """A TIFF directory, followed by the values that do not fit into its entries."""
     codes = {1: "B", 3: "H", 4: "I"}
     table, rest = b"", b""
     behind = at + 2 + 12 * len(entries) + 4
@@ -62,7 +62,7 @@ def picture_entries(width: int, height: int, pixels: int, photometric: int = 2) 
 def pages(
     order: str, first: list[Entry], *more: list[Entry], below: bool = False, head: bytes = b""
 ) -> bytes:
-    """A TIFF of pictures: a small one of one colour, then larger ones, in a row or below it."""
+    """A TIFF with a small plain picture, then larger ones as next pages or as subdirectories."""
     magic = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 2000)
     small = bytes(np.full((6, 8, 3), 99, np.uint8))
     data = (magic + head).ljust(100, b"\0") + small
@@ -91,7 +91,7 @@ RAW = {
     "dng without a thumbnail": pages("<", [(50706, 1, (1, 4, 0, 0))]),
     "nef": pages(">", [THUMBNAIL, MAKE], [THUMBNAIL], [SENSOR], below=True),
     "arw": pages("<", [THUMBNAIL, MAKE], [SENSOR], below=True),
-    "pictures below, a sensor's among them": pages("<", [MAKE], [], [SENSOR], below=True),
+    "subdirectories, one with sensor data": pages("<", [MAKE], [], [SENSOR], below=True),
     "cr2": pages("<", [MAKE], [], head=b"CR\2\0"),
     "orf": b"IIRO" + bytes(60),
     "rw2": b"IIU\0" + bytes(60),
@@ -104,14 +104,14 @@ RAW = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_camera_raw_is_refused_as_such(name: str) -> None:
+def test_camera_raw_is_refused(name: str) -> None:
     for function in (read_header, decode):
         with pytest.raises(CameraRawError, match="camera raw"):
             function(RAW[name], max_pixels=LIMIT)
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_a_thumbnail_that_comes_first_is_not_the_picture(order: str) -> None:
+def test_thumbnails_before_the_picture_are_skipped(order: str) -> None:
     old, mask = (255, 3, (2,)), (254, 4, (4,))
     for first in ([THUMBNAIL], [THUMBNAIL] * 3, [old], [mask]):
         data = pages(order, *([one, MAKE] for one in first), [])
@@ -120,20 +120,20 @@ def test_a_thumbnail_that_comes_first_is_not_the_picture(order: str) -> None:
         assert (corners(decode(data, max_pixels=LIMIT)) == QUARTERS).all()
 
 
-def test_a_photo_with_smaller_copies_behind_or_below_it() -> None:
+def test_thumbnails_after_or_below_the_picture_are_ignored() -> None:
     small = read_header(pages("<", [MAKE], [THUMBNAIL]), max_pixels=LIMIT)
     assert small.width == 8
     assert read_header(pages("<", [MAKE], [THUMBNAIL], below=True), max_pixels=LIMIT).width == 8
-    assert read_header(pages("<", [THUMBNAIL]), max_pixels=LIMIT).width == 8  # nothing else there
+    assert read_header(pages("<", [THUMBNAIL]), max_pixels=LIMIT).width == 8  # no other picture
 
 
 @pytest.mark.parametrize("place", [0, 300, 2**32 - 16])
-def test_directories_below_that_are_not_there_cost_no_picture(place: int) -> None:
+def test_missing_subdirectories_are_ignored(place: int) -> None:
     data = pages("<", [MAKE, (330, 4, (place,))]).ljust(30_000, b"\xff")
     assert decode(data, max_pixels=LIMIT).shape == (6, 8, 3)
 
 
-def test_a_sensor_below_is_found_behind_a_directory_that_is_not_there() -> None:
+def test_sensor_data_is_found_after_a_missing_subdirectory() -> None:
     data = bytearray(pages("<", [MAKE], [], [SENSOR], below=True))
     at = data.index(struct.pack("<II", 4000, 5000))
     data[at : at + 4] = struct.pack("<I", 2**32 - 16)
@@ -141,16 +141,16 @@ def test_a_sensor_below_is_found_behind_a_directory_that_is_not_there() -> None:
         read_header(bytes(data), max_pixels=LIMIT)
 
 
-def test_pixels_that_begin_like_canon_s_raw() -> None:
+def test_two_bytes_of_the_cr2_signature_do_not_suffice() -> None:
     assert decode(pages("<", [MAKE], head=b"CR"), max_pixels=LIMIT).shape == (6, 8, 3)
 
 
 @pytest.mark.parametrize("entry", [(274, 1, (6,)), (274, 3, (6, 6))])
-def test_an_orientation_that_is_none_costs_no_tiff(entry: Entry) -> None:
+def test_invalid_orientation_of_a_tiff_is_ignored(entry: Entry) -> None:
     assert decode(pages("<", [entry]), max_pixels=LIMIT).shape == (6, 8, 3)
 
 
-def test_sixteen_bits_of_which_0_is_white() -> None:
+def test_sixteen_bits_with_white_as_zero() -> None:
     grey = np.array(quarters().convert("L"))
     data = bytearray(encoded(Image.fromarray(grey.astype(np.uint16) * 257), "TIFF"))
     at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
@@ -158,30 +158,30 @@ def test_sixteen_bits_of_which_0_is_white() -> None:
     assert (decode(bytes(data), max_pixels=LIMIT)[..., 0] == 255 - grey).all()
 
 
-def test_directories_in_a_circle() -> None:
+def test_cycle_of_directories() -> None:
     data = bytearray(pages("<", [THUMBNAIL], [THUMBNAIL]))
     at = 4000 + 2 + 12 * 10
     data[at : at + 4] = struct.pack("<I", 2000)
     assert read_header(bytes(data), max_pixels=LIMIT).width == 8
 
 
-def test_xmp_turns_no_tiff() -> None:
+def test_orientation_in_xmp_of_a_tiff_is_ignored() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
     data = encoded(quarters(60, 40), "TIFF", tiffinfo={700: xmp})
     assert decode(data, max_pixels=LIMIT).shape == (40, 60, 3)
 
 
-# -- HEIC, which Chromium does not show -----------------------------------------------------------
+# -- HEIC, which Chromium does not support --------------------------------------------------------
 
 
 def coloured(primaries: int, transfer: int) -> bytes:
-    """The stored HEIC picture with another description of its colours."""
+    """The sample HEIC picture with other code points."""
     data = heic()
     at = data.index(b"nclx") + 4
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
 
-def test_the_colours_of_heic_without_a_profile() -> None:
+def test_colours_of_heic_without_a_profile() -> None:
     plain = corners(decode(coloured(1, 13), max_pixels=LIMIT))
     assert np.abs(plain - QUARTERS).max() <= 2
     for same in ((2, 2), (1, 1), (1, 6)):
@@ -202,7 +202,7 @@ PIXELS = still()
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (PIXELS.replace(b"\r\n", b"\n"), UndecodablePictureError),  # sent as text
+        (PIXELS.replace(b"\r\n", b"\n"), UndecodablePictureError),  # transferred as text
         (b"\x89PNG", TruncatedPictureError),
         (PIXELS.replace(b"IHDR", b"IHDX"), UndecodablePictureError),
         (PIXELS[:20] + b"\7" + PIXELS[21:], PictureError),
@@ -217,18 +217,18 @@ PIXELS = still()
         (animation((b"fcTL", b""), part(1, other())), UndecodablePictureError),
     ],
 )
-def test_a_png_that_is_damaged_is_not_another_file(data: bytes, kind: type[PictureError]) -> None:
+def test_damaged_png(data: bytes, kind: type[PictureError]) -> None:
     with pytest.raises(kind):
         decode(data, max_pixels=LIMIT)
 
 
-def test_transparency_counts_all_bits_of_a_sample() -> None:
+def test_transparent_colour_is_compared_in_full_depth() -> None:
     pixels = decode(sixteen(0, (b"tRNS", b"\x12\x34")), max_pixels=LIMIT)
     assert (pixels[:24, :32] == 255).all()
     assert (pixels[24:, :16] == 0x13).all()
 
 
-def test_nothing_is_said_of_chunks_that_are_left_out() -> None:
+def test_invalid_chunks_cause_no_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for kind in (b"acTL", b"zTXt", b"iCCP", b"gAMA"):

@@ -1,9 +1,9 @@
-"""Colours that a file tells by numbers rather than by an ICC profile, as formulas.
+"""Colour spaces that a file declares by numbers instead of an ICC profile.
 
-The primaries and transfer characteristics of ITU-T H.273 (cICP of PNG, nclx of AVIF and HEIF), and
-gAMA with cHRM of PNG. No small maintained library maps those code points to colours: the formulas
+Primaries and transfer characteristics of ITU-T H.273 (cICP in PNG, nclx in AVIF and HEIF), and
+gAMA with cHRM in PNG. No small maintained library maps these code points to colours. The formulas
 are those of ITU-R BT.709, BT.1886, BT.2020 and BT.2100, SMPTE ST 240, ST 428-1 and ST 2084 and
-IEC 61966-2-1, used as Chromium uses them. Nothing here needs Pillow.
+IEC 61966-2-1, applied as in Chromium. Nothing here needs Pillow.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 BT709, SRGB = 1, 13
-"""Code points of the primaries, and of the transfer, of sRGB."""
+"""Code points of sRGB: its primaries, its transfer."""
 
 D50 = (0.9642, 1.0, 0.8249)
-"""CIE XYZ of the white of ICC profiles."""
+"""White point of ICC profiles, CIE XYZ."""
 
 _D65, _C, _DCI = (0.3127, 0.3290), (0.310, 0.316), (0.314, 0.351)
 _PRIMARIES: dict[int, tuple[tuple[float, float], ...]] = {  # white, red, green, blue: x, y
@@ -40,12 +40,12 @@ _BT2020, _PQ, _HLG = 9, 16, 18
 _REFERENCE_WHITE = 203  # cd/m², of HDR pictures by ITU-R BT.2408
 _PQ_PEAK = 10_000  # cd/m²
 _HLG_PEAK, _HLG_GAMMA = 1000, 1.2  # cd/m² and system gamma of the display of BT.2100
-_USUAL_PEAK = 1000  # cd/m², of pictures that do not tell theirs
-_WHITE = 0.5  # of full scale: what the reference white becomes, where the peak is that or higher
-_KNEE = 0.65  # how far towards full scale the tangent of the tone curve is followed
+_DEFAULT_PEAK = 1000  # cd/m², of pictures that declare none
+_WHITE = 0.5  # of full scale: output of the reference white if the peak is at least the default
+_KNEE = 0.65  # how far towards full scale the tone curve's tangent at white is followed
 _DARKEST = 1e-9
-_SIMILAR_GAMMA = (0.4545, 0.4546)  # what encoders call the gamma of sRGB
-_LARGEST = 4  # of CIE XYZ of a primary that is taken for one
+_SRGB_GAMMA = (0.4545, 0.4546)  # range of gAMA values with which encoders mean sRGB
+_LARGEST = 4  # maximum CIE XYZ component of a plausible primary
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
@@ -53,89 +53,89 @@ _BRADFORD = np.array(
 
 @dataclass(frozen=True, slots=True)
 class CodePoints:
-    """Primaries and transfer characteristics by ITU-T H.273, of those that are known here."""
+    """Supported primaries and transfer characteristics of ITU-T H.273."""
 
     primaries: int
     transfer: int
-    peak: float = _USUAL_PEAK
-    """cd/m², of the brightest part of an HDR picture."""
+    peak: float = _DEFAULT_PEAK
+    """Peak luminance of an HDR picture, cd/m²."""
 
     @classmethod
     def known(cls, primaries: int, transfer: int, peak: float = 0) -> CodePoints | None:
-        """The code points; None where one of them is unknown."""
+        """Return the code points, or None if one of them is not supported."""
         known = primaries in _PRIMARIES and transfer in (*_TO_LINEAR, _PQ, _HLG)
-        return cls(primaries, transfer, peak or _USUAL_PEAK) if known else None
+        return cls(primaries, transfer, peak or _DEFAULT_PEAK) if known else None
 
     @property
     def hdr(self) -> bool:
-        """Whether there may be brighter colours than the white of a page."""
+        """Whether the transfer is PQ or HLG, which allow colours brighter than reference white."""
         return self.transfer in (_PQ, _HLG)
 
     def to_xyz(self) -> Floats:
-        """Matrix (3, 3) from linear RGB to CIE XYZ, relative to D50."""
+        """Return the matrix (3, 3) from linear RGB to CIE XYZ relative to D50."""
         return _to_xyz(_PRIMARIES[self.primaries])
 
     def to_linear(self, samples: Floats) -> Floats:
-        """Linear light, 0 to 1, of samples 0 to 1 of a transfer that is not HDR."""
+        """Convert samples (0 to 1) to linear light (0 to 1); not for HDR transfers."""
         return _TO_LINEAR[self.transfer](samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Gamma:
-    """A power function and primaries, as PNG has them."""
+    """A power function and primaries, from gAMA and cHRM in PNG."""
 
     exponent: float
-    """Linear light is the sample raised to it."""
+    """Exponent from sample to linear light."""
     primaries: tuple[tuple[float, float], ...]
     """x, y of white, red, green and blue."""
 
     @classmethod
     def known(cls, gamma: float, chromaticities: tuple[float, ...]) -> Gamma | None:
-        """What gAMA and cHRM say.
+        """Create one from the values of gAMA and cHRM.
 
         Args:
             gamma: Exponent of the encoder, e.g. 0.45455.
-            chromaticities: x and y of white, red, green and blue, or nothing.
+            chromaticities: x and y of white, red, green and blue, or empty.
 
         Returns:
-            None where it is sRGB, or no colours at all.
+            None if the values mean sRGB or are invalid.
         """
         if not gamma:
             return None
         if not chromaticities:
-            low, high = _SIMILAR_GAMMA
+            low, high = _SRGB_GAMMA
             return None if low < gamma < high else cls(1 / gamma, _PRIMARIES[BT709])
         points = tuple(zip(chromaticities[::2], chromaticities[1::2], strict=True))
         try:
             matrix = _to_xyz(points)
         except (ZeroDivisionError, np.linalg.LinAlgError):
             return None
-        sane = np.isfinite(matrix).all() and np.abs(matrix).max() < _LARGEST
-        sane = sane and max(chromaticities) <= 1  # as browsers demand
-        return cls(1 / gamma, points) if sane else None
+        valid = np.isfinite(matrix).all() and np.abs(matrix).max() < _LARGEST
+        valid = valid and max(chromaticities) <= 1  # browsers require this
+        return cls(1 / gamma, points) if valid else None
 
     def to_xyz(self) -> Floats:
-        """As that of `CodePoints`."""
+        """Return the matrix (3, 3) from linear RGB to CIE XYZ relative to D50."""
         return _to_xyz(self.primaries)
 
     def to_linear(self, samples: Floats) -> Floats:
-        """As that of `CodePoints`."""
+        """Convert samples (0 to 1) to linear light (0 to 1)."""
         return samples**self.exponent
 
 
 Colour = bytes | CodePoints | Gamma | None
-"""What a file says of its colours: an ICC profile, numbers, or nothing, which means sRGB."""
+"""Colour space declared by a file: ICC profile, code points, gamma, or None for sRGB."""
 
 
 def hdr_to_srgb(colour: CodePoints, samples: Floats) -> Floats:
     """Tone-map HDR colours as Chromium does: SMPTE ST 2094-50, reference white tone mapping.
 
-    The reference white, 203 cd/m², becomes a tone between half of full scale, in linear light, and
-    all of it: the brighter the picture gets, the darker. What is below is scaled alike, what is
-    above follows a curve up to the peak. The largest of red, green and blue decides.
+    Reference white (203 cd/m²) maps to between 0.5 and 1 of full scale in linear light: the higher
+    the peak, the lower. Values below white are scaled linearly; values above follow a curve up to
+    the peak. The largest of red, green and blue sets the factor for all three.
 
     Args:
-        colour: Its transfer is HDR.
+        colour: Code points with an HDR transfer.
         samples: (…, 3), 0 to 1.
 
     Returns:
@@ -156,12 +156,12 @@ def hdr_to_srgb(colour: CodePoints, samples: Floats) -> Floats:
 
 
 def _tone(light: Floats, peak: float) -> Floats:
-    """From light, 1 being the reference white, to full scale, which the peak has."""
+    """Map light (1 = reference white) to 0 to 1, with 1 at `peak`."""
     if peak <= 1:
         return np.minimum(light, 1)
-    headroom = min(np.log2(peak) / np.log2(_USUAL_PEAK / _REFERENCE_WHITE), 1)
+    headroom = min(np.log2(peak) / np.log2(_DEFAULT_PEAK / _REFERENCE_WHITE), 1)
     white = 1 - (1 - _WHITE) * headroom
-    # A parabola from (1, white) to (peak, 1), by the point where its tangents meet.
+    # Quadratic Bézier curve from (1, white) to (peak, 1); its tangents meet at `middle`.
     middle = 1 - _KNEE + _KNEE / white
     a, b = peak - 2 * middle + 1, 2 * (middle - 1)
     t = (np.sqrt(b * b + 4 * a * (np.clip(light, 1, peak) - 1)) - b) / (2 * a)
@@ -176,14 +176,14 @@ def _to_xyz(primaries: tuple[tuple[float, float], ...]) -> Floats:
     matrix = columns * np.linalg.solve(columns, white)
     cone = _BRADFORD @ white
     if np.abs(cone).min() < 1e-6:
-        raise ZeroDivisionError("a white that is none")
+        raise ZeroDivisionError("invalid white point")
     adapted = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ D50 / cone) @ _BRADFORD
     return np.asarray(adapted @ matrix)
 
 
 def _positive(number: float) -> float:
     if number <= 0:
-        raise ZeroDivisionError("a white without light")
+        raise ZeroDivisionError("white point without luminance")
     return number
 
 
@@ -200,14 +200,14 @@ def _smpte_240(samples: Floats) -> Floats:
 
 
 def _pq(samples: Floats) -> Floats:
-    """Linear light; 1 is 10,000 cd/m²."""
+    """PQ samples to linear light; 1 is 10,000 cd/m²."""
     root = samples ** (32 / 2523)
     numerator = np.maximum(root - 107 / 128, 0)
     return (numerator / (2413 / 128 - 2392 / 128 * root)) ** (8192 / 1305)
 
 
 def _hlg(samples: Floats) -> Floats:
-    """Light of the scene, 0 to 1."""
+    """HLG samples to scene light, 0 to 1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(samples <= 0.5, samples**2 / 3, (np.exp((samples - c) / a) + b) / 12)
 
@@ -217,7 +217,7 @@ def _power(exponent: float, scale: float = 1) -> Callable[[Floats], Floats]:
 
 
 _TO_LINEAR: dict[int, Callable[[Floats], Floats]] = {
-    **dict.fromkeys((1, 6, 11, 14, 15), _power(2.4)),  # as displays of BT.1886 show it
+    **dict.fromkeys((1, 6, 11, 14, 15), _power(2.4)),  # BT.1886 display
     4: _power(2.2),
     5: _power(2.8),
     7: _smpte_240,
