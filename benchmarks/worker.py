@@ -44,7 +44,7 @@ from model.network import GammaModel
 from pictures.decoders import Decoders
 from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
-from worker.processing import Outcome, Processor, Ready, describe
+from worker.processing import DecodedPicture, Outcome, Processor, describe
 
 PIPELINE_BAR = 0.95  # relative to the crops/s of a bare loop
 SPEED_BAR = 10.0  # relative to the jobs/s of SimpleWorker
@@ -71,7 +71,7 @@ class NoModel(Processor):
 
     def decode(self, record, picture):
         """Return a ready detection."""
-        return Ready(record, _NOTHING, 0.0, 0.0)
+        return DecodedPicture(record, _NOTHING, 0.0, 0.0)
 
     def forward(self, work):
         """Return empty outputs."""

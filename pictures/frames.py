@@ -1,22 +1,22 @@
-"""How many frames an animation, or pages a TIFF, has; no pixel is decoded."""
+"""Counting frames of animations and pages of TIFF without decoding pixels."""
 
 from pictures import giffile, isomedia, pngchunks, tiff
 from pictures.errors import PictureError
 from pictures.source import Source
 
-_WEBP_CHUNKS, _WEBP_CHUNK_HEAD = 12, 8  # where they begin, and bytes of size and kind
+_WEBP_CHUNKS, _WEBP_CHUNK_HEAD = 12, 8  # offset of the first chunk; bytes of type and size
 _WEBP_FLAGS, _WEBP_ANIMATED = 20, 2
 
 
 def count_frames(data: bytes, kind: str) -> int | None:
-    """Count the frames of a file whose header `read_header` can read.
+    """Count the frames of a file that `read_header` accepts.
 
     Args:
         data: The whole file.
-        kind: Its format, one of `ALLOWED_FORMATS`.
+        kind: Its format, one of `header.ALLOWED_FORMATS`.
 
     Returns:
-        1 for a still; None if the file has more parts than are counted, or ends too early.
+        1 for a still; None if the file is truncated or has too many parts.
     """
     count = _COUNTERS.get(kind)
     if count is None:

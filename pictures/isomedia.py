@@ -174,7 +174,7 @@ def frames(source: Source) -> int:
     """Count the frames of a sequence; 1 for a still.
 
     Raises:
-        PictureError: They cannot be read.
+        PictureError: If the header is invalid.
     """
     if source.read(8, 4) not in _SEQUENCES:
         return 1

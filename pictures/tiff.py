@@ -134,10 +134,10 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def pages(source: Source) -> int:
-    """Count the pictures that are no thumbnail.
+    """Count the pictures that are not thumbnails.
 
     Raises:
-        PictureError: They cannot be read.
+        PictureError: If a directory is invalid.
     """
     return max(1, sum(not _reduced(directory) for directory in _directories(source)))
 

@@ -1,1 +1,1 @@
-"""The RQ batch worker: takes jobs, batches crops, runs the model, writes results."""
+"""RQ batch worker: takes jobs, batches crops, runs the model, writes results."""

@@ -1,8 +1,9 @@
-"""An RQ worker that works on many jobs at once and shares forward passes among them.
+"""RQ worker that processes many jobs at once and batches their crops into forward passes.
 
-It keeps RQ's whole life cycle (registries, results, retries, suspension, warm shutdown), takes
-and finishes a batch in one round trip each, and runs nothing that a payload names. Told to stop,
-it gives back what is not begun, finishes the rest if it can, and ends in the time it is given.
+It supports RQ's life cycle (registries, results, retries, suspension, warm shutdown), takes and
+finishes groups of jobs in one round trip each, and never calls functions named in a payload. On
+shutdown it puts jobs that have not started back into the queue and finishes the others within the
+stop timeout.
 """
 
 from __future__ import annotations
@@ -35,31 +36,31 @@ from app.contract.schemas import WorkerInfo
 from model.canary import ModelSickError
 from worker import jobs, metrics
 from worker.budget import Budget
-from worker.endings import EndingWorker
-from worker.heart import Heart
-from worker.jobs import Held
+from worker.completion import CompletingWorker
+from worker.heartbeat import Heartbeat
+from worker.jobs import TakenJob
 from worker.pipeline import Pipeline, Result
 from worker.processing import Processor
 
-ANNOUNCE_TTL = 35  # s; three beats missed
-SICK_AFTER = 120.0  # s without a forward pass while crops wait: not ready
-HOPELESS_AFTER = 600.0  # s, likewise: this process ends, others do its work
-_WORKER_TTL = jobs.MAINTENANCE_INTERVAL + 15  # s; RQ waits 15 s less for a job
-_GROUPS_IN_HAND = 2  # one on the device, one being decoded
-_CHECK_INTERVAL = 1.0  # s; a full worker looks this often for signals and dead workers
-_ENDING = 5.0  # s of `stop_timeout` that are left to put back what is not finished, and to end
+ANNOUNCE_TTL = 35  # s; three missed heartbeats
+UNREADY_AFTER = 120.0  # s without a forward pass while crops wait, until not ready
+EXIT_AFTER = 600.0  # s likewise, until the process exits and other workers take its jobs
+_WORKER_TTL = jobs.MAINTENANCE_INTERVAL + 15  # s; RQ's dequeue timeout is 15 s shorter
+_MAX_GROUPS = 2  # one on the device, one being decoded
+_CHECK_INTERVAL = 1.0  # s between checks for signals and dead workers while the worker is full
+_ENDING = 5.0  # s of `stop_timeout` reserved for putting back unfinished jobs and exiting
 
 log = structlog.get_logger()
 
 
-class BatchWorker(EndingWorker):
-    """Takes up to `max_batch` jobs at once and works on several such groups at the same time.
+class BatchWorker(CompletingWorker):
+    """Takes groups of up to `max_batch` jobs and processes several groups at once.
 
-    One queue only: jobs leave it and are registered as this worker's in one step, so that neither
-    a crash nor an answer that is lost on the way loses any.
+    It works on one queue. Taking a job and registering it as this worker's is atomic, so neither a
+    crash nor a lost reply loses jobs.
 
     Attributes:
-        failure: why the worker ended by itself, if it did.
+        failure: the error that ended the worker, if any.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class BatchWorker(EndingWorker):
         self._stop_timeout = stop_timeout
         self._timer: threading.Timer | None = None
         self._jobs_left: float = math.inf
-        self._taken: list[Held] = []
+        self._taken: list[TakenJob] = []
         self._ready = True
-        self._announcing = threading.Lock()  # guards _ready, and what Redis is told of it
-        self._hands: dict[str, Held] = {}
-        metrics.JOBS_IN_HAND.set_function(lambda: len(self._hands))
-        self._holding = threading.Lock()  # guards _hands
-        self._room = Budget(_GROUPS_IN_HAND * max_batch)
-        self._heart = Heart(self._beat, jobs.BEAT_INTERVAL)
+        self._announcing = threading.Lock()  # guards _ready and its announcement in Redis
+        self._in_progress: dict[str, TakenJob] = {}  # by detection id
+        metrics.JOBS_IN_HAND.set_function(lambda: len(self._in_progress))
+        self._lock = threading.Lock()  # guards _in_progress
+        self._slots = Budget(_MAX_GROUPS * max_batch)
+        self._heartbeat = Heartbeat(self._beat, jobs.BEAT_INTERVAL)
         self._pipeline = Pipeline(
             processor,
             max_batch=max_batch,
@@ -113,109 +114,116 @@ class BatchWorker(EndingWorker):
     # -- RQ's life cycle -----------------------------------------------------------------------
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
-        """As RQ's; `max_jobs` counts jobs, not groups of them."""
+        """Like RQ's; `max_jobs` counts jobs, not groups."""
         self._jobs_left = math.inf if max_jobs is None else max_jobs
         return super().work(*args, **kwargs)
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        """Register with RQ, then say that this worker is warm and ready."""
+        """Register with RQ, then start the heartbeat, which announces this worker as ready."""
         super().bootstrap(*args, **kwargs)
-        self._heart.start()
+        self._heartbeat.start()
 
     def teardown(self) -> None:
-        """Take no more work; finish what is in hand, or put it back in time."""
-        self._state = WorkerStatus.BUSY  # a signal from now on is one to finish
+        """Finish the jobs in progress, or put them back when the stop timeout is near."""
+        self._state = WorkerStatus.BUSY  # so that RQ does not raise StopRequested on a signal
         self._withdraw()
         self._store.blobs.stop_retrying()
-        told = self._shutdown_requested_date is not None or self.failure is not None
-        if told:
-            self._end_in_time()
-        ended = self._drain() if told else self._pipeline.close()
-        self._heart.stop()
+        stopping = self._shutdown_requested_date is not None or self.failure is not None
+        if stopping:
+            self._start_exit_timer()
+        ended = self._drain() if stopping else self._pipeline.close()
+        self._heartbeat.stop()
         super().teardown()  # type: ignore[no-untyped-call]
         if self._timer is not None:
             self._timer.cancel()
         if not ended:
             log.warning("stopped_at_work", seconds=self._stop_timeout)
-            os._exit(0 if self.failure is None else 1)  # a thread that computes ends no sooner
+            os._exit(0 if self.failure is None else 1)  # a forward pass cannot be interrupted
 
     def _left(self) -> float:
-        """Seconds until a worker that was told to end has to have ended."""
+        """Seconds left of the stop timeout."""
         since = self._shutdown_requested_date or now()
         return self._stop_timeout - (now() - since).total_seconds()
 
     def handle_warm_shutdown_request(self) -> None:
-        """As RQ's. From now on the time counts, even if a call of Redis never comes back."""
+        """Like RQ's; also starts a timer that exits even if a Redis call never returns."""
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
-        self._end_in_time()
+        self._start_exit_timer()
 
-    def _end_in_time(self) -> None:
+    def _start_exit_timer(self) -> None:
         if self._timer is None:
             self._timer = threading.Timer(max(0.0, self._left() - 1), os._exit, (1,))
             self._timer.daemon = True
             self._timer.start()
 
     def _drain(self) -> bool:
-        """Put back what is not begun, then what is not finished in time; False if some is not."""
-        begun = self._pipeline.drain()
-        self._put_back(self._let_go(begun), "stopping")
+        """Put back jobs that have not started, then those not finished in time.
+
+        Returns:
+            Whether all pipeline threads have ended.
+        """
+        started = self._pipeline.drain()
+        self._put_back(self._remove(started), "stopping")
         try:
             ended = self._pipeline.close(max(0.0, self._left() - _ENDING))
-        except SystemExit:  # a second signal: whoever sent it waits no longer
+        except SystemExit:  # a second signal asks for an immediate end
             ended = self._pipeline.close(0.0)
         dying = not isinstance(self.failure, RedisError | ModelSickError | None)
-        self._put_back(self._let_go(), repr(self.failure) if dying else "stopping", dying=dying)
+        self._put_back(self._remove(), repr(self.failure) if dying else "stopping", dying=dying)
         return ended
 
-    def _let_go(self, kept: Collection[str] = ()) -> list[Held]:
-        """What is in hand but for these; it is so no more."""
-        with self._holding:
-            return [self._hands.pop(name) for name in list(self._hands) if name not in kept]
+    def _remove(self, kept: Collection[str] = ()) -> list[TakenJob]:
+        """Remove and return the jobs in progress except `kept`."""
+        with self._lock:
+            return [
+                self._in_progress.pop(name) for name in list(self._in_progress) if name not in kept
+            ]
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Nothing: it is looked for in the step in which jobs are taken."""
+        """Do nothing: taking jobs checks for suspension."""
 
     def run_maintenance_tasks(self) -> None:
-        """As RQ's; what is in hand here is not abandoned, however long Redis was away."""
+        """Like RQ's, after a heartbeat, so that an outage of Redis does not abandon jobs here."""
         self._beat()
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def heartbeat(self, timeout: int | None = None, pipeline: Commands | None = None) -> None:
-        """As RQ's; one that follows another within a second is left out."""
+        """Like RQ's, at most once per second."""
         due = self.last_heartbeat is None or now() - self.last_heartbeat > timedelta(seconds=1)
         if pipeline is not None or due:
             super().heartbeat(timeout, pipeline)
 
     def set_state(self, state: str, pipeline: Commands | None = None) -> None:
-        """As RQ's, but shown as busy while anything is in hand.
+        """Like RQ's, but stored as busy while jobs are in progress.
 
-        To itself an idle worker stays idle: only then does a signal end RQ's wait for a job.
+        `_state` itself stays idle, since a signal ends RQ's wait for a job only in that state.
         """
-        busy = state == WorkerStatus.IDLE and self._hands
+        busy = state == WorkerStatus.IDLE and self._in_progress
         super().set_state(WorkerStatus.BUSY if busy else state, pipeline)
         self._state = state
         if state == WorkerStatus.IDLE and self._stop_requested:
-            raise StopRequested  # the signal came before, and RQ looks no more until it has a job
+            raise StopRequested  # a signal came before, which RQ would not check until the next job
 
     # -- taking --------------------------------------------------------------------------------
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Take a group of jobs; wait as RQ does, for one, if there are none.
+        """Take a group of jobs; waits for a job like RQ if there are none.
 
-        In burst mode the queue counts as empty once nothing in hand can come back to it.
+        In burst mode the queue counts as empty only when no jobs are in progress, since those may
+        be put back.
         """
         with self._noting_failure():
             while not self._stop_requested:
-                idle = self._room.wait_until_empty(0)
+                idle = self._slots.wait_until_empty(0)
                 try:
                     alone = self._take(idle)
                 except jobs.SuspendedError:
                     super().check_for_suspension(burst=timeout is None)
                     continue
                 if alone:
-                    self._wait(self._room.wait_until_empty)
+                    self._wait(self._slots.wait_until_empty)
                 elif self._taken:
                     job = self.job_class(self._taken[0].id, self.connection, self.serializer)
                     return job, self.queues[0]
@@ -225,11 +233,11 @@ class BatchWorker(EndingWorker):
                 elif idle:
                     break
                 else:
-                    self._room.wait_until_empty(_CHECK_INTERVAL)
+                    self._slots.wait_until_empty(_CHECK_INTERVAL)
         return None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Hand the jobs that were taken on, and wait for room."""
+        """Pass the jobs taken to the pipeline, then wait until it can accept more."""
         with self._noting_failure():
             taken, self._taken = self._taken, []
             self._jobs_left -= len(taken)
@@ -237,11 +245,11 @@ class BatchWorker(EndingWorker):
                 self._stop_requested = True
             self._accept(taken)
             alone = any(job.suspect for job in taken)
-            self._wait(self._room.wait_until_empty if alone else self._room.wait)
+            self._wait(self._slots.wait_until_empty if alone else self._slots.wait)
 
     def _take(self, idle: bool) -> bool:
-        """Take what there is, without waiting; True if the next job waits to be done alone."""
-        self._state = WorkerStatus.BUSY  # a signal must not get between taking and handing on
+        """Take jobs without waiting; True if the next one has to wait to run alone."""
+        self._state = WorkerStatus.BUSY  # a signal must not interrupt before `execute_job`
         self._taken, alone = jobs.take(
             self,
             self.queues[0],
@@ -251,17 +259,20 @@ class BatchWorker(EndingWorker):
         )
         return alone and not self._taken
 
-    def _wait(self, room: Callable[[float], bool]) -> None:
-        while not self._stop_requested and not room(_CHECK_INTERVAL):
+    def _wait(self, wait: Callable[[float], bool]) -> None:
+        while not self._stop_requested and not wait(_CHECK_INTERVAL):
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
 
-    def _accept(self, taken: Sequence[Held]) -> None:
-        """Feed what is new; a job that others put back while it was in hand here just goes on."""
-        with self._holding:
-            new = [job for job in taken if job.id not in self._hands]
-            self._hands.update({job.id: job for job in taken})
-        self._room.take(len(new))
+    def _accept(self, taken: Sequence[TakenJob]) -> None:
+        """Pass new jobs to the pipeline.
+
+        A job that is in progress here, put back by another worker and taken again, just continues.
+        """
+        with self._lock:
+            new = [job for job in taken if job.id not in self._in_progress]
+            self._in_progress.update({job.id: job for job in taken})
+        self._slots.take(len(new))
         refused: dict[str, Result] = {}
         for job in new:
             try:
@@ -273,37 +284,37 @@ class BatchWorker(EndingWorker):
             self._deliver(refused)
 
     def _deliver(self, results: dict[str, Result]) -> None:
-        """Finish the jobs of these results, as far as they are still ours."""
-        with self._holding:
-            held = [self._hands.pop(name) for name in results if name in self._hands]
+        """Finish the jobs of these results, except those that are no longer this worker's."""
+        with self._lock:
+            taken = [self._in_progress.pop(name) for name in results if name in self._in_progress]
         errors = {name: end for name, end in results.items() if isinstance(end, Exception)}
-        good = [job for job in held if job.id not in errors]
+        good = [job for job in taken if job.id not in errors]
         try:
             self._finish(good, results)
         except StorageUnavailableError as error:
             errors |= {job.id: error for job in good}
-        self._fail([job for job in held if job.id in errors], errors)
-        self._room.release(len(held))
+        self._fail([job for job in taken if job.id in errors], errors)
+        self._slots.release(len(taken))
 
-    # -- living and dying ----------------------------------------------------------------------
+    # -- heartbeat and failure -----------------------------------------------------------------
 
     def _beat(self) -> None:
-        """Say that what is in hand is not abandoned, and that this worker lives."""
+        """Send a heartbeat for this worker and its jobs; exit if the device hangs."""
         stalled = self._pipeline.stalled()
-        if stalled > HOPELESS_AFTER:
+        if stalled > EXIT_AFTER:
             log.critical("device_hangs", seconds=stalled)
-            os._exit(1)  # nothing less ends a thread that hangs in the device's driver
-        with self._holding:
-            held = list(self._hands.values())
+            os._exit(1)  # a thread that hangs in the device's driver cannot be ended otherwise
+        with self._lock:
+            taken = list(self._in_progress.values())
         with self.connection.pipeline(transaction=False) as pipeline:
-            jobs.keep(pipeline, self.queues[0], self, held)
+            jobs.send_heartbeats(pipeline, self.queues[0], self, taken)
             self.heartbeat(pipeline=pipeline)
             pipeline.execute()
         self._announce(stalled)
 
     def _announce(self, stalled: float) -> None:
         with self._announcing:
-            if self._ready and stalled < SICK_AFTER:
+            if self._ready and stalled < UNREADY_AFTER:
                 metrics.WORKER_UP.set(1)
                 self._store.workers.announce(self._info, ANNOUNCE_TTL)
             else:
@@ -317,17 +328,17 @@ class BatchWorker(EndingWorker):
             self._store.workers.withdraw(self.name)
 
     def _give_up(self, error: Exception) -> None:
-        """End this process in order; the supervisor starts another."""
+        """Shut down after a fatal error; the supervisor starts a new process."""
         log.critical("giving_up", error=repr(error))
         self.failure = self.failure or error
         self._ready = False
-        self._room.lift()
-        if self._shutdown_requested_date is None:  # a second signal would not be an orderly end
-            os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread, wherever it waits
+        self._slots.lift()
+        if self._shutdown_requested_date is None:  # a second signal would skip the warm shutdown
+            os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """RQ logs what ends its loop and returns; whoever started this process must know."""
+        """Keep an error that ends RQ's loop: RQ only logs it, and `run` has to raise it."""
         try:
             yield
         except StopRequested:
@@ -338,5 +349,5 @@ class BatchWorker(EndingWorker):
 
 
 def worker_name() -> str:
-    """Unique: after a kill -9, RQ would refuse the same name for minutes."""
+    """Return a unique name: after SIGKILL, RQ would refuse the same name for minutes."""
     return f"{socket.gethostname()}-{secrets.token_hex(4)}"

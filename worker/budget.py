@@ -1,4 +1,4 @@
-"""A bound on what threads have in hand."""
+"""Weighted semaphore."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """Holds threads back while too much of something is in hand.
+    """Blocks threads while the amount in use has reached a limit.
 
-    It passes whatever comes while the limit is not reached, however large, so that nothing waits
-    for ever; what is in hand stays below the limit and one item more for each thread.
+    An acquisition of any size succeeds below the limit, so none waits for ever. The amount in use
+    may exceed the limit by one acquisition per thread.
     """
 
     def __init__(self, limit: int) -> None:
@@ -21,18 +21,18 @@ class Budget:
         self._changed = threading.Condition()
 
     def acquire(self, amount: int) -> None:
-        """Wait until the limit is not reached, then take `amount`."""
+        """Wait until the amount in use is below the limit, then take `amount`."""
         with self._changed:
             self.wait()
             self.take(amount)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the limit is not reached; False if `timeout` seconds were too short."""
+        """Wait until the amount in use is below the limit; False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._used < self._limit, timeout)
 
     def wait_until_empty(self, timeout: float) -> bool:
-        """Wait until nothing is in hand; False if `timeout` seconds were too short."""
+        """Wait until nothing is in use; False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._used, timeout)
 
@@ -42,14 +42,14 @@ class Budget:
             self._used += amount
 
     def release(self, amount: int) -> None:
-        """Give `amount` back."""
+        """Return `amount`."""
         with self._changed:
             self._used -= amount
             self._changed.notify_all()
 
     @contextmanager
     def holding(self, amount: int) -> Iterator[None]:
-        """Take `amount` as long as the context lasts."""
+        """Hold `amount` within the context."""
         self.acquire(amount)
         try:
             yield
@@ -57,7 +57,7 @@ class Budget:
             self.release(amount)
 
     def lift(self) -> None:
-        """Hold nobody back from now on."""
+        """Remove the limit."""
         with self._changed:
             self._limit = math.inf
             self._changed.notify_all()

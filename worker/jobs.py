@@ -1,9 +1,9 @@
-"""RQ's jobs as this worker needs them: taken, kept, finished and put back a batch at a time.
+"""Taking, renewing, finishing and putting back RQ jobs in batches.
 
-A try is a failure of a job, not of its worker. When a worker dies, nobody knows whether a job that
-it had in hand was the cause: each keeps its tries, but is a *suspect* from then on, and done alone.
-So a job that kills its workers is soon the only one that workers die with, and is given up after
-`MOST_DEATHS`; being killed from outside again and again does not make an innocent one fail.
+Retries count failures of a job, not of its worker. When a worker dies, any of its jobs may be the
+cause: they keep their retries but become *suspects*, which run alone. A job that crashes its
+workers is soon the only one affected by the crashes and fails after `MAX_DEATHS`; other jobs do not
+fail however often workers are killed from outside.
 """
 
 from __future__ import annotations
@@ -33,33 +33,32 @@ from app.contract.tracing import Origin, origin_of
 from worker import scripts
 
 BEAT_INTERVAL = 10.0  # s
-EXECUTION_TTL = 35  # s without a beat until a job counts as abandoned: three beats missed
+EXECUTION_TTL = 35  # s without a heartbeat until a job counts as abandoned: three missed
 MAINTENANCE_INTERVAL = 10  # s
 """A killed worker's jobs are in the queue again within a minute.
 
-A living worker looks for them whenever this interval is over, and an idle one wakes that often:
-passes are at most two intervals apart. A job counts as abandoned after 35 s and is found 20 s later
-at most: 55 s. It goes to the head of the queue.
+A job counts as abandoned after 35 s. Live workers look for abandoned jobs at least every two
+intervals, so they find it within 55 s and put it at the head of the queue.
 """
 
-_LONGEST_PAYLOAD = 4096  # bytes, decompressed; ours have about 80
-_ANY_TTL = 600  # s; for jobs that say nothing of how long their result is to be kept
+_LONGEST_PAYLOAD = 4096  # bytes, decompressed; valid ones have about 80
+_DEFAULT_TTL = 600  # s that RQ's result is kept if the job does not say
 
 
 class SuspendedError(Exception):
-    """Workers are to take nothing at present (`rq suspend`)."""
+    """Workers are suspended (`rq suspend`)."""
 
 
 class PayloadError(ValueError):
-    """A job that is not one of ours."""
+    """A job is not a detection."""
 
 
 class DeadlyJobError(Exception):
-    """A job that workers die with."""
+    """More than `MAX_DEATHS` workers have died while processing a job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class TakenJob:
     """A job that this worker has taken, and RQ's execution of it."""
 
     id: str
@@ -70,32 +69,32 @@ class Held:
     result_ttl: int
     """Seconds that RQ's result is kept."""
     deaths: int
-    """How many workers have died with it in hand."""
+    """Number of workers that died while processing it."""
     origin: Origin
-    """The request behind it."""
+    """The request that created it."""
 
     @property
     def name(self) -> str:
-        """What the started registry calls it."""
+        """Its name in the started registry."""
         return f"{self.id}:{self.execution}"
 
     @property
     def suspect(self) -> bool:
-        """Whether it is done alone."""
+        """Whether it has to run alone."""
         return self.deaths > 0
 
     def check(self) -> None:
-        """See that this is a detection's job, and that it may be tried.
+        """Check that this is a detection's job and may be attempted.
 
         Raises:
-            DeadlyJobError: too many workers have died with it in hand.
-            PayloadError: another function, other arguments, or data that is not JSON.
+            DeadlyJobError: if too many workers have died while processing it.
+            PayloadError: if the function or arguments are wrong or the payload is not JSON.
         """
-        if self.deaths > scripts.MOST_DEATHS:
-            raise DeadlyJobError(f"{self.deaths} workers have died with it in hand")
+        if self.deaths > scripts.MAX_DEATHS:
+            raise DeadlyJobError(f"{self.deaths} workers have died while processing it")
         try:
             text = zlib.decompressobj().decompress(self.payload, _LONGEST_PAYLOAD)
-        except zlib.error:  # RQ reads what is not compressed too
+        except zlib.error:  # RQ accepts uncompressed payloads too
             text = self.payload[:_LONGEST_PAYLOAD]
         try:
             call = json.loads(text)
@@ -106,52 +105,52 @@ class Held:
 
 
 class DetectionJob(Job):
-    """A job of which only the id is used: names in its payload are never imported."""
+    """A job whose payload is never imported or called; only its id is used."""
 
     _abandoned = False
 
     def abandon(self) -> None:
-        """Its worker has died: `retry`, which RQ calls next, is to cost no try."""
+        """Mark the job as abandoned, so that `retry`, which RQ calls next, uses no retry."""
         self._abandoned = True
         self.retries_left = (self.retries_left or 0) + 1
 
     @property
     def func(self) -> Any:
-        """Nothing to call."""
-        raise PayloadError(f"job {self.id} may not be performed by name")
+        """Raise PayloadError: functions named in a payload are never called."""
+        raise PayloadError(f"job {self.id} may not call the function in its payload")
 
     @property
     def success_callback(self) -> None:
-        """Never run."""
+        """None: callbacks are never called."""
 
     @property
     def failure_callback(self) -> None:
-        """Never run."""
+        """None: callbacks are never called."""
 
     @property
     def stopped_callback(self) -> None:
-        """Never run."""
+        """None: callbacks are never called."""
 
     def send_webhooks(self, *_: Any, **__: Any) -> None:
-        """RQ's own webhooks are never sent: a payload could name any address."""
+        """Do nothing: a payload could name any address."""
 
     def retry(self, queue: Queue, pipeline: Pipeline) -> None:
-        """As RQ's, but near the head of the queue: it has waited already."""
+        """Like RQ's, but puts the job near the head of the queue, since it has waited already."""
         super().retry(queue, pipeline)
-        scripts.RETURN([queue.key], [self.id, int(self._abandoned)], client=pipeline)
+        scripts.REINSERT([queue.key], [self.id, int(self._abandoned)], client=pipeline)
 
 
 class DetectionQueue(Queue):
-    """A queue that can be waited for, and whose maintenance no dead worker holds up."""
+    """A queue with a wait that loses no jobs, and maintenance that no dead worker blocks."""
 
     @classmethod
     def dequeue_any(
         cls, queues: Iterable[Queue], timeout: int | None, connection: Redis, *_: Any, **__: Any
     ) -> tuple[Job, Queue]:
-        """Wait until there is a job, and leave it there: an answer that is lost loses nothing.
+        """Wait until there is a job, and leave it in the queue, so that a lost reply loses nothing.
 
         Raises:
-            DequeueTimeout: there was none for `timeout` seconds.
+            DequeueTimeout: if there is none for `timeout` seconds.
         """
         (queue,) = queues
         waited = 0 if timeout is None else timeout
@@ -161,7 +160,7 @@ class DetectionQueue(Queue):
         return DetectionJob(head.decode(), connection, JSONSerializer), queue
 
     def acquire_maintenance_lock(self) -> bool:
-        """As RQ's, for seconds instead of a quarter of an hour."""
+        """Like RQ's, but the lock expires after 20 s instead of 15 minutes."""
         lock = self.connection.set(
             self.registry_cleaning_key, 1, nx=True, ex=2 * MAINTENANCE_INTERVAL
         )
@@ -170,23 +169,23 @@ class DetectionQueue(Queue):
 
 def take(
     worker: BaseWorker, queue: Queue, most: int, token: str, *, idle: bool
-) -> tuple[list[Held], bool]:
-    """Take jobs from the head of the queue and register them as this worker's, at once.
+) -> tuple[list[TakenJob], bool]:
+    """Take jobs from the head of the queue and register them as this worker's, atomically.
 
-    A suspect is taken alone: should it end the process, it takes no other with it.
+    A suspect is taken alone, so that it affects no other job if it crashes the process.
 
     Args:
-        worker: whose they become.
-        queue: where they wait.
-        most: how many to take, at least 1.
-        token: names this take; given again, it tells what was taken then.
-        idle: whether the worker holds nothing.
+        worker: the worker that takes them.
+        queue: the queue.
+        most: maximum number of jobs, at least 1.
+        token: identifies this call; repeating it returns the same jobs.
+        idle: whether the worker has no jobs in progress.
 
     Returns:
-        What was taken; whether the next job has to wait until the worker holds nothing.
+        The jobs; whether the next job has to wait until the worker is idle.
 
     Raises:
-        SuspendedError: see there.
+        SuspendedError: if workers are suspended.
     """
     started = now()
     reply = cast(
@@ -216,12 +215,12 @@ def take(
         raise SuspendedError
     alone, rows = reply
     taken = [
-        Held(
+        TakenJob(
             id=cast(bytes, name).decode(),
             execution=f"{token}-{number}",
             started_at=started.timestamp(),
             payload=payload or b"",
-            result_ttl=_number(ttl) or _ANY_TTL,
+            result_ttl=_number(ttl) or _DEFAULT_TTL,
             deaths=_number(deaths),
             origin=_origin(meta),
         )
@@ -230,29 +229,35 @@ def take(
     return taken, bool(alone)
 
 
-def keep(pipeline: Pipeline, queue: Queue, worker: BaseWorker, held: Sequence[Held]) -> None:
-    """Say that jobs are not abandoned, except those that have been taken for it already."""
+def send_heartbeats(
+    pipeline: Pipeline, queue: Queue, worker: BaseWorker, taken: Sequence[TakenJob]
+) -> None:
+    """Send heartbeats of the jobs that are still this worker's."""
     moment = now()
-    scripts.KEEP(
+    scripts.HEARTBEAT(
         [queue.started_job_registry.key, worker.executions_key],
         [
             worker.name,
             moment.timestamp(),
             utcformat(moment),
             EXECUTION_TTL,
-            *(word for job in held for word in (job.id, job.execution, job.started_at)),
+            *(word for job in taken for word in (job.id, job.execution, job.started_at)),
         ],
         client=pipeline,
     )
 
 
 def finish(
-    pipeline: Pipeline, queue: Queue, worker: BaseWorker, held: Sequence[Held], results: list[str]
+    pipeline: Pipeline,
+    queue: Queue,
+    worker: BaseWorker,
+    taken: Sequence[TakenJob],
+    results: list[str],
 ) -> None:
-    """What of RQ's success path concerns us: no dependents, callbacks, repeats or webhooks.
+    """Finish jobs like RQ, but without dependents, callbacks, repeats and webhooks.
 
-    The command added to `pipeline` answers with a list: 1 for each job that is finished; 0 for one
-    that is no longer this worker's, of which nothing is changed.
+    The command added to `pipeline` returns a list: 1 for each job that is finished, 0 for one that
+    is no longer this worker's and is left unchanged.
     """
     moment = now()
     keys = [
@@ -263,7 +268,7 @@ def finish(
     ]
     words = (
         word
-        for job, result in zip(held, results, strict=True)
+        for job, result in zip(taken, results, strict=True)
         for word in (
             job.id,
             job.execution,
@@ -277,27 +282,27 @@ def finish(
 
 
 def put_back(
-    worker: BaseWorker, queue: Queue, held: Sequence[Held], *, dying: bool = False
+    worker: BaseWorker, queue: Queue, taken: Sequence[TakenJob], *, dying: bool = False
 ) -> list[bool]:
-    """Give jobs back to the head of the queue, with the tries that they had.
+    """Put jobs back at the head of the queue without using a retry.
 
     Args:
-        worker: whose they are.
-        queue: where they came from.
-        held: which.
-        dying: whether one of them may be why this worker ends.
+        worker: the worker that took them.
+        queue: the queue.
+        taken: the jobs.
+        dying: whether one of them may be the reason why this worker ends.
 
     Returns:
-        For each, whether it was still this worker's; of others nothing is changed.
+        For each job, whether it was still this worker's; others are left unchanged.
     """
     keys = queue.key, queue.started_job_registry.key, worker.executions_key
-    words = [word for job in held for word in (job.id, job.execution)]
+    words = [word for job in taken for word in (job.id, job.execution)]
     reply = scripts.PUT_BACK(keys, [int(dying), *words], client=worker.connection)
     return [bool(ours) for ours in cast(list[int], reply)]
 
 
-def execution_of(job: Held, worker: BaseWorker) -> Execution:
-    """RQ's own object for it."""
+def execution_of(job: TakenJob, worker: BaseWorker) -> Execution:
+    """Return RQ's execution object of a job."""
     execution = Execution(job.execution, job.id, worker.connection, worker.name)
     execution.created_at = datetime.fromtimestamp(job.started_at, UTC)
     return execution

@@ -22,28 +22,29 @@ from worker.processing import Processor, describe
 from worker.provenance import options
 from worker.retry_policy import connect_with_retries
 
-_STORE_RETRY = 120.0  # s; as long as without Redis
+_STORE_RETRY = 120.0  # s; as for Redis
 
 log = structlog.get_logger()
 
 
 def run(settings: Settings, *, burst: bool) -> None:
-    """Work until SIGINT or SIGTERM; then end within `GAMMA_STOP_TIMEOUT`.
+    """Run a worker until SIGINT or SIGTERM, then stop within `GAMMA_STOP_TIMEOUT`.
+
+    After an error its jobs are put back into the queue; a supervisor should start a new process.
 
     Args:
-        settings: those of this process.
-        burst: quit once the queue is empty.
+        settings: settings of the process.
+        burst: stop once the queue is empty.
 
     Raises:
-        RedisUrlMissingError: no Redis is configured.
-        StorageSetupError: what `GAMMA_STORE` needs is not installed.
-        CheckpointError: the model cannot be loaded.
-        ModelSickError: the model does not answer as it should, at start or at work.
-        DeviceError: the device cannot be used, or failed at work; as after the former, what was
-            in hand is queued again, and a supervisor should start a new process.
-        RedisError: Redis stayed away for minutes.
-        TrustListError: `GAMMA_TRUST_LIST` cannot be used.
-        PortError: the metrics port is taken.
+        RedisUrlMissingError: if no Redis is configured.
+        StorageSetupError: if a package that `GAMMA_STORE` needs is not installed.
+        CheckpointError: if the model cannot be loaded.
+        ModelSickError: if the model fails its self-check, at start or later.
+        DeviceError: if the device cannot be used or fails later.
+        RedisError: if Redis is unavailable for minutes.
+        TrustListError: if `GAMMA_TRUST_LIST` cannot be used.
+        PortError: if the metrics port is taken.
     """
     origins = options(settings)
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
@@ -73,7 +74,7 @@ def _work(
         stop_timeout=settings.stop_timeout,
     )
     with closing(decoders):
-        # RQ's own lines repeat ours at `info`.
+        # At `info`, RQ repeats this worker's own log lines.
         level = "DEBUG" if settings.log_level == "debug" else "WARNING"
         worker.work(burst=burst, logging_level=level)
     if worker.failure is not None:
@@ -82,9 +83,9 @@ def _work(
 
 @contextmanager
 def _reporting_sickness(settings: Settings) -> Iterator[None]:
-    """Say of a sick model in Redis, where it is seen however soon this process ends.
+    """Report a sick model in Redis, where it can be seen after this process has ended.
 
-    A Redis that is away or full is not waited for: the process has to end.
+    Tries once, since the process has to end even if Redis is unavailable or full.
     """
     try:
         yield
@@ -96,11 +97,11 @@ def _reporting_sickness(settings: Settings) -> Iterator[None]:
 
 
 def load_detector(settings: Settings) -> Detector:
-    """The detector that the settings describe.
+    """Load the configured detector.
 
     Raises:
-        CheckpointError: the model cannot be loaded.
-        DeviceError: the device cannot be used.
+        CheckpointError: if the model cannot be loaded.
+        DeviceError: if the device cannot be used.
     """
     return Detector.from_pretrained(
         settings.checkpoint,

@@ -25,12 +25,12 @@ _SCORES = tuple(step / 20 for step in range(1, 21))
 
 
 class JobOutcome(StrEnum):
-    """How a job ended."""
+    """Outcome of a job."""
 
     SUCCEEDED = "succeeded"
     """The detection has its result."""
     UNREADABLE = "unreadable"
-    """The picture cannot be decoded: the record has the error."""
+    """The picture cannot be decoded; the record has the error."""
     FAILED = "failed"
     """An error occurred and no attempt is left."""
     SKIPPED = "skipped"
@@ -111,13 +111,13 @@ def expose(info: WorkerInfo, batch_limit: int, host: str, port: int) -> None:
         port: port to bind.
 
     Raises:
-        OSError: the port is taken.
+        OSError: if the port is taken.
     """
     WORKER_INFO.labels(
         info.model.name, info.model.version, info.backbone, info.device, info.dtype
     ).set(1)
     BATCH_LIMIT.set(batch_limit)
-    LAST_SUCCESS.set_to_current_time()  # the warm-up
+    LAST_SUCCESS.set_to_current_time()  # of the warm-up
     SCORE.labels(info.model.version)
     for verdict, manipulated in product(Verdict, (True, False, None)):
         count_verdict(info.model.version, verdict, manipulated, 0)

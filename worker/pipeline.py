@@ -1,8 +1,8 @@
-"""Three overlapping stages: fetch and decode → forward → conclude and deliver.
+"""Pipeline with three concurrent stages: fetch and decode → forward → conclude and deliver.
 
-Threads hand pictures on through bounded places: bytes that are fetched, crops that wait for the
-device, pictures that are in hand at all. So the device finds work ready whenever there is any, and
-memory depends on these bounds, not on the number or the size of the pictures.
+The stages are connected by bounded buffers: bytes fetched, pixels being processed, crops waiting
+for the device. This keeps the device busy and bounds memory independently of the number and size
+of pictures.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ from model.canary import ModelSickError
 from model.engine import DeviceError, ModelOutputError
 from worker import metrics
 from worker.budget import Budget
-from worker.heart import Progress
+from worker.heartbeat import StallTimer
 from worker.policy import BatchPolicy, Share
-from worker.processing import Outcome, Processor, Ready
+from worker.processing import DecodedPicture, Outcome, Processor
 
 _FETCHED_BYTES = 128 * 2**20
-"""Pictures that are fetched and not decoded yet: fetching pauses beyond."""
+"""Limit of bytes that are fetched and not decoded yet; fetching pauses at it."""
 _PIXELS = 32_000_000
-"""Pixels that are being decoded or concluded: further pictures of these steps pause beyond."""
-_TOGETHER = 1_000_000
-"""Pixels that one thread decodes or concludes in one go: handing on costs more than a thumbnail."""
-_LAST_DELIVERY = 3.0  # s; for what is being delivered when the time to close is over
-_IDLE_CHECK = 300.0  # s; so long after its last check the model is checked, once there is no work
-_ODD_LIMIT = 3
-"""Pictures in a row of which the model says nothing finite: then it, or its device, is sick."""
+"""Limit of pixels being decoded or concluded; these steps pause at it."""
+_TASK_PIXELS = 1_000_000
+"""Pixels that a thread decodes or concludes per task; smaller tasks cost more than a thumbnail."""
+_LAST_DELIVERY = 3.0  # s; for a delivery in progress when `close` times out
+_IDLE_CHECK = 300.0  # s since the last check of the model until it is checked while idle
+_NONFINITE_LIMIT = 3
+"""Consecutive pictures without finite outputs after which the model or device counts as sick."""
 _WAITING_BATCHES = 4
-"""Full batches of crops that may wait for the device: decoding pauses beyond."""
+"""Limit of full batches of crops that wait for the device; decoding pauses at it."""
 
 T = TypeVar("T")
 Result = Outcome | Exception | None
-"""None: there was nothing to do (finished, deleted or expired before)."""
+"""None if there was nothing to do: the detection was finished, deleted or expired before."""
 
 log = structlog.get_logger()
 
 
 @dataclass
-class _InHand:
+class _InProgress:
     """A decoded picture until the last of its crops is computed."""
 
-    ready: Ready
-    missing: int  # units of `Ready.units`
+    ready: DecodedPicture
+    missing: int  # remaining units, see `DecodedPicture.units`
 
 
 class Pipeline:
-    """Takes ids of detections, delivers their results.
+    """Processes detections by id and delivers their results.
 
     Args:
-        processor: does the work on one picture, and the forward pass.
-        max_batch: most crops in a forward pass.
-        window: see `BatchPolicy`.
-        threads: how many pictures are decoded, and how many concluded, at the same time.
-        deliver: called in one thread with all results that are there.
-        give_up: called when the device, the model or the delivery has failed for good; what is
-            not computed by then never will be, and `close` ends the threads without it.
+        processor: processes pictures and runs the forward pass.
+        max_batch: maximum number of crops in a forward pass.
+        window: seconds to wait for a full batch, see `BatchPolicy`.
+        threads: number of threads that decode, and of threads that conclude.
+        deliver: called in one thread with all available results by id.
+        give_up: called after a fatal error of the device, the model or delivery. Pictures that are
+            not computed by then are never delivered.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class Pipeline:
         self._processor = processor
         self._deliver = deliver
         self._give_up = give_up
-        self._checked = time.monotonic()  # the model; by the forward thread
+        self._checked = time.monotonic()  # last check of the model; used by the forward thread
         self._policy: BatchPolicy[str] = BatchPolicy(max_batch, window)
-        self._in_hand: dict[str, _InHand] = {}
-        self._begun: set[str] = set()  # a crop is computed or being so, and nothing delivered yet
-        self._progress = Progress()
-        self._doubtful: dict[str, Result] = {}  # failed, by the model's fault or the picture's
-        self._odd: set[str] = set()  # without finite outputs, since the last that had some
+        self._in_progress: dict[str, _InProgress] = {}
+        self._started: set[str] = set()  # forward pass started, result not delivered
+        self._stall = StallTimer()
+        self._unconfirmed: dict[str, Result] = {}  # failures due to either the model or the picture
+        self._nonfinite: set[str] = set()  # consecutive pictures without finite outputs
         self._arrival = threading.Condition()  # guards the six above and the two below
         self._draining = False
         self._closing = False
@@ -103,37 +103,36 @@ class Pipeline:
         self._delivering = _start("deliver", self._deliver_all)
 
     def feed(self, names: Sequence[str]) -> None:
-        """Let these detections be done; each is delivered once."""
+        """Process detections; each is delivered once."""
         self._names.put(names)
 
     def stalled(self) -> float:
-        """Seconds that crops have waited without any forward pass succeeding."""
+        """Seconds that crops have waited since a forward pass last succeeded."""
         with self._arrival:
-            return self._progress.stalled(time.monotonic())
+            return self._stall.stalled(time.monotonic())
 
     def drain(self) -> set[str]:
-        """Drop the pictures of which no crop is computed or being computed; the others go on.
+        """Drop all pictures whose forward pass has not started.
 
         Returns:
-            Those others. Results may still be delivered of what was dropped.
+            The ids of the others. Results of dropped pictures may still be delivered.
         """
         with self._arrival:
             self._draining = True
             self._policy.drain()
-            for name in self._in_hand.keys() - self._begun:
+            for name in self._in_progress.keys() - self._started:
                 self._policy.discard(name)
-                del self._in_hand[name]
+                del self._in_progress[name]
             self._arrival.notify()
-            begun = set(self._begun)
+            started = set(self._started)
         self._lift()
-        return begun
+        return started
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait until everything that was fed, and not dropped, is delivered; then end all threads.
+        """Deliver everything that was fed and not dropped, then end all threads.
 
         Returns:
-            False if `timeout` seconds were too short: threads are still at work, but nothing is
-            delivered any more.
+            False after `timeout` seconds: threads are still running, but deliver nothing more.
         """
         closing = _start("close", self._close)
         closing.join(timeout)
@@ -152,7 +151,7 @@ class Pipeline:
             self._arrival.notify()
         self._computing.join()
         self._encoders.shutdown()
-        if self._doubtful:
+        if self._unconfirmed:
             self._check_or_abort()
         self._results.put(None)
         self._delivering.join()
@@ -173,7 +172,7 @@ class Pipeline:
             if len(names) == 1 or isinstance(error, RedisError):
                 self._results.put(dict.fromkeys(names, error))
                 return
-            for name in names:  # one record that cannot be read must not fail the others
+            for name in names:  # an unreadable record must not fail the others
                 self._fetch([name])
             return
         if len(records) < len(names):
@@ -193,18 +192,18 @@ class Pipeline:
             self._results.put({record.id: error for record in records})
             return
         fetched = list(zip(records, pictures, strict=True))
-        for part in _parts(fetched, [_pixels(record) for record in records], _TOGETHER):
+        for part in _parts(fetched, [_pixels(record) for record in records], _TASK_PIXELS):
             self._decoders.submit(self._decode, part)
 
     def _decode(self, fetched: list[tuple[Detection, bytes | None]]) -> None:
-        ready: dict[str, Ready] = {}
+        ready: dict[str, DecodedPicture] = {}
         ended: dict[str, Result] = {}
         with self._pixels.holding(sum(_pixels(record) for record, _ in fetched)):
             for record, picture in fetched:
                 if self._draining:
                     return
                 result = self._processor.decode(record, picture)
-                if isinstance(result, Ready):
+                if isinstance(result, DecodedPicture):
                     ready[record.id] = result
                 else:
                     ended[record.id] = result
@@ -219,9 +218,9 @@ class Pipeline:
                 return
             now = time.monotonic()
             for name, decoded in ready.items():
-                self._in_hand[name] = _InHand(decoded, decoded.units)
+                self._in_progress[name] = _InProgress(decoded, decoded.units)
                 self._policy.add(name, decoded.units, now)
-            self._progress.waits(now)
+            self._stall.work_arrived(now)
             self._arrival.notify()
 
     # -- forward -------------------------------------------------------------------------------
@@ -234,58 +233,62 @@ class Pipeline:
                     continue
                 self._compute(shares)
                 with self._arrival:
-                    if not self._in_hand:
-                        self._progress.rests()
-        except Exception as error:  # the device, or a fault of ours: not that of a picture
+                    if not self._in_progress:
+                        self._stall.idle()
+        except Exception as error:  # the device or a bug; not caused by a picture
             self._abort(error)
 
     def _next_batch(self) -> list[Share[str]] | None:
-        """Wait for a batch; an empty one if the model is to be checked, None at the end."""
+        """Wait for a batch; returns [] if the model must be checked, None at the end."""
         with self._arrival:
-            while not self._doubtful:
+            while not self._unconfirmed:
                 now = time.monotonic()
                 due = self._policy.due_in(now)
                 if self._closing and due is None:
                     return None
-                # Nothing more can arrive while closing: what waits leaves at once.
+                # While closing nothing more arrives, so waiting crops are computed at once.
                 if self._closing or due == 0:
                     break
-                rest = max(0.0, self._checked + _IDLE_CHECK - now) if due is None else due
-                if not self._arrival.wait(rest) and due is None:
+                timeout = max(0.0, self._checked + _IDLE_CHECK - now) if due is None else due
+                if not self._arrival.wait(timeout) and due is None:
                     return []
             else:
                 return []
             shares, reason = self._policy.take()
-            self._begun.update(share.key for share in shares)
+            self._started.update(share.key for share in shares)
         metrics.BATCHES.labels(reason).inc()
         return shares
 
     def _check(self) -> None:
-        """See whether failures were the model's; if not, they were those of the pictures.
+        """Check the model; if it is healthy, the unconfirmed failures are due to the pictures.
 
-        If the model is sick they stay undelivered, like all that is in hand: others do them.
+        If it is sick, nothing is delivered and other workers process the pictures.
+
+        Raises:
+            ModelSickError: if the model is sick.
+            DeviceError: if the device is unusable.
         """
         with self._arrival:
-            doubtful, self._doubtful = self._doubtful, {}
+            unconfirmed, self._unconfirmed = self._unconfirmed, {}
         self._processor.check()
         self._checked = time.monotonic()
-        if not doubtful:
+        if not unconfirmed:
             return
-        self._results.put(doubtful)
-        if len(self._odd) >= _ODD_LIMIT:
+        self._results.put(unconfirmed)
+        if len(self._nonfinite) >= _NONFINITE_LIMIT:
             raise ModelSickError(
-                f"the outputs of {len(self._odd)} pictures in a row are not finite"
+                f"the outputs of {len(self._nonfinite)} consecutive pictures are not finite"
             )
 
     def _check_or_abort(self) -> None:
         try:
             self._check()
-        except Exception as error:  # as in _forward_all
+        except Exception as error:  # the device or a bug
             self._abort(error)
 
     def _compute(self, shares: list[Share[str]]) -> None:
-        """Run a batch; if it raises, halve it until the culprit stands alone."""
-        items = [self._in_hand[share.key] for share in shares]
+        """Run a batch; on an error, halve it until the picture that causes it is alone."""
+        items = [self._in_progress[share.key] for share in shares]
         work = [
             (item.ready, share.start, share.stop) for item, share in zip(items, shares, strict=True)
         ]
@@ -305,7 +308,7 @@ class Pipeline:
         metrics.BATCH_PICTURES.observe(len(shares))
         crops = sum(len(output.logits) for output in outputs)
         log.info("batch", pictures=len(shares), crops=crops, seconds=round(seconds, 4))
-        computed: list[tuple[str, _InHand]] = []
+        computed: list[tuple[str, _InProgress]] = []
         for item, share, output in zip(items, shares, outputs, strict=True):
             item.ready.parts.append(output)
             item.ready.forward += seconds
@@ -316,36 +319,38 @@ class Pipeline:
         self._crops.release(sum(share.stop - share.start for share in shares))
         with self._arrival:
             for name, _ in computed:
-                del self._in_hand[name]
-            self._progress.succeeded(time.monotonic())
+                del self._in_progress[name]
+            self._stall.succeeded(time.monotonic())
         sizes = [_pixels(item.ready.detection) for _, item in computed]
-        for part in _parts(computed, sizes, _TOGETHER):
+        for part in _parts(computed, sizes, _TASK_PIXELS):
             self._encoders.submit(self._conclude, part)
 
     def _fail(self, name: str, error: Exception) -> None:
-        """Give up one picture: what is computed of it, and what still waits."""
+        """Drop a picture with its remaining crops; its failure is unconfirmed."""
         with self._arrival:
             self._policy.discard(name)
-            item = self._in_hand.pop(name)
-            self._doubtful[name] = error
+            item = self._in_progress.pop(name)
+            self._unconfirmed[name] = error
         self._crops.release(item.missing)
 
     # -- conclude and deliver ------------------------------------------------------------------
 
-    def _conclude(self, computed: list[tuple[str, _InHand]]) -> None:
+    def _conclude(self, computed: list[tuple[str, _InProgress]]) -> None:
         results: dict[str, Result] = {}
         with self._pixels.holding(sum(_pixels(item.ready.detection) for _, item in computed)):
             for name, item in computed:
                 with metrics.stage("encode"):
                     results[name] = self._processor.conclude(item.ready)
-        odd = {name: end for name, end in results.items() if isinstance(end, ModelOutputError)}
+        nonfinite = {
+            name: end for name, end in results.items() if isinstance(end, ModelOutputError)
+        }
         with self._arrival:
-            if len(odd) < len(results):
-                self._odd.clear()
-            self._odd |= odd.keys()
-            self._doubtful |= odd
+            if len(nonfinite) < len(results):
+                self._nonfinite.clear()
+            self._nonfinite |= nonfinite.keys()
+            self._unconfirmed |= nonfinite
             self._arrival.notify()
-        if good := {name: end for name, end in results.items() if name not in odd}:
+        if good := {name: end for name, end in results.items() if name not in nonfinite}:
             self._results.put(good)
 
     def _deliver_all(self) -> None:
@@ -359,11 +364,11 @@ class Pipeline:
             if results:
                 try:
                     self._deliver(results)
-                except Exception as error:  # Redis stayed away: others will do these again
+                except Exception as error:  # Redis is down for long; other workers repeat these
                     self._abort(error)
                     return
                 with self._arrival:
-                    self._begun.difference_update(results)
+                    self._started.difference_update(results)
 
     def _abort(self, error: Exception) -> None:
         self._lift()
@@ -375,7 +380,7 @@ class Pipeline:
 
 
 def _parts(items: Sequence[T], sizes: Sequence[int], limit: int) -> Iterator[list[T]]:
-    """Cut a list into parts of at most `limit` in all; what is larger stands alone."""
+    """Split a list into parts of total size at most `limit`; larger items are alone."""
     part: list[T] = []
     total = 0
     for item, size in zip(items, sizes, strict=True):

@@ -1,6 +1,6 @@
-"""Which crops go into the next forward pass: greedy, full if it can be, fair among pictures.
+"""Batching policy: which crops go into the next forward pass. Greedy, and fair among pictures.
 
-Pure: no threads, no clock, no device. Time is handed in, in seconds of any clock that only grows.
+Pure: no threads, no clock, no device. `now` is in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Reason(StrEnum):
-    """Why a batch left."""
+    """Why a forward pass started."""
 
     FULL = "full"
-    """It held as many crops as fit."""
+    """The batch was full."""
     DRAINED = "drained"
-    """Nothing else waited."""
+    """No other crops were waiting."""
     WINDOW = "window"
-    """The window of its first crop was over."""
+    """The window of the first crop ended."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class _Waiting:
 
 
 class BatchPolicy(Generic[Key]):
-    """The crops that wait; a picture that is only glanced at counts as one.
+    """Queue of crops; a picture with only a glance counts as one crop.
 
     Args:
-        max_batch: most crops in a batch.
-        window: seconds that a batch which is not full waits for more, from the arrival of its
-            first crop; 0 never waits while the device is free.
+        max_batch: maximum number of crops in a batch.
+        window: seconds that a batch waits to become full, from the arrival of its first crop;
+            0 means not to wait while the device is free.
     """
 
     def __init__(self, max_batch: int, window: float = 0.0) -> None:
@@ -62,26 +62,26 @@ class BatchPolicy(Generic[Key]):
         self._draining = False
 
     def __len__(self) -> int:
-        """Number of crops that wait."""
+        """Number of waiting crops."""
         return self._crops
 
     def add(self, key: Key, crops: int, now: float) -> None:
-        """Let the crops of a picture wait."""
+        """Add a picture with `crops` crops."""
         self._waiting[key] = _Waiting(now, 0, crops)
         self._crops += crops
 
     def discard(self, key: Key) -> None:
-        """Forget what still waits of a picture."""
+        """Remove the waiting crops of a picture."""
         dropped = self._waiting.pop(key, None)
         if dropped is not None:
             self._crops -= dropped.crops
 
     def drain(self) -> None:
-        """Let batches leave at once from now on, and finish picture after picture."""
+        """From now on, start batches at once and finish one picture after the other."""
         self._draining = True
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until the next batch should leave; None while nothing waits."""
+        """Seconds until the next batch should start; None if no crops are waiting."""
         if not self._waiting:
             return None
         if self._draining or self._crops >= self._max_batch:
@@ -90,11 +90,11 @@ class BatchPolicy(Generic[Key]):
         return max(0.0, first + self._window - now)
 
     def take(self) -> tuple[list[Share[Key]], Reason]:
-        """The next batch: pictures take turns, one crop each, the longest waiting first.
+        """Take the next batch, round robin: one crop per picture, the longest waiting first.
 
-        A picture that still has crops left goes to the end of the line, so that a large one
-        never holds up the small ones behind it, nor they it. Draining, those with the fewest
-        crops left come first, all of them: so most pictures are finished in the time there is.
+        A picture with crops left goes to the end of the queue, so large and small pictures do not
+        block each other. While draining, pictures with the fewest crops left go first, with all
+        their crops, so that as many as possible are finished in time.
         """
         room = self._max_batch
         counts = dict.fromkeys(self._waiting, 0)
@@ -103,12 +103,12 @@ class BatchPolicy(Generic[Key]):
                 counts[key] = min(room, waiting.crops)
                 room -= counts[key]
         while room:
-            hungry = [k for k, w in self._waiting.items() if counts[k] < w.crops][:room]
-            if not hungry:
+            served = [k for k, w in self._waiting.items() if counts[k] < w.crops][:room]
+            if not served:
                 break
-            for key in hungry:
+            for key in served:
                 counts[key] += 1
-            room -= len(hungry)
+            room -= len(served)
         shares = [self._serve(key, count) for key, count in counts.items() if count]
         self._crops -= self._max_batch - room
         if not room:

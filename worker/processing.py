@@ -1,4 +1,4 @@
-"""From the bytes of a picture to its crops, and from the outputs of the crops to its record."""
+"""Processing of pictures: from the file to crops, and from the model's outputs to the record."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Outcome:
-    """A final record and the masks (PNG) that belong to it."""
+    """A final record and its masks (PNG)."""
 
     detection: Detection
     masks: dict[Head, bytes] = field(default_factory=dict)
 
 
 @dataclass
-class Ready:
-    """A decoded picture on its way through the forward pass; times in seconds."""
+class DecodedPicture:
+    """A decoded picture and its outputs so far; times in seconds."""
 
     detection: Detection
     crops: Crops
@@ -68,17 +68,17 @@ class Ready:
 
     @property
     def units(self) -> int:
-        """How much there is to compute: the crops, or one glance alone."""
+        """Number of crops to compute, or 1 for a glance alone."""
         return max(1, self.crops.layout.tiles)
 
     def drop_pixels(self) -> None:
-        """Free the crops once they are computed: they are the largest part of what is in hand."""
-        nothing = torch.empty(0)
-        self.crops = self.crops._replace(tiles=nothing, glances=nothing)
+        """Free the crops, which take most of the memory, once they are computed."""
+        empty = torch.empty(0)
+        self.crops = self.crops._replace(tiles=empty, glances=empty)
 
 
 class Processor:
-    """What is done to one picture, and to one batch of crops. No method raises for a picture."""
+    """Processes pictures and batches of crops. Errors of one picture are returned, not raised."""
 
     def __init__(
         self, detector: Detector, info: WorkerInfo, store: Store, decoders: Decoders
@@ -90,12 +90,12 @@ class Processor:
 
     def decode(
         self, record: Detection, picture: bytes | None
-    ) -> Ready | Outcome | Exception | None:
-        """Decode and cut a picture.
+    ) -> DecodedPicture | Outcome | Exception | None:
+        """Decode a picture and cut it into crops.
 
         Returns:
-            What the forward pass needs; a failed record if the picture is at fault; None if its
-            bytes have expired; whatever else went wrong.
+            The input of the forward pass; a failed record if the picture is invalid; None if its
+            file has expired; any other error.
         """
         if picture is None:
             return None
@@ -117,25 +117,27 @@ class Processor:
             detail = f"{error}; use another view."
             refused = DetectionError(code=ErrorCode.VIEW_REFUSED, detail=detail)
             return Outcome(failed(said.added_to(record), refused))
-        except Exception as error:  # one picture's surprise must not end the others
+        except Exception as error:  # an unexpected error must not affect other pictures
             return error
-        return Ready(record, crops, queued, seconds)
+        return DecodedPicture(record, crops, queued, seconds)
 
     def provenance(self, picture: bytes) -> Provenance:
-        """What the bytes of a picture say, for one that cannot be scored."""
+        """Read the provenance of a picture that cannot be scored."""
         return FileStatements(self._decoders, picture).provenance
 
-    def forward(self, work: Sequence[tuple[Ready, int, int]]) -> tuple[list[CropOutputs], float]:
-        """Run the network over some crops of pictures, after a glance at those not yet seen.
+    def forward(
+        self, work: Sequence[tuple[DecodedPicture, int, int]]
+    ) -> tuple[list[CropOutputs], float]:
+        """Run the network on crops of pictures; first on the glances of new pictures.
 
         Args:
-            work: Pictures, and which of their crops: from the first number to the second.
+            work: Pictures, each with the range (start, stop) of its crops.
 
         Returns:
-            The outputs of each picture's crops, and the seconds it took.
+            The outputs per picture, and the duration in seconds.
 
         Raises:
-            DeviceError: the device is unusable.
+            DeviceError: if the device is unusable.
         """
         limit = self._detector.batch_limit
         started = time.perf_counter()
@@ -160,11 +162,11 @@ class Processor:
         return outputs, seconds
 
     def check(self) -> None:
-        """See that the model still answers as it should; never beside `forward`.
+        """Run the model's self-check; not concurrently with `forward`.
 
         Raises:
-            ModelSickError: it does not.
-            DeviceError: the device is unusable.
+            ModelSickError: if the model fails it.
+            DeviceError: if the device is unusable.
         """
         try:
             self._detector.check()
@@ -172,11 +174,11 @@ class Processor:
             metrics.DEVICE_ERRORS.inc()
             raise
 
-    def _look(self, new: Sequence[Ready]) -> list[GlanceFeatures | None]:
+    def _look(self, new: Sequence[DecodedPicture]) -> list[GlanceFeatures | None]:
         return self._detector.look([ready.crops for ready in new])
 
-    def conclude(self, ready: Ready) -> Outcome | Exception:
-        """Merge the outputs of a picture's crops, in their order, into its record and masks."""
+    def conclude(self, ready: DecodedPicture) -> Outcome | Exception:
+        """Merge the outputs of a picture's crops into its record and masks; returns errors."""
         started = time.perf_counter()
         try:
             outputs = CropOutputs(*map(torch.cat, zip(*ready.parts, strict=True)))
@@ -188,14 +190,14 @@ class Processor:
                     Head.MANIPULATION: png.encode([finding.masks.manipulation.values]),
                 }
             detection = self._succeeded(ready, finding, time.perf_counter() - started)
-        except Exception as error:  # as in decode
+        except Exception as error:  # an unexpected error must not affect other pictures
             return error
         version = self._info.model.version
         metrics.SCORE.labels(version).observe(finding.ai_probability)
         metrics.count_verdict(version, Verdict(finding.verdict), finding.manipulated)
         return Outcome(detection, masks)
 
-    def _succeeded(self, ready: Ready, finding: Finding, encode: float) -> Detection:
+    def _succeeded(self, ready: DecodedPicture, finding: Finding, encode: float) -> Detection:
         detection = ready.detection
         now = datetime.now(UTC)
         timings = Timings(
@@ -229,14 +231,14 @@ class Processor:
 
 
 def failed(detection: Detection, error: DetectionError) -> Detection:
-    """The record of a detection that ended with an error."""
+    """Return the record with an error as its final status."""
     return detection.model_copy(
         update={"status": Status.FAILED, "error": error, "finished_at": datetime.now(UTC)}
     )
 
 
 def describe(detector: Detector, name: str) -> WorkerInfo:
-    """What a worker with this detector says of itself."""
+    """Describe a worker with this detector."""
     info = detector.info
     return WorkerInfo(
         name=name,

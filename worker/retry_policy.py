@@ -1,4 +1,4 @@
-"""A Redis client that outlasts a Redis that is away, and one that is full."""
+"""Redis client that waits while Redis is unavailable or full."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from redis.retry import Retry
 
 from app.contract.client import WritesRefusedError, connect
 
-_RETRIES = 240  # about two minutes without Redis are outlasted with the work in hand
-_PAUSE = 0.5  # s
-_LOGGED = 30.0  # s; from one line of the log to the next
+_RETRIES = 240  # about two minutes
+_PAUSE = 0.5  # s between retries while Redis takes no writes
+_LOG_INTERVAL = 30.0  # s
 
 T = TypeVar("T")
 
@@ -24,17 +24,16 @@ log = structlog.get_logger()
 
 
 class RetryPolicy(Retry):
-    """Tries again for minutes while Redis is away, and for ever while it takes no writes.
+    """Retries for two minutes while Redis is unavailable, and indefinitely while it is read-only.
 
-    Pictures and masks expire, so a full Redis has room again without anybody's help, and a replica
-    may become the master; a worker that ended in between would only use up the tries of what it
-    holds.
+    A full Redis has room again once pictures expire, and a replica may become the master. Exiting
+    would not help and would count as a death for each job of the worker.
     """
 
     def call_with_retry(
         self, do: Callable[[], T], fail: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> T:
-        """As redis-py's."""
+        """Like redis-py's; also retries writes that are refused."""
         logged = 0.0
         while True:
             try:
@@ -42,23 +41,20 @@ class RetryPolicy(Retry):
             except (OutOfMemoryError, WritesRefusedError, ExecAbortError) as error:
                 if not _takes_no_writes(error):
                     raise
-                if time.monotonic() - logged > _LOGGED:
+                if time.monotonic() - logged > _LOG_INTERVAL:
                     logged = time.monotonic()
                     log.error("redis_takes_no_writes", error=str(error))
             time.sleep(_PAUSE)
 
 
 def connect_with_retries(url: str) -> Redis:
-    """As `connect`, for a process that holds work.
-
-    Commands may be sent more than once, as whenever a connection breaks.
-    """
+    """Connect like `connect`, with `RetryPolicy`; commands may be sent more than once."""
     redis = connect(url)
     redis.set_retry(RetryPolicy(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES))
     return redis
 
 
 def _takes_no_writes(error: ResponseError) -> bool:
-    # A transaction whose last command is refused says so in its message only.
+    # If the last command of a transaction is refused, only the message tells.
     known = isinstance(error, OutOfMemoryError | WritesRefusedError)
     return known or "OOM" in str(error)

@@ -1,8 +1,8 @@
-"""What Redis does with RQ's jobs in one step, in Lua, for this worker.
+"""Lua scripts that change RQ's jobs atomically.
 
-Each script makes the changes that RQ's own classes would make job by job, and makes them only if
-the job is still this worker's. So a process that was stopped for long, or a client that sends a
-command again because its answer was lost, does nothing twice.
+Each script makes the changes that RQ's classes would make job by job, but only if the job is still
+this worker's. So neither a process that was paused for long nor a client that repeats a command
+after a lost reply does anything twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rq.worker import WorkerStatus
 
 from app.contract import scripts
 
-MOST_DEATHS = 5
-"""So many workers may die with a job in hand; one more, and it is not tried again."""
+MAX_DEATHS = 5
+"""Number of workers that may die while processing a job; after one more it fails."""
 
 _LUA = Path(__file__).with_name("lua")
 
@@ -28,7 +28,7 @@ _LUA = Path(__file__).with_name("lua")
 def _load(*names: str) -> Script:
     return scripts.load(
         _LUA,
-        "names",
+        "keys",
         *names,
         JOB=Job.key_for(""),
         RESULTS=cast(str, Result.get_key("")),  # type: ignore[no-untyped-call]
@@ -39,13 +39,13 @@ def _load(*names: str) -> Script:
         FINISHED=JobStatus.FINISHED.value,
         SUCCESSFUL=Result.Type.SUCCESSFUL.value,
         BUSY=WorkerStatus.BUSY.value,
-        MOST_DEATHS=MOST_DEATHS,
+        MAX_DEATHS=MAX_DEATHS,
         TAKE_REMEMBERED=600,  # s
     )
 
 
-TAKE = _load("hold", "take")
-KEEP = _load("hold", "keep")
+TAKE = _load("execution", "take")
+HEARTBEAT = _load("execution", "heartbeat")
 FINISH = _load("finish")
-RETURN = _load("place", "return")
-PUT_BACK = _load("place", "put_back")
+REINSERT = _load("insert", "reinsert")
+PUT_BACK = _load("insert", "put_back")

@@ -1,7 +1,7 @@
-"""What an attacker sends, as data: to add an attack is to add an entry.
+"""Attacks as data.
 
-`python -m tests.attacks.corpus PORT SECONDS` carries out each attack that a line of its input
-names, and prints `ready` before it and `done` after it.
+`python -m tests.attacks.corpus PORT SECONDS` reads names of attacks from standard input, one per
+line, carries them out and prints `ready` before and `done` after each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from tests.pictures.bombs import BOMBS
 
 ATTACKER = "mallory-secret-012345"
-"""Key of the caller who attacks."""
+"""API key of the attacker."""
 
-RISE = 0.25
-"""Share of an attack in which its connections are opened, one after the other."""
+RAMP = 0.25
+"""Fraction of an attack's duration over which its connections are opened."""
 
 _MIB = 2**20
 _HOST = b" HTTP/1.1\r\nHost: localhost\r\n"
@@ -32,14 +32,14 @@ _PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="x"\r\n'
 
 @dataclass(frozen=True)
 class Attack:
-    """What is sent on each connection; when one ends, it is opened again.
+    """Data sent on each connection; a connection that ends is opened again.
 
     Attributes:
         opening: sent first.
-        more: sent again and again after that; nothing: the opening is, after each answer.
-        pause: seconds between those, and before a connection is opened again.
-        connections: how many there are.
-        reads: whether the answers are read.
+        more: sent repeatedly after it; if empty, `opening` is repeated after each response.
+        pause: seconds between repetitions and before a connection is opened again.
+        connections: number of connections.
+        reads: whether responses are read.
     """
 
     opening: bytes
@@ -50,13 +50,13 @@ class Attack:
 
 
 def upload(data: bytes, query: bytes = b"") -> bytes:
-    """A whole upload of a file."""
+    """A complete upload of a file."""
     body = _PART % b"file" + b"\r\n" + data + b"\r\n--b--\r\n"
     return _post(b"/v1/detections" + query, len(body)) + body
 
 
 def get(path: str) -> bytes:
-    """A request of the attacker's, the last on its connection."""
+    """A request by the attacker that closes the connection."""
     return b"GET " + path.encode() + _HOST + _KEY + b"Connection: close\r\n\r\n"
 
 
@@ -69,7 +69,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _open_form(more: bytes, path: bytes = b"/v1/detections", part: bytes = b"file") -> Attack:
-    """A form whose only file part has begun and goes on with this."""
+    """A form whose only file part continues with `more`."""
     return Attack(_post(path, 50 * _MIB) + _PART % part + b"\r\n", more)
 
 
@@ -84,7 +84,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
     "endless header field": lambda: Attack(_ALIVE + b"x: ", b"y" * 65536),
     "half heads": lambda: Attack(_ALIVE + b"x: " + b"y" * 60_000, b"y", 1.0, 190),
     "idle connections": lambda: Attack(b"G", b"", 0, 400),
-    "nonsense": lambda: Attack(b"\x16\x03\x01\0\xff" * 100, b"\0" * 1000),
+    "random bytes": lambda: Attack(b"\x16\x03\x01\0\xff" * 100, b"\0" * 1000),
     "many trailers": lambda: Attack(_ALIVE + _CHUNKED + b"0\r\n", b"a:b\r\n" * 10_000),
     "long trailers": lambda: Attack(_ALIVE + _CHUNKED + b"0\r\nx: ", b"y" * 65536),
     "chunk extensions": lambda: Attack(
@@ -105,7 +105,7 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         0.1,
         190,
     ),
-    "answers not read": lambda: Attack(
+    "responses not read": lambda: Attack(
         b"GET /swagger-ui/swagger-ui-bundle.js" + _HOST + b"\r\n", b"", 0, 150, reads=False
     ),
     "wrong keys": lambda: Attack(
@@ -163,14 +163,14 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
         upload(bytes(100)).replace(_KEY, _KEY + b"Prefer: wait=60\r\n"), b"", 5.0, 190
     ),
 }  # fmt: skip
-"""Attacks on each part of the protocol, without a key or with one."""
+"""Attacks on parts of the protocol, with and without a key."""
 
 PICTURES: dict[str, Callable[[], bytes]] = BOMBS
-"""Files that cost a careless reader much; each is uploaded again and again."""
+"""Decompression bombs and other expensive files; each is uploaded repeatedly."""
 
 
 def attack_of(name: str) -> Attack:
-    """The attack of that name."""
+    """The attack with this name."""
     if name in PROTOCOL:
         return PROTOCOL[name]()
     return Attack(upload(PICTURES[name]()))
@@ -182,12 +182,12 @@ def names() -> list[str]:
 
 
 async def carry_out(attack: Attack, port: int, seconds: float) -> None:
-    """Do it for so long."""
+    """Carry out an attack for `seconds`."""
     deadline = time.monotonic() + seconds
 
     async def one(number: int) -> None:
-        # No burst: what is held counts.
-        await asyncio.sleep(seconds * RISE * number / attack.connections)
+        # Not in a burst: what matters is the number of open connections.
+        await asyncio.sleep(seconds * RAMP * number / attack.connections)
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await _connection(attack, port, deadline)
@@ -207,7 +207,7 @@ async def _connection(attack: Attack, port: int, deadline: float) -> None:
             writer.write(attack.opening)
             await writer.drain()
             if attack.more:
-                await _go_on(attack, reader, writer)
+                await _repeat(attack, reader, writer)
             elif not attack.reads:
                 await asyncio.sleep(deadline)
             elif not await reader.read(65536):
@@ -217,10 +217,10 @@ async def _connection(attack: Attack, port: int, deadline: float) -> None:
         writer.transport.abort()
 
 
-async def _go_on(
+async def _repeat(
     attack: Attack, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Send more until the connection ends."""
+    """Send `more` until the connection ends."""
 
     async def write() -> None:
         while True:
@@ -238,7 +238,7 @@ async def _go_on(
 
 
 def main(port: str, seconds: str) -> None:
-    """Carry out the attacks that are asked for, one after the other."""
+    """Carry out the requested attacks, one after the other."""
     for line in sys.stdin:
         attack = attack_of(line.strip())
         print("ready", flush=True)

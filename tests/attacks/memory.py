@@ -1,4 +1,4 @@
-"""Memory of a process that is attacked: its limit, and its peak."""
+"""Memory limit and peak memory of a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS = {"m": 2**20, "g": 2**30}
 
 
 def limit_memory(process: psutil.Process, service: str) -> None:
-    """Let a process have the memory that the compose file gives a service, and no more."""
+    """Limit a process to the memory that the compose file gives a service."""
     given = compose()["services"][service]["mem_limit"]
     limit = int(given[:-1]) * _UNITS[given[-1]]
     process.rlimit(psutil.RLIMIT_DATA, (limit, limit))
@@ -24,6 +24,6 @@ def forget_peak(process: psutil.Process) -> None:
 
 
 def peak_memory(process: psutil.Process) -> int:
-    """Most bytes that a process has held since the last call of `forget_peak`."""
+    """Peak memory of a process since the last `forget_peak`, in bytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024

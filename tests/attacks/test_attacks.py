@@ -1,6 +1,6 @@
-"""While each attack is carried out, another caller is served, and memory stays within its bounds.
+"""During each attack, another caller is served and memory stays bounded.
 
-The API runs at the memory limit of its container. `ATTACK_SECONDS` makes each attack longer.
+The API runs with the memory limit of its container. `ATTACK_SECONDS` makes each attack longer.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ KEY = "bob-who-is-no-attacker"
 AUTHORIZED = {"Authorization": f"Bearer {corpus.ATTACKER}"}
 SECONDS = float(os.environ.get("ATTACK_SECONDS", "1.2"))
 MOST_GROWTH = 256 * 2**20  # bytes of the API process
-LONGEST = 1.0  # s
-SLOW = 60  # times as long as without the attack may be longer: then the machine is busy
+LONGEST = 1.0  # s, of an upload
+SLOW = 60  # allowed factor over uploads without attack, if the machine is busy
 _serials = itertools.count()
 
 
@@ -73,7 +73,7 @@ def send(api: Replica, data: bytes) -> httpx2.Response:
 
 
 def upload(api: Replica) -> float:
-    """Seconds until another caller's small upload is answered, on a connection of its own."""
+    """Seconds until another caller's small upload is answered, on a new connection."""
     picture = encode(photo(64, 64, next(_serials)))
     request = corpus.upload(picture).replace(corpus.ATTACKER.encode(), KEY.encode())
     started = time.perf_counter()
@@ -86,7 +86,7 @@ def upload(api: Replica) -> float:
 
 @pytest.fixture(scope="module")
 def attacker(api: Replica) -> Iterator[subprocess.Popen[str]]:
-    """The process that attacks, as `corpus` describes it."""
+    """The attacking process, see `corpus`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.attacks.corpus", str(api.port), str(SECONDS)],
         cwd=ROOT,
@@ -102,7 +102,7 @@ def attacker(api: Replica) -> Iterator[subprocess.Popen[str]]:
 
 
 def attacked(api: Replica, attacker: subprocess.Popen[str], name: str) -> list[float]:
-    """Seconds of another caller's uploads while an attack is carried out."""
+    """Seconds of another caller's uploads during an attack."""
     assert attacker.stdin is not None
     assert attacker.stdout is not None
     attacker.stdin.write(f"{name}\n")
@@ -116,7 +116,7 @@ def attacked(api: Replica, attacker: subprocess.Popen[str], name: str) -> list[f
 
 
 @pytest.mark.parametrize("name", corpus.names())
-def test_an_attack_costs_others_nothing(
+def test_attack_does_not_affect_other_callers(
     api: Replica, redis: Redis, attacker: subprocess.Popen[str], name: str
 ) -> None:
     redis.flushall()
@@ -127,7 +127,7 @@ def test_an_attack_costs_others_nothing(
     took = attacked(api, attacker, name)
     calm += [upload(api) for _ in range(5)]
     longest = max(LONGEST, SLOW * statistics.median(calm))
-    if max(took) > longest:  # something else may have kept the machine busy: once more
+    if max(took) > longest:  # the machine may have been busy: repeat once
         took = attacked(api, attacker, name)
     assert api.process.poll() is None, "the API has ended"
     growth = peak_memory(process) - before
@@ -137,7 +137,7 @@ def test_an_attack_costs_others_nothing(
     assert api.unexpected_errors() == []
 
 
-def test_a_refused_upload_leaves_nothing_in_memory(api: Replica) -> None:
+def test_refused_uploads_leak_no_memory(api: Replica) -> None:
     process = psutil.Process(api.process.pid)
     data = corpus.PICTURES["tiff entries"]()
     assert send(api, data).status_code == 422
@@ -148,7 +148,7 @@ def test_a_refused_upload_leaves_nothing_in_memory(api: Replica) -> None:
     assert growth < 2 * len(data), f"{growth / 2**20:.0f} MiB"
 
 
-def test_who_does_not_read_the_answers_costs_others_nothing(api: Replica) -> None:
+def test_client_that_reads_no_responses_does_not_affect_other_callers(api: Replica) -> None:
     picture = encode(photo(4000, 3900), "BMP")
     path = f"{send(api, picture).headers['Location']}/image"
     process = psutil.Process(api.process.pid)
@@ -169,20 +169,20 @@ def test_who_does_not_read_the_answers_costs_others_nothing(api: Replica) -> Non
     assert httpx2.get(f"{api.url}{path}", headers=AUTHORIZED, timeout=60).content == picture
 
 
-def shown(api: Replica) -> int:
-    """Previews that were answered."""
+def previews(api: Replica) -> int:
+    """Number of previews that were answered."""
     found = re.search(r'requests_total\{.*/image",status="200"} (\d+)', api.metrics())
     return int(found.group(1)) if found else 0
 
 
-def test_who_asks_for_many_previews_does_not_go_before_all_others(api: Replica) -> None:
+def test_many_previews_of_one_caller_do_not_delay_another(api: Replica) -> None:
     data = encoded(Image.new("RGB", (6000, 5000)), "PNG")
     path = f"{send(api, data).headers['Location']}/image?size="
     with api.client(KEY) as bob:
         own = bob.post("/v1/detections", files={"file": data}).headers["Location"]
-        for size in range(1000, 1040):  # they are not even waited for
+        for size in range(1000, 1040):  # disconnects without waiting for the response
             api.hang_up_after(corpus.get(f"{path}{size}"))
         time.sleep(1)  # all of them have arrived
-        before = shown(api)
+        before = previews(api)
         assert bob.get(f"{own}/image?size=64", timeout=60).status_code == 200
-    assert shown(api) - before < 20
+    assert previews(api) - before < 20

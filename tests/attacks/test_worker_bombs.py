@@ -1,6 +1,6 @@
-"""A worker gets every bomb that the API accepts, with honest pictures between them.
+"""A worker processes every bomb that the API accepts, and good pictures between them.
 
-It runs at the memory limit of its container; its network computes nothing.
+It runs with the memory limit of its container; its network computes nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.conftest import encode, photo
 from tests.faults.stack import Stack, opened
 
 MOST_GROWTH = 512 * 2**20
-"""Bytes of the worker's own process: up to 192 MiB that it fetches ahead, and copies of those."""
-OUTCOMES = {  # of a bomb; None: it is decoded, to the picture that its header announces
+"""Bytes of the worker's own process: up to 192 MiB of files fetched ahead, and copies of them."""
+OUTCOMES = {  # of a bomb; None: it is decoded
     None,
     ErrorCode.IMAGE_TRUNCATED,
     ErrorCode.IMAGE_UNDECODABLE,
@@ -41,7 +41,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def accepted() -> dict[str, bytes]:
-    """The bombs that the API accepts, for their headers show nothing wrong."""
+    """The bombs that the API accepts because their headers are valid."""
     found = {}
     for name, make in PICTURES.items():
         data = make()
@@ -52,29 +52,29 @@ def accepted() -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(600)
-def test_bombs_cost_a_worker_no_other_picture(stack: Stack) -> None:
+def test_bombs_do_not_affect_other_pictures(stack: Stack) -> None:
     bombs = accepted()
-    honest = [encode(photo(64, 64, number)) for number in range(len(bombs))]
-    orders = stack.worker()
+    good = [encode(photo(64, 64, number)) for number in range(len(bombs))]
+    options = stack.worker()
     stack.wait(stack.store.workers.live)
-    worker = psutil.Process(stack.process(orders).pid)
-    for process in (worker, *worker.children()):  # decoders that it starts later inherit the limit
+    worker = psutil.Process(stack.process(options).pid)
+    for process in (worker, *worker.children()):  # decoders started later inherit the limit
         limit_memory(process, "worker")
     before = worker.memory_info().rss
     forget_peak(worker)
 
-    pairs = zip(bombs.values(), honest, strict=True)
+    pairs = zip(bombs.values(), good, strict=True)
     names = stack.submit(*itertools.chain.from_iterable(pairs))
     stack.wait(
         lambda: (
-            not stack.process(orders).is_alive()
+            not stack.process(options).is_alive()
             or all(stack.record(name).status.finished for name in names)
         )
     )
-    assert stack.process(orders).is_alive(), stack.process(orders).exitcode
+    assert stack.process(options).is_alive(), stack.process(options).exitcode
     growth = peak_memory(worker) - before
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
-    assert stack.end(orders) == 0
+    assert stack.end(options) == 0
 
     records = [stack.record(name) for name in names]
     assert {record.status for record in records[1::2]} == {Status.SUCCEEDED}
@@ -84,8 +84,8 @@ def test_bombs_cost_a_worker_no_other_picture(stack: Stack) -> None:
     }
     assert set(codes.values()) <= OUTCOMES, codes
     assert ErrorCode.DECODING_ABORTED in codes.values(), codes
-    assert stack.count(orders) == len(names)  # all by this process, each at the first try
+    assert stack.count(options) == len(names)  # all by this process at the first attempt
     assert stack.results(names) == {1: len(names)}
-    assert stack.tries_left(names) == {2}
-    stack.nothing_is_left()
+    assert stack.retries_left(names) == {2}
+    stack.assert_queue_empty()
     print(f"\n{len(bombs)} bombs: {Counter(codes.values())}; grew by {growth / 2**20:.0f} MiB")

@@ -1,4 +1,4 @@
-"""A real Redis, real worker processes, and the account of what became of every detection."""
+"""Redis, worker processes, and checks of the outcome of every detection."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.conftest import encode
-from tests.faults.worker import KILLER, POISON, Orders, run
+from tests.faults.worker import CRASHING_COLOUR, FAILING_COLOUR, WorkerOptions, run
 
 GOOD = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
-BAD = encode(Image.new("RGB", (32, 32), POISON), "PNG")
-DEADLY = encode(Image.new("RGB", (32, 32), KILLER), "PNG")
+FAILING = encode(Image.new("RGB", (32, 32), FAILING_COLOUR), "PNG")
+CRASHING = encode(Image.new("RGB", (32, 32), CRASHING_COLOUR), "PNG")
 LARGE = encode(Image.new("RGB", (220, 220), (10, 20, 230)), "PNG")  # 8 x 8 tiles
 
 OWNER = "owner"
 
-LIMIT = 240.0  # s; any wait: far beyond the 55 s in which lost work is found, on a slow machine too
-SHOWN = 40  # lines of the workers' log, if a test fails
+LIMIT = 240.0  # s; timeout of every wait, generous for a slow machine
+SHOWN = 40  # lines of the workers' log shown if a test fails
 
-# One process imports torch, and workers are forked from it: real processes, quickly started.
+# One process imports torch and workers are forked from it, so that they start quickly.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.faults.worker"])
 
 
 class Stack:
-    """Redis with the API's side of the queue, and workers; pictures there or in a bucket."""
+    """Redis with the API's side of the queue, and workers; pictures in Redis or in a bucket."""
 
     def __init__(self, url: str, folder: Path, store: str | None = None) -> None:
         self.url = url
         self.folder = folder
-        # No cache: the same pictures come again and again.
+        # No cache, since the same pictures are submitted repeatedly.
         settings = Settings(redis_url=url, cache=False, store=store)
         self.redis = connect(url, retries=100)
         self.store = Store.open(self.redis, settings)
@@ -58,7 +58,7 @@ class Stack:
         self.service = Service(settings, self.store, self.jobs, FinishedEvents(url))
         self.workers: dict[str, BaseProcess] = {}
         self.finished: list[str] = []
-        """Ids in the order in which they became final, as it was published."""
+        """Ids in the order of the published final records."""
         self._closing = threading.Event()
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
@@ -67,20 +67,20 @@ class Stack:
         orders = [Submission(OWNER, picture, view) for picture in pictures]
         return [self.service.submit(order).id for order in orders]
 
-    def worker(self, **orders: object) -> Orders:
+    def worker(self, **options: object) -> WorkerOptions:
         """Start a worker."""
-        given = Orders(self.url, log=str(self.folder / "workers.log"), **orders)
-        process = _FORKS.Process(target=run, args=(given,), name=given.name)
+        complete = WorkerOptions(self.url, log=str(self.folder / "workers.log"), **options)
+        process = _FORKS.Process(target=run, args=(complete,), name=complete.name)
         process.start()
-        self.workers[given.name] = process
-        return given
+        self.workers[complete.name] = process
+        return complete
 
-    def process(self, orders: Orders) -> BaseProcess:
-        return self.workers[orders.name]
+    def process(self, options: WorkerOptions) -> BaseProcess:
+        return self.workers[options.name]
 
-    def end(self, orders: Orders, *, terminate: bool = True) -> int | None:
-        """Wait for a worker to end, after a SIGTERM; returns its exit code."""
-        process = self.process(orders)
+    def end(self, options: WorkerOptions, *, terminate: bool = True) -> int | None:
+        """Wait for a worker to end, by default after SIGTERM; returns its exit code."""
+        process = self.process(options)
         if terminate:
             process.terminate()
         process.join(LIMIT)
@@ -109,19 +109,19 @@ class Stack:
             assert time.monotonic() < deadline, self.end_of_log()
             time.sleep(0.05)
 
-    def count(self, orders: Orders, kind: str = "successful") -> int:
-        """How many jobs a worker has finished, as RQ counts."""
-        return int(self.redis.hget(f"rq:worker:{orders.name}", f"{kind}_job_count") or 0)
+    def count(self, options: WorkerOptions, kind: str = "successful") -> int:
+        """Number of jobs a worker has finished, as counted by RQ."""
+        return int(self.redis.hget(f"rq:worker:{options.name}", f"{kind}_job_count") or 0)
 
     def results(self, names: Sequence[str]) -> Counter[int]:
-        """How many results RQ keeps, job by job."""
+        """Number of results RQ keeps per job, as a histogram."""
         return Counter(self.redis.xlen(f"rq:results:{name}") for name in names)
 
-    def tries_left(self, names: Sequence[str]) -> set[int]:
+    def retries_left(self, names: Sequence[str]) -> set[int]:
         return {int(self.redis.hget(f"rq:job:{name}", "retries_left")) for name in names}
 
     def abandon_all(self) -> None:
-        """Let the time pass after which the work of dead workers counts as abandoned."""
+        """Make all started jobs count as abandoned."""
         registry = StartedJobRegistry(queue=self.queue).key
         for name in self.redis.zrange(registry, 0, -1):
             self.redis.zadd(registry, {name: time.time() - 1})
@@ -132,18 +132,18 @@ class Stack:
     def failed(self) -> int:
         return FailedJobRegistry(queue=self.queue).get_job_count(cleanup=False)
 
-    def account(self, title: str, names: Sequence[str], **expected: int) -> None:
-        """Print and check how the detections ended: each once, and nothing left behind."""
+    def assert_outcome(self, title: str, names: Sequence[str], **expected: int) -> None:
+        """Check the final statuses, that each was set once, and that the queue is empty."""
         statuses = self.statuses(names)
-        finals = Counter(Counter(self.finished)[name] for name in names)
-        print(f"\n{title}: {dict(statuses)}; times final: {dict(finals)}")
+        times_final = Counter(Counter(self.finished)[name] for name in names)
+        print(f"\n{title}: {dict(statuses)}; times final: {dict(times_final)}")
         assert statuses == {Status(status).value: n for status, n in expected.items()}, (
             self.end_of_log()
         )
-        assert set(finals) == {1}, finals
-        self.nothing_is_left()
+        assert set(times_final) == {1}, times_final
+        self.assert_queue_empty()
 
-    def nothing_is_left(self) -> None:
+    def assert_queue_empty(self) -> None:
         assert self.redis.llen(self.queue.key) == 0
         assert self.redis.llen(self.queue.intermediate_queue_key) == 0
         assert self.started() == 0

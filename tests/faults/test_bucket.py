@@ -1,4 +1,4 @@
-"""The bucket goes away and comes back; and nothing stays in it that nobody knows of."""
+"""Outages of the bucket, and orphaned objects in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from app.contract.blobs import StorageUnavailableError
 from tests.buckets import Bucket
 from tests.faults.stack import GOOD, OWNER, Stack, opened
-from tests.faults.worker import Orders
+from tests.faults.worker import WorkerOptions
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -22,65 +22,67 @@ def stack(redis_url: str, bucket: Bucket, tmp_path: Path) -> Iterator[Stack]:
         yield built
 
 
-def worker(stack: Stack, bucket: Bucket, **orders: object) -> Orders:
-    return stack.worker(store=bucket.url, environment=bucket.server.environment, **orders)
+def worker(stack: Stack, bucket: Bucket, **options: object) -> WorkerOptions:
+    return stack.worker(store=bucket.url, environment=bucket.server.environment, **options)
 
 
-def test_an_outage_in_the_midst_of_batches_is_waited_out(stack: Stack, bucket: Bucket) -> None:
+def test_worker_waits_during_a_short_outage(stack: Stack, bucket: Bucket) -> None:
     names = stack.submit(*[GOOD] * 60)
-    orders = worker(stack, bucket, sleep={"forward": 0.1})
+    options = worker(stack, bucket, sleep={"forward": 0.1})
     stack.wait(lambda: len(stack.finished) > 10)
     bucket.server.link.cut()
     stack.wait(lambda: "storage_unavailable" in stack.log())
     with pytest.raises(StorageUnavailableError):
         stack.submit(GOOD)
-    assert stack.process(orders).is_alive()
+    assert stack.process(options).is_alive()
     bucket.server.link.open()
     stack.wait_until_final(names)
     stack.wait(lambda: stack.started() == 0)
-    assert stack.tries_left(names) == {2}
-    assert stack.count(orders) == 60
-    assert stack.count(orders, "failed") == 0
+    assert stack.retries_left(names) == {2}
+    assert stack.count(options) == 60
+    assert stack.count(options, "failed") == 0
     assert "job_put_back" not in stack.log()
-    assert stack.end(orders) == 0
-    stack.account("the bucket was away", names, succeeded=60)
+    assert stack.end(options) == 0
+    stack.assert_outcome("short outage of the bucket", names, succeeded=60)
     assert len(bucket.objects()) == 3 * 60
 
 
-def test_a_long_outage_costs_no_try(stack: Stack, bucket: Bucket) -> None:
+def test_long_outage_uses_no_retries(stack: Stack, bucket: Bucket) -> None:
     names = stack.submit(*[GOOD] * 20)
-    orders = worker(stack, bucket, retry_for=0.2, sleep={"forward": 0.1})
+    options = worker(stack, bucket, retry_for=0.2, sleep={"forward": 0.1})
     stack.wait(lambda: len(stack.finished) > 2)
     bucket.server.link.cut()
-    stack.wait(lambda: stack.log().count("job_put_back") > 3 * 20)  # each often enough to fail
+    stack.wait(
+        lambda: stack.log().count("job_put_back") > 3 * 20
+    )  # more often than there are retries
     bucket.server.link.open()
     stack.wait_until_final(names)
     stack.wait(lambda: stack.started() == 0)
-    assert stack.tries_left(names) == {2}
-    assert stack.count(orders, "failed") == 0
-    assert stack.end(orders) == 0
-    stack.account("the bucket was away for long", names, succeeded=20)
+    assert stack.retries_left(names) == {2}
+    assert stack.count(options, "failed") == 0
+    assert stack.end(options) == 0
+    stack.assert_outcome("long outage of the bucket", names, succeeded=20)
 
 
-def test_sigterm_in_an_outage_puts_back_what_is_in_hand(stack: Stack, bucket: Bucket) -> None:
+def test_sigterm_during_an_outage_puts_jobs_back(stack: Stack, bucket: Bucket) -> None:
     names = stack.submit(*[GOOD] * 10)
     bucket.server.link.cut()
-    orders = worker(stack, bucket)
+    options = worker(stack, bucket)
     stack.wait(lambda: "storage_unavailable" in stack.log())
-    assert stack.end(orders) == 0
+    assert stack.end(options) == 0
     assert stack.started() == 0
     assert stack.redis.llen(stack.queue.key) == 10
-    assert stack.tries_left(names) == {2}
+    assert stack.retries_left(names) == {2}
     bucket.server.link.open()
     assert stack.end(worker(stack, bucket, burst=True), terminate=False) == 0
-    stack.account("before and after the outage", names, succeeded=10)
+    stack.assert_outcome("before and after the outage", names, succeeded=10)
 
 
-def test_what_is_deleted_while_it_is_computed_leaves_nothing(
+def test_deletion_during_processing_leaves_no_objects(
     stack: Stack, bucket: Bucket, tmp_path: Path
 ) -> None:
     names = stack.submit(*[GOOD] * 4)
-    orders = worker(stack, bucket, stall="conclude", touch=str(tmp_path))
+    options = worker(stack, bucket, stall="conclude", touch=str(tmp_path))
     stack.wait(lambda: (tmp_path / "conclude").exists())
     for name in names[:2]:
         stack.service.delete(name, OWNER)
@@ -88,9 +90,9 @@ def test_what_is_deleted_while_it_is_computed_leaves_nothing(
     (tmp_path / "go").touch()
     stack.wait_until_final(names[2:])
     stack.wait(lambda: stack.started() == 0)
-    assert stack.end(orders) == 0
+    assert stack.end(options) == 0
     assert len(bucket.objects()) == 2 * 3
     for name in names[2:]:
         stack.service.delete(name, OWNER)
     assert bucket.objects() == []
-    stack.nothing_is_left()
+    stack.assert_queue_empty()

@@ -1,4 +1,4 @@
-"""Redis has little memory: what is accepted has room for its results too."""
+"""Redis has little memory: accepted pictures have room for their results."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.conftest import encode
 from tests.faults.stack import OWNER, Stack, opened
 
 SIDE = 220  # pixels; 8 x 8 crops at their own size
-MEMORY = 10 * 2**20  # bytes, beyond what an empty Redis uses
+MEMORY = 10 * 2**20  # bytes, in addition to what an empty Redis uses
 SENT = 80
-PATIENCE = 90  # s
+TIMEOUT = 90  # s
 
 
 def noisy(seed: int) -> bytes:
@@ -29,7 +29,7 @@ def noisy(seed: int) -> bytes:
 
 
 def send(stack: Stack, count: int) -> list[str]:
-    """Upload until it is refused as the storage is full; the ids of what was accepted."""
+    """Upload until the storage is full; returns the ids of the accepted pictures."""
     gate = Gate(stack.service.settings, stack.redis, stack.service.directory)
     accepted: list[str] = []
     for number in range(count):
@@ -47,24 +47,24 @@ def send(stack: Stack, count: int) -> list[str]:
     return accepted
 
 
-def test_all_that_was_accepted_succeeds_though_a_worker_is_killed(tmp_path: Path) -> None:
+def test_all_accepted_pictures_succeed_even_if_a_worker_is_killed(tmp_path: Path) -> None:
     with private_redis(tmp_path / "data", 2**28) as (url, _), opened(url, tmp_path) as stack:
         used = stack.redis.info("memory")["used_memory"]
         stack.redis.config_set("maxmemory", used + MEMORY)
         names = send(stack, SENT)
         assert 20 < len(names) < SENT
         first = stack.worker(noise=True)
-        stack.wait(lambda: len(stack.finished) > 8, PATIENCE)
+        stack.wait(lambda: len(stack.finished) > 8, TIMEOUT)
         stack.process(first).kill()
         stack.process(first).join()
         stack.abandon_all()
         stack.worker(noise=True)
-        stack.wait_until_final(names, PATIENCE)
-        stack.account(f"{len(names)} of {SENT} accepted", names, succeeded=len(names))
+        stack.wait_until_final(names, TIMEOUT)
+        stack.assert_outcome(f"{len(names)} of {SENT} accepted", names, succeeded=len(names))
         for name in names:
             for head in Head:
                 mask = stack.store.get_mask(name, head)
                 assert mask is not None
                 assert Image.open(io.BytesIO(mask)).size == (SIDE, SIDE)
         assert stack.redis.zcard("gamma:reservations") == 0
-        assert len(send(stack, 1)) == 1, "what was reserved and not needed is free again"
+        assert len(send(stack, 1)) == 1, "unused reservations are released"

@@ -1,4 +1,4 @@
-"""Redis freezes, or dies: requests are answered within a time, and served again afterwards."""
+"""Redis hangs or dies: requests are answered within a time limit and work again afterwards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.app.replica import Replica, assert_problem, replicas
 
 _WITHIN = 3.8  # s, of every request: less than twice what Redis may take
 _READY_WITHIN = 2.0  # s
-_AT_ONCE = 0.5  # s; much less than the time after which Redis counts as frozen
+_AT_ONCE = 0.5  # s; much less than the timeout of a Redis command
 _RECOVERED_WITHIN = 10.0  # s
 
 
 class Frozen:
-    """An API whose Redis stops and goes on, and a finished detection."""
+    """An API whose Redis can be frozen, and a finished detection."""
 
     def __init__(self, api: Replica, pid: int, finished: str) -> None:
         self.api = api
@@ -53,7 +53,7 @@ class Frozen:
             self.wait(lambda: self.request("GET", "/readyz")[0].status_code == 200)
 
     def request(self, method: str, path: str, **options: object) -> tuple[httpx2.Response, float]:
-        """The answer, and the seconds it took."""
+        """Send a request; returns the response and the seconds it took."""
         began = time.monotonic()
         answer = self.client.request(method, path, **options)
         return answer, time.monotonic() - began
@@ -92,13 +92,17 @@ def _calls(name: str) -> dict[str, tuple[str, str, dict[str, object]]]:
         "mask": ("GET", f"{one}/masks/ai.png", {}),
         "overlay": ("GET", f"{one}/overlays/ai.png?composite=true", {}),
         "image": ("GET", f"{one}/image", {}),
-        "delete": ("DELETE", f"/v1/detections/{'0' * 32}", {}),  # it is done after the freeze
+        "delete": (
+            "DELETE",
+            f"/v1/detections/{'0' * 32}",
+            {},
+        ),  # Redis executes it after the freeze
         "usage": ("GET", "/v1/usage", {}),
         "model": ("GET", "/v1/model", {}),
     }
 
 
-def test_the_first_requests_that_meet_a_frozen_redis(stack: Frozen) -> None:
+def test_first_requests_to_a_frozen_redis_time_out(stack: Frozen) -> None:
     calls = _calls(stack.finished)
     with stack.frozen(), ThreadPoolExecutor(len(calls)) as pool:
         waiting = {
@@ -113,7 +117,7 @@ def test_the_first_requests_that_meet_a_frozen_redis(stack: Frozen) -> None:
     assert stack.request("GET", f"/v1/detections/{stack.finished}")[0].status_code == 200
 
 
-def test_while_the_circuit_is_open_every_answer_comes_at_once(stack: Frozen) -> None:
+def test_open_circuit_answers_at_once(stack: Frozen) -> None:
     with stack.frozen():
         stack.request("GET", "/v1/detections")
         for method, path, options in _calls(stack.finished).values():
@@ -126,7 +130,7 @@ def test_while_the_circuit_is_open_every_answer_comes_at_once(stack: Frozen) -> 
 
 
 def test_more_requests_than_threads(stack: Frozen) -> None:
-    """Those that find no thread wait for one, and do not wait for Redis as well."""
+    """Requests that wait for a thread do not wait for Redis in addition."""
     with stack.frozen(), ThreadPoolExecutor(100) as pool:
         calls = [pool.submit(stack.request, "GET", "/v1/detections") for _ in range(100)]
         answers = [call.result() for call in calls]
@@ -147,7 +151,7 @@ def test_probes_of_a_frozen_redis(stack: Frozen) -> None:
             call.result()
 
 
-def test_a_request_that_waits_ends_with_what_is_known(stack: Frozen) -> None:
+def test_waiting_request_returns_the_last_known_record(stack: Frozen) -> None:
     answers: list[tuple[httpx2.Response, float]] = []
 
     def wait() -> None:
@@ -164,13 +168,13 @@ def test_a_request_that_waits_ends_with_what_is_known(stack: Frozen) -> None:
     ((answer, _),) = answers
     assert answer.status_code == 202
     assert answer.json()["status"] == "queued"
-    assert seconds < 2 * _WITHIN  # it looks every 2 s
+    assert seconds < 2 * _WITHIN  # it polls every 2 s
     record, _ = stack.request("GET", answer.headers["location"])
     assert record.status_code == 200
 
 
-def test_a_short_pause_is_waited_out(stack: Frozen) -> None:
-    """As long as Redis goes on within the budget, nobody notices but for the time."""
+def test_request_succeeds_after_a_short_freeze(stack: Frozen) -> None:
+    """A freeze within the request's time budget only delays it."""
     files = {"file": new_picture()}
     with ThreadPoolExecutor(1) as pool:
         with stack.frozen():
@@ -181,7 +185,7 @@ def test_a_short_pause_is_waited_out(stack: Frozen) -> None:
     assert seconds >= 0.5
 
 
-def test_a_dead_redis_that_comes_back(tmp_path: Path) -> None:
+def test_redis_dies_and_restarts(tmp_path: Path) -> None:
     data = tmp_path / "redis"
     with contextlib.ExitStack() as contexts:
         with private_redis(data, 2**26) as (url, server):
@@ -206,8 +210,8 @@ def client(tmp_path: Path) -> Iterator[GuardedClient]:
         os.kill(server.process.pid, signal.SIGCONT)
 
 
-def test_a_large_picture_meets_a_frozen_redis(client: GuardedClient) -> None:
-    """Its size gives it no more time: nothing of it gets through."""
+def test_large_write_to_a_frozen_redis_times_out(client: GuardedClient) -> None:
+    """Its size extends the timeout only while data is transferred."""
     began = time.monotonic()
     with pytest.raises(RedisTimeoutError):
         client.set("picture", bytes(50 * 2**20))
@@ -216,7 +220,7 @@ def test_a_large_picture_meets_a_frozen_redis(client: GuardedClient) -> None:
 
 @contextlib.contextmanager
 def slow_link(path: str, rate: int) -> Iterator[str]:
-    """URL of a Redis at a Unix socket, to which so many bytes get in a second."""
+    """URL of a proxy to a Redis at a Unix socket, with `rate` bytes per second."""
 
     def carry(source: socket.socket, target: socket.socket, pause: float) -> None:
         while data := source.recv(2**16):
@@ -241,7 +245,7 @@ def slow_link(path: str, rate: int) -> Iterator[str]:
         serving.join()
 
 
-def test_a_large_picture_on_a_slow_link_is_no_outage(tmp_path: Path) -> None:
+def test_large_write_on_a_slow_link_succeeds(tmp_path: Path) -> None:
     picture = bytes(30 * 2**20)
     with (
         private_redis(tmp_path / "redis", 2**28) as (url, _),

@@ -1,4 +1,4 @@
-"""A model that answers with NaN, or wrongly, says nothing about pictures, and is found."""
+"""A model with NaN or wrong outputs is detected and gives no results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from model.config import GammaConfig
 from model.network import GammaModel
 from tests.conftest import encode, free_port
 from tests.faults.stack import GOOD, LIMIT, OWNER, Stack
-from tests.faults.worker import ODD
+from tests.faults.worker import NAN_COLOUR
 
 pytestmark = pytest.mark.timeout(600)
 
-STRANGE = encode(Image.new("RGB", (32, 32), ODD), "PNG")
+NAN_PICTURE = encode(Image.new("RGB", (32, 32), NAN_COLOUR), "PNG")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def change(weights: Path, names: list[str], factor: float) -> None:
 
 
 def work(stack: Stack, weights: Path) -> subprocess.CompletedProcess[str]:
-    """Let a real `gamma worker` with this checkpoint empty the queue."""
+    """Run `gamma worker` with this checkpoint until the queue is empty."""
     return subprocess.run(
         [sys.executable, "-m", "app", "worker", "--burst"],
         env={
@@ -68,13 +68,13 @@ def work(stack: Stack, weights: Path) -> subprocess.CompletedProcess[str]:
 
 
 def sick(stack: Stack) -> float:
-    """What the API's metrics say."""
+    """The value of `gamma_model_sick` in the API's metrics."""
     families = metrics._QueueCollector(Settings(redis_url=stack.url)).collect()
     (found,) = (one for one in families if one.name == "gamma_model_sick")
     return float(found.samples[0].value)
 
 
-def test_a_checkpoint_with_nan_gives_no_result_and_one_that_is_repaired_does(
+def test_checkpoint_with_nan_gives_no_result_until_it_is_repaired(
     stack: Stack, weights: Path
 ) -> None:
     whole = weights.read_bytes()
@@ -94,7 +94,7 @@ def test_a_checkpoint_with_nan_gives_no_result_and_one_that_is_repaired_does(
     assert "model_sick" in answer.stderr
     assert "NaN model" in answer.stderr
     assert stack.record(name).status is Status.QUEUED
-    assert stack.tries_left([name]) == {2}
+    assert stack.retries_left([name]) == {2}
     assert sick(stack) == 1  # GammaModelSick fires
     (finding,) = machine.model(settings)
     assert finding.state is State.WRONG
@@ -109,7 +109,7 @@ def test_a_checkpoint_with_nan_gives_no_result_and_one_that_is_repaired_does(
     assert repaired.model.digest == checkpoint.digest(weights.parent)
     assert (machine.model(settings)[0].state, finding.subject) == (State.OK, "model")
 
-    # Other weights that call themselves the same: what is known of the picture answers nothing.
+    # Other weights with the same name and version: the cached result is not used.
     change(weights, ["classifier.weight"], 2)
     model = repaired.model.model_copy(update={"digest": checkpoint.digest(weights.parent)})
     assert model != repaired.model
@@ -119,7 +119,7 @@ def test_a_checkpoint_with_nan_gives_no_result_and_one_that_is_repaired_does(
     assert not submit().cached
 
 
-def test_a_worker_with_a_sick_model_ends_though_redis_is_full(stack: Stack, weights: Path) -> None:
+def test_worker_with_a_sick_model_ends_even_if_redis_is_full(stack: Stack, weights: Path) -> None:
     change(weights, ["classifier.weight"], torch.nan)
     stack.redis.config_set("maxmemory", 1)
     try:
@@ -130,55 +130,55 @@ def test_a_worker_with_a_sick_model_ends_though_redis_is_full(stack: Stack, weig
     assert "model_sick" in answer.stderr
 
 
-def test_a_model_that_turns_sick_at_work_costs_no_picture_its_tries(stack: Stack) -> None:
+def test_model_that_becomes_sick_uses_no_retries(stack: Stack) -> None:
     names = stack.submit(*[GOOD] * 12)
-    orders = stack.worker(max_batch=4, nan_at=3)
-    stack.process(orders).join(LIMIT)
-    assert stack.process(orders).exitcode == 1, stack.end_of_log()
+    options = stack.worker(max_batch=4, nan_at=3)
+    stack.process(options).join(LIMIT)
+    assert stack.process(options).exitcode == 1, stack.end_of_log()
     assert "ModelSickError" in stack.log()
     assert stack.store.workers.live() == []
     left = [name for name in names if stack.record(name).status is not Status.SUCCEEDED]
     assert left
     assert stack.started() == 0
-    assert stack.tries_left(left) == {2}
+    assert stack.retries_left(left) == {2}
     assert stack.end(stack.worker(burst=True), terminate=False) == 0
-    stack.account(f"{len(left)} given back by a sick model", names, succeeded=12)
+    stack.assert_outcome(f"{len(left)} put back by a sick model", names, succeeded=12)
 
 
-def test_an_idle_worker_finds_that_its_model_says_something_else(stack: Stack) -> None:
-    orders = stack.worker(wrong_at=2, idle_check=0.2)
-    stack.process(orders).join(LIMIT)
-    assert stack.process(orders).exitcode == 1, stack.end_of_log()
+def test_idle_worker_detects_wrong_outputs(stack: Stack) -> None:
+    options = stack.worker(wrong_at=2, idle_check=0.2)
+    stack.process(options).join(LIMIT)
+    assert stack.process(options).exitcode == 1, stack.end_of_log()
     assert "instead of 0.500" in stack.log()
     assert stack.store.workers.live() == []
 
 
-def test_pictures_that_come_now_and_then_do_not_put_the_check_off(stack: Stack) -> None:
-    orders = stack.worker(wrong_at=3, idle_check=1.0)
-    process = stack.process(orders)
+def test_occasional_pictures_do_not_postpone_the_check(stack: Stack) -> None:
+    options = stack.worker(wrong_at=3, idle_check=1.0)
+    process = stack.process(options)
     stack.wait(lambda: stack.submit(GOOD) and not process.is_alive(), 20)
     assert process.exitcode == 1
     assert "instead of 0.500" in stack.log()
 
 
-def test_a_picture_that_a_healthy_model_cannot_judge_fails_alone(stack: Stack) -> None:
-    names = stack.submit(GOOD, STRANGE, GOOD, GOOD)
-    orders = stack.worker(max_batch=4)
+def test_picture_with_nonfinite_outputs_fails_alone(stack: Stack) -> None:
+    names = stack.submit(GOOD, NAN_PICTURE, GOOD, GOOD)
+    options = stack.worker(max_batch=4)
     stack.wait_until_final(names)
-    assert stack.end(orders) == 0
+    assert stack.end(options) == 0
     error = stack.record(names[1]).error
     assert error is not None
     assert error.code is ErrorCode.MODEL_OUTPUT_INVALID
-    stack.account("one picture without finite outputs", names, succeeded=3, failed=1)
+    stack.assert_outcome("one picture without finite outputs", names, succeeded=3, failed=1)
 
 
-def test_several_in_a_row_make_the_worker_count_as_sick(stack: Stack) -> None:
-    names = stack.submit(*[STRANGE] * 3)
+def test_consecutive_nonfinite_outputs_make_the_model_sick(stack: Stack) -> None:
+    names = stack.submit(*[NAN_PICTURE] * 3)
     ends = 0
     while stack.end(stack.worker(max_batch=4, burst=True), terminate=False):
         ends += 1
         assert ends <= 3
     assert ends
-    assert "3 pictures in a row are not finite" in stack.log()
-    stack.account(f"{ends} workers gave up", names, failed=3)
+    assert "3 consecutive pictures are not finite" in stack.log()
+    stack.assert_outcome(f"{ends} workers gave up", names, failed=3)
     assert {stack.record(name).error.code for name in names} == {ErrorCode.MODEL_OUTPUT_INVALID}

@@ -1,9 +1,8 @@
-"""A real worker whose detector misbehaves as it is told.
+"""A worker whose detector injects faults.
 
     python -m tests.faults.worker '{"redis_url": "unix:///tmp/redis.sock", "burst": true}'
 
-The keys are those of `Orders`. Everything but the network is real: RQ, Redis, the pipeline, the
-engine's handling of memory, decoding, cutting and merging.
+The keys are those of `WorkerOptions`. Only the network is replaced.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ from worker.batch_worker import BatchWorker, worker_name
 from worker.processing import Processor, describe
 from worker.retry_policy import connect_with_retries
 
-CROP = 32  # pixels; small, so that only what is tested takes time
-POISON = (255, 0, 0)
-KILLER = (0, 0, 255)  # not black, which is what is left of many a bomb
-ODD = (0, 255, 0)
+CROP = 32  # pixels; small, to save time
+FAILING_COLOUR = (255, 0, 0)
+CRASHING_COLOUR = (0, 0, 255)  # not black, as many bombs are when decoded
+NAN_COLOUR = (0, 255, 0)
 STAGES = ("decode", "forward", "conclude")
 
 
 @dataclass
-class Orders:
-    """How the worker is to run and to misbehave."""
+class WorkerOptions:
+    """Options of the worker and faults to inject."""
 
     redis_url: str
     name: str = field(default_factory=worker_name)
@@ -54,44 +53,45 @@ class Orders:
     burst: bool = False
     max_jobs: int | None = None
     sleep: dict[str, float] = field(default_factory=dict)
-    """Seconds that each call of a stage takes longer."""
+    """Additional seconds of each call, by stage."""
     touch: str | None = None
-    """Folder in which each stage that is reached leaves a file of its name."""
+    """Folder in which each stage creates a file with its name when reached."""
     stall: str | None = None
-    """Stage that goes no further while there is no file `go` in that folder."""
-    too_many: int | None = None
-    """A batch of so many crops does not fit into the memory."""
-    largest: int | None = None
-    """A batch of more crops raises."""
+    """Stage that blocks until there is a file `go` in that folder."""
+    out_of_memory_at: int | None = None
+    """Number of crops from which a batch exceeds the device's memory."""
+    max_crops: int | None = None
+    """Number of crops above which a batch raises."""
     noise: bool = False
-    """Masks are noise, which compresses least."""
+    """Masks are noise, which is hard to compress."""
     device_error_at: int | None = None
-    """The device fails for good in its n-th batch."""
+    """Batch from which the device fails."""
     nan_at: int | None = None
-    """From its n-th batch on the network answers NaN."""
+    """Batch from which the network's outputs are NaN."""
     wrong_at: int | None = None
-    """From its n-th batch on the network answers with wrong numbers."""
+    """Batch from which the network's outputs are wrong."""
     idle_check: float | None = None
-    """Seconds that take the place of the minutes until an idle worker checks its model."""
-    sick_after: float | None = None
-    hopeless_after: float | None = None
-    """Seconds that take the place of the worker's minutes."""
+    """Replaces `pipeline._IDLE_CHECK` (s)."""
+    unready_after: float | None = None
+    """Replaces `batch_worker.UNREADY_AFTER` (s)."""
+    exit_after: float | None = None
+    """Replaces `batch_worker.EXIT_AFTER` (s)."""
     abandoned_after: int | None = None
-    """Seconds that take the place of those after which work without a heartbeat is abandoned."""
+    """Replaces `jobs.EXECUTION_TTL` (s)."""
     store: str | None = None
     """Bucket of pictures and masks."""
     retry_for: float = 120.0
-    """Seconds that an outage of the bucket is waited out."""
+    """Seconds for which bucket operations are retried."""
     stop_timeout: float = 60.0
-    """Seconds in which it ends after a SIGTERM."""
+    """Seconds from SIGTERM until exit."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
 class Stages:
-    """Touches, sleeps and stalls."""
+    """Touches files, sleeps and stalls as configured."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
+    def __init__(self, options: WorkerOptions) -> None:
+        self._orders = options
 
     def reach(self, stage: str) -> None:
         folder = Path(self._orders.touch) if self._orders.touch else None
@@ -103,13 +103,13 @@ class Stages:
 
 
 class Engine(InferenceEngine):
-    """The real engine around a network that computes nothing."""
+    """The engine with a network that computes nothing."""
 
-    def __init__(self, orders: Orders, stages: Stages) -> None:
+    def __init__(self, options: WorkerOptions, stages: Stages) -> None:
         self.device = torch.device("cpu")
-        self.batch_limit = orders.max_batch
+        self.batch_limit = options.max_batch
         self.glances = False
-        self._orders = orders
+        self._orders = options
         self._stages = stages
         self._batches = 0
 
@@ -119,34 +119,34 @@ class Engine(InferenceEngine):
     def _compute(self, tiles: torch.Tensor, places: Sequence[CropPosition]) -> CropOutputs:
         self._batches += 1
         self._stages.reach("forward")
-        orders, count = self._orders, len(tiles)
-        if orders.device_error_at is not None and self._batches >= orders.device_error_at:
+        options, count = self._orders, len(tiles)
+        if options.device_error_at is not None and self._batches >= options.device_error_at:
             raise DeviceError("the device has failed")
-        if orders.too_many is not None and count >= orders.too_many:
+        if options.out_of_memory_at is not None and count >= options.out_of_memory_at:
             raise torch.OutOfMemoryError("out of memory")
-        if orders.largest is not None and count > orders.largest:
+        if options.max_crops is not None and count > options.max_crops:
             raise ValueError("too large a batch")
-        if (tiles[:, 0, 0] == torch.tensor(KILLER)).all(-1).any():
+        if (tiles[:, 0, 0] == torch.tensor(CRASHING_COLOUR)).all(-1).any():
             os.kill(os.getpid(), signal.SIGKILL)
-        if (tiles[:, 0, 0] == torch.tensor(POISON)).all(-1).any():
+        if (tiles[:, 0, 0] == torch.tensor(FAILING_COLOUR)).all(-1).any():
             raise ValueError("a poison picture")
         size = (2, count, CROP // 4, CROP // 4)
-        ai, manipulation = 3 * torch.randn(size) if orders.noise else torch.zeros(size)
+        ai, manipulation = 3 * torch.randn(size) if options.noise else torch.zeros(size)
         logits = torch.zeros(count)
-        logits[(tiles[:, 0, 0] == torch.tensor(ODD)).all(-1)] = torch.nan
-        if orders.nan_at is not None and self._batches >= orders.nan_at:
+        logits[(tiles[:, 0, 0] == torch.tensor(NAN_COLOUR)).all(-1)] = torch.nan
+        if options.nan_at is not None and self._batches >= options.nan_at:
             logits += torch.nan
-        if orders.wrong_at is not None and self._batches >= orders.wrong_at:
+        if options.wrong_at is not None and self._batches >= options.wrong_at:
             logits += 1
         return CropOutputs(logits, ai, manipulation)
 
 
 class FaultyDetector(Detector):
-    """The real detector around that engine."""
+    """The detector with that engine."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._stages = Stages(orders)
-        self._engine = Engine(orders, self._stages)
+    def __init__(self, options: WorkerOptions) -> None:
+        self._stages = Stages(options)
+        self._engine = Engine(options, self._stages)
         self._max_pixels = 10**8
         self._max_tiles = self._tile_budget = 64
         self._config = GammaConfig()
@@ -178,28 +178,28 @@ class FaultyDetector(Detector):
         return super().conclude(layout, outputs, sight)
 
 
-def run(orders: Orders) -> None:
-    """Work as `gamma worker` does."""
-    if orders.log:
-        with open(orders.log, "a") as log:
+def run(options: WorkerOptions) -> None:
+    """Run like `gamma worker`."""
+    if options.log:
+        with open(options.log, "a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-    os.environ.update(orders.environment)
-    settings = Settings(redis_url=orders.redis_url, store=orders.store)
+    os.environ.update(options.environment)
+    settings = Settings(redis_url=options.redis_url, store=options.store)
     logs.configure(settings)
-    if orders.sick_after is not None:
-        batch_worker.SICK_AFTER = orders.sick_after
-        batch_worker.HOPELESS_AFTER = orders.hopeless_after or 600
+    if options.unready_after is not None:
+        batch_worker.UNREADY_AFTER = options.unready_after
+        batch_worker.EXIT_AFTER = options.exit_after or 600
         jobs.BEAT_INTERVAL = 0.1
-    if orders.abandoned_after is not None:
-        jobs.EXECUTION_TTL = orders.abandoned_after
+    if options.abandoned_after is not None:
+        jobs.EXECUTION_TTL = options.abandoned_after
         jobs.BEAT_INTERVAL = jobs.MAINTENANCE_INTERVAL = 1
-    if orders.idle_check is not None:
-        pipeline._IDLE_CHECK = orders.idle_check
-    redis = connect_with_retries(orders.redis_url)
-    detector = FaultyDetector(orders)
-    info = describe(detector, orders.name)
-    store = Store.open(redis, settings, retry_for=orders.retry_for)
+    if options.idle_check is not None:
+        pipeline._IDLE_CHECK = options.idle_check
+    redis = connect_with_retries(options.redis_url)
+    detector = FaultyDetector(options)
+    info = describe(detector, options.name)
+    store = Store.open(redis, settings, retry_for=options.retry_for)
     with closing(Decoders(2, max_pixels=10**8)) as decoders:
         processor = Processor(detector, info, store, decoders)
         worker = BatchWorker(
@@ -207,13 +207,13 @@ def run(orders: Orders) -> None:
             redis,
             processor,
             info,
-            max_batch=orders.max_batch,
-            stop_timeout=orders.stop_timeout,
+            max_batch=options.max_batch,
+            stop_timeout=options.stop_timeout,
         )
-        worker.work(burst=orders.burst, max_jobs=orders.max_jobs, logging_level="WARNING")
+        worker.work(burst=options.burst, max_jobs=options.max_jobs, logging_level="WARNING")
     if worker.failure is not None:
         raise worker.failure
 
 
 if __name__ == "__main__":
-    run(Orders(**json.loads(sys.argv[1])))
+    run(WorkerOptions(**json.loads(sys.argv[1])))

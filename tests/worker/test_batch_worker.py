@@ -1,4 +1,4 @@
-"""A real `gamma worker` on a real Redis: batches, poison, hostile payloads, dead workers."""
+"""`gamma worker` with Redis: batches, invalid pictures, hostile payloads, dead workers."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from tests.conftest import encode, free_port, photo
-from worker.scripts import MOST_DEATHS
+from worker.scripts import MAX_DEATHS
 
-_LIMIT = 240  # s; for a worker that loads torch and does a little, on a slow machine too
+_LIMIT = 240  # s; a worker loads torch, possibly on a slow machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * _LIMIT)]
 
 
 class Stack:
-    """Redis and the API's side of the queue, without the HTTP."""
+    """Redis and the API's side of the queue, without HTTP."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -59,7 +59,7 @@ class Stack:
         return detection
 
     def work(self) -> str:
-        """Let a worker process empty the queue; returns its log."""
+        """Run a worker until the queue is empty; returns its log."""
         answer = subprocess.run(
             [sys.executable, "-m", "app", "worker", "--burst"],
             env={
@@ -93,10 +93,10 @@ def stack(redis_url: str) -> Iterator[Stack]:
     built.redis.close()
 
 
-def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(stack: Stack) -> None:
-    poison = encode(photo(256, 256), quality=90)[:5000]
+def test_invalid_picture_fails_alone_at_any_position_in_a_batch(stack: Stack) -> None:
+    invalid = encode(photo(256, 256), quality=90)[:5000]
     batches = [
-        [stack.submit(poison if at == place else encode(photo(256, 256, at))) for at in range(4)]
+        [stack.submit(invalid if at == place else encode(photo(256, 256, at))) for at in range(4)]
         for place in range(4)
     ]
     log = stack.work()
@@ -110,7 +110,7 @@ def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(stack: Stack) -> 
                 assert record.error.code is ErrorCode.IMAGE_TRUNCATED
             else:
                 assert record.status is Status.SUCCEEDED, record.error
-    # The picture was at fault, not the work: RQ sees finished jobs and tries none again.
+    # An invalid picture is not a failed job: RQ does not retry it.
     assert FinishedJobRegistry(queue=stack.queue).get_job_count(cleanup=False) == 16
     assert FailedJobRegistry(queue=stack.queue).get_job_count(cleanup=False) == 0
     assert stack.job(batches[0][0]).return_value() == "failed"
@@ -120,7 +120,7 @@ def test_a_poison_picture_fails_alone_in_each_place_of_a_batch(stack: Stack) -> 
     assert stack.redis.keys("*intermediate*") == []
 
 
-def test_payloads_that_are_not_ours_run_nothing(stack: Stack, tmp_path) -> None:
+def test_foreign_payloads_are_not_executed(stack: Stack, tmp_path) -> None:
     trap = tmp_path / "sprung"
     options = {"result_ttl": 60, "failure_ttl": 60}
     stack.queue.enqueue_call("os.system", args=(f"touch {trap}",), job_id="command", **options)
@@ -151,7 +151,7 @@ def test_payloads_that_are_not_ours_run_nothing(stack: Stack, tmp_path) -> None:
     assert stack.job("callback").return_value() == "skipped"
 
 
-def test_work_that_is_no_longer_wanted_is_skipped(stack: Stack) -> None:
+def test_finished_deleted_and_expired_detections_are_skipped(stack: Stack) -> None:
     finished, gone, late = (stack.submit(encode(photo(128, 128, seed))) for seed in range(3))
     stack.redis.hset(f"gamma:detection:{finished}", "status", "succeeded")
     stack.redis.delete(f"gamma:detection:{gone}")
@@ -161,7 +161,7 @@ def test_work_that_is_no_longer_wanted_is_skipped(stack: Stack) -> None:
     assert {stack.job(name).return_value() for name in (finished, gone, late)} == {"skipped"}
 
 
-def test_the_job_of_a_dead_worker_is_done_by_the_next(stack: Stack) -> None:
+def test_job_of_a_dead_worker_is_retried_by_another(stack: Stack) -> None:
     name = stack.submit(encode(photo(128, 128)))
     abandon(stack, name)
     assert stack.record(name).status is Status.PROCESSING
@@ -169,9 +169,9 @@ def test_the_job_of_a_dead_worker_is_done_by_the_next(stack: Stack) -> None:
     assert stack.record(name).status is Status.SUCCEEDED
 
 
-def test_a_job_that_too_many_workers_died_with_fails(stack: Stack) -> None:
+def test_job_that_crashed_too_many_workers_fails(stack: Stack) -> None:
     name = stack.submit(encode(photo(128, 128)))
-    stack.redis.hset(f"rq:job:{name}", "deaths", MOST_DEATHS)
+    stack.redis.hset(f"rq:job:{name}", "deaths", MAX_DEATHS)
     abandon(stack, name)
     stack.work()
     record = stack.record(name)
@@ -182,7 +182,7 @@ def test_a_job_that_too_many_workers_died_with_fails(stack: Stack) -> None:
 
 
 def abandon(stack: Stack, name: str) -> None:
-    """Leave a job as a worker does that was killed long ago in the midst of it."""
+    """Leave a job in the state of a worker that was killed while processing it."""
     assert stack.redis.lmove(stack.queue.key, stack.queue.intermediate_queue_key) == name.encode()
     job = stack.job(name)
     with stack.redis.pipeline() as pipeline:
@@ -195,7 +195,7 @@ def abandon(stack: Stack, name: str) -> None:
     assert stack.store.start([name])
 
 
-def test_the_private_names_of_rq_that_the_worker_uses_exist() -> None:
+def test_private_names_of_rq_exist() -> None:
     names = {
         Job: (
             "fetch_many",

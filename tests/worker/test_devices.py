@@ -1,7 +1,6 @@
-"""`gamma serve` starts a worker for each device that torch sees.
+"""`gamma serve` starts a worker for each device that torch reports.
 
-There is no GPU here: what torch would say is told by a module that takes its place, in the process
-that asks. That process, its environment and what is made of its answer are real.
+A stub module replaces torch in the child process that counts devices.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("visible", "found"),
     [
         (None, ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]),
-        ("2,3", ["cuda:0", "cuda:1"]),  # torch counts only what it may see, from 0
+        ("2,3", ["cuda:0", "cuda:1"]),  # torch numbers the visible devices from 0
         ("1", ["cuda:0"]),
         ("", ["auto"]),
     ],
 )
-def test_each_visible_device_is_named(
+def test_each_visible_device_is_listed(
     visible: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if visible is None:
@@ -50,29 +49,29 @@ def test_each_visible_device_is_named(
 
 
 @pytest.mark.usefixtures("driver")
-def test_a_device_that_is_named_is_taken_at_its_word() -> None:
+def test_explicit_device_is_used_unchecked() -> None:
     assert supervisor.devices("cuda:3") == ["cuda:3"]
     assert supervisor.devices("cpu") == ["cpu"]
 
 
 @pytest.mark.usefixtures("driver")
-def test_a_worker_a_device_each_with_its_own_metrics_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_worker_per_device_with_its_own_metrics_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     children = supervisor._workers(
         Settings(metrics_port=9400, stop_timeout=77), {"GAMMA_QUEUE": "gamma"}
     )
     assert {child.drain for child in children} == {77}
-    told = [(child.name, child.arguments, child.environment) for child in children]
-    for number, (name, arguments, environment) in enumerate(told):
+    for number, child in enumerate(children):
+        name, arguments, environment = child.name, child.arguments, child.environment
         assert name == ("worker", "worker-1")[number]
         assert arguments == ["worker"]
         assert environment["GAMMA_DEVICE"] == f"cuda:{number}"
         assert environment["GAMMA_METRICS_PORT"] == str(9401 + number)
         assert environment["GAMMA_QUEUE"] == "gamma"
-    assert len(told) == 2
+    assert len(children) == 2
 
 
-def test_without_a_driver_torch_is_not_asked(
+def test_without_a_driver_torch_is_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_NVIDIA_DRIVERS", (tmp_path / "none",))

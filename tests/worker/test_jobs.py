@@ -1,4 +1,4 @@
-"""What this worker's scripts leave in Redis is what RQ's own classes leave there."""
+"""The Lua scripts write the same to Redis as RQ's classes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from app.contract.settings import Settings
 from worker.jobs import (
     DeadlyJobError,
     DetectionJob,
-    Held,
     PayloadError,
     SuspendedError,
+    TakenJob,
     finish,
-    keep,
     put_back,
+    send_heartbeats,
     take,
 )
-from worker.scripts import MOST_DEATHS, TAKE
+from worker.scripts import MAX_DEATHS, TAKE
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}\.\d+|0\.\d+")
-_TTLS = 5  # s; what two runs may differ by
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d{10}\.\d+|0\.\d+")
+_TTLS = 5  # s; tolerance between two runs
 
 
 class Stack:
-    """A queue, and a stock worker to compare with."""
+    """A queue, and RQ's own worker for comparison."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -63,9 +63,9 @@ class Stack:
     def take(self, most: int = 8, token: str | None = None, idle: bool = True):
         return take(self.worker, self.queue, most, token or uuid.uuid4().hex, idle=idle)
 
-    def take_one(self) -> Held:
-        ((held,), _) = self.take(1)
-        return held
+    def take_one(self) -> TakenJob:
+        ((taken,), _) = self.take(1)
+        return taken
 
     def do(self, action: Callable[..., None], *arguments: Any) -> Any:
         with self.redis.pipeline() as pipeline:
@@ -75,13 +75,13 @@ class Stack:
     def waiting(self) -> list[str]:
         return [name.decode() for name in self.redis.lrange(self.queue.key, 0, -1)]
 
-    def picture(self, execution: str) -> dict[str, tuple[Any, int]]:
-        """Everything in Redis and how long it stays; without moments."""
+    def snapshot(self, execution: str) -> dict[str, tuple[Any, int]]:
+        """Everything in Redis with its TTL, without times."""
 
         def general(value: bytes | str) -> str:
             text = value if isinstance(value, str) else value.decode("latin-1")
             text = text.replace(execution, "EXECUTION")
-            return _MOMENT.sub("MOMENT", text)
+            return _TIME.sub("TIME", text)
 
         found = {}
         for key in self.redis.scan_iter():
@@ -97,7 +97,7 @@ class Stack:
                 value = [{general(k): general(v) for k, v in row.items()} for _, row in rows]
             else:
                 value = self.redis.lrange(key, 0, -1)
-            # The life of the worker's own keys hangs on its own heartbeat.
+            # The TTL of the worker's own keys depends on its own heartbeat.
             mine = key.startswith(b"rq:worker:")
             found[general(key)] = value, 0 if mine else round(self.redis.ttl(key) / _TTLS)
         return found
@@ -118,7 +118,7 @@ def stack(redis: Redis) -> Stack:
     return Stack(redis)
 
 
-def test_what_is_taken_kept_and_finished_looks_as_with_rq(stack: Stack) -> None:
+def test_take_heartbeat_and_finish_write_what_rq_writes(stack: Stack) -> None:
     worker, queue = stack.worker, stack.queue
     stack.enqueue("a")
     assert stack.redis.lpop(queue.key) == b"a"
@@ -126,27 +126,27 @@ def test_what_is_taken_kept_and_finished_looks_as_with_rq(stack: Stack) -> None:
     worker.get_heartbeat_ttl = lambda *_: 35
     execution = worker.prepare_execution(job)
     worker.prepare_job_execution(job)
-    begun = stack.picture(execution.id)
+    started = stack.snapshot(execution.id)
     worker._finalize_success(job, queue, execution, "succeeded")
-    ended = stack.picture(execution.id)
+    finished = stack.snapshot(execution.id)
     stack.redis.flushall()
     stack.enqueue("a")
-    held = stack.take_one()
-    worker.heartbeat()  # of the worker itself, told apart from its jobs' here
+    taken = stack.take_one()
+    worker.heartbeat()  # the worker's own, which is separate from its jobs'
     assert stack.redis.delete("rq:worker:tester:taken") == 1
-    assert stack.picture(held.execution) == begun
-    stack.do(keep, [held])
-    assert stack.picture(held.execution) == begun
-    assert stack.do(finish, [held], ["succeeded"]) == [1]
-    assert stack.picture(held.execution) == ended
+    assert stack.snapshot(taken.execution) == started
+    stack.do(send_heartbeats, [taken])
+    assert stack.snapshot(taken.execution) == started
+    assert stack.do(finish, [taken], ["succeeded"]) == [1]
+    assert stack.snapshot(taken.execution) == finished
     assert queue.fetch_job("a").return_value() == "succeeded"
 
 
-def test_jobs_leave_in_their_order_and_expired_ones_are_dropped(stack: Stack) -> None:
+def test_jobs_are_taken_in_order_without_expired_ones(stack: Stack) -> None:
     stack.enqueue("a", "b", "c", "d")
     stack.redis.delete("rq:job:b")
-    held, alone = stack.take(2)
-    assert [job.id for job in held] == ["a", "c"]
+    taken, alone = stack.take(2)
+    assert [job.id for job in taken] == ["a", "c"]
     assert not alone
     assert stack.waiting() == ["d"]
     assert stack.take(2, idle=False)[0][0].id == "d"
@@ -155,16 +155,16 @@ def test_jobs_leave_in_their_order_and_expired_ones_are_dropped(stack: Stack) ->
 
 def test_nothing_is_taken_while_workers_are_suspended(stack: Stack) -> None:
     stack.enqueue("a", "b")
-    held = stack.take(1, token="before")[0][0]
+    taken = stack.take(1, token="before")[0][0]
     suspend(stack.redis)
     with pytest.raises(SuspendedError):
         stack.take()
-    assert stack.take(1, token="before")[0][0].name == held.name  # an answer was lost
+    assert stack.take(1, token="before")[0][0].name == taken.name  # repeated after a lost reply
     resume(stack.redis)
     assert [job.id for job in stack.take()[0]] == ["b"]
 
 
-def test_a_take_that_is_asked_for_again_tells_what_it_took(stack: Stack) -> None:
+def test_repeated_take_returns_the_same_jobs(stack: Stack) -> None:
     stack.enqueue("a", "b", "c")
     first, _ = stack.take(2, token="first")
     again, _ = stack.take(2, token="first")
@@ -174,8 +174,8 @@ def test_a_take_that_is_asked_for_again_tells_what_it_took(stack: Stack) -> None
     assert stack.take(2, token="second")[0][0].id == "c"
 
 
-class Deaf(UnixDomainSocketConnection):
-    """Loses its connection before it hears the answer to a take."""
+class LosesReplies(UnixDomainSocketConnection):
+    """Loses the connection before it receives the reply to a take."""
 
     lost = 0
 
@@ -185,31 +185,31 @@ class Deaf(UnixDomainSocketConnection):
 
     def read_response(self, *args, **kwargs):
         answer = super().read_response(*args, **kwargs)
-        if self.taking and Deaf.lost < 2:
-            Deaf.lost += 1
+        if self.taking and LosesReplies.lost < 2:
+            LosesReplies.lost += 1
             self.disconnect()
             raise RedisConnectionError("lost")
         return answer
 
 
-def test_what_was_taken_is_known_although_the_answer_was_lost(stack: Stack) -> None:
+def test_lost_reply_loses_no_jobs(stack: Stack) -> None:
     stack.enqueue("a", "b", "c")
     path = stack.redis.connection_pool.connection_kwargs["path"]
-    with connect(f"unix://{path}") as deaf:
-        deaf.connection_pool.connection_class = Deaf
-        stack.worker.connection = deaf
-        held, _ = stack.take(2)
-    assert Deaf.lost == 2
-    assert [job.id for job in held] == ["a", "b"]
+    with connect(f"unix://{path}") as client:
+        client.connection_pool.connection_class = LosesReplies
+        stack.worker.connection = client
+        taken, _ = stack.take(2)
+    assert LosesReplies.lost == 2
+    assert [job.id for job in taken] == ["a", "b"]
     assert stack.waiting() == ["c"]
 
 
-def test_a_suspect_is_taken_alone(stack: Stack) -> None:
+def test_suspect_is_taken_alone(stack: Stack) -> None:
     stack.enqueue("a", "b")
     stack.enqueue("suspect", deaths=1)
     stack.enqueue("c")
-    held, alone = stack.take()
-    assert [job.id for job in held] == ["a", "b"]
+    taken, alone = stack.take()
+    assert [job.id for job in taken] == ["a", "b"]
     assert alone
     assert stack.take(idle=False) == ([], True)
     ((suspect,), alone) = stack.take(idle=True)
@@ -219,7 +219,7 @@ def test_a_suspect_is_taken_alone(stack: Stack) -> None:
     assert stack.waiting() == ["c"]
 
 
-def test_what_is_put_back_has_its_old_place_and_its_tries(stack: Stack) -> None:
+def test_jobs_put_back_keep_their_position_and_retries(stack: Stack) -> None:
     stack.enqueue("a", "b", "c", "d", "e")
     (a, b, c, d), _ = stack.take(4)
     stack.redis.zrem("rq:wip:gamma", b.name)  # another worker has it
@@ -232,11 +232,11 @@ def test_what_is_put_back_has_its_old_place_and_its_tries(stack: Stack) -> None:
     for name in "acd":
         job = stack.queue.fetch_job(name)
         assert (job.get_status(), job.retries_left) == ("queued", 2)
-        assert stack.redis.ttl(job.key) == -1  # it has begun, so it is not to expire in the queue
+        assert stack.redis.ttl(job.key) == -1  # started jobs must not expire in the queue
     assert [job.id for job in stack.take()[0]] == ["a", "c", "d", "e", "f"]
 
 
-def test_suspects_stand_behind_those_that_fewer_workers_died_with(stack: Stack) -> None:
+def test_suspects_are_sorted_by_deaths(stack: Stack) -> None:
     stack.enqueue("a", "b", "c", "d")
     (a, b, c), _ = stack.take(3)
     assert put_back(stack.worker, stack.queue, [a, b, c], dying=True) == [True] * 3
@@ -254,45 +254,45 @@ def test_suspects_stand_behind_those_that_fewer_workers_died_with(stack: Stack) 
     assert [stack.take()[0][0].id for _ in "bca"] == ["b", "c", "a"]
 
 
-def test_a_job_that_too_many_workers_died_with_is_not_tried_again(stack: Stack) -> None:
+def test_job_that_crashed_too_many_workers_is_not_retried(stack: Stack) -> None:
     stack.enqueue("a")
-    for _ in range(MOST_DEATHS + 1):
-        held = stack.take_one()
-        held.check()
-        put_back(stack.worker, stack.queue, [held], dying=True)
+    for _ in range(MAX_DEATHS + 1):
+        taken = stack.take_one()
+        taken.check()
+        put_back(stack.worker, stack.queue, [taken], dying=True)
     with pytest.raises(DeadlyJobError):
         stack.take_one().check()
     assert stack.redis.hget("rq:job:a", "retries_left") == b"0"
 
 
-def test_only_an_execution_that_is_ours_is_kept_and_finished_once(stack: Stack) -> None:
+def test_only_own_executions_get_heartbeats_and_finish_once(stack: Stack) -> None:
     stack.enqueue("a", "b")
     (ours, lost), _ = stack.take()
     stack.redis.zrem("rq:wip:gamma", lost.name)
     stack.redis.delete(f"rq:execution:{lost.name}")
-    stack.do(keep, [ours, lost])
+    stack.do(send_heartbeats, [ours, lost])
     assert stack.redis.keys("rq:execution:*") == [f"rq:execution:{ours.name}".encode()]
     assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]
-    assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]  # sent again
+    assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]  # repeated
     assert stack.redis.xlen("rq:results:a") == 1
     assert not stack.redis.exists("rq:results:b")
     assert stack.redis.hget("rq:worker:tester", "successful_job_count") == b"1"
 
 
-def test_a_full_redis_refuses_a_take_whole_and_still_keeps_what_is_held(stack: Stack) -> None:
+def test_full_redis_refuses_take_and_finish_but_not_heartbeats(stack: Stack) -> None:
     stack.enqueue("a", "b")
-    held = stack.take_one()
-    stack.redis.expire(f"rq:execution:{held.name}", 1)
+    taken = stack.take_one()
+    stack.redis.expire(f"rq:execution:{taken.name}", 1)
     stack.redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(OutOfMemoryError):
             stack.take()
         with pytest.raises(OutOfMemoryError):
-            stack.do(finish, [held], ["succeeded"])
-        stack.do(keep, [held])
-        assert stack.redis.ttl(f"rq:execution:{held.name}") > 1
+            stack.do(finish, [taken], ["succeeded"])
+        stack.do(send_heartbeats, [taken])
+        assert stack.redis.ttl(f"rq:execution:{taken.name}") > 1
         assert stack.waiting() == ["b"]
-        assert put_back(stack.worker, stack.queue, [held]) == [True]
+        assert put_back(stack.worker, stack.queue, [taken]) == [True]
     finally:
         stack.redis.config_set("maxmemory", 2**28)
     assert stack.waiting() == ["a", "b"]
@@ -310,12 +310,12 @@ def test_a_full_redis_refuses_a_take_whole_and_still_keeps_what_is_held(stack: S
         b'["gamma.detect", null, ["a"], {"more": 1}]',
     ],
 )
-def test_a_payload_that_is_not_ours_is_refused(stack: Stack, payload: bytes) -> None:
+def test_foreign_payload_is_refused(stack: Stack, payload: bytes) -> None:
     stack.enqueue("a", data=payload)
     with pytest.raises(PayloadError):
         stack.take_one().check()
 
 
-def test_our_own_payload_is_accepted(stack: Stack) -> None:
+def test_payload_of_the_api_is_accepted(stack: Stack) -> None:
     stack.enqueue("a")
     stack.take_one().check()

@@ -1,4 +1,4 @@
-"""The batching policy, on a clock that only the test moves."""
+"""The batching policy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter
 from worker.policy import BatchPolicy, Reason, Share
 
 
-def test_nothing_waits() -> None:
+def test_no_batch_is_due_without_crops() -> None:
     assert BatchPolicy[str](8).due_in(now=5) is None
 
 
-def test_greedy_takes_what_is_there() -> None:
+def test_without_a_window_waiting_crops_are_taken_at_once() -> None:
     policy = BatchPolicy[str](8)
     policy.add("a", 3, now=0)
     assert policy.due_in(now=0) == 0
@@ -21,7 +21,7 @@ def test_greedy_takes_what_is_there() -> None:
     assert len(policy) == 0
 
 
-def test_a_full_batch_leaves_at_once_whatever_the_window() -> None:
+def test_full_batch_starts_before_its_window_ends() -> None:
     policy = BatchPolicy[str](4, window=10)
     policy.add("a", 3, now=0)
     assert policy.due_in(now=1) == 9
@@ -32,7 +32,7 @@ def test_a_full_batch_leaves_at_once_whatever_the_window() -> None:
     assert sum(share.stop - share.start for share in shares) == 4
 
 
-def test_the_window_counts_from_the_first_crop() -> None:
+def test_window_counts_from_the_first_crop() -> None:
     policy = BatchPolicy[str](8, window=2)
     policy.add("a", 1, now=10)
     policy.add("b", 1, now=11)
@@ -41,7 +41,7 @@ def test_the_window_counts_from_the_first_crop() -> None:
     assert policy.take() == ([Share("a", 0, 1), Share("b", 0, 1)], Reason.WINDOW)
 
 
-def test_a_large_picture_does_not_hold_up_small_ones() -> None:
+def test_large_picture_does_not_block_small_ones() -> None:
     policy = BatchPolicy[str](8)
     policy.add("large", 64, now=0)
     assert policy.take()[0] == [Share("large", 0, 8)]
@@ -77,7 +77,7 @@ def test_discarded_crops_are_not_taken() -> None:
     assert policy.due_in(now=0) is None
 
 
-def test_every_crop_leaves_once_and_in_order() -> None:
+def test_every_crop_is_taken_once_in_order() -> None:
     rng = random.Random(1)
     policy = BatchPolicy[int](5)
     expected, taken, fed = {}, Counter(), 0
@@ -99,7 +99,7 @@ def test_every_crop_leaves_once_and_in_order() -> None:
     assert taken == expected
 
 
-def test_draining_finishes_picture_after_picture() -> None:
+def test_draining_finishes_one_picture_after_the_other() -> None:
     policy = BatchPolicy[str](4, window=1.0)
     for name, crops in {"a": 5, "b": 2, "c": 3}.items():
         policy.add(name, crops, 0.0)

@@ -1,4 +1,4 @@
-"""A Redis that answers, but takes no writes: a worker waits until it does."""
+"""A worker waits while Redis refuses writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
 
 @pytest.mark.parametrize("refusal", ["min-replicas-to-write", "replica"])
 @pytest.mark.parametrize("form", ["command", "script", "transaction"])
-def test_what_is_refused_is_sent_again(tmp_path: Path, refusal: str, form: str) -> None:
+def test_refused_writes_are_retried(tmp_path: Path, refusal: str, form: str) -> None:
     with private_redis(tmp_path / "redis", 2**28) as (url, _), connect(url) as redis:
         if refusal == "replica":
             redis.replicaof("127.0.0.1", 1)
@@ -35,8 +35,8 @@ def test_what_is_refused_is_sent_again(tmp_path: Path, refusal: str, form: str) 
 
         with pytest.raises(WritesRefusedError):
             write(redis)
-        with connect_with_retries(url) as patient:
-            waiting = threading.Thread(target=write, args=(patient,))
+        with connect_with_retries(url) as retrying:
+            waiting = threading.Thread(target=write, args=(retrying,))
             waiting.start()
             redis.replicaof("NO", "ONE")
             redis.config_set("min-replicas-to-write", 0)

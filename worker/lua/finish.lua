@@ -1,8 +1,8 @@
--- Ends jobs as successful.
+-- Finishes jobs as successful.
 --
 -- KEYS: started registry, finished registry, worker, its executions
--- ARGV: worker, moment (s), time; of each job its id, execution, start (s), ttl (s) and result
--- Returns 1 for each job that this execution has finished, now or when the script was sent before.
+-- ARGV: worker, now (s since the epoch), now (text); per job: id, execution, start (s), ttl (s), result
+-- Returns 1 for each job finished by this execution, now or by an earlier call that was repeated.
 local started, finished_registry, worker_key, executions = unpack(KEYS)
 local worker, moment, time = unpack(ARGV, 1, 3)
 local finished = {}

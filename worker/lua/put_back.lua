@@ -1,10 +1,10 @@
--- Puts jobs that a worker has in hand back into the queue.
+-- Puts a worker's jobs back into the queue.
 --
 -- KEYS: queue, started registry, executions of the worker
--- ARGV: died ('1': the worker dies); of each job its id and execution
+-- ARGV: died ('1': the worker dies); per job: id, execution
 -- Returns 1 for each job that was still this worker's.
 --
--- The registry comes first: a full Redis allows that, and then whatever else the script writes.
+-- ZREM comes first: a full Redis allows it, and after it all further writes of the script.
 local queue, started, executions = unpack(KEYS)
 local died = ARGV[1]
 local returned = {}
@@ -19,7 +19,7 @@ for at = 2, #ARGV, 2 do
         redis.call('SREM', executions, name)
         if redis.call('EXISTS', job_key(id)) == 1 then
             redis.call('HSET', job_key(id), 'status', QUEUED)
-            put_back(queue, id, died)
+            insert_job(queue, id, died)
         end
     end
 end

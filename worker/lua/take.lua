@@ -1,11 +1,12 @@
 -- Takes jobs off the queue for a worker.
 --
--- KEYS: queue, started registry, worker, its executions, what it took last, whether to take nothing
--- ARGV: token, most, whether nothing is in hand (1 or 0), worker, moment (s), time, ttl (s)
--- Returns whether a job must run alone, and of each job its id, data, result_ttl, deaths and meta.
+-- KEYS: queue, started registry, worker, its executions, its last take, suspension flag
+-- ARGV: token, maximum, idle ('1' or '0'), worker, now (s since the epoch), now (text), ttl (s)
+-- Returns false if suspended; else 1 if the next job must wait to run alone, and of each job taken
+-- its id, data, result_ttl, deaths and meta.
 --
--- The token names this take: sent again because no answer came, it tells what was taken. The
--- worker's state is written before anything else: a full Redis refuses that, and so all of it.
+-- A call repeated with the same token (the reply was lost) returns the same jobs. The worker's state
+-- is written first: a full Redis refuses that, and with it the whole script.
 local queue, started, worker_key, executions, last_take, suspended = unpack(KEYS)
 local token, most, idle, worker, moment, time, ttl = unpack(ARGV)
 local alone = 0
@@ -25,7 +26,7 @@ if table.remove(names, 1) ~= token then
         redis.call('LPOP', queue)
         if redis.call('EXISTS', job_key(id)) == 1 then
             names[#names + 1] = id
-            hold(started, executions, worker, id, token .. '-' .. #names, moment, moment, time, ttl)
+            write_execution(started, executions, worker, id, token .. '-' .. #names, moment, moment, time, ttl)
             redis.call('HSET', job_key(id), 'started_at', time)
             redis.call('PERSIST', job_key(id))
             if suspect then break end

@@ -1,4 +1,4 @@
-"""The thread that tells Redis that this worker lives, and the rule by which a device is sick."""
+"""Heartbeat thread, and detection of a device that hangs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import structlog
 log = structlog.get_logger()
 
 
-class Heart(threading.Thread):
-    """Calls `beat` every `interval` seconds until it is stopped."""
+class Heartbeat(threading.Thread):
+    """Calls `beat` every `interval` seconds until stopped."""
 
     def __init__(self, beat: Callable[[], None], interval: float) -> None:
-        super().__init__(name="heart", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._beat = beat
         self._interval = interval
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Beat; a Redis that is away for a while is not a reason to stop."""
+        """Run the thread; errors are logged and do not end it, e.g. while Redis is down."""
         while not self._stopping.is_set():
             try:
                 self._beat()
@@ -34,29 +34,29 @@ class Heart(threading.Thread):
         self.join()
 
 
-class Progress:
-    """How long crops have waited since a forward pass last succeeded.
+class StallTimer:
+    """Measures how long crops have waited since a forward pass last succeeded.
 
-    Pure: no threads, no clock. Time is handed in, in seconds of any clock that only grows.
+    Pure: no threads, no clock. `now` is in seconds of any monotonic clock.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def waits(self, now: float) -> None:
-        """There are crops to compute."""
+    def work_arrived(self, now: float) -> None:
+        """Start the timer unless it is running: there are crops to compute."""
         if self._since is None:
             self._since = now
 
     def succeeded(self, now: float) -> None:
-        """A forward pass has succeeded."""
+        """Restart the timer if it is running: a forward pass has succeeded."""
         if self._since is not None:
             self._since = now
 
-    def rests(self) -> None:
-        """Nothing is left to compute."""
+    def idle(self) -> None:
+        """Stop the timer: nothing is left to compute."""
         self._since = None
 
     def stalled(self, now: float) -> float:
-        """Seconds that work has waited without any success; 0 if there is none."""
+        """Seconds that work has waited without success; 0 if there is no work."""
         return 0.0 if self._since is None else max(0.0, now - self._since)

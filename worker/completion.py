@@ -1,4 +1,4 @@
-"""How jobs end in a worker: finished, failed, or put back into the queue."""
+"""Completion of jobs: finishing, failing, or putting them back into the queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.contract.store import Store
 from app.contract.tracing import Origin, origin_of
 from model.engine import ModelOutputError
 from worker import jobs, metrics
-from worker.jobs import Held
+from worker.jobs import TakenJob
 from worker.metrics import JobOutcome
 from worker.pipeline import Result
 from worker.processing import Outcome
@@ -28,32 +28,32 @@ from worker.processing import Outcome
 log = structlog.get_logger()
 
 
-class EndingWorker(RegisteredWorker):
-    """The part of a batch worker that ends jobs, in Redis and in their records."""
+class CompletingWorker(RegisteredWorker):
+    """The part of the batch worker that completes jobs, in RQ and in their records."""
 
     job_class = jobs.DetectionJob
     queue_class = jobs.DetectionQueue
     _store: Store
-    _hands: dict[str, Held]
+    _in_progress: dict[str, TakenJob]
     _provenance: Callable[[bytes], Provenance]
 
-    def _finish(self, held: Sequence[Held], results: dict[str, Result]) -> None:
+    def _finish(self, taken: Sequence[TakenJob], results: dict[str, Result]) -> None:
         """Write the records and finish the RQ jobs in one transaction."""
-        if not held:
+        if not taken:
             return
-        origins = {job.id: job.origin for job in held}
-        outcomes = [outcome for job in held if isinstance(outcome := results[job.id], Outcome)]
+        origins = {job.id: job.origin for job in taken}
+        outcomes = [outcome for job in taken if isinstance(outcome := results[job.id], Outcome)]
         with metrics.stage("store"), self.connection.pipeline() as pipeline:
             masks = self._store.keep_masks({one.detection.id: one.masks for one in outcomes})
             for outcome in outcomes:
                 self._store.finish(pipeline, outcome.detection, masks[outcome.detection.id])
             jobs.finish(
-                pipeline, self.queues[0], self, held, [_status(results[job.id]) for job in held]
+                pipeline, self.queues[0], self, taken, [_status(results[job.id]) for job in taken]
             )
-            if not self._hands:
+            if not self._in_progress:
                 pipeline.hset(self.key, "state", self._state)
             replies = pipeline.execute()
-        metrics.JOBS.labels(JobOutcome.SKIPPED).inc(len(held) - len(outcomes))
+        metrics.JOBS.labels(JobOutcome.SKIPPED).inc(len(taken) - len(outcomes))
         for outcome, changed in zip(outcomes, replies, strict=False):
             if changed:
                 del masks[outcome.detection.id]
@@ -63,29 +63,29 @@ class EndingWorker(RegisteredWorker):
                 _log(outcome.detection, origins[outcome.detection.id])
         self._store.drop_masks(masks)
         ours = replies[len(outcomes)]
-        self._note_lost([job for job, done in zip(held, ours, strict=True) if not done])
+        self._log_lost([job for job, done in zip(taken, ours, strict=True) if not done])
 
-    def _fail(self, held: Sequence[Held], errors: dict[str, Exception]) -> None:
-        """RQ's failure path: again while retries are left, else the failed registry.
+    def _fail(self, taken: Sequence[TakenJob], errors: dict[str, Exception]) -> None:
+        """Retry jobs through RQ, or move them to the failed registry if no retries are left.
 
-        An outage of the bucket is not theirs: they go back with all their tries.
+        Jobs that failed because the bucket is unavailable are put back without using a retry.
         """
-        away = [job for job in held if isinstance(errors[job.id], StorageUnavailableError)]
-        if away:
-            self._put_back(away, str(errors[away[0].id]))
-        held = [job for job in held if job not in away]
-        if not held:
+        unavailable = [job for job in taken if isinstance(errors[job.id], StorageUnavailableError)]
+        if unavailable:
+            self._put_back(unavailable, str(errors[unavailable[0].id]))
+        taken = [job for job in taken if job not in unavailable]
+        if not taken:
             return
         queue = self.queues[0]
         with self.connection.pipeline(transaction=False) as pipeline:
-            for job in held:
+            for job in taken:
                 pipeline.zscore(queue.started_job_registry.key, job.name)
             scores = pipeline.execute()
         found = self.job_class.fetch_many(
-            [job.id for job in held], self.connection, self.serializer
+            [job.id for job in taken], self.connection, self.serializer
         )
         lost = []
-        for job, score, known in zip(held, scores, found, strict=True):
+        for job, score, known in zip(taken, scores, found, strict=True):
             if score is None or known is None:
                 lost.append(job)
                 continue
@@ -100,20 +100,20 @@ class EndingWorker(RegisteredWorker):
                 jobs.execution_of(job, self),
                 (type(error), error, error.__traceback__),
             )
-        self._note_lost(lost)
+        self._log_lost(lost)
 
-    def _put_back(self, held: Sequence[Held], reason: str, *, dying: bool = False) -> None:
-        """To the head of the queue, at no try: it was not theirs that they are not done."""
-        if not held:
+    def _put_back(self, taken: Sequence[TakenJob], reason: str, *, dying: bool = False) -> None:
+        """Put jobs back at the head of the queue without using a retry."""
+        if not taken:
             return
-        ours = jobs.put_back(self, self.queues[0], held, dying=dying)
-        for job in itertools.compress(held, ours):
+        ours = jobs.put_back(self, self.queues[0], taken, dying=dying)
+        for job in itertools.compress(taken, ours):
             log.info("job_put_back", detection_id=job.id, reason=reason, **job.origin)
-        self._note_lost([job for job, done in zip(held, ours, strict=True) if not done])
+        self._log_lost([job for job, done in zip(taken, ours, strict=True) if not done])
 
-    def _note_lost(self, held: Sequence[Held]) -> None:
-        """Say of jobs that are no longer this worker's which of them are nobody's."""
-        for job in held:
+    def _log_lost(self, taken: Sequence[TakenJob]) -> None:
+        """Log for jobs that are no longer this worker's whether they were taken over or lost."""
+        for job in taken:
             record = self._store.get(job.id)
             known = self.job_class.exists(job.id, self.connection)
             if known or (record is not None and record.status.finished):
@@ -122,7 +122,7 @@ class EndingWorker(RegisteredWorker):
                 log.warning("job_lost", detection_id=job.id, **job.origin)
 
     def _note_abandoned(self, job: jobs.DetectionJob, kind: type[BaseException], *_: Any) -> None:
-        """Called by RQ's clean-up for the job of a dead worker, before it decides on a retry."""
+        """Handle RQ's clean-up of a dead worker's job, before RQ decides about a retry."""
         if kind is AbandonedJobError:
             job.abandon()
 
@@ -150,7 +150,7 @@ class EndingWorker(RegisteredWorker):
 
 
 def _status(outcome: Result) -> str:
-    """What RQ keeps as the job's result."""
+    """Return value that RQ stores for the job."""
     return outcome.detection.status.value if isinstance(outcome, Outcome) else "skipped"
 
 

@@ -1,6 +1,6 @@
--- Jobs that had been taken stand at the head of the queue, those that fewer workers died with first,
--- then the older ones. They have begun, so they no longer expire there.
-local function put_back(queue, id, died)
+-- Inserts a job that was taken before near the head of the queue. Such jobs are sorted by the number
+-- of workers that died with them, then by age. They no longer expire, since they were started.
+local function insert_job(queue, id, died)
     local function rank(of)
         local found = redis.call('HMGET', job_key(of), 'started_at', 'deaths', 'created_at')
         return (found[1] or '') ~= '', tonumber(found[2] or '') or 0, found[3] or ''
@@ -10,7 +10,7 @@ local function put_back(queue, id, died)
     if died == '1' then
         deaths = deaths + 1
         redis.call('HSET', job_key(id), 'deaths', deaths)
-        if deaths > MOST_DEATHS then redis.call('HSET', job_key(id), 'retries_left', 0) end
+        if deaths > MAX_DEATHS then redis.call('HSET', job_key(id), 'retries_left', 0) end
     end
     local place, other = 0, redis.call('LINDEX', queue, 0)
     while other do

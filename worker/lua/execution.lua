@@ -1,8 +1,8 @@
--- As RQ's Execution.create and Job.prepare_for_execution, or their heartbeats.
-local function hold(started, index, worker, id, execution, created_at, moment, time, ttl)
+-- Does what RQ's Execution.create and Job.prepare_for_execution do, or their heartbeats.
+local function write_execution(started, index, worker, id, execution, created_at, moment, time, ttl)
     local name, key = id .. ':' .. execution, execution_key(id, execution)
     local due = math.floor(moment) + ttl
-    -- First, for a full Redis allows it, and then whatever else the script writes.
+    -- A full Redis allows EXPIRE, and after it all further writes of the script.
     redis.call('EXPIRE', key, ttl)
     redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', created_at,
         'last_heartbeat', moment, 'worker_name', worker)
