@@ -1,5 +1,5 @@
-"""What a picture file says of its own origin: signatures, metadata, generators' text, watermarks.
+"""Provenance of a picture file: C2PA manifests, metadata, text of generators, watermarks.
 
-Nothing here decides how a picture looks or how it is scored. Readers of bytes run in the process
-of a decoder (`pictures.process`); a watermark is looked for in pixels that are decoded already.
+It affects neither decoding nor scores. Readers of files run in a decoder process
+(`pictures.process`); the watermark detector reads decoded pixels.
 """

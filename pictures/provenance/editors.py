@@ -1,4 +1,4 @@
-"""Programs by their names: those that edit pictures, and those that generate them."""
+"""Recognition of editors and generators by the names of programs."""
 
 import re
 
@@ -8,7 +8,7 @@ _EDITORS = re.compile(
     r"|photoscape|\bfotor\b|pixlr|photopea|\bkrita\b|acorn|\bdxo\b|aurora hdr|figma|coreldraw",
     re.IGNORECASE,
 )
-# Names by which generators sign what they make, and what they are called here.
+# Patterns of the names that generators write, and their display names.
 _GENERATORS = (
     (r"\bdall[-·.]?\s?e\b", "DALL·E"),
     (r"chatgpt|gpt-?4o|gpt-image|openai", "OpenAI"),
@@ -49,12 +49,12 @@ _GENERATOR = re.compile(
 
 
 def is_editor(program: str) -> bool:
-    """Whether a program's name is that of one that edits pictures."""
+    """Whether a program's name is that of an editor."""
     return bool(_EDITORS.search(program)) and generator(program) is None
 
 
 def generator(program: str) -> str | None:
-    """What the generator is called that a program, a credit or an author's line names."""
+    """Display name of the generator in a program's name, a credit or an author; None if none."""
     found = _GENERATOR.search(program)
     if found is None or found.lastgroup is None:
         return None

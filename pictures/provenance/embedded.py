@@ -1,4 +1,4 @@
-"""Where metadata lies in each container. Of broken parts nothing is taken, all others stay."""
+"""Extraction of metadata from each container format; broken parts are skipped."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pictures.pngchunks import Chunk
 from pictures.source import Source
 
 MAX_PART = 2**20
-"""Bytes of a part that is looked into, once decompressed; a larger one is skipped."""
+"""Maximum size of a part in bytes, decompressed; larger ones are skipped."""
 MAX_PARTS = 32
-"""Parts of a file that are looked into, by kind."""
+"""Maximum number of parts of a kind that are read."""
 
 Part = TypeVar("Part", bytes, tuple[str, str])
 
 _EXIF, _XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
-_EXIF_SIZE = 6  # bytes of the former; the last one varies
+_EXIF_SIZE = 6  # bytes of the EXIF prefix; the last one varies
 _PHOTOSHOP, _APP13, _COMMENT = b"Photoshop 3.0\0", 0xED, 0xFE
 _RESOURCE, _IPTC = b"8BIM", 0x0404
 _PNG_XMP, _RAW = "XML:com.adobe.xmp", "Raw profile type "
@@ -33,10 +33,10 @@ _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 
 @dataclass
 class Embedded:
-    """The metadata of a file by its form, in the order of the file."""
+    """The metadata of a file by kind, in the order of the file."""
 
     exif: list[bytes] = field(default_factory=list)
-    """TIFF structures; of a TIFF file, the file itself."""
+    """TIFF structures; for a TIFF file, the file itself."""
     xmp: list[bytes] = field(default_factory=list)
     iptc: list[bytes] = field(default_factory=list)
     """IIM datasets."""
@@ -45,7 +45,7 @@ class Embedded:
 
 
 def read(data: bytes, picture_format: str) -> Embedded:
-    """The metadata of a picture file.
+    """Extract the metadata of a picture file.
 
     Args:
         data: The whole file.
@@ -89,7 +89,7 @@ def _resources(body: bytes) -> Iterator[bytes]:
     at = 0
     while body.startswith(_RESOURCE, at) and at + 12 <= len(body):
         kind = int.from_bytes(body[at + 4 : at + 6], "big")
-        start = at + 6 + (body[at + 6] + 2) // 2 * 2  # behind a name of even length
+        start = at + 6 + (body[at + 6] + 2) // 2 * 2  # after a name padded to even length
         size = int.from_bytes(body[start : start + 4], "big")
         if kind == _IPTC:
             yield body[start + 4 : start + 4 + size]
@@ -118,12 +118,14 @@ def _png_text(source: Source, chunk: Chunk) -> tuple[str, str] | None:
         text = text[1:]
     elif chunk.kind == b"iTXt":
         compressed = text[:1] == b"\1"
-        text = text[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind language and translation
+        text = (
+            text[2:].partition(b"\0")[2].partition(b"\0")[2]
+        )  # after language and translated keyword
     plain = _inflated(text) if compressed else text
     if plain is None:
         return None
     name = keyword.decode("latin-1")
-    if chunk.kind != b"iTXt":  # the standard says Latin-1, and most write UTF-8
+    if chunk.kind != b"iTXt":  # PNG says Latin-1, but most programs write UTF-8
         with suppress(UnicodeDecodeError):
             return name, plain.decode()
         return name, plain.decode("latin-1")
@@ -133,7 +135,7 @@ def _png_text(source: Source, chunk: Chunk) -> tuple[str, str] | None:
 def _sort_text(keyword: str, text: str, found: Embedded) -> None:
     if keyword == _PNG_XMP:
         _keep(found.xmp, text.encode())
-    elif keyword.startswith(_RAW):  # as ImageMagick writes it: a name, a size, hexadecimal digits
+    elif keyword.startswith(_RAW):  # written by ImageMagick: name, size, hexadecimal digits
         kinds = {"exif": found.exif, "APP1": found.exif, "xmp": found.xmp}
         kept, digits = kinds.get(keyword[len(_RAW) :]), text.strip().partition("\n")[2]
         with suppress(ValueError):
@@ -160,7 +162,7 @@ def _webp(data: bytes, found: Embedded) -> None:
 
 
 def _by_pillow(data: bytes, picture_format: str, found: Embedded) -> None:
-    """Metadata of GIF, AVIF and HEIF; no pixel is decoded."""
+    """Metadata of GIF, AVIF and HEIF; decodes no pixels."""
     with Image.open(BytesIO(data), formats=(picture_format,)) as image:
         info = image.info
     exif, xmp, comment = info.get("exif"), info.get("xmp"), info.get("comment")
@@ -173,7 +175,7 @@ def _by_pillow(data: bytes, picture_format: str, found: Embedded) -> None:
 
 
 def _inflated(content: bytes) -> bytes | None:
-    """Decompressed; None if that is too large, or broken."""
+    """Decompress; None if the result is too large or the data is broken."""
     decompressor = zlib.decompressobj()
     try:
         text = decompressor.decompress(content, MAX_PART)

@@ -1,4 +1,4 @@
-"""EXIF: the camera, the program and the time; the place only where it is asked for."""
+"""Provenance in EXIF: camera, program and time; the location only if requested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _XMP, _IPTC = 700, 33723  # tags of TIFF
 _CODES = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"\0" * 8: "utf-8"}
 _ORDERS = ("utf-16-be", "utf-16-le")
 for _order in _ORDERS:
-    codecs.lookup(_order)  # loaded from a file, which a confined process cannot open
+    codecs.lookup(_order)  # loaded from a file, which the sandbox forbids later
 _MAX_COMMENT = 2**16  # characters
 _CAPTURE = (Base.ExposureTime, Base.FNumber, Base.ISOSpeedRatings, Base.FocalLength)
 _TIMES = {
@@ -25,7 +25,7 @@ _TIMES = {
     "digitized_at": Base.DateTimeDigitized,
     "changed_at": Base.DateTime,
 }
-# Where generators write their text, by the names that it has elsewhere.
+# Tags in which generators write text, with the keywords used for it elsewhere.
 _TEXTS = {
     Base.ImageDescription: "Description",
     Base.Software: "Software",
@@ -38,19 +38,19 @@ _TEXTS = {
 
 @dataclass
 class Exif:
-    """What EXIF data, or a TIFF file, holds for the readers here."""
+    """Parsed EXIF data."""
 
     tags: dict[int, Any]
-    """Of the first directory and of EXIF's own."""
+    """Tags of the first directory and the EXIF subdirectory."""
     texts: list[tuple[str, str]] = field(default_factory=list)
-    """Keyword and text, where generators write."""
+    """Keyword and text, possibly of generators."""
     xmp: bytes | None = None
     iptc: bytes | None = None
     place: dict[str, str] = field(default_factory=dict)
 
     @property
     def statements(self) -> list[Statement]:
-        """What the camera says, and the program behind it."""
+        """Statements of the camera and of the program."""
         make, model = (clean(self.tags.get(tag, "")) for tag in (Base.Make, Base.Model))
         software = clean(self.tags.get(Base.Software, ""))
         times = {name: clean(self.tags.get(tag, "")) for name, tag in _TIMES.items()}
@@ -89,15 +89,15 @@ def read(data: bytes, *, location: bool) -> Exif:
 
     Args:
         data: A TIFF structure, or a TIFF file.
-        location: Whether the place is wanted.
+        location: Whether to read the location.
 
     Raises:
-        Exception: Broken data, in as many ways as Pillow has.
+        Exception: Of any kind, if Pillow cannot parse the data.
     """
     exif = Image.Exif()
     exif.load(data)
     tags = dict(exif)
-    with suppress(Exception):  # a broken directory costs itself
+    with suppress(Exception):  # a broken subdirectory is skipped
         tags.update(exif.get_ifd(IFD.Exif))
     found = Exif(tags)
     for tag, keyword in _TEXTS.items():
@@ -121,7 +121,7 @@ def _comment(value: bytes) -> str:
     code, text = _CODES.get(value[:8]), value[8 : 8 + 2 * _MAX_COMMENT]
     if code is None:
         return value.decode("utf-8", "replace")[:_MAX_COMMENT]
-    if code == "utf-16":  # in which order of bytes, writers do not agree: most of it is Latin
+    if code == "utf-16":  # byte order differs among programs; guess it from Latin text
         order = _ORDERS[text[::2].count(0) < text[1::2].count(0)]
         return text.decode(order, "replace").rstrip("\0")
     return text.decode(code, "replace").rstrip("\0")

@@ -1,4 +1,4 @@
-"""What generators write beside the picture: prompt, model and settings, each in its own form."""
+"""Text written by generators: prompt, model and settings, in the formats of various programs."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _JOB = re.compile(r"\bJob ID: ?[0-9a-f]{8}-[0-9a-f-]{27}\b")
 _MIDJOURNEY_VERSION = re.compile(r"--(?:v|niji)\s+(\d[\d.]*)")
 _GROK = re.compile(r"^Signature: ?[A-Za-z0-9+/=]{40,}$")
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-_NODES = 2000  # of a ComfyUI graph that are looked at
-_LINKS = 8  # from a sampler back to the text of its prompt
+_NODES = 2000  # of a ComfyUI graph that are read
+_LINKS = 8  # maximum from a sampler back to the text of its prompt
 _WHO = ("software", "make", "model", "artist", "author", "generator", "source", "title", "comment")
-"""Keywords under which programs and authors name themselves."""
+"""Keywords of programs and authors."""
 
 
 def read(texts: Sequence[tuple[str, str]], source: Source = Source.TEXT) -> list[Statement]:
-    """What the texts of a file say of a generator.
+    """Recognise a generator by the texts of a file.
 
     Args:
         texts: Keyword and text, in the order of the file.
-        source: Where they stand.
+        source: Source of the texts.
     """
     by_keyword: dict[str, str] = {}
     for keyword, text in texts:
@@ -49,7 +49,7 @@ def read(texts: Sequence[tuple[str, str]], source: Source = Source.TEXT) -> list
         try:
             found = find(by_keyword)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-            continue  # not of this form
+            continue  # not in this format
         if found is not None:
             by = found.get("generator")
             return [Statement(source, Says.GENERATED, by, details=found)]
@@ -57,7 +57,7 @@ def read(texts: Sequence[tuple[str, str]], source: Source = Source.TEXT) -> list
 
 
 def _parameters(texts: Texts) -> dict[str, Any] | None:
-    """The form of the Stable Diffusion web UI, which many others write too."""
+    """The format of the Stable Diffusion web UI, which many other programs write too."""
     for keyword in ("parameters", "usercomment", "comment", "description"):
         text = texts.get(keyword, "")
         steps = _STEPS.search(text)
@@ -95,7 +95,7 @@ def _swarm(texts: Texts) -> dict[str, Any] | None:
 
 
 def _comfy(texts: Texts) -> dict[str, Any] | None:
-    """A graph of nodes: under a keyword in PNG, after it in EXIF's make and model of WebP."""
+    """A graph of nodes: as a PNG text, or after its keyword in EXIF's make or model in WebP."""
     candidates = {keyword: texts.get(keyword, "") for keyword in ("prompt", "workflow")}
     for keyword in ("make", "model", "description", "usercomment"):
         name, _, graph = texts.get(keyword, "").partition(":")
@@ -120,7 +120,7 @@ def _comfy(texts: Texts) -> dict[str, Any] | None:
 
 
 def _graph_prompts(nodes: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The texts that a sampler is led by, or the first that any node encodes."""
+    """Positive and negative prompt of a sampler, or the first text of any node."""
     for node in nodes.values():
         if "positive" in node["inputs"]:
             positive, negative = (
@@ -216,7 +216,7 @@ def _midjourney(texts: Texts) -> dict[str, Any] | None:
 
 
 def _labelled(texts: Texts) -> dict[str, Any] | None:
-    """The label that China's rules ask for (GB 45438): 1 generated, 2 likely, 3 suspected."""
+    """The label required in China (GB 45438): 1 generated, 2 likely, 3 suspected."""
     text = texts.get("aigc", "")
     if not text.startswith("{"):
         return None
@@ -240,7 +240,7 @@ def _grok(texts: Texts) -> dict[str, Any] | None:
 
 
 def _named(texts: Texts) -> dict[str, Any] | None:
-    """A generator's name where programs and authors name themselves."""
+    """A generator's name in a field for programs or authors."""
     for keyword in _WHO:
         generator = editors.generator(texts.get(keyword, "")[:1000])
         if generator is not None:

@@ -1,4 +1,4 @@
-"""IPTC's information interchange model (IIM): datasets in Photoshop's part of a file."""
+"""Provenance in IPTC IIM datasets, which are stored among Photoshop's image resources."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pictures.provenance import editors
 from pictures.provenance.statement import Says, Source, Statement, clean, present
 
-_MARK, _HEAD = 0x1C, 5  # of a dataset, and the bytes before its value
+_MARK, _HEAD = 0x1C, 5  # first byte of a dataset; bytes before its value
 _APPLICATION_RECORD = 2
 _NAMES = {65: "program", 80: "creator", 105: "headline", 110: "credit", 115: "source"}
 _MAX_DATASETS = 256
 
 
 def read(data: bytes) -> Statement | None:
-    """What the datasets say; None if none of those that count is there."""
+    """Read datasets; None if none of the known ones is present."""
     found: dict[str, str] = {}
     for number, value in _datasets(data):
         if number in _NAMES:
@@ -36,7 +36,7 @@ def _datasets(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     for _ in range(_MAX_DATASETS):
         head = data[at : at + _HEAD]
-        if len(head) < _HEAD or head[0] != _MARK or head[3] & 0x80:  # the last: a long dataset
+        if len(head) < _HEAD or head[0] != _MARK or head[3] & 0x80:  # 0x80: extended dataset
             return
         size = int.from_bytes(head[3:], "big")
         if head[1] == _APPLICATION_RECORD:

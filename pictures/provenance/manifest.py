@@ -1,4 +1,4 @@
-"""C2PA manifests, read and verified by the official library; nothing is fetched."""
+"""C2PA manifests, read and verified by the official library without network access."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pictures.provenance.statement import (
 )
 
 TRUST = Path(__file__).parent / "trust"
-"""The lists that are trusted unless another one is configured; README.md there has their dates."""
+"""Default trust lists; their dates are in README.md there."""
 
 _FORMATS = {
     "JPEG": "image/jpeg",
@@ -33,7 +33,7 @@ _FORMATS = {
     "AVIF": "image/avif",
     "HEIF": "image/heif",
 }
-_ABSENT = ("ManifestNotFound", "Remote")  # the second: elsewhere, as XMP says
+_ABSENT = ("ManifestNotFound", "Remote")  # the second: stored elsewhere, according to XMP
 _MAX_MANIFESTS, _MAX_ACTIONS, _MAX_INGREDIENTS, _MAX_PROBLEMS = 16, 20, 10, 10
 _NO_CHANGE = frozenset(
     (
@@ -41,25 +41,24 @@ _NO_CHANGE = frozenset(
         *("c2pa.repackaged", "c2pa.resized", "c2pa.resized.proportional", "c2pa.orientation"),
         *("c2pa.watermarked", "c2pa.watermarked.bound", "c2pa.watermarked.unbound"),
         *("c2pa.managed", "c2pa.saved", "c2pa.printed", "c2pa.unknown"),
-        "c2pa.placed",  # what was placed says more
+        "c2pa.placed",  # the ingredient's manifest says more
     )
 )
-"""Actions after which a picture shows what it showed before."""
+"""Actions that do not change the content of a picture."""
 
 
 class Manifests:
-    """A reader of manifests, with its trust list."""
+    """Reads manifests and verifies them with a trust list."""
 
     def __init__(self, trust_list: Path | None = None) -> None:
-        """Read the trust list.
+        """Load the trust list.
 
         Args:
-            trust_list: Certificates (PEM) that signers' chains may end with; None: those that
-                come with this package.
+            trust_list: Root certificates of trusted signers (PEM); None for those in the package.
 
         Raises:
-            OSError: It cannot be read.
-            ValueError: It holds no certificate.
+            OSError: If it cannot be read.
+            ValueError: If it contains no certificate.
         """
         trust: dict[str, str] = {}
         if trust_list is None:
@@ -81,7 +80,7 @@ class Manifests:
             raise ValueError(f"no trust list: {error}") from error
 
     def read(self, data: bytes, picture_format: str) -> list[Statement]:
-        """What the manifest of a file says; nothing if there is none in it."""
+        """Read the manifest of a file; an empty list if the file contains none."""
         media_type = _FORMATS.get(picture_format)
         if media_type is None:
             return []
@@ -126,7 +125,7 @@ def _statement(store: Mapping[str, Any]) -> Statement:
 
 
 def _chain(manifests: Mapping[str, Any], label: Any) -> Iterator[Mapping[str, Any]]:
-    """A manifest, and those of the pictures that it was made from one after the other."""
+    """A manifest and those of its parents, from the latest to the first."""
     seen: set[str] = set()
     while isinstance(label, str) and label not in seen and len(seen) < _MAX_MANIFESTS:
         seen.add(label)
@@ -145,7 +144,7 @@ def _chain(manifests: Mapping[str, Any], label: Any) -> Iterator[Mapping[str, An
 
 
 def _says(manifests: Mapping[str, Any], label: Any) -> Says | None:
-    """How the picture came about, by its own history and by what was placed in it."""
+    """How the picture was made, according to its own history and its components."""
     chain = list(_chain(manifests, label))
     said = [source_type.SAYS.get(one) for one in _source_types(chain)]
     parts = [
@@ -226,7 +225,7 @@ def _claim_generator(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _problems(store: Mapping[str, Any]) -> list[str]:
-    """The library's codes for what does not hold, e.g. `assertion.dataHash.mismatch`."""
+    """The library's codes of failed checks, e.g. `assertion.dataHash.mismatch`."""
     results = (store.get("validation_results") or {}).get("activeManifest") or {}
     codes = [clean(one.get("code") or "") for one in results.get("failure") or []]
     return list(dict.fromkeys(codes))[:_MAX_PROBLEMS]

@@ -1,4 +1,4 @@
-"""All that the bytes of a file say: each source on its own, so that a broken one costs itself."""
+"""Reads all sources of provenance in a file except C2PA; a broken source does not affect others."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pictures.provenance.statement import MAX_STATEMENTS, Says, Source, Statemen
 
 T = TypeVar("T")
 
-_MOST = 8  # packets of a kind that are read; files have one, seldom two
+_MOST = 8  # packets of a kind that are read; files have one, rarely two
 
 
 def read(data: bytes, picture_format: str, *, location: bool) -> list[Statement]:
-    """What the metadata of a picture file says; its C2PA manifest has a reader of its own.
+    """Read the metadata of a picture file, except its C2PA manifest.
 
     Args:
         data: The whole file.
         picture_format: One of `header.ALLOWED_FORMATS`.
-        location: Whether GPS data is wanted.
+        location: Whether to read GPS data.
     """
     parts = _attempt(lambda: embedded.read(data, picture_format)) or Embedded()
     found: list[Statement] = []
@@ -42,7 +42,7 @@ def read(data: bytes, picture_format: str, *, location: bool) -> list[Statement]
 
 
 def _without_repeats(found: list[Statement]) -> list[Statement]:
-    """The statements, but what a generator's text says more fully, its bare EXIF does not say."""
+    """Drop repeated statements, and EXIF that only repeats a generator's name."""
     named = {one.by for one in found if one.source is Source.TEXT and one.says is Says.GENERATED}
     return [
         one
@@ -58,7 +58,7 @@ def _each(parts: Iterable[bytes], read_one: Callable[[bytes], T]) -> list[T]:
 
 
 def _attempt(read_one: Callable[[], T]) -> T | None:
-    """What a reader finds; None where it fails, which hostile bytes can have it do in any way."""
+    """Call a reader; None if it fails: hostile files can cause any exception."""
     try:
         return read_one()
     except Exception:

@@ -1,4 +1,4 @@
-"""IPTC's digital source types: how a picture came about, in C2PA actions and in XMP."""
+"""IPTC digital source types, used in C2PA actions and in XMP."""
 
 from pictures.provenance.statement import Says
 
@@ -17,9 +17,9 @@ SAYS = {
     "composite": Says.EDITED,
     "compositeCapture": Says.EDITED,
 }
-"""By name; names that are not here (art, screenshots, plain algorithms) say none of these."""
+"""Meaning by name; other names (art, screenshots, plain algorithms) have none of these."""
 
 
 def name(source_type: str) -> str:
-    """The name of a digital source type, which files write as an address ending with it."""
+    """Name of a digital source type: the last part of its URI."""
     return source_type.strip().rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Text in the lowest bit of a PNG's opacity, column by column, as NovelAI and others hide it."""
+"""Text hidden in the lowest bits of a PNG's alpha channel, as written by NovelAI and others."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pictures.source import Source as Bytes
 
 _PLAIN, _COMPRESSED = b"stealth_pnginfo", b"stealth_pngcomp"
 _MAGIC_BITS, _LENGTH_BITS = 8 * len(_PLAIN), 32
-_RGBA, _BYTES, _BITS = 6, 4, 8  # colour type of PNG, bytes and bits
+_RGBA, _BYTES, _BITS = 6, 4, 8  # PNG colour type, bytes per pixel, bits per sample
 _MAX_PIXELS = 2**24
 _PREFIX = _PLAIN[:2]
-"""What the opacity of the first rows begins with, before anything else is decoded."""
+"""First bytes of the text, checked before the picture is decoded."""
 
 
 def read(png: bytes) -> list[Statement]:
-    """What the hidden text of a PNG says.
+    """Read the hidden text of a PNG, which runs column by column.
 
     Raises:
-        Exception: It begins with the mark, and what follows is broken.
+        Exception: Of any kind, if the text after the signature is broken.
     """
     width, height, bits, colour = (
         int.from_bytes(png[16:20], "big"),
@@ -62,7 +62,7 @@ def read(png: bytes) -> list[Statement]:
 
 
 def _begins(png: bytes, width: int, height: int) -> bool:
-    """Whether the first rows have the mark's first bits; no more than those is decompressed."""
+    """Whether the first rows start the signature; decompresses only these rows."""
     rows = 8 * len(_PREFIX)
     if height < rows:
         return False
@@ -81,7 +81,7 @@ def _begins(png: bytes, width: int, height: int) -> bool:
         return False
     if len(found) < rows * stride:
         return False
-    # Of the first column each filter needs but the value above: left of it are zeros.
+    # In the first column filters depend only on the value above, since values to the left are 0.
     above, bit_text = 0, 0
     for row in range(rows):
         how, value = found[row * stride], found[row * stride + _BYTES]

@@ -1,8 +1,8 @@
-"""The invisible watermark of Stable Diffusion's own programs (`invisible-watermark`, `dwtDct`).
+"""The invisible watermark of Stable Diffusion's reference code (`invisible-watermark`, `dwtDct`).
 
-A message of some bits is written over and over into the picture: each 8 x 8 pixels hold one bit,
-row by row, as the remainder of the largest of 4 x 4 low-pass chroma values but the first. It
-survives neither scaling nor cropping, and light compression only.
+A message is repeated over the picture. Each block of 8 x 8 pixels encodes one bit, row by row, as
+the remainder of the largest of its 4 x 4 low-pass chroma values, excluding the first. It does not
+survive scaling or cropping, and only light compression.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ from PIL import Image
 from pictures.provenance.statement import Says, Source, Statement
 
 FALSE_POSITIVES = 1e-4
-"""Share of pictures without a watermark in which one may be reported, at most."""
+"""Maximum false positive rate: share of pictures without a watermark in which one is reported."""
 
-_BLOCK, _HALF = 8, 4  # pixels, and low-pass values, a side of what holds one bit
-_MIN_PIXELS = 256 * 256  # nothing smaller is marked
-_MAX_PIXELS = 2**20  # that are looked at: whole rows from the top on
-_TRIES = 8  # messages times orders of channels
-_STEP = 36.0  # of the remainder, in sums of 2 x 2 chroma values over 2
-_YUV = 0.436 / 0.5  # chroma of YUV over that of JPEG, which Pillow gives; both around 128
+_BLOCK, _HALF = 8, 4  # side of a block in pixels, and in low-pass values
+_MIN_PIXELS = 256 * 256  # smaller pictures are not marked
+_MAX_PIXELS = 2**20  # read at most, in whole rows from the top
+_TRIES = 8  # messages times channel orders
+_STEP = 36.0  # quantisation step, in sums of 2 x 2 chroma values divided by 2
+_YUV = 0.436 / 0.5  # ratio of YUV chroma to Pillow's (JPEG); both centred at 128
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that a program writes."""
+    """A known message and the program that writes it."""
 
     program: str
     bits: NDArray[np.bool_]
 
     @property
     def threshold(self) -> int:
-        """Bits that have to be right for it to be reported."""
+        """Minimum number of matching bits for a detection."""
         return threshold(len(self.bits))
 
 
 def threshold(bits: int) -> int:
-    """Fewest right bits that chance gives, to all messages together, in 1 % of what is allowed.
+    """Minimum number of matching bits out of `bits` for a detection.
 
-    A picture's bits are not quite independent coins: the margin of 100 is for that.
+    It keeps the false positive rate of all messages together at 1 % of `FALSE_POSITIVES`, if bits
+    were independent; the margin is for their correlation.
     """
     allowed = FALSE_POSITIVES / 100 / _TRIES
     tail = 0.0
@@ -69,7 +70,7 @@ MESSAGES = (
 
 
 def find(pixels: NDArray[np.uint8]) -> Statement | None:
-    """Look for a watermark.
+    """Detect a watermark; None if there is none.
 
     Args:
         pixels: The decoded picture (H, W, 3), sRGB.
@@ -91,10 +92,10 @@ def find(pixels: NDArray[np.uint8]) -> Statement | None:
 
 
 def _read(votes: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """The bits of a message of this size: 1 where blocks say so more often than on average.
+    """Decode a message of `size` bits: 1 where blocks vote for it more often than on average.
 
-    The reference decoder compares with a half instead, and misses marks of pictures whose blocks
-    lean to one side. A message has about as many ones as zeros.
+    The reference decoder compares with one half instead and misses watermarks in pictures whose
+    blocks are biased. Messages have about as many ones as zeros.
     """
     whole = len(votes) // size
     if not whole:
@@ -105,7 +106,7 @@ def _read(votes: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
 
 
 def _votes(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.bool_]]:
-    """The bit of each block, row by row; then those of a writer that took red for blue."""
+    """The bit of each block, row by row; then the same with red and blue swapped."""
     height, width = (side // _HALF * _HALF for side in pixels.shape[:2])
     columns = width // _BLOCK
     rows = min(height // _BLOCK, max(1, _MAX_PIXELS // (_BLOCK * width)))

@@ -1,4 +1,4 @@
-"""XMP: digital source type, credit, program and history."""
+"""Provenance in XMP: digital source type, credit, program and history."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NAMES = {
     "{http://purl.org/dc/elements/1.1/}description": "description",
     "{http://ns.adobe.com/exif/1.0/}UserComment": "comment",
 }
-_LABEL = "AIGC"  # of China's TC260: local name, in a namespace that varies
+_LABEL = "AIGC"  # of China's TC260: local name; the namespace varies
 _HISTORY = "{http://ns.adobe.com/xap/1.0/mm/}History"
 _MAX_EVENTS = 20
 _MAX_ELEMENTS = 50_000
@@ -48,18 +48,18 @@ _EDITS = frozenset(("edited", "manipulated", "cropped", "filtered", "color_adjus
 
 @dataclass
 class Xmp:
-    """A packet, as far as it counts here."""
+    """The relevant content of an XMP packet."""
 
     statement: Statement | None
     texts: list[tuple[str, str]] = field(default_factory=list)
-    """Keyword and text, where generators write."""
+    """Keyword and text, possibly of generators."""
 
 
 def read(packet: bytes) -> Xmp:
     """Read an XMP packet.
 
     Raises:
-        Exception: Not well-formed, or it defines entities.
+        Exception: Of any kind, if the packet is not well-formed or has a DTD.
     """
     root = fromstring(packet.strip(b"\0 \t\r\n"), forbid_dtd=True)
     found, history = _properties(root)
@@ -85,7 +85,7 @@ def read(packet: bytes) -> Xmp:
 
 
 def _is_remote(found: dict[str, str]) -> bool:
-    """Whether a manifest is said to be elsewhere; most are in the file."""
+    """Whether XMP refers to a manifest outside the file."""
     return found.get("remote_manifest", "").startswith(("https://", "http://"))
 
 
@@ -108,10 +108,10 @@ def _statement(details: dict[str, object]) -> Statement:
 
 
 def _properties(root: Element) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The values of the properties that count, and the events of the history."""
+    """The values of known properties, and the events of the history."""
     found: dict[str, str] = {}
     events: list[dict[str, str]] = []
-    looked_at: set[str] = set()  # each once, or nested ones take quadratic time
+    looked_at: set[str] = set()  # each only once, since nested ones would take quadratic time
     for element in islice(root.iter(), _MAX_ELEMENTS):
         if element.tag == _HISTORY and not events:
             events = list(_events(element))
@@ -130,7 +130,7 @@ _LONG = ("prompt", "description", "comment", "label")
 
 
 def _value(element: Element) -> str:
-    """The text of a property: its own, that of the first entry of its list, or what it names."""
+    """The value of a property: its resource, the first item of its list, or its text."""
     resource = element.get(f"{{{_RDF}}}resource")
     if resource:
         return resource
