@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a way to it that can be cut."""
+"""An S3 server on loopback behind a proxy that can be cut."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET = "a-secret-that-no-log-may-hold"
 
 
 class Link:
-    """A port that leads to another one, until it is cut: then it refuses, as a dead server does."""
+    """A TCP proxy to another port; once cut, it refuses connections like a dead server."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -34,14 +34,14 @@ class Link:
         self.open()
 
     def open(self) -> None:
-        """Lead there (again), from the same port."""
+        """Accept connections (again), on the same port."""
         if self._listener is not None:
             return
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
-        """Refuse connections, and break those that are there."""
+        """Refuse new connections and break existing ones."""
         if self._listener is None:
             return
         listener, self._listener = self._listener, None
@@ -79,7 +79,7 @@ class Link:
 
 
 class BucketServer:
-    """`moto`'s S3 server in a process of its own, behind a `Link`."""
+    """`moto`'s S3 server in a separate process, behind a `Link`."""
 
     def __enter__(self) -> Self:
         port = free_port()
@@ -114,7 +114,7 @@ class BucketServer:
 
 
 class Bucket:
-    """A new bucket, looked at by another client than ours."""
+    """A new bucket, with a client independent of the code under test."""
 
     def __init__(self, server: BucketServer) -> None:
         self.server = server
@@ -135,7 +135,7 @@ class Bucket:
         return [entry["Key"] for entry in answer.get("Contents", ())]
 
     def contents(self) -> list[bytes]:
-        """What all objects hold, in order."""
+        """Contents of all objects, sorted."""
         return sorted(
             self.s3.get_object(Bucket=self.name, Key=key)["Body"].read() for key in self.objects()
         )

@@ -1,4 +1,4 @@
-"""Real processes and pictures for every test."""
+"""Processes, pictures and helpers shared by all tests."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def require_program(*names: str) -> str:
-    """Path of the first program that is there; without any, skip the test, but fail on CI."""
+    """Path of the first program found; without any, skip the test, or fail it on CI."""
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         missing = f"{' or '.join(names)} is not installed"
         if os.environ.get("CI") == "true":
-            pytest.fail(f"{missing}, and on CI nothing may be skipped")
+            pytest.fail(f"{missing}, and tests may not be skipped on CI")
         pytest.skip(missing)
     return found
 
@@ -68,7 +68,7 @@ def encode(picture: Image.Image, image_format: str = "JPEG", **options: object) 
 
 
 def value(metrics: str, name: str, default: float | None = None) -> float:
-    """One sample of an exposition, by its name with labels."""
+    """Value of a sample in a metrics exposition, by its name with labels."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
     if found is None:
         assert default is not None, f"{name} is not exposed"
@@ -77,7 +77,7 @@ def value(metrics: str, name: str, default: float | None = None) -> float:
 
 
 class Serve:
-    """A real `gamma serve`."""
+    """A `gamma serve` process."""
 
     def __init__(self, data_dir: Path, *arguments: str, **environment: str) -> None:
         self.data_dir = data_dir
@@ -124,7 +124,7 @@ class Serve:
         return httpx2.get(f"http://127.0.0.1:{self.metrics_port + which}/metrics").text
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal (0: none, it ends by itself) and return the exit code."""
+        """Send a signal (0: none), wait for the end and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(60)
@@ -135,7 +135,7 @@ class Serve:
 
 
 def wait_until_final(client: httpx2.Client, detection_id: str) -> dict:
-    """The record of a detection, once it is final."""
+    """Wait until a detection is final; returns its record."""
     deadline = time.monotonic() + _FINAL_TIMEOUT
     while True:
         record = client.get(f"/v1/detections/{detection_id}").json()
@@ -182,7 +182,7 @@ def client(service: Serve) -> Iterator[httpx2.Client]:
 
 @pytest.fixture(scope="session")
 def bucket_server() -> Iterator[BucketServer]:
-    """A real S3 server on loopback, which this process and its children find by environment."""
+    """An S3 server on loopback, configured in the environment of this process."""
     with BucketServer() as server, pytest.MonkeyPatch.context() as patch:
         for name, setting in server.environment.items():
             patch.setenv(name, setting)
@@ -191,6 +191,6 @@ def bucket_server() -> Iterator[BucketServer]:
 
 @pytest.fixture
 def bucket(bucket_server: BucketServer) -> Iterator[Bucket]:
-    """An empty bucket; whatever the test does to the way there, it is open afterwards."""
+    """An empty bucket; the link to it is open again after the test."""
     yield Bucket(bucket_server)
     bucket_server.link.open()

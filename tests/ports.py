@@ -7,15 +7,14 @@ import socket
 
 _WORKERS = 4
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
-_own = range(20_000, 32_000, 4)[_worker::_WORKERS]  # processes that test side by side share none
+_own = range(20_000, 32_000, 4)[_worker::_WORKERS]  # disjoint among concurrent test processes
 _blocks = iter(random.sample(_own, len(_own)))
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row, at most four; each is given out once.
+    """Return the first of `count` (at most four) consecutive free ports; each is used once.
 
-    They lie below the ports that systems give to outgoing connections: no connection can take
-    one between this look and the start of a server.
+    They are below the ephemeral range, so no outgoing connection takes one before a server starts.
     """
     for first in _blocks:
         with contextlib.ExitStack() as probes, contextlib.suppress(OSError):

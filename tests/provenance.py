@@ -1,4 +1,4 @@
-"""Pictures that say where they come from, made with the tools that real ones are made with."""
+"""Pictures with provenance, made with the usual tools."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARAMETERS = (
 
 @dataclass(frozen=True)
 class Signer:
-    """A signer, and the certificate that its chain ends with (PEM)."""
+    """A signer and its root certificate (PEM)."""
 
     signer: c2pa.Signer
     root: str
@@ -43,7 +43,7 @@ class Signer:
 
 @cache
 def signer() -> Signer:
-    """A signer of its own authority, as the C2PA's certificate profile asks for."""
+    """A signer with its own authority, conforming to C2PA's certificate profile."""
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root_name = _name("Test Root", "Test Authority")
     root = (
@@ -121,13 +121,13 @@ def signed(
     *actions: dict[str, Any],
     ingredient: tuple[bytes, str] | None = None,
 ) -> bytes:
-    """A file with a manifest that says so.
+    """Add a signed manifest to a file.
 
     Args:
         picture: The file.
         image_format: Its format, one of `MEDIA_TYPES`.
-        actions: What was done, in C2PA's form.
-        ingredient: A JPEG that it was made from, and how: `parentOf` or `componentOf`.
+        actions: C2PA actions.
+        ingredient: A JPEG it was made from, and its relationship: `parentOf` or `componentOf`.
     """
     manifest = {
         "claim_generator_info": [{"name": "Test Generator", "version": "1.0"}],
@@ -149,13 +149,13 @@ def signed(
 
 
 def generated(image_format: str = "JPEG", seed: int = 0) -> bytes:
-    """A signed picture that says it was generated."""
+    """A signed picture declared as generated."""
     made = encoded(photo(64, 48, seed), image_format)
     return signed(made, image_format, action("created", "trainedAlgorithmicMedia"))
 
 
 def tampered(seed: int = 0) -> bytes:
-    """A signed PNG whose pixels were changed afterwards, with all checksums right."""
+    """A signed PNG whose pixels were changed afterwards, with valid CRCs."""
     original = encoded(photo(64, 48, seed), "PNG")
     made = signed(original, "PNG", action("created", "trainedAlgorithmicMedia"))
     other = encoded(photo(64, 48, seed + 1), "PNG")
@@ -169,7 +169,7 @@ def described(
     iptc: dict[str, str] | None = None,
     exif: dict[str, str] | None = None,
 ) -> bytes:
-    """A file with this metadata, by the names that exiv2 gives it."""
+    """Add metadata to a file, by exiv2's names."""
     with pyexiv2.ImageData(data) as image:
         if xmp:
             image.modify_xmp({f"Xmp.{name}": value for name, value in xmp.items()})
@@ -193,7 +193,7 @@ CAMERA = {
 
 
 def captured(seed: int = 0) -> bytes:
-    """A photograph as a camera writes it, with its place."""
+    """A photograph with a camera's EXIF data, including its location."""
     return described(encoded(photo(64, 48, seed), "JPEG"), exif=CAMERA)
 
 
@@ -209,7 +209,7 @@ def with_text(compressed: bool = False, **texts: str) -> bytes:
 
 
 def with_stealth(text: bytes, mark: bytes = b"stealth_pngcomp") -> bytes:
-    """A PNG with a text in the lowest bits of its opacity, as NovelAI and others write it."""
+    """A PNG with text in the lowest bits of its alpha channel, like those of NovelAI."""
     message = mark + (8 * len(text)).to_bytes(4, "big") + text
     bits = np.unpackbits(np.frombuffer(message, np.uint8))
     width, height = 64, 96

@@ -1,5 +1,4 @@
-"""Picture files of every accepted format, made by the tests; HEIC ones are put together from stored
-ones, since nothing that the tests install encodes it."""
+"""Generated picture files of every supported format; HEIC files are stored ones (no encoder)."""
 
 from __future__ import annotations
 
@@ -15,13 +14,13 @@ from PIL import Image, ImageCms
 HEIC = Path(__file__).parent / "heic"
 HEIC_SIZE = (64, 48)
 QUARTERS = ((220, 40, 40), (40, 200, 60), (50, 60, 210), (240, 240, 240))
-"""Colours of the quarters of the stored HEIC pictures: the upper two, then the lower two."""
+"""Colours of the quarters of the sample pictures: the upper two, then the lower two."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def quarters(width: int = 64, height: int = 48) -> Image.Image:
-    """A picture of four colours, by which any turn and any swap of channels is seen."""
+    """A picture of four colours, which shows any rotation and any swap of channels."""
     pixels = np.empty((height, width, 3), np.uint8)
     for at, colour in enumerate(QUARTERS):
         rows = slice(height // 2, None) if at >= 2 else slice(height // 2)
@@ -31,7 +30,7 @@ def quarters(width: int = 64, height: int = 48) -> Image.Image:
 
 
 def corners(pixels: NDArray[np.uint8]) -> NDArray[np.int_]:
-    """Colours (4, 3) in the middle of the quarters of a picture (H, W, 3)."""
+    """Colours (4, 3) at the centres of the quarters of a picture (H, W, 3)."""
     height, width = pixels.shape[:2]
     found = [pixels[y, x] for y in (height // 4, -height // 4) for x in (width // 4, -width // 4)]
     return np.array(found, int)
@@ -48,13 +47,13 @@ def heic(name: str = "rgb") -> bytes:
 
 
 def srgb_profile() -> bytes:
-    """An ICC profile, the same at any time."""
+    """An ICC profile without its date, so that it is always the same."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile[:24] + bytes(12) + profile[36:]  # without its date
+    return profile[:24] + bytes(12) + profile[36:]
 
 
 def every_format() -> dict[str, bytes]:
-    """One small file of each accepted format, by Pillow's names; with EXIF and a colour profile."""
+    """One small file of each supported format by Pillow's name, with EXIF and an ICC profile."""
     picture = quarters()
     profile = srgb_profile()
     exif = Image.Exif()
@@ -75,7 +74,7 @@ def every_format() -> dict[str, bytes]:
 def png(
     width: int, height: int, *chunks: tuple[bytes, bytes], bits: int = 8, kind: int = 2
 ) -> bytes:
-    """A PNG of any chunks after its header; `kind` is its colour type."""
+    """A PNG with these chunks after its header; `kind` is its colour type."""
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     return PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -84,15 +83,14 @@ def png(
 
 
 def tiff(*entries: tuple[int, int, int], body: bytes = b"") -> bytes:
-    """A little-endian TIFF of tags (number, type, value) with one value each; `TIFF_BODY` is
-    where `body` begins if there are eight tags."""
+    """A little-endian TIFF with tags (number, type, value) of one value each; see `tiff_body`."""
     directory = b"".join(struct.pack("<HHII", n, kind, 1, value) for n, kind, value in entries)
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
     return head + body
 
 
 def tiff_body(entries: int) -> int:
-    """Where the body of a `tiff` of so many entries begins."""
+    """Offset of the body of a `tiff` with this number of entries."""
     return 8 + 2 + 12 * entries + 4
 
 
@@ -105,9 +103,9 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 def heif_grid(
     rows: int, columns: int, width: int, height: int, kind: bytes = b"grid", source: bytes = b""
 ) -> bytes:
-    """HEIF of a picture derived from rows × columns others, all of them the stored one (64 × 64).
+    """HEIF whose picture is derived from rows × columns tiles, each the sample picture (64 × 64).
 
-    A picture may not be named twice, but several may lie in the same place of the file.
+    An item may not be referenced twice, but all items share the same data.
     """
     source = source or heic()
     hvcc, size = (_box_of(source, name) for name in (b"hvcC", b"ispe"))
@@ -131,7 +129,7 @@ def heif_grid(
         ),
     )
     ftyp = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
-    head = 8 + 4 + 2 + len(count)  # of the box of locations, each of 14 bytes
+    head = 8 + 4 + 2 + len(count)  # iloc box; each location has 14 bytes
     start = len(ftyp) + 8 + 4 + sum(map(len, parts)) + head + 14 * len(items) + 8
     extents = [(1, start, len(derived)), *((t, start + len(derived), len(coded)) for t in tiles)]
     locations = box(

@@ -1,4 +1,4 @@
-"""The checks before a commit are those of the gate."""
+"""The pre-commit hooks run the same checks as the gate."""
 
 import re
 from pathlib import Path

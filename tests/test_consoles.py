@@ -1,4 +1,4 @@
-"""Names of files and words of others are printed as they are: nothing reads them as markup."""
+"""File names and other untrusted text are printed literally, not interpreted as markup."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def calls(file: Path, *names: str) -> Iterator[ast.Call]:
                 yield node
 
 
-def test_consoles_are_made_in_one_place_of_each_program() -> None:
+def test_each_program_creates_consoles_in_one_module() -> None:
     for package in ("app", "model", "pictures", "training", "worker"):
         for file in (ROOT / package).rglob("*.py"):
             if file in MAKERS:
@@ -39,12 +39,12 @@ def test_consoles_are_made_in_one_place_of_each_program() -> None:
 
 
 def _is_method(call: ast.Call) -> bool:
-    """`bar.track` takes the columns of its bar."""
+    """`bar.track` uses the columns of its bar."""
     return isinstance(call.func, ast.Attribute) and call.func.attr == "track"
 
 
 @pytest.mark.parametrize("make", [app_console.console, output.console])
-def test_text_stays_as_it_is(make: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_printed_literally(make: object, capsys: pytest.CaptureFixture[str]) -> None:
     console = make()  # type: ignore[operator]
     table = Table("head", title=TEXT)
     table.add_row(TEXT + "x" * 200)
@@ -56,13 +56,13 @@ def test_text_stays_as_it_is(make: object, capsys: pytest.CaptureFixture[str]) -
     assert any(TEXT + "x" * 200 in line for line in lines)
 
 
-def test_progress_shows_descriptions_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_descriptions_literally(capsys: pytest.CaptureFixture[str]) -> None:
     with output.progress_bar(unit="[steps]") as bar:
         bar.add_task(TEXT)
     assert TEXT in capsys.readouterr().err
 
 
-def test_complaints_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_messages_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     output.complain(ValueError(TEXT * 5))
     app_console.complain("gamma", TEXT * 5)
     assert capsys.readouterr().err == f"gamma-train: {TEXT * 5}\ngamma: {TEXT * 5}\n"

@@ -1,4 +1,4 @@
-"""Small networks and towers, for tests in which it does not matter what they see."""
+"""Small networks and CLIP towers for tests that do not depend on their outputs."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def small_checkpoint(folder: Path) -> Path:
 
 
 class SmallTower(Tower):
-    """Says of each patch, and of the whole picture, what a fixed map makes of the mean colours."""
+    """Computes features from mean colours with a fixed linear map."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -42,12 +42,12 @@ class SmallTower(Tower):
 
 @pytest.fixture
 def small_tower(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let every network glance with a tower of a few numbers; gives what was asked for."""
-    asked: list[str] = []
+    """Replace the towers of all networks by `SmallTower`; returns the requested sources."""
+    sources: list[str] = []
 
     def load(source: str) -> Tower:
-        asked.append(source)
+        sources.append(source)
         return SmallTower()
 
     monkeypatch.setattr(tower, "load", load)
-    return asked
+    return sources

@@ -1,4 +1,4 @@
-"""Pictures of text, made by the tests."""
+"""Generated pictures of text."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def page_of_text(
     Args:
         width: pixels.
         height: pixels.
-        size: of the type, pixels.
-        ground: colour of the paper.
-        ink: colour of the text.
-        lines: most lines; None: the page is full.
+        size: font size, pixels.
+        ground: background colour.
+        ink: text colour.
+        lines: maximum number of lines; None fills the page.
     """
     page = Image.new("RGB", (width, height), ground)
     draw = ImageDraw.Draw(page)
