@@ -1,7 +1,7 @@
 """Colour description in the sequence header of an AV1 stream (AV1 specification, 5.5)."""
 
 _SEQUENCE_HEADER = 1  # OBU type
-_NEVER_GREY, _TWELVE_BITS = 1, 2  # profiles
+_HIGH, _PROFESSIONAL = 1, 2  # profiles
 _LARGEST_LEVEL_WITHOUT_TIER = 7
 
 
@@ -57,9 +57,9 @@ def _colours(bits: _Bits) -> tuple[int, int] | None:
     if not reduced:
         _tools(bits)
     take(3)
-    if take(1) and profile == _TWELVE_BITS:
+    if take(1) and profile == _PROFESSIONAL:
         take(1)
-    if profile != _NEVER_GREY:
+    if profile != _HIGH:
         take(1)
     return (take(8), take(8)) if take(1) else None
 

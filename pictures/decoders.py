@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from pictures import errors
 from pictures.channel import Channel, ChannelError, mapped, shared_memory
-from pictures.costs import costs
 from pictures.errors import DecodingAbortedError, PictureError
 from pictures.header import read_header
+from pictures.limits import limits_for
 from pictures.provenance.statement import (
     Statement,
     fitting,
@@ -164,7 +164,7 @@ class Decoders:
             The result, a view of shared memory that is valid within the context.
         """
         header = read_header(parts[0], max_pixels=self._max_pixels)
-        limits = costs(header.width * header.height, len(parts[0]))
+        limits = limits_for(header.width * header.height, len(parts[0]))
         request = {**task, "max_pixels": self._max_pixels}
         with self._free:
             decoder = self._idle.pop()
@@ -192,20 +192,20 @@ class _Decoder:
 
     def start(self) -> None:
         """Start the process; requests sent before it is ready wait in the channel."""
-        ours, theirs = socket.socketpair()
+        local, remote = socket.socketpair()
         memory = shared_memory(self._size)
-        with theirs:
+        with remote:
             self._process = subprocess.Popen(  # noqa: S603 - no part of it is user input
                 [*_COMMAND, str(memory), *self._arguments],
                 env=_environment(),
-                stdin=theirs.fileno(),
+                stdin=remote.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(memory,),
                 cwd="/",
                 start_new_session=True,  # Ctrl-C in the terminal must reach only the parent
             )
-        self._channel = Channel(ours)
+        self._channel = Channel(local)
         self._memory = mapped(memory)
         os.close(memory)
 

@@ -12,7 +12,7 @@ _CONTROL, _CONTROL_SIZE = 0xF9, 4  # label and size of the graphic control exten
 
 
 @dataclass(frozen=True, slots=True)
-class First:
+class FirstFrame:
     """The first frame."""
 
     at: int
@@ -26,7 +26,7 @@ class First:
     """Its graphic control extension, or empty."""
 
 
-def first(source: Source) -> First:
+def first_frame(source: Source) -> FirstFrame:
     """Find the first frame.
 
     Raises:
@@ -46,7 +46,7 @@ def first(source: Source) -> First:
     if kind != _FRAME:
         raise UndecodablePictureError("the GIF has no frame")
     left, top, columns, rows = (source.number(at + n, 2, "little") for n in (1, 3, 5, 7))
-    return First(
+    return FirstFrame(
         at=at,
         width=max(width, left + columns),
         height=max(height, top + rows),
@@ -61,7 +61,7 @@ def frames(source: Source) -> int:
     Raises:
         PictureError: If the file is truncated or has too many blocks.
     """
-    at, count, left = first(source).at, 0, _MOST_BLOCKS
+    at, count, left = first_frame(source).at, 0, _MOST_BLOCKS
     while (kind := source.read(at, 1)) != _END:
         if kind == _FRAME:
             count += 1
@@ -87,5 +87,5 @@ def pixels_only(data: bytes) -> bytes:
     Raises:
         PictureError: If there is no frame.
     """
-    frame = first(Source(data))
+    frame = first_frame(Source(data))
     return b"".join((data[: frame.palette_end], frame.control, memoryview(data)[frame.at :]))

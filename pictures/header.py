@@ -119,7 +119,7 @@ def _read(source: Source) -> Header:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and data[12:16] in _WEBP_KINDS:
         return _webp(source)
     if data.startswith(_GIF_MAGIC):
-        frame = giffile.first(source)
+        frame = giffile.first_frame(source)
         return Header("GIF", frame.width, frame.height)
     if data.startswith(b"BM"):
         return Header("BMP", *_bmp_size(source))

@@ -46,7 +46,7 @@ def ends_early(data: bytes) -> bool:
 
 
 @dataclass(slots=True)
-class Shown:
+class Properties:
     """Properties of the picture that is shown: the primary item, or the first of a sequence."""
 
     format: str
@@ -130,7 +130,7 @@ def _fractions(source: Source, box: Box) -> list[Fraction]:
     return [Fraction(*numbers[at : at + 2]) for at in range(0, 8, 2)]
 
 
-def read(source: Source) -> Shown:
+def read(source: Source) -> Properties:
     """Read format, size, orientation and colour space of the picture that is shown.
 
     Raises:
@@ -154,7 +154,7 @@ def read(source: Source) -> Shown:
     avif = brand in _AVIF_BRANDS or (
         brand in _ANY_BRANDS and any(box.kind == b"av1C" for box in known)
     )
-    shown = Shown("AVIF" if avif else "HEIF")
+    shown = Properties("AVIF" if avif else "HEIF")
     for index in _uses(source, properties, _primary(source, properties)):
         if not 0 < index <= len(known):
             raise UndecodablePictureError("the picture refers to a missing property")
@@ -276,13 +276,13 @@ def _uses(source: Source, meta: Box, item: int) -> Iterator[int]:
             at += used
 
 
-def _track(source: Source, track: Box) -> Shown:
+def _track(source: Source, track: Box) -> Properties:
     """Properties of a track of pictures."""
     head = _first(source, track, b"tkhd")
     if head is None:
         raise UndecodablePictureError("the track has no header")
     at = head.start + _TRACK_SIZE.get(source.number(head.start, 1), 0)
-    shown = Shown("AVIF", source.number(at, 4) >> 16, source.number(at + 4, 4) >> 16)
+    shown = Properties("AVIF", source.number(at, 4) >> 16, source.number(at + 4, 4) >> 16)
     description = _first(source, track, b"mdia", b"minf", b"stbl", b"stsd")
     if description is not None:
         entry = _first(source, Box(b"", description.start + 8, description.end), b"av01")

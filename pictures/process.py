@@ -27,10 +27,10 @@ from PIL import AvifImagePlugin, Image
 
 from pictures import blending, decoding
 from pictures.channel import Channel, ChannelError, mapped
-from pictures.confinement import confine
-from pictures.costs import Costs, costs
 from pictures.errors import PictureError
 from pictures.header import read_header
+from pictures.limits import Limits, limits_for
+from pictures.sandbox import enter_sandbox
 
 if TYPE_CHECKING:
     from pictures.provenance.statement import Statement
@@ -49,7 +49,7 @@ def main() -> None:
     memory, own_memory = mapped(int(sys.argv[1])), _own_memory()
     for trust_list in sys.argv[2:]:
         _add_provenance(trust_list)
-    confine()
+    enter_sandbox()
     with socket.socket(fileno=sys.stdin.fileno()) as end:
         channel = Channel(end)
         with contextlib.suppress(ChannelError):
@@ -64,7 +64,7 @@ def _answer(request: dict[str, Any], memory: mmap.mmap, own_memory: int | None) 
     memory.seek(0)
     try:
         header = read_header(parts[0], max_pixels=request["max_pixels"])
-        _limit(costs(header.width * header.height, len(parts[0])), own_memory)
+        _limit(limits_for(header.width * header.height, len(parts[0])), own_memory)
         _TASKS[request["task"]](request, memory, *parts)
     except PictureError as error:
         return {"error": type(error).__name__, "detail": str(error)[:_MAX_DETAIL]}
@@ -130,7 +130,7 @@ def _own_memory() -> int | None:
     return os.open(_STATM, os.O_RDONLY) if _STATM.exists() else None
 
 
-def _limit(allowed: Costs, own_memory: int | None) -> None:
+def _limit(allowed: Limits, own_memory: int | None) -> None:
     """Set resource limits for the next picture, on top of what the process has used."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = math.ceil(used.ru_utime + used.ru_stime) + allowed.cpu_seconds

@@ -62,8 +62,8 @@ class CompletingWorker(RegisteredWorker):
                 metrics.count_statements(outcome.detection.provenance)
                 _log(outcome.detection, origins[outcome.detection.id])
         self._store.drop_masks(masks)
-        ours = replies[len(outcomes)]
-        self._log_lost([job for job, done in zip(taken, ours, strict=True) if not done])
+        owned = replies[len(outcomes)]
+        self._log_lost([job for job, done in zip(taken, owned, strict=True) if not done])
 
     def _fail(self, taken: Sequence[TakenJob], errors: dict[str, Exception]) -> None:
         """Retry jobs through RQ, or move them to the failed registry if no retries are left.
@@ -106,10 +106,10 @@ class CompletingWorker(RegisteredWorker):
         """Put jobs back at the head of the queue without using a retry."""
         if not taken:
             return
-        ours = jobs.put_back(self, self.queues[0], taken, dying=dying)
-        for job in itertools.compress(taken, ours):
+        owned = jobs.put_back(self, self.queues[0], taken, dying=dying)
+        for job in itertools.compress(taken, owned):
             log.info("job_put_back", detection_id=job.id, reason=reason, **job.origin)
-        self._log_lost([job for job, done in zip(taken, ours, strict=True) if not done])
+        self._log_lost([job for job, done in zip(taken, owned, strict=True) if not done])
 
     def _log_lost(self, taken: Sequence[TakenJob]) -> None:
         """Log for jobs that are no longer this worker's whether they were taken over or lost."""

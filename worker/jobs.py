@@ -298,7 +298,7 @@ def put_back(
     keys = queue.key, queue.started_job_registry.key, worker.executions_key
     words = [word for job in taken for word in (job.id, job.execution)]
     reply = scripts.PUT_BACK(keys, [int(dying), *words], client=worker.connection)
-    return [bool(ours) for ours in cast(list[int], reply)]
+    return [bool(owned) for owned in cast(list[int], reply)]
 
 
 def execution_of(job: TakenJob, worker: BaseWorker) -> Execution:

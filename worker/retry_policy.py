@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class RetryPolicy(Retry):
-    """Retries for two minutes while Redis is unavailable, and indefinitely while it is read-only.
+    """Retries for two minutes while Redis is unavailable, and indefinitely while it refuses writes.
 
     A full Redis has room again once pictures expire, and a replica may become the master. Exiting
     would not help and would count as a death for each job of the worker.

@@ -18,7 +18,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from pictures.confinement import landlock_version
 from pictures.decoders import Decoders
 from pictures.decoding import decode
 from pictures.errors import (
@@ -30,6 +29,7 @@ from pictures.errors import (
     UndecodablePictureError,
     UnsupportedFormatError,
 )
+from pictures.sandbox import landlock_version
 from tests.pictures.bombs import BOMBS, MIB
 from tests.samples import encoded, every_format, quarters
 
@@ -163,7 +163,7 @@ def test_decoder_that_crashed_while_idle_is_replaced(decoders: Decoders) -> None
 
 def test_decoder_that_hangs_is_killed(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     child = process_of(decoders)
-    monkeypatch.setattr("pictures.costs._WAIT_SECONDS", -15.5)
+    monkeypatch.setattr("pictures.limits._WAIT_SECONDS", -15.5)
     child.suspend()
     with pytest.raises(DecodingAbortedError):
         decoders.decode(GOOD)
@@ -205,7 +205,7 @@ def test_sandbox_forbids_files_processes_and_network(tmp_path: Path) -> None:
             "os.execv('/bin/true', ['true'])",
             f"socket.create_connection({server.getsockname()!r}, 1)",
         )
-        program = "import os, socket\nfrom pictures.confinement import confine\nconfine()\n"
+        program = "import os, socket\nfrom pictures.sandbox import enter_sandbox\nenter_sandbox()\n"
         for attempt in attempts:
             program += f"try:\n    {attempt}\nexcept PermissionError:\n    os.write(1, b'no ')\n"
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""The number of frames that an upload's header tells."""
+"""Counting frames and pages."""
 
 from io import BytesIO
 
@@ -25,22 +25,22 @@ def test_frames_are_counted(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({*ALLOWED_FORMATS} - {"HEIF"}))
-def test_a_still_has_one(kind: str) -> None:
+def test_still_has_one_frame(kind: str) -> None:
     file = BytesIO()
     Image.new("RGB", (16, 16)).save(file, kind)
     assert count_frames(file.getvalue(), kind) == 1
 
 
-def test_frames_of_many_blocks_are_counted() -> None:
+def test_frames_with_many_blocks_are_counted() -> None:
     assert count_frames(animation("GIF", frames=40, side=200), "GIF") == 40
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
-def test_what_ends_early_is_not_known(kind: str) -> None:
+def test_truncated_file_has_no_count(kind: str) -> None:
     file = animation(kind)
     assert count_frames(file[: len(file) * 3 // 4], kind) is None
 
 
-def test_more_blocks_than_are_counted_are_not_known() -> None:
+def test_file_with_too_many_blocks_has_no_count() -> None:
     frame = b"," + bytes(8) + b"\0\2" + b"\1\0" * 10**6 + b"\0"
     assert count_frames(b"GIF89a" + bytes(7) + frame + b";", "GIF") is None

@@ -1,4 +1,4 @@
-"""The watermark that Stable Diffusion's programs write, as their own encoder writes it."""
+"""Detection of the Stable Diffusion watermark, with a reimplementation of its encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def marked(pixels: Pixels, message: Message) -> Pixels:
-    """As `invisible-watermark` 0.2.0 writes it with `dwtDct`: Haar wavelet, blocks of 4 x 4."""
+    """Encode like `dwtDct` in `invisible-watermark` 0.2.0: Haar wavelet, blocks of 4 x 4."""
     height, width = (side // 4 * 4 for side in pixels.shape[:2])
     values = pixels.astype(float)
     luma = values @ (0.299, 0.587, 0.114)
@@ -38,7 +38,7 @@ def marked(pixels: Pixels, message: Message) -> Pixels:
     moved[:height, :width] = shift.repeat(2, 0).repeat(2, 1) / 2
     blue, green = moved / 0.492, moved * -0.114 / 0.587 / 0.492
     values[..., 2] += blue
-    values[..., 1] += green  # so that the luma stays
+    values[..., 1] += green  # keeps the luma unchanged
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
@@ -48,7 +48,7 @@ def natural(seed: int, height: int = 512, width: int = 512) -> Pixels:
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda one: one.program)
 @pytest.mark.parametrize("size", [(512, 512), (1024, 768), (515, 650)])
-def test_each_message_is_read(message: Message, size: tuple[int, int]) -> None:
+def test_each_message_is_detected(message: Message, size: tuple[int, int]) -> None:
     found = find(marked(natural(3, *size), message))
     assert found is not None
     assert (found.source, found.says, found.by) == (
@@ -59,21 +59,21 @@ def test_each_message_is_read(message: Message, size: tuple[int, int]) -> None:
     assert found.details["right_bits"] >= found.details["needed_bits"] == message.threshold
 
 
-def test_a_writer_that_took_red_for_blue() -> None:
+def test_message_with_red_and_blue_swapped() -> None:
     found = find(marked(natural(3)[..., ::-1], MESSAGES[0])[..., ::-1])
     assert found is not None
     assert found.by == "Stable Diffusion XL"
 
 
-def test_the_messages_are_those_that_programs_write() -> None:
+def test_messages_equal_the_published_ones() -> None:
     bits = {one.program: "".join(str(int(bit)) for bit in one.bits) for one in MESSAGES}
     assert bits["Stable Diffusion XL"] == "101100111110110010010000011110111011000110011110"
     assert bits["FLUX.1"] == "001010101111111010000111100111001111010100101110"
     assert len(bits["Stable Diffusion 1"]) == 8 * len("StableDiffusionV1")
 
 
-def test_chance_alone_stays_below_what_is_allowed() -> None:
-    """By a binomial model, over all messages and both orders of channels, with a margin of 100."""
+def test_false_positive_rate_is_below_the_limit() -> None:
+    """In a binomial model, for all messages and both channel orders, with a margin of 100."""
     chance = 0.0
     for message in MESSAGES:
         size = len(message.bits)
@@ -82,8 +82,8 @@ def test_chance_alone_stays_below_what_is_allowed() -> None:
     assert chance <= FALSE_POSITIVES / 100
 
 
-def test_pictures_without_a_mark() -> None:
-    """How far chance comes: bits are as good as coins, and nothing is found."""
+def test_pictures_without_a_watermark() -> None:
+    """Nothing is detected, and matching bits are distributed as by chance."""
     scores = []
     for seed in range(100):
         pixels = natural(seed, 256, 256)
@@ -113,11 +113,11 @@ def test_pictures_without_a_mark() -> None:
     ],
     ids=["grey", "black", "slope", "squares", "noise", "fractal", "flat", "tall", "small"],
 )
-def test_pictures_of_odd_kinds(pixels: Pixels) -> None:
+def test_unusual_pictures_have_no_watermark(pixels: Pixels) -> None:
     assert find(pixels) is None
 
 
-def test_pixels_stay_as_they_are() -> None:
+def test_detection_does_not_change_pixels() -> None:
     pixels = natural(1)
     before = pixels.copy()
     find(pixels)

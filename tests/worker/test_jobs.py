@@ -267,13 +267,13 @@ def test_job_that_crashed_too_many_workers_is_not_retried(stack: Stack) -> None:
 
 def test_only_own_executions_get_heartbeats_and_finish_once(stack: Stack) -> None:
     stack.enqueue("a", "b")
-    (ours, lost), _ = stack.take()
+    (own, lost), _ = stack.take()
     stack.redis.zrem("rq:wip:gamma", lost.name)
     stack.redis.delete(f"rq:execution:{lost.name}")
-    stack.do(send_heartbeats, [ours, lost])
-    assert stack.redis.keys("rq:execution:*") == [f"rq:execution:{ours.name}".encode()]
-    assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]
-    assert stack.do(finish, [ours, lost], ["succeeded", "succeeded"]) == [1, 0]  # repeated
+    stack.do(send_heartbeats, [own, lost])
+    assert stack.redis.keys("rq:execution:*") == [f"rq:execution:{own.name}".encode()]
+    assert stack.do(finish, [own, lost], ["succeeded", "succeeded"]) == [1, 0]
+    assert stack.do(finish, [own, lost], ["succeeded", "succeeded"]) == [1, 0]  # repeated
     assert stack.redis.xlen("rq:results:a") == 1
     assert not stack.redis.exists("rq:results:b")
     assert stack.redis.hget("rq:worker:tester", "successful_job_count") == b"1"

@@ -11,9 +11,9 @@ local returned = {}
 for at = 2, #ARGV, 2 do
     local id, execution = ARGV[at], ARGV[at + 1]
     local name = id .. ':' .. execution
-    local ours = redis.call('ZREM', started, name)
-    returned[#returned + 1] = ours
-    if ours == 1 then
+    local owned = redis.call('ZREM', started, name)
+    returned[#returned + 1] = owned
+    if owned == 1 then
         redis.call('DEL', execution_key(id, execution))
         redis.call('ZREM', executions_key(id), execution)
         redis.call('SREM', executions, name)

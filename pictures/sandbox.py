@@ -17,7 +17,7 @@ _NET_SINCE, _TCP = 4, 0b11  # bind and connect
 _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract sockets and signals
 
 
-def confine() -> None:
+def enter_sandbox() -> None:
     """Forbid this process to write, open or execute files and to use TCP, for good.
 
     Imports must be complete by then. Without Landlock (Linux before 5.13, macOS) only writing is

@@ -8,7 +8,7 @@ _WAIT_SECONDS, _WAIT_FACTOR = 10.0, 4  # allowance for a busy machine
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class Limits:
     """Limits for one picture."""
 
     memory: int
@@ -18,7 +18,7 @@ class Costs:
     """Wall-clock time until the result."""
 
 
-def costs(pixels: int, size: int) -> Costs:
+def limits_for(pixels: int, size: int) -> Limits:
     """Return the limits for a picture of any format.
 
     Args:
@@ -26,7 +26,7 @@ def costs(pixels: int, size: int) -> Costs:
         size: Size of the file in bytes.
     """
     cpu = _CPU_SECONDS + pixels // _PIXELS_PER_SECOND
-    return Costs(
+    return Limits(
         memory=_MEMORY + _PIXEL_MEMORY * pixels + _FILE_COPIES * size,
         cpu_seconds=cpu,
         seconds=_WAIT_SECONDS + _WAIT_FACTOR * cpu,
