@@ -6,12 +6,12 @@ from typing import ClassVar
 
 
 class PictureError(Exception):
-    """A picture cannot be read; the message can be shown to whoever sent it.
+    """A picture cannot be read; the message may be shown to the client.
 
     Attributes:
-        code: stable name of the error, in records and in answers of the API.
-        title: what it is, for people.
-        status: HTTP status of an upload that is refused for it.
+        code: stable error code in records and API responses.
+        title: short description.
+        status: HTTP status of a refused upload.
     """
 
     code: ClassVar[str] = "image_undecodable"
@@ -30,7 +30,7 @@ class UndecodablePictureError(PictureError):
 
 
 class UnsupportedFormatError(PictureError):
-    """The bytes are not a picture of an allowed format."""
+    """The file is not in a supported format."""
 
     code = "format_unsupported"
     title = "The image format is not supported"
@@ -38,21 +38,21 @@ class UnsupportedFormatError(PictureError):
 
 
 class NotAPictureError(UnsupportedFormatError):
-    """The bytes are of no image format that is known."""
+    """The file is not in a known image format."""
 
     code = "not_an_image"
     title = "The file is not an image"
 
 
 class CameraRawError(UnsupportedFormatError):
-    """The file holds what a camera's sensor saw, which is no picture yet."""
+    """The file is camera raw: sensor data that has not been developed to a picture."""
 
     code = "camera_raw"
     title = "Camera raw is not supported"
 
 
 class TruncatedPictureError(PictureError):
-    """The file ends before the picture does."""
+    """The file is truncated."""
 
     code = "image_truncated"
     title = "The image file is truncated"
@@ -74,7 +74,7 @@ class TooElongatedError(PictureError):
 
 
 class DecodingAbortedError(PictureError):
-    """Decoding took far more memory or time than it may, or ended the decoder."""
+    """Decoding exceeded its limits of memory or time, or crashed the decoder."""
 
     code = "decoding_aborted"
     title = "Decoding the image takes too many resources"

@@ -29,7 +29,7 @@ MEDIA_TYPES = {
     "AVIF": "image/avif",
     "HEIF": "image/heic",
 }
-"""Media types of the formats that are read, by Pillow's names."""
+"""Media types of the supported formats, by Pillow's names."""
 ALLOWED_FORMATS = tuple(MEDIA_TYPES)
 MAX_ASPECT_RATIO = 50
 """Longer side divided by shorter side. Panoramas have up to 15, long screenshots up to 40."""
@@ -59,7 +59,7 @@ _REFUSED_MAGIC = (
     (4, b"ftypisom", "MP4"),
     (4, b"ftypmp42", "MP4"),
 )
-_EXIF_PREFIX, _EXIF_PREFIX_SIZE = b"Exif\0", 6  # any byte follows, as in browsers
+_EXIF_PREFIX, _EXIF_PREFIX_SIZE = b"Exif\0", 6  # browsers accept any sixth byte
 _GIF_MAGIC = (b"GIF87a", b"GIF89a")
 _BMP_CORE_HEADER, _BMP_HEADERS = 12, (40, 52, 56, 64, 108, 124)  # bytes
 _WEBP_KINDS = (b"VP8 ", b"VP8L", b"VP8X")

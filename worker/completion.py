@@ -130,7 +130,7 @@ class CompletingWorker(RegisteredWorker):
         invalid = isinstance(cause, ModelOutputError)
         code = ErrorCode.MODEL_OUTPUT_INVALID if invalid else ErrorCode.PROCESSING_FAILED
         error = detection_error(code)
-        if self._store.fail(job.id, error, self._said_by_file(job.id)):
+        if self._store.fail(job.id, error, self._read_provenance(job.id)):
             metrics.JOBS.labels(JobOutcome.FAILED).inc()
             log.error(
                 "detection",
@@ -140,8 +140,8 @@ class CompletingWorker(RegisteredWorker):
                 **origin_of(job.meta),
             )
 
-    def _said_by_file(self, detection_id: str) -> Provenance | None:
-        """What the file says, whose picture has no score; None if it is gone or out of reach."""
+    def _read_provenance(self, detection_id: str) -> Provenance | None:
+        """Provenance of a picture without a score; None if its file cannot be fetched."""
         with suppress(StorageUnavailableError):
             picture = self._store.get_image(detection_id)
             if picture is not None:

@@ -146,7 +146,7 @@ def count_verdict(
 
 
 def count_statements(provenance: Provenance | None) -> None:
-    """Count what the file of an ended detection says."""
+    """Count the provenance of a finished detection."""
     for one in provenance.statements if provenance is not None else ():
         STATEMENTS.labels(one.source, one.says or "nothing", one.confidence).inc()
 

@@ -102,21 +102,21 @@ class Processor:
         queued = max(0.0, time.time() - record.created_at.timestamp())
         try:
             with metrics.stage("provenance"):
-                said = FileStatements(self._decoders, picture)
+                statements = FileStatements(self._decoders, picture)
             with metrics.stage("decode"):
                 started = time.perf_counter()
-                said.pixels = pixels = self._decoders.decode(picture)
+                statements.pixels = pixels = self._decoders.decode(picture)
                 crops = self._detector.cut(pixels, View(record.view.mode))
                 seconds = time.perf_counter() - started
             with metrics.stage("watermark"):
-                record = said.added_to(record)
+                record = statements.added_to(record)
         except PictureError as error:
             broken = DetectionError(code=ErrorCode(error.code), detail=error.detail)
-            return Outcome(failed(said.added_to(record), broken))
+            return Outcome(failed(statements.added_to(record), broken))
         except GlanceError as error:
             detail = f"{error}; use another view."
             refused = DetectionError(code=ErrorCode.VIEW_REFUSED, detail=detail)
-            return Outcome(failed(said.added_to(record), refused))
+            return Outcome(failed(statements.added_to(record), refused))
         except Exception as error:  # an unexpected error must not affect other pictures
             return error
         return DecodedPicture(record, crops, queued, seconds)

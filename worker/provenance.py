@@ -1,4 +1,4 @@
-"""What the file of a picture says of its origin, for its record."""
+"""Provenance of pictures for their records."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pictures.provenance.summary import summarise
 
 
 class TrustListError(ValueError):
-    """`GAMMA_TRUST_LIST` is no list of certificates."""
+    """`GAMMA_TRUST_LIST` cannot be read or contains no certificates."""
 
 
 def options(settings: Settings) -> ProvenanceOptions:
-    """How origins are read.
+    """Return the options for reading provenance.
 
     Raises:
-        TrustListError: see there.
+        TrustListError: if `GAMMA_TRUST_LIST` cannot be used.
     """
     try:
         Manifests(settings.trust_list)
@@ -36,16 +36,16 @@ def options(settings: Settings) -> ProvenanceOptions:
 
 
 class FileStatements:
-    """What the file of one picture says, and the watermark in its pixels once they are there."""
+    """Statements of a picture's file, and of the watermark once its pixels are decoded."""
 
     def __init__(self, decoders: Decoders, picture: bytes) -> None:
         self._statements = decoders.statements(picture)
         self.pixels: NDArray[np.uint8] | None = None
-        """Of the decoded picture (H, W, 3); None: it is not decoded."""
+        """Decoded picture (H, W, 3); None if it is not decoded."""
 
     @property
     def provenance(self) -> Provenance:
-        """The part of a record."""
+        """The provenance for the record."""
         found = None if self.pixels is None else watermark.find(self.pixels)
         kept = fitting([*self._statements, *([] if found is None else [found])])
         return Provenance.model_validate(
@@ -53,5 +53,5 @@ class FileStatements:
         )
 
     def added_to(self, record: Detection) -> Detection:
-        """The record with it."""
+        """Return the record with its provenance."""
         return record.model_copy(update={"provenance": self.provenance})

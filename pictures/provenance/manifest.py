@@ -77,7 +77,7 @@ class Manifests:
         try:
             self._context = Context.from_dict(settings)
         except C2paError as error:
-            raise ValueError(f"no trust list: {error}") from error
+            raise ValueError(f"the trust list is invalid: {error}") from error
 
     def read(self, data: bytes, picture_format: str) -> list[Statement]:
         """Read the manifest of a file; an empty list if the file contains none."""
@@ -146,29 +146,29 @@ def _chain(manifests: Mapping[str, Any], label: Any) -> Iterator[Mapping[str, An
 def _says(manifests: Mapping[str, Any], label: Any) -> Says | None:
     """How the picture was made, according to its own history and its components."""
     chain = list(_chain(manifests, label))
-    said = [source_type.SAYS.get(one) for one in _source_types(chain)]
+    meanings = [source_type.SAYS.get(one) for one in _source_types(chain)]
     parts = [
         Says.COMPOSITE
         for manifest in chain
         for one in (manifest.get("ingredients") or [])[:_MAX_INGREDIENTS]
         if one.get("relationship") == "componentOf"
-        and Says.GENERATED in _said_by(manifests, one.get("active_manifest"))
+        and Says.GENERATED in _meanings(manifests, one.get("active_manifest"))
     ]
-    if Says.COMPOSITE in said:
+    if Says.COMPOSITE in meanings:
         return Says.COMPOSITE
-    if Says.GENERATED in said:
-        return Says.COMPOSITE if Says.CAPTURED in said else Says.GENERATED
+    if Says.GENERATED in meanings:
+        return Says.COMPOSITE if Says.CAPTURED in meanings else Says.GENERATED
     if parts:
         return Says.COMPOSITE
     changed = any(
         one.get("action") not in _NO_CHANGE for manifest in chain for one in _actions(manifest)
     )
-    if Says.EDITED in said or changed:
+    if Says.EDITED in meanings or changed:
         return Says.EDITED
-    return Says.CAPTURED if Says.CAPTURED in said else None
+    return Says.CAPTURED if Says.CAPTURED in meanings else None
 
 
-def _said_by(manifests: Mapping[str, Any], label: Any) -> list[Says | None]:
+def _meanings(manifests: Mapping[str, Any], label: Any) -> list[Says | None]:
     return [source_type.SAYS.get(one) for one in _source_types(list(_chain(manifests, label)))]
 
 

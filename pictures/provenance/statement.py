@@ -1,4 +1,4 @@
-"""A statement of a file about its origin, and text that hostile bytes may hold."""
+"""Statements about the provenance of a file, and sanitising of their untrusted text."""
 
 from __future__ import annotations
 
@@ -10,79 +10,79 @@ from enum import StrEnum
 from typing import Any
 
 MAX_BYTES = 12 * 1024
-"""Of JSON, about, that all statements of a file take."""
+"""Approximate maximum size of all statements of a file as JSON, in bytes."""
 MAX_STATEMENTS = 16
-"""Statements of one file that are kept; those of the first sources stay."""
+"""Maximum number of statements of a file; the first ones are kept."""
 MAX_TEXT = 200
-"""Characters of a name, a date and the like."""
+"""Maximum length of names, dates etc. in characters."""
 MAX_PROMPT = 3000
-"""Characters of a prompt."""
+"""Maximum length of a prompt in characters."""
 
-_DESCRIPTION = b"jumd"  # the box with which each C2PA manifest begins, in all containers alike
+_DESCRIPTION = b"jumd"  # first box of a C2PA manifest, in all containers
 _CUT = "…"
 _INVISIBLE = ("Cc", "Cf", "Cs")  # Unicode categories: control, format (text direction), surrogates
 
 
 class Source(StrEnum):
-    """Where in a file a statement stands."""
+    """Source of a statement."""
 
     C2PA = "c2pa"
     XMP = "xmp"
     IPTC = "iptc"
     EXIF = "exif"
     TEXT = "text"
-    """What a generator writes: PNG text chunks, EXIF's comment fields."""
+    """Text of a generator in PNG text chunks or EXIF fields."""
     ALPHA = "alpha"
-    """Text in the lowest bits of a PNG's opacity, as NovelAI hides it."""
+    """Text hidden in the lowest bits of a PNG's alpha channel, e.g. by NovelAI."""
     WATERMARK = "watermark"
 
 
 class Says(StrEnum):
-    """How the picture came about."""
+    """How the picture was made."""
 
     GENERATED = "generated"
     COMPOSITE = "composite"
-    """Parts of it are generated."""
+    """Parts of it were generated."""
     CAPTURED = "captured"
     EDITED = "edited"
 
 
 class Confidence(StrEnum):
-    """What stands behind a statement."""
+    """How a statement is secured."""
 
     SIGNED_TRUSTED = "signed_trusted"
-    """The signature fits the picture, and its certificate leads to the trust list."""
+    """The signature matches the file, and its certificate chains to the trust list."""
     SIGNED_UNTRUSTED = "signed_untrusted"
-    """The signature fits the picture; anybody may have made it."""
+    """The signature matches the file, but the signer is unknown: anyone can sign."""
     UNSIGNED = "unsigned"
-    """Nothing, or a signature that does not fit: anybody can write it."""
+    """No signature, or one that does not match: anyone can write it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What one source of a file says."""
+    """A statement by one source in a file."""
 
     source: Source
     says: Says | None = None
-    """None: something is there, and it does not tell how the picture came about."""
+    """None if the source does not say how the picture was made."""
     by: str | None = None
     """Signer, generator, camera or program."""
     confidence: Confidence = Confidence.UNSIGNED
     details: dict[str, Any] = field(default_factory=dict)
-    """Texts, lists and objects for JSON; docs/provenance.md has the keys."""
+    """JSON values; the keys are listed in docs/provenance.md."""
 
 
 def parse(value: object) -> Statement:
-    """A statement that another process sent as JSON.
+    """Validate a statement received as JSON from a decoder process.
 
     Raises:
-        ValueError: It is none.
+        ValueError: If it is invalid.
     """
     if not isinstance(value, dict) or value.keys() != _FIELDS:
-        raise ValueError("no statement")
+        raise ValueError("the statement does not have the expected fields")
     says, by, details = value["says"], value["by"], value["details"]
     if not isinstance(details, dict) or not (by is None or isinstance(by, str)):
-        raise ValueError("a statement with other fields")
+        raise ValueError("the statement has fields of other types")
     return Statement(
         Source(value["source"]),
         None if says is None else Says(says),
@@ -96,10 +96,10 @@ _FIELDS = {"source", "says", "by", "confidence", "details"}
 
 
 def fitting(statements: Iterable[Statement]) -> list[Statement]:
-    """The first statements, those without their details that would take them beyond `MAX_BYTES`.
+    """Limit statements to `MAX_STATEMENTS` and, by dropping details, to `MAX_BYTES`.
 
     Raises:
-        ValueError: They hold what is no Unicode.
+        ValueError: If they contain invalid Unicode.
     """
     kept, left = list[Statement](), MAX_BYTES
     for one in list(statements)[:MAX_STATEMENTS]:
@@ -113,16 +113,16 @@ def fitting(statements: Iterable[Statement]) -> list[Statement]:
 
 
 def may_hold_manifest(data: bytes) -> bool:
-    """Whether a file may hold a C2PA manifest; False is certain."""
+    """Whether a file may contain a C2PA manifest; no false negatives."""
     return _DESCRIPTION in data
 
 
 def clean(value: object, most: int = MAX_TEXT) -> str:
-    """Text as it may be shown: valid Unicode without invisible characters, at most so long.
+    """Convert to text that is safe to show: valid Unicode without invisible characters.
 
     Args:
         value: Text, bytes (UTF-8) or a number.
-        most: Characters.
+        most: Maximum length in characters; longer text ends with an ellipsis.
     """
     if isinstance(value, bytes):
         value = value[: 4 * most + 4].decode("utf-8", "replace")
@@ -134,11 +134,11 @@ def clean(value: object, most: int = MAX_TEXT) -> str:
 
 
 def present(**values: Any) -> dict[str, Any]:
-    """The values that are there, as details of a statement."""
+    """Return the values that are not empty, as details of a statement."""
     return {name: value for name, value in values.items() if value not in (None, "", [], {})}
 
 
 def unreadable_manifest(reason: str) -> Statement:
-    """What is said of a C2PA manifest that is there and cannot be read."""
+    """Return the statement for a C2PA manifest that cannot be read."""
     details = {"valid": False, "trusted": False, "problems": [clean(reason)]}
     return Statement(Source.C2PA, details=details)

@@ -1,4 +1,4 @@
-"""The strongest statement of a file, and what it is worth, in words."""
+"""Summary of a file's provenance: its strongest statement and how far to trust it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ABSENT = "That proves nothing: most pictures carry no such statement, and it is
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a file says in all."""
+    """The strongest statement of a file."""
 
     says: Says | None
     by: str | None

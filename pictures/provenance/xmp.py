@@ -90,8 +90,8 @@ def _is_remote(found: dict[str, str]) -> bool:
 
 
 def _statement(details: dict[str, object]) -> Statement:
-    said = [str(details.get(name, "")) for name in ("ai_system", "credit", "creator_tool")]
-    generator = next(filter(None, map(editors.generator, said)), None)
+    named = [str(details.get(name, "")) for name in ("ai_system", "credit", "creator_tool")]
+    generator = next(filter(None, map(editors.generator, named)), None)
     says = source_type.SAYS.get(str(details.get("source_type")))
     if says is None and (generator is not None or "ai_system" in details):
         says = Says.GENERATED
@@ -99,11 +99,11 @@ def _statement(details: dict[str, object]) -> Statement:
     events = history if isinstance(history, list) else []
     edited = any(event.get("action") in _EDITS for event in events) or any(
         editors.is_editor(program)
-        for program in (said[-1], *(event.get("program", "") for event in events))
+        for program in (named[-1], *(event.get("program", "") for event in events))
     )
     if says is None and edited:
         says = Says.EDITED
-    by = generator or next(filter(None, said), None)
+    by = generator or next(filter(None, named), None)
     return Statement(Source.XMP, says, by, Confidence.UNSIGNED, details)
 
 

@@ -91,15 +91,15 @@ class Stages:
     """Touches files, sleeps and stalls as configured."""
 
     def __init__(self, options: WorkerOptions) -> None:
-        self._orders = options
+        self._options = options
 
     def reach(self, stage: str) -> None:
-        folder = Path(self._orders.touch) if self._orders.touch else None
+        folder = Path(self._options.touch) if self._orders.touch else None
         if folder:
             (folder / stage).touch()
-        while folder and self._orders.stall == stage and not (folder / "go").exists():
+        while folder and self._options.stall == stage and not (folder / "go").exists():
             time.sleep(0.02)
-        time.sleep(self._orders.sleep.get(stage, 0))
+        time.sleep(self._options.sleep.get(stage, 0))
 
 
 class Engine(InferenceEngine):
@@ -109,7 +109,7 @@ class Engine(InferenceEngine):
         self.device = torch.device("cpu")
         self.batch_limit = options.max_batch
         self.glances = False
-        self._orders = options
+        self._options = options
         self._stages = stages
         self._batches = 0
 
@@ -119,7 +119,7 @@ class Engine(InferenceEngine):
     def _compute(self, tiles: torch.Tensor, places: Sequence[CropPosition]) -> CropOutputs:
         self._batches += 1
         self._stages.reach("forward")
-        options, count = self._orders, len(tiles)
+        options, count = self._options, len(tiles)
         if options.device_error_at is not None and self._batches >= options.device_error_at:
             raise DeviceError("the device has failed")
         if options.out_of_memory_at is not None and count >= options.out_of_memory_at:

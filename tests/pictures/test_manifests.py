@@ -1,4 +1,4 @@
-"""C2PA manifests signed by the official library, and what is read of them."""
+"""C2PA manifests signed with the official library."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def one(found: list[Statement]) -> Statement:
 
 
 @pytest.mark.parametrize("image_format", provenance.MEDIA_TYPES)
-def test_a_trusted_signature_in_each_format(manifests: Manifests, image_format: str) -> None:
+def test_trusted_signature_in_each_format(manifests: Manifests, image_format: str) -> None:
     found = one(manifests.read(provenance.generated(image_format), image_format))
     assert found.says is Says.GENERATED
     assert found.by == "Test Generator Inc"
@@ -51,7 +51,7 @@ def test_a_trusted_signature_in_each_format(manifests: Manifests, image_format: 
     assert "problems" not in details
 
 
-def test_a_signature_of_nobody_that_is_known() -> None:
+def test_signature_of_an_unknown_signer() -> None:
     found = one(Manifests().read(provenance.generated(), "JPEG"))
     assert found.confidence is Confidence.SIGNED_UNTRUSTED
     assert found.says is Says.GENERATED
@@ -65,7 +65,7 @@ def test_changed_pixels_break_the_signature(manifests: Manifests) -> None:
     assert "assertion.dataHash.mismatch" in found.details["problems"]
 
 
-def test_a_changed_claim_breaks_the_signature(manifests: Manifests) -> None:
+def test_changed_claim_breaks_the_signature(manifests: Manifests) -> None:
     data = provenance.generated()
     changed = data.replace(b"trainedAlgorithmicMedia", b"digitalCaptureByACamera")
     assert changed != data
@@ -74,7 +74,7 @@ def test_a_changed_claim_breaks_the_signature(manifests: Manifests) -> None:
     assert not found.details["valid"]
 
 
-def test_a_broken_manifest_is_there_and_not_valid(manifests: Manifests) -> None:
+def test_broken_manifest_is_reported_as_invalid(manifests: Manifests) -> None:
     data = provenance.generated()
     at = data.index(b"jumd") + 20
     broken = data[:at] + bytes(40) + data[at + 40 :]
@@ -99,9 +99,7 @@ def test_a_broken_manifest_is_there_and_not_valid(manifests: Manifests) -> None:
         ([action("created", "algorithmicMedia")], None),
     ],
 )
-def test_what_actions_say(
-    manifests: Manifests, actions: list[dict[str, str]], says: Says | None
-) -> None:
+def test_actions(manifests: Manifests, actions: list[dict[str, str]], says: Says | None) -> None:
     data = signed(encoded(photo(64, 48), "JPEG"), "JPEG", *actions)
     assert one(manifests.read(data, "JPEG")).says is says
 
@@ -118,7 +116,7 @@ def test_what_actions_say(
         ),
     ],
 )
-def test_what_a_picture_was_made_from(
+def test_ingredients(
     manifests: Manifests, relationship: str, opening: list[dict[str, str]], says: Says
 ) -> None:
     before = provenance.generated()
@@ -137,7 +135,7 @@ def test_what_a_picture_was_made_from(
     }
 
 
-def test_a_longer_chain_than_is_followed_ends(manifests: Manifests) -> None:
+def test_chain_longer_than_the_limit(manifests: Manifests) -> None:
     data = provenance.generated()
     for number in range(20):
         later = encoded(photo(64, 48, number), "JPEG")
@@ -146,12 +144,12 @@ def test_a_longer_chain_than_is_followed_ends(manifests: Manifests) -> None:
 
 
 @pytest.mark.parametrize("name", every_format())
-def test_without_a_manifest_nothing_is_said(manifests: Manifests, name: str) -> None:
+def test_file_without_a_manifest(manifests: Manifests, name: str) -> None:
     data = heic() if name == "HEIF" else every_format()[name]
     assert manifests.read(data, name) == []
 
 
-def test_a_broken_trust_list_is_refused(tmp_path: Path) -> None:
+def test_broken_trust_list_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "roots.pem"
     broken.write_text("nothing")
     with pytest.raises(ValueError, match="trust list"):
@@ -168,13 +166,13 @@ def decoders(trust_list: Path) -> Iterator[Decoders]:
 
 
 @pytest.mark.parametrize("image_format", provenance.MEDIA_TYPES)
-def test_a_confined_process_reads_the_same(decoders: Decoders, image_format: str) -> None:
+def test_sandboxed_process_reads_the_same(decoders: Decoders, image_format: str) -> None:
     (found,) = decoders.statements(provenance.generated(image_format))
     assert (found.source, found.says) == (Source.C2PA, Says.GENERATED)
     assert found.confidence is Confidence.SIGNED_TRUSTED
 
 
-def test_a_confined_process_reads_what_needs_codecs(decoders: Decoders) -> None:
+def test_sandboxed_process_can_use_codecs(decoders: Decoders) -> None:
     comment = f"charset=Unicode {provenance.PARAMETERS}"
     data = provenance.described(
         provenance.captured(), exif={"Photo.UserComment": comment}, iptc={"Credit": "Agency"}
@@ -188,15 +186,15 @@ def test_a_confined_process_reads_what_needs_codecs(decoders: Decoders) -> None:
     assert decoders.statements(hidden) == []
 
 
-def test_a_reader_that_is_brought_down_costs_its_own_statement(
+def test_crash_of_a_reader_loses_only_its_statements(
     decoders: Decoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Decoders._said
+    read = Decoders._read
 
     def dies(self: Decoders, task: str, data: bytes) -> list[Statement] | None:
-        return None if task == "manifest" else asked(self, task, data)
+        return None if task == "manifest" else read(self, task, data)
 
-    monkeypatch.setattr(Decoders, "_said", dies)
+    monkeypatch.setattr(Decoders, "_read", dies)
     data = provenance.described(provenance.generated(), exif=provenance.CAMERA)
     manifest, camera = decoders.statements(data)
     assert (manifest.source, manifest.says) == (Source.C2PA, None)

@@ -1,4 +1,4 @@
-"""What metadata says of a picture's origin, each kind in each container that carries it."""
+"""Provenance in metadata, for each kind and each container."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_history_in_either_form() -> None:
     ]
 
 
-def test_a_remote_manifest_is_named() -> None:
+def test_remote_manifest() -> None:
     packet = (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF '
         'xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description '
@@ -146,7 +146,7 @@ def test_camera_and_place() -> None:
     assert (place["latitude"], place["longitude"]) == ("52.510000", "-13.250000")
 
 
-def test_a_photograph_that_was_edited_says_both() -> None:
+def test_edited_photograph_is_captured_and_edited() -> None:
     data = described(jpeg(), exif={**CAMERA, "Image.Software": "GIMP 2.10"})
     captured, edited = read(data)
     assert (captured.says, captured.by) == (Says.CAPTURED, "Canon EOS R5")
@@ -179,7 +179,7 @@ def test_parameters_in_png(compressed: bool, extra: str) -> None:
 
 @pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
 @pytest.mark.parametrize("charset", ["Unicode", "Ascii"])
-def test_parameters_in_the_comment_of_exif(image_format: str, charset: str) -> None:
+def test_parameters_in_the_exif_comment(image_format: str, charset: str) -> None:
     comment = {"Photo.UserComment": f"charset={charset} {PARAMETERS}"}
     data = described(encoded(photo(64, 48), image_format), exif=comment)
     found = by_source(read(data, image_format))[Source.TEXT]
@@ -187,7 +187,7 @@ def test_parameters_in_the_comment_of_exif(image_format: str, charset: str) -> N
     assert found.details["negative_prompt"] == "blurry"
 
 
-def test_user_comments_in_either_order_of_bytes() -> None:
+def test_user_comments_of_either_byte_order() -> None:
     for order in ("be", "le"):
         comment = b"UNICODE\0" + "prompt, größer".encode(f"utf-16-{order}")
         assert exif._comment(comment) == "prompt, größer"
@@ -269,7 +269,7 @@ GRAPH = {
         ({"Software": "DALL-E 3"}, "DALL·E", None, None),
     ],
 )
-def test_generators_text(
+def test_text_of_generators(
     texts: dict[str, str], by: str, model: str | None, prompt: str | None
 ) -> None:
     (found,) = read(with_text(**texts), "PNG")
@@ -291,11 +291,11 @@ def test_generators_text(
         {"AIGC": json.dumps({"Label": "3"})},
     ],
 )
-def test_texts_that_say_nothing_of_it(texts: dict[str, str]) -> None:
+def test_texts_without_a_generator(texts: dict[str, str]) -> None:
     assert all(one.says is not Says.GENERATED for one in read(with_text(**texts), "PNG"))
 
 
-def test_a_graph_whose_links_lead_in_a_circle() -> None:
+def test_graph_with_a_cycle() -> None:
     loop = {
         "1": {"class_type": "KSampler", "inputs": {"positive": ["2", 0]}},
         "2": {"class_type": "Combine", "inputs": {"conditioning": ["3", 0]}},
@@ -315,8 +315,8 @@ def test_hidden_text() -> None:
 
 
 @pytest.mark.parametrize("filtering", range(5))
-def test_hidden_text_whatever_the_filter_of_the_rows(filtering: int) -> None:
-    """The first column is undone by hand, for each of PNG's filters."""
+def test_hidden_text_with_each_row_filter(filtering: int) -> None:
+    """The first column is unfiltered separately, for each PNG filter."""
     data = with_stealth(PARAMETERS.encode(), b"stealth_pnginfo")
     picture = Image.open(io.BytesIO(data))
     width, height = picture.size
@@ -348,7 +348,7 @@ def test_opacity_without_hidden_text() -> None:
     assert read(encoded(picture, "PNG"), "PNG") == []
 
 
-def test_a_broken_part_costs_itself() -> None:
+def test_broken_part_is_skipped() -> None:
     good = described(jpeg(), AI, exif=CAMERA)
     assert set(by_source(read(good))) == {Source.EXIF, Source.XMP}
     broken_xmp = good.replace(b"</rdf:RDF>", b"</rdf:RDX>")
@@ -385,14 +385,14 @@ def nested(tag: bytes, depth: int) -> bytes:
     [BOMB_ENTITIES, nested(b"a", 100_000), nested(b"dc:description", 30_000), b"<" * MAX_PART],
     ids=["entities", "nested", "nested properties", "no XML"],
 )
-def test_xmp_that_is_a_bomb(packet: bytes) -> None:
+def test_xmp_bomb(packet: bytes) -> None:
     data = with_text(**{"XML:com.adobe.xmp": packet.decode()})
     started = time.process_time()
     assert read(data, "PNG") == []
     assert time.process_time() - started < 2
 
 
-def test_text_that_is_a_bomb() -> None:
+def test_text_bomb() -> None:
     """Gigabytes once decompressed: skipped after the first."""
     packed = zlib.compress(bytes(2**26), 9)
     bomb = chunk(b"zTXt", b"parameters\0\0" + packed)
@@ -402,13 +402,13 @@ def test_text_that_is_a_bomb() -> None:
     assert found.details["model"] == "dreamshaper_8"
 
 
-def test_long_texts_are_cut() -> None:
+def test_long_texts_are_truncated() -> None:
     (found,) = read(with_text(parameters="x" * 100_000 + "\n" + PARAMETERS), "PNG")
     assert len(found.details["prompt"]) == MAX_PROMPT
     assert len(json.dumps([found.details])) < 3 * MAX_PROMPT
 
 
-def test_what_is_shown_holds_nothing_invisible() -> None:
+def test_invisible_characters_are_removed() -> None:
     assert clean("a\u202eb\0c\ud800\x1b[31m\nd") == "abc[31m\nd"
     assert clean(b"\xff" * 3) == "\ufffd" * 3
     assert clean("x" * 300) == "x" * 199 + "…"
@@ -453,12 +453,12 @@ def test_statements_that_are_too_long_lose_their_details() -> None:
         {"source": "c2pa", "says": None, "by": None, "confidence": "unsigned", "details": []},
     ],
 )
-def test_what_is_no_statement(value: object) -> None:
+def test_invalid_statement(value: object) -> None:
     with pytest.raises(ValueError, match=r"statement|valid"):
         parse(value)
 
 
-def test_the_strongest_statement_sums_up() -> None:
+def test_summary_is_the_strongest_statement() -> None:
     trusted = Statement(Source.C2PA, Says.CAPTURED, "Camera Inc", Confidence.SIGNED_TRUSTED)
     unsigned = Statement(Source.TEXT, Says.GENERATED, "Midjourney")
     summary = summarise([unsigned, trusted])

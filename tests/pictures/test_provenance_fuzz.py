@@ -52,7 +52,7 @@ def test_readers_only_state_or_do_not() -> None:
             assert len(json.dumps([asdict(one) for one in found])) < 2 * MAX_BYTES, (SEED, case)
             for one in found:
                 counts[one.source] += 1
-                # Of the files here nobody's signature leads to the shipped list.
+                # No signature in these files chains to the default trust list.
                 assert one.confidence is not Confidence.SIGNED_TRUSTED
                 counts["unreadable manifest"] += one.details.get("valid") is False
         assert child.is_running(), f"FUZZ_SEED={SEED}: a case brought the reader down"

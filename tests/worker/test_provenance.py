@@ -1,4 +1,4 @@
-"""What a file says of its origin, from the upload to the record, in a real service."""
+"""Provenance from the upload to the record, in a running service."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def detect(client: httpx2.Client, data: bytes, **fields: str) -> dict[str, Any]:
     return record
 
 
-def test_a_signed_picture(client: httpx2.Client) -> None:
+def test_signed_picture(client: httpx2.Client) -> None:
     record = detect(client, provenance.generated())
     (found,) = record["provenance"]["statements"]
     assert (found["source"], found["says"]) == ("c2pa", "generated")
@@ -70,12 +70,12 @@ def test_a_signed_picture(client: httpx2.Client) -> None:
     }
 
 
-def test_a_tampered_picture(client: httpx2.Client) -> None:
+def test_tampered_picture(client: httpx2.Client) -> None:
     (found,) = detect(client, provenance.tampered())["provenance"]["statements"]
     assert (found["confidence"], found["details"]["valid"]) == ("unsigned", False)
 
 
-def test_a_glance_and_a_cached_answer_have_it_too(client: httpx2.Client) -> None:
+def test_glances_and_cached_results_have_provenance(client: httpx2.Client) -> None:
     data = provenance.with_text(parameters=provenance.PARAMETERS)
     glance = detect(client, data, view="glance")
     assert glance["provenance"]["statements"][0]["by"] == "Stable Diffusion web UI"
@@ -85,7 +85,7 @@ def test_a_glance_and_a_cached_answer_have_it_too(client: httpx2.Client) -> None
     assert again["provenance"] == first["provenance"] == glance["provenance"]
 
 
-def test_a_picture_that_cannot_be_decoded(client: httpx2.Client) -> None:
+def test_undecodable_picture_has_provenance(client: httpx2.Client) -> None:
     broken = provenance.described(
         encode(photo(256, 256), "JPEG", quality=95), exif=provenance.CAMERA
     )
@@ -94,14 +94,14 @@ def test_a_picture_that_cannot_be_decoded(client: httpx2.Client) -> None:
     assert record["provenance"]["summary"]["by"] == "Canon EOS R5"
 
 
-def test_the_place_is_kept_back(client: httpx2.Client) -> None:
+def test_location_is_not_reported(client: httpx2.Client) -> None:
     record = detect(client, provenance.captured())
     assert record["provenance"]["statements"][0]["says"] == "captured"
     assert "latitude" not in str(record)
     assert "52.5" not in str(record)
 
 
-def test_a_watermark_in_the_pixels(client: httpx2.Client) -> None:
+def test_watermark_in_the_pixels(client: httpx2.Client) -> None:
     from PIL import Image
 
     pixels = marked(natural(3), MESSAGES[0])
@@ -110,8 +110,8 @@ def test_a_watermark_in_the_pixels(client: httpx2.Client) -> None:
     assert (found["source"], found["by"]) == ("watermark", "Stable Diffusion XL")
 
 
-def test_score_and_masks_are_the_same_with_and_without_it(client: httpx2.Client) -> None:
-    """Of the same pixels, in files that say something and in one that says nothing."""
+def test_provenance_changes_neither_score_nor_masks(client: httpx2.Client) -> None:
+    """The same pixels, in files with and without provenance."""
     plain = encode(photo(64, 48), "PNG")
     signed = provenance.signed(
         plain, "PNG", provenance.action("created", "trainedAlgorithmicMedia")
@@ -129,7 +129,7 @@ def test_score_and_masks_are_the_same_with_and_without_it(client: httpx2.Client)
             assert masks[0].content == masks[1].content
 
 
-def test_the_list_of_those_that_say_so(client: httpx2.Client) -> None:
+def test_list_filtered_by_provenance(client: httpx2.Client) -> None:
     made = [detect(client, provenance.generated(seed=seed))["id"] for seed in (40, 41, 42)]
     detect(client, encode(photo(64, 48, 43), "PNG"))
     path, found = "/v1/detections?says=generated&limit=2", list[str]()
@@ -160,14 +160,14 @@ def test_metrics_and_logs(served: Serve, client: httpx2.Client) -> None:
         assert "Test Generator" not in told
 
 
-def test_names_are_those_of_the_readers() -> None:
+def test_names_equal_those_of_the_readers() -> None:
     for name in ("Source", "Says", "Confidence"):
         ours, theirs = getattr(contract, name), getattr(statement, name)
         assert {one.name: one.value for one in ours} == {one.name: one.value for one in theirs}
     assert set(contract.Statement.model_fields) == set(statement.Statement.__dataclass_fields__)
 
 
-def test_a_trust_list_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_trust_list(tmp_path: Path) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text("nothing")
     for path in (broken, tmp_path / "absent.pem"):
