@@ -94,7 +94,7 @@ class Stages:
         self._options = options
 
     def reach(self, stage: str) -> None:
-        folder = Path(self._options.touch) if self._orders.touch else None
+        folder = Path(self._options.touch) if self._options.touch else None
         if folder:
             (folder / stage).touch()
         while folder and self._options.stall == stage and not (folder / "go").exists():
