@@ -137,7 +137,10 @@ class DetectionJob(Job):
     def retry(self, queue: Queue, pipeline: Pipeline) -> None:
         """Like RQ's, but puts the job near the head of the queue, since it has waited already."""
         super().retry(queue, pipeline)
-        scripts.REINSERT([queue.key], [self.id, int(self._abandoned)], client=pipeline)
+        # Its source, not its hash: RQ's other commands in this transaction must not run twice, as
+        # they would if Redis lacked the script.
+        source = scripts.REINSERT.script.decode()
+        pipeline.eval(source, 1, queue.key, self.id, int(self._abandoned))
 
 
 class DetectionQueue(Queue):

@@ -57,7 +57,10 @@ class TypedPipeline(_Typed, Pipeline):
     """As redis-py's, with the errors of `Client`."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """As redis-py's, but loads scripts only if Redis lacks one, then repeats all commands."""
+        """As redis-py's, but loads scripts only if Redis lacks one, then repeats all commands.
+
+        A pipeline with scripts must therefore have the same effect when it runs twice.
+        """
         commands, scripts = list(self.command_stack), list(self.scripts)
         try:
             return super().execute(raise_on_error)
