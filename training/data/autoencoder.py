@@ -166,7 +166,7 @@ def load(model: str, device: str) -> Autoencoder:
         except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
             raise EngineError(f"{file}: not the weights of TAEF2's {part}: {error}") from error
     # Convolutions on a CPU are twice as fast in this layout.
-    tiny.to(memory_format=torch.channels_last)
+    tiny.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return tiny.to(device).eval()
 
 

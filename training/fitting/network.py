@@ -120,7 +120,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def _sum(values: Tensor) -> Tensor:
-    total: Tensor = _SumOverProcesses.apply(values)
+    total: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]
     return total
 
 
