@@ -18,6 +18,8 @@ import time
 from io import BytesIO
 from pathlib import Path
 
+from pictures.findings import View
+
 ROOT = Path(__file__).parents[1]
 BEFORE = "9771ba4"  # tiles of 256 pixels, at most a fixed number
 BARS = {
@@ -50,7 +52,6 @@ def measure(
 ) -> dict[str, float | None]:
     """Return the seconds of the best turn by view and size, for the imported version."""
     from model.detector import Detector
-    from model.views import View
 
     try:
         from pictures import png

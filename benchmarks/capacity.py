@@ -20,9 +20,9 @@ from redis import Redis
 
 from app.contract.records import holding_key, key
 from app.contract.reservation import reserved
-from app.contract.schemas import View
 from app.contract.settings import Settings
 from benchmarks.support import encode, photo
+from pictures.findings import View
 
 LOAD = 0.7  # planned utilisation of workers
 FILL = 0.9  # GAMMA_STORAGE_LIMIT: uploads above it are refused

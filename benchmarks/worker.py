@@ -29,7 +29,7 @@ from rq.serializers import JSONSerializer
 from app.command.embedded import private_redis
 from app.contract.client import connect
 from app.contract.jobs import JobQueue
-from app.contract.schemas import Status, View
+from app.contract.schemas import Status
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
@@ -42,6 +42,7 @@ from model.detector import Detector, Part
 from model.engine import CropOutputs
 from model.network import GammaModel
 from pictures.decoders import Decoders
+from pictures.findings import View
 from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
 from worker.processing import DecodedPicture, Outcome, Processor, describe

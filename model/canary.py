@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.engine import ModelOutputError, Part
-from model.views import View
+from pictures.findings import View
 
 if TYPE_CHECKING:
     from model.detector import Detector

@@ -1,10 +1,12 @@
 """Configuration of a GAMMA checkpoint: architecture, loss weights and serving rules."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Literal
 
 from transformers import PreTrainedConfig
+
+from pictures.findings import UNTRAINED, Thresholds
 
 FORMAT_VERSION = 1
 """Version of the checkpoint format that this code writes and reads."""
@@ -26,6 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "input": ("rgb", "cooccurrence"),
     "prior": ("none", "clip_vit_b16"),
 }
+_UNTRAINED = asdict(UNTRAINED)
 _NARROW_BACKBONES = ("mit_b0", "mit_b1")  # SegFormer decodes these at 256 channels, others at 768
 _HEAD_NAMES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -33,32 +36,6 @@ _HEAD_NAMES: dict[str, tuple[str, ...]] = {
     "ai": ("ai",),
     "both": ("ai", "manipulation"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Thresholds of the verdicts, each in [0, 1].
-
-    The defaults are for an untrained network: every picture is ``uncertain`` and none is
-    manipulated.
-    """
-
-    uncertain: float = 0.0
-    """Minimum image probability of the verdict `uncertain`."""
-    ai_generated: float = 1.0
-    """Minimum image probability of the verdict `ai_generated`; at least `uncertain`."""
-    mask: float = 0.5
-    """Minimum pixel probability of a marked pixel."""
-    manipulated_area: float = 1.0
-    """Share of marked pixels above which a picture is called manipulated."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if a threshold is out of range or `uncertain` is the larger."""
-        for name, value in asdict(self).items():
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"thresholds: {name} must lie in [0, 1], not {value}")
-        if self.uncertain > self.ai_generated:
-            raise ValueError("thresholds: uncertain must not exceed ai_generated")
 
 
 class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -149,8 +126,8 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             256 if self.backbone in _NARROW_BACKBONES else 768
         )
         self.output_channels = self.output_channels or self.decoder_channels
-        self.thresholds = asdict(Thresholds(**self.thresholds))
-        self.glance_thresholds = asdict(Thresholds(**self.glance_thresholds))
+        self.thresholds = asdict(Thresholds(**_UNTRAINED | self.thresholds))
+        self.glance_thresholds = asdict(Thresholds(**_UNTRAINED | self.glance_thresholds))
         self._check_numbers()
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 

@@ -15,7 +15,7 @@ from model import canary as canaries
 from model import checkpoint as checkpoints
 from model import views
 from model.canary import Canary, ModelSickError
-from model.config import GammaConfig, Pooling, Thresholds
+from model.config import GammaConfig, Pooling
 from model.engine import (
     CropOutputs,
     CropPosition,
@@ -25,13 +25,14 @@ from model.engine import (
     require_finite,
 )
 from model.engine import Part as Part
-from model.findings import Detection, Mask, Masks, ModelInfo, Note, Verdict
+from model.findings import DetectorInfo, Finding, Mask, Masks
 from model.network import GammaModel
 from model.regions import summarise
 from model.text import mostly_text
 from model.tower import TowerError
-from model.views import Crops, Layout, View
+from model.views import Crops, Layout
 from pictures import decoding
+from pictures.findings import Note, Thresholds, Verdict, View
 
 _FULL_CROP = 512  # pixels; the paper's
 _CPU_BUDGET = 12  # tiles of `View.AUTO`: 1.1 s of two cores in bfloat16, 1.7 s in float32
@@ -97,7 +98,7 @@ class Detector:
         smaller = max(1, _FULL_CROP // config.crop_size) ** 2  # crops for each of the paper's
         self._max_tiles = max_tiles * smaller
         self._tile_budget = min(budget, max_tiles) * smaller
-        self.info = ModelInfo(
+        self.info = DetectorInfo(
             name=config.name,
             version=config.version,
             trained=config.trained,
@@ -259,7 +260,7 @@ class Detector:
 
     def conclude(
         self, layout: Layout, outputs: CropOutputs, sight: GlanceFeatures | None
-    ) -> Detection:
+    ) -> Finding:
         """Compute verdict and masks of one picture from the network's outputs.
 
         Args:
@@ -285,7 +286,7 @@ class Detector:
         masks = Masks(ai, other.result())
         return self._judge(pooled / self._config.temperature, layout, masks)
 
-    def detect(self, data: bytes, view: View) -> Detection:
+    def detect(self, data: bytes, view: View) -> Finding:
         """Decode, cut, compute and conclude for one picture file.
 
         Raises:
@@ -296,7 +297,7 @@ class Detector:
         """
         return self.examine(self.decode(data), view)
 
-    def examine(self, picture: NDArray[np.uint8], view: View) -> Detection:
+    def examine(self, picture: NDArray[np.uint8], view: View) -> Finding:
         """Cut, compute and conclude for one decoded picture (H, W, 3).
 
         Raises:
@@ -309,14 +310,14 @@ class Detector:
         (outputs,) = self.forward([Part(crops, sight)])
         return self.conclude(crops.layout, outputs, sight)
 
-    def _judge(self, logit: float, layout: Layout, masks: Masks | None) -> Detection:
+    def _judge(self, logit: float, layout: Layout, masks: Masks | None) -> Finding:
         thresholds = self.info.glance_thresholds if masks is None else self.info.thresholds
         probability = torch.sigmoid(torch.tensor(logit)).item()
         manipulated = None
         if masks is not None:
             manipulated = masks.manipulation.summary.area_fraction > thresholds.manipulated_area
         verdict = _verdict(probability, thresholds)
-        return Detection(
+        return Finding(
             ai_probability=probability,
             verdict=verdict,
             thresholds=thresholds,

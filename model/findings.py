@@ -1,36 +1,18 @@
 """Results of the detector for a picture, and facts about its model."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import Thresholds
 from model.regions import MaskSummary
 from model.views import Layout
-
-
-class Verdict(StrEnum):
-    """Class of a picture by the thresholds of the checkpoint."""
-
-    AUTHENTIC = "authentic"
-    UNCERTAIN = "uncertain"
-    AI_GENERATED = "ai_generated"
-
-
-class Note(StrEnum):
-    """A caveat for the reader of a score."""
-
-    MARKS_CONTRADICT_SCORE = "marks_contradict_score"
-    """The verdict is authentic, but parts are marked as AI."""
-    MOSTLY_TEXT = "mostly_text"
-    """The picture is mostly text, for which false alarms are frequent."""
+from pictures.findings import Note, Thresholds, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
+class DetectorInfo:
     """The network that is being served."""
 
     name: str
@@ -57,7 +39,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Detection:
+class Finding:
     """Result for one picture of H x W pixels."""
 
     ai_probability: float

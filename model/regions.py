@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pictures.findings import Region
+
 MAX_REGIONS = 16
 """Maximum number of regions listed."""
 MIN_AREA = 0.001
@@ -16,17 +18,6 @@ MIN_AREA = 0.001
 _EXACT_SIDE = 256  # regions of larger maps are found on block means
 _STRIDE = 4  # resolution of the network's masks, pixels; the smallest block
 _MAX_SIDE = 1024  # of a map of block means
-
-
-class Region(NamedTuple):
-    """A connected marked part of a picture."""
-
-    box: tuple[int, int, int, int]
-    """x, y of the top left corner, width, height, picture pixels."""
-    area: float
-    """Share of the picture that it covers, 0 to 1."""
-    score: float
-    """Mean probability within it, 0 to 1."""
 
 
 class MaskSummary(NamedTuple):

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.tower import PATCH
+from pictures.findings import View
 
 _OVERLAPS_PER_CROP = 8  # neighbouring tiles share at least this part of a crop: 64 of 512 pixels
 _TALL_GRIDS = ((16, 12), (18, 11), (19, 10))
@@ -24,22 +24,6 @@ _Number = TypeVar("_Number", np.uint8, np.float32)
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in picture pixels."""
-
-
-class View(StrEnum):
-    """Which part of a picture is analysed, and how."""
-
-    AUTO = "auto"
-    """Tiles over the whole picture, limited by the tile budget of the device."""
-    TILED = "tiled"
-    """Tiles over the whole picture at its own resolution."""
-    CENTER = "center"
-    """The paper's test protocol: the central square, enlarged if the picture is too small.
-
-    (The paper's padding of one pixel has no effect: the crop is central with or without it.)
-    """
-    GLANCE = "glance"
-    """The whole picture at a few hundred pixels, without tiles: no masks, only a verdict."""
 
 
 @dataclass(frozen=True, slots=True)

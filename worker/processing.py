@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -20,12 +20,8 @@ from app.contract.schemas import (
     Masks,
     Measured,
     ModelInfo,
-    Note,
-    Region,
     Status,
-    Thresholds,
     Timings,
-    Verdict,
     ViewInfo,
     WorkerInfo,
     mask_path,
@@ -34,12 +30,13 @@ from app.contract.schemas import (
 from app.contract.store import Store
 from model.detector import Detector, GlanceError, Part
 from model.engine import CropOutputs, DeviceError, GlanceFeatures
-from model.findings import Detection as Finding
+from model.findings import Finding
 from model.regions import MaskSummary
-from model.views import Crops, View
+from model.views import Crops
 from pictures import png
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
+from pictures.findings import Verdict
 from worker import metrics
 from worker.provenance import FileStatements
 
@@ -106,7 +103,7 @@ class Processor:
             with metrics.stage("decode"):
                 started = time.perf_counter()
                 statements.pixels = pixels = self._decoders.decode(picture)
-                crops = self._detector.cut(pixels, View(record.view.mode))
+                crops = self._detector.cut(pixels, record.view.mode)
                 seconds = time.perf_counter() - started
             with metrics.stage("watermark"):
                 record = statements.added_to(record)
@@ -212,10 +209,10 @@ class Processor:
             update={
                 "status": Status.SUCCEEDED,
                 "ai_probability": finding.ai_probability,
-                "verdict": Verdict(finding.verdict),
+                "verdict": finding.verdict,
                 "manipulated": finding.manipulated,
-                "notes": [Note(note) for note in finding.notes],
-                "thresholds": Thresholds(**asdict(finding.thresholds)),
+                "notes": list(finding.notes),
+                "thresholds": finding.thresholds,
                 "masks": _masks(detection.id, finding),
                 "view": ViewInfo(
                     mode=detection.view.mode,
@@ -247,7 +244,7 @@ def describe(detector: Detector, name: str) -> WorkerInfo:
         backbone=info.backbone,
         parameters=info.parameters,
         crop_size=info.crop_size,
-        thresholds=Thresholds(**asdict(info.thresholds)),
+        thresholds=info.thresholds,
         device=info.device,
         dtype=info.dtype,
         measured=None if info.results is None else Measured.model_validate(info.results),
@@ -269,10 +266,7 @@ def _mask_info(detection_id: str, head: Head, summary: MaskSummary) -> MaskInfo:
     return MaskInfo(
         area_fraction=summary.area_fraction,
         max=summary.max,
-        regions=[
-            Region(box=region.box, area=region.area, score=region.score)
-            for region in summary.regions
-        ],
+        regions=list(summary.regions),
         mask_url=mask_path(detection_id, head),
         overlay_url=overlay_path(detection_id, head),
     )

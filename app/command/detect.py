@@ -25,6 +25,7 @@ from pictures.blending import heat_map
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
+from pictures.findings import View
 from pictures.overlays import COLORMAPS, Colormap
 
 _FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "file_says", "model_version")
@@ -78,7 +79,6 @@ def detect_files(
     if not search.entries:
         return False
 
-    from model.views import View
     from worker.main import load_detector
     from worker.provenance import options
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from redis.client import Pipeline
 
 from app.contract import scripts
-from app.contract.schemas import Detection, Head, View
+from app.contract.schemas import Detection, Head
+from pictures.findings import View
 
 MASK_BYTES = 1
 """Bytes per pixel of one mask: its uncompressed size, an upper bound.

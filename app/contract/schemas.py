@@ -9,11 +9,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
 from app.contract.provenance import Provenance, Says
+from pictures.findings import Note, Probability, Region, Thresholds, Verdict, View
 
 JOB_FUNCTION = "gamma.detect"
 """The only RQ function name that a worker accepts; it is compared, never imported."""
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def _below_root(path: str, info: SerializationInfo) -> str:
@@ -91,30 +90,6 @@ class Status(StrEnum):
         return self not in (Status.QUEUED, Status.PROCESSING)
 
 
-class Verdict(StrEnum):
-    """Class of a picture, from its probability and the model's thresholds."""
-
-    AUTHENTIC = "authentic"
-    UNCERTAIN = "uncertain"
-    AI_GENERATED = "ai_generated"
-
-
-class Note(StrEnum):
-    """Reasons to be careful with a score, as in `model.detector`."""
-
-    MARKS_CONTRADICT_SCORE = "marks_contradict_score"
-    MOSTLY_TEXT = "mostly_text"
-
-
-class View(StrEnum):
-    """How crops of a picture are chosen, as in `model.views`."""
-
-    AUTO = "auto"
-    TILED = "tiled"
-    CENTER = "center"
-    GLANCE = "glance"
-
-
 class Head(StrEnum):
     """The two segmentation heads."""
 
@@ -157,14 +132,6 @@ class ViewInfo(BaseModel):
     )
 
 
-class Region(BaseModel):
-    """A connected region of a mask."""
-
-    box: tuple[int, int, int, int] = Field(description="x, y, width, height in picture pixels")
-    area: Probability = Field(description="fraction of the picture")
-    score: Probability = Field(description="mean probability in the region")
-
-
 class MaskInfo(BaseModel):
     """Summary of a mask (probability map), and its URLs."""
 
@@ -180,17 +147,6 @@ class Masks(BaseModel):
 
     ai: MaskInfo
     manipulation: MaskInfo
-
-
-class Thresholds(BaseModel):
-    """Thresholds of a model, stored in its checkpoint."""
-
-    uncertain: Probability = Field(description="lowest ai_probability that is not `authentic`")
-    ai_generated: Probability = Field(description="lowest ai_probability that is `ai_generated`")
-    mask: Probability = Field(description="lowest probability of a marked pixel")
-    manipulated_area: Probability = Field(
-        description="lowest area fraction of the manipulation mask at which `manipulated` is true"
-    )
 
 
 class ModelInfo(BaseModel):

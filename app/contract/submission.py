@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from app.contract import records, tracing
 from app.contract.recorder import CommandRecorder
-from app.contract.schemas import Detection, Status, View
+from app.contract.schemas import Detection, Status
+from pictures.findings import View
 
 
 class Acceptance(StrEnum):

@@ -33,14 +33,10 @@ from app.contract.schemas import (
     ModelFacts,
     ModelInfo,
     Problem,
-    Region,
     ServiceStatus,
     Status,
-    Thresholds,
     Timings,
     Usage,
-    Verdict,
-    View,
     ViewInfo,
     detection_path,
     mask_path,
@@ -51,6 +47,7 @@ from app.http.pictures import inspect
 from app.http.problems import ServiceError, describe
 from pictures.decoders import ABORTED
 from pictures.errors import DecodingAbortedError, TruncatedPictureError, UndecodablePictureError
+from pictures.findings import Region, Thresholds, Verdict, View
 
 _ID = "2ab9aef0810946318aef48d20bccd202"
 _REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"

@@ -24,7 +24,6 @@ from app.contract.schemas import (
     MaskInfo,
     Masks,
     Timings,
-    View,
     ViewInfo,
     mask_path,
     overlay_path,
@@ -48,6 +47,7 @@ from app.http.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
 from pictures.decoders import Decoders
+from pictures.findings import View
 
 DECODERS = 2
 """Maximum number of previews decoded at the same time."""

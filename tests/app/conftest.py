@@ -23,14 +23,13 @@ from app.contract.schemas import (
     Masks,
     ModelInfo,
     Status,
-    Thresholds,
     Timings,
-    Verdict,
     WorkerInfo,
     mask_path,
     overlay_path,
 )
 from app.contract.store import Store
+from pictures.findings import Thresholds, Verdict
 from tests.app.replica import Replica, replicas
 from tests.conftest import encode, photo
 

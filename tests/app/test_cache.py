@@ -9,12 +9,13 @@ import pytest
 
 from app.contract import records
 from app.contract.jobs import JobQueue
-from app.contract.schemas import Detection, View
+from app.contract.schemas import Detection
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
+from pictures.findings import View
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import replicas
 from tests.buckets import Bucket

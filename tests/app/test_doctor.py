@@ -24,12 +24,13 @@ from app.command.doctor.findings import Finding, State
 from app.command.embedded import server_binary
 from app.contract.client import connect
 from app.contract.keys import ANONYMOUS
-from app.contract.schemas import ModelInfo, View, WorkerInfo
+from app.contract.schemas import ModelInfo, WorkerInfo
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http import descriptors, examples, metrics
 from app.webhooks.queue import Deliveries
+from pictures.findings import View
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
 from tests.app.test_cli import gamma
 from tests.app.test_webhook_rules import SECRET

@@ -14,10 +14,11 @@ from PIL import Image
 from redis import Redis
 
 from app.contract.reservation import RECORD_BYTES, reservation
-from app.contract.schemas import Detection, ImageInfo, View, ViewInfo
+from app.contract.schemas import Detection, ImageInfo, ViewInfo
 from app.contract.submission import Submission
 from app.http.problems import ServiceError
 from pictures import png
+from pictures.findings import View
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
 from tests.app.test_shares import Stack

@@ -15,7 +15,7 @@ from PIL import Image
 from app.command.embedded import private_redis
 from app.contract.client import connect
 from app.contract.jobs import JobQueue
-from app.contract.schemas import Detection, ErrorCode, ImageInfo, View
+from app.contract.schemas import Detection, ErrorCode, ImageInfo
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
@@ -23,6 +23,7 @@ from app.http import service as service_module
 from app.http.problems import ServiceError
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
+from pictures.findings import View
 from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo

@@ -10,7 +10,7 @@ from redis import Redis
 
 from app.contract.directory import Directory
 from app.contract.jobs import JobQueue
-from app.contract.schemas import Detection, View
+from app.contract.schemas import Detection
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
@@ -18,6 +18,7 @@ from app.http.admission import Admission, Gate
 from app.http.listing import newest
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
+from pictures.findings import View
 from tests.app.conftest import StandIn, new_picture
 from tests.app.test_callers_file import BOB, NEW, OLD, key, table
 

@@ -25,8 +25,6 @@ from app.contract.schemas import (
     ImageInfo,
     ModelInfo,
     Status,
-    Thresholds,
-    View,
     ViewInfo,
     WorkerInfo,
 )
@@ -35,6 +33,7 @@ from app.contract.store import Store
 from app.contract.submission import Acceptance, Submission
 from app.http import examples
 from app.http.listing import newest
+from pictures.findings import Thresholds, View
 from tests.buckets import Bucket
 from tests.conftest import require_program
 

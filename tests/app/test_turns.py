@@ -12,8 +12,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
 
-from app.contract.schemas import View
 from app.contract.submission import Submission
+from pictures.findings import View
 from tests.app.conftest import new_picture
 from tests.app.test_callers_file import BOB, OLD, key, table
 from tests.app.test_shares import Stack

@@ -23,7 +23,7 @@ from app.command.embedded import private_redis
 from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.keys import ANONYMOUS
-from app.contract.schemas import DetectionError, ErrorCode, Status, View
+from app.contract.schemas import DetectionError, ErrorCode, Status
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
@@ -31,6 +31,7 @@ from app.http.problems import ServiceError
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from app.webhooks.queue import DELIVERY_FUNCTION, Deliveries
+from pictures.findings import View
 from tests.app.receiver import Arrival, Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, free_port, value

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.contract.schemas import Measured, MeasuredRow, ModelFacts, Thresholds
+from app.contract.schemas import Measured, MeasuredRow, ModelFacts
 from model.checkpoint import BUILT_IN, RESULTS_FILE
+from pictures.findings import Thresholds
 from tests.browser.pages import answer
 
 _UNROUNDED = 0.7035186592279647

@@ -19,12 +19,13 @@ from rq.serializers import JSONSerializer
 
 from app.contract.client import connect
 from app.contract.jobs import JobQueue
-from app.contract.schemas import Detection, Status, View
+from app.contract.schemas import Detection, Status
 from app.contract.settings import Settings
 from app.contract.store import FINISHED_CHANNEL, Store
 from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
+from pictures.findings import View
 from tests.conftest import encode
 from tests.faults.worker import CRASHING_COLOUR, FAILING_COLOUR, WorkerOptions, run
 

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from app.contract.schemas import ErrorCode, Status, View
+from app.contract.schemas import ErrorCode, Status
+from pictures.findings import View
 from tests.faults.stack import CRASHING, FAILING, GOOD, LARGE, Stack
 from worker.scripts import MAX_DEATHS
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.contract.schemas import ErrorCode, View
+from app.contract.schemas import ErrorCode
+from pictures.findings import View
 from tests.faults.stack import CRASHING, GOOD, LARGE, Stack
 from worker.scripts import MAX_DEATHS
 

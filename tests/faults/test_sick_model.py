@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from app.command.doctor import machine
 from app.command.doctor.findings import State
 from app.contract import records
-from app.contract.schemas import Detection, ErrorCode, Status, View
+from app.contract.schemas import Detection, ErrorCode, Status
 from app.contract.settings import Settings
 from app.contract.submission import Submission
 from app.http import metrics
@@ -24,6 +24,7 @@ from model import checkpoint
 from model.checkpoint import WEIGHTS_FILE
 from model.config import GammaConfig
 from model.network import GammaModel
+from pictures.findings import View
 from tests.conftest import encode, free_port
 from tests.faults.stack import GOOD, LIMIT, OWNER, Stack
 from tests.faults.worker import NAN_COLOUR

@@ -24,12 +24,13 @@ from app.command import logs
 from app.contract.settings import Settings
 from app.contract.store import Store
 from model.canary import Canary
-from model.config import GammaConfig, Thresholds
+from model.config import GammaConfig
 from model.detector import Detector
 from model.engine import CropOutputs, CropPosition, DeviceError, InferenceEngine
-from model.findings import ModelInfo
-from model.views import Crops, View
+from model.findings import DetectorInfo
+from model.views import Crops
 from pictures.decoders import Decoders
+from pictures.findings import UNTRAINED, Thresholds, View
 from worker import batch_worker, jobs, pipeline
 from worker.batch_worker import BatchWorker, worker_name
 from worker.processing import Processor, describe
@@ -152,7 +153,7 @@ class FaultyDetector(Detector):
         self._config = GammaConfig()
         black = np.zeros((1, CROP, CROP, 3), np.uint8)
         self._canary = Canary(black, np.full((1, 3), 0.5, np.float32))
-        self.info = ModelInfo(
+        self.info = DetectorInfo(
             name="faulty",
             version="1",
             trained=False,
@@ -162,7 +163,7 @@ class FaultyDetector(Detector):
             device="cpu",
             dtype="float32",
             thresholds=Thresholds(0.4, 0.6, 0.5, 0.1),
-            glance_thresholds=Thresholds(),
+            glance_thresholds=UNTRAINED,
             glances=False,
             checkpoint=None,
             results=None,

@@ -10,7 +10,7 @@ from model.canary import TOLERANCE, Canary, ModelSickError
 from model.checkpoint import CANARY_FILE, CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 from model.detector import Detector
 from model.engine import ModelOutputError
-from model.views import View
+from pictures.findings import View
 
 LIMITS = {"max_pixels": 1_000_000, "max_tiles": 4}
 PRIOR = {"prior": "clip_vit_b16"}

@@ -1,6 +1,7 @@
 import pytest
 
-from model.config import GammaConfig, Thresholds
+from model.config import GammaConfig
+from pictures.findings import Thresholds
 
 
 def test_untrained_thresholds_call_nothing():

@@ -9,9 +9,8 @@ from model import checkpoint
 from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
 from model.detector import Detector, GlanceError, Part, pool
 from model.engine import CropOutputs
-from model.findings import Note, Verdict
-from model.views import View
 from pictures.errors import TooManyPixelsError
+from pictures.findings import Note, Verdict, View
 from tests.writing import page_of_text
 
 LIMITS = {"max_pixels": 1_000_000, "max_tiles": 4}

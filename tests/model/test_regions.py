@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from model.regions import MAX_REGIONS, summarise
+from pictures.findings import Region
 
 
 def test_areas_boxes_and_scores():
@@ -43,7 +44,7 @@ def test_specks_are_dropped_and_the_list_is_bounded():
 def test_nothing_marked_and_everything_marked():
     assert summarise(np.zeros((9, 9), np.uint8), 0.5) == (0.0, 0.0, ())
     everything = summarise(np.full((9, 7), 255, np.uint8), 1.0)
-    assert everything == (1.0, 1.0, (((0, 0, 7, 9), 1.0, 1.0),))
+    assert everything == (1.0, 1.0, (Region((0, 0, 7, 9), 1.0, 1.0),))
 
 
 def test_big_maps_are_reduced_but_areas_stay_exact():

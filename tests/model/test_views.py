@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from model.tower import PATCH
-from model.views import GLANCE_SIZES, View, blend, cut, enlarge, glance
+from model.views import GLANCE_SIZES, blend, cut, enlarge, glance
+from pictures.findings import View
 
 SIZE = 128
 MIN_OVERLAP = 16

@@ -24,12 +24,13 @@ from rq.worker import BaseWorker, SimpleWorker
 from app.command.embedded import private_redis
 from app.contract.client import connect
 from app.contract.jobs import JobQueue
-from app.contract.schemas import Detection, ErrorCode, Status, View
+from app.contract.schemas import Detection, ErrorCode, Status
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
+from pictures.findings import View
 from tests.conftest import encode, free_port, photo
 from worker.scripts import MAX_DEATHS
 

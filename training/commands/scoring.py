@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
+from pictures.findings import Thresholds, View
 from training.data import manifest
 from training.errors import UserError
 from training.measuring.suites import check_sizes, load_sets
@@ -53,7 +54,6 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Evaluate a model on sets of pictures in three format modes, next to the paper's numbers."""
-    from model.views import View
     from training.measuring.evaluate import evaluate as run
     from training.measuring.report import to_markdown
     from training.measuring.scores import fingerprint, make_detector
@@ -94,7 +94,6 @@ def robustness(
     device: Device = "auto",
 ) -> None:
     """Evaluate a model under JPEG, WebP, blur, noise, resizing, crops and screenshots."""
-    from model.views import View
     from training.data.changes import DEGRADATIONS
     from training.measuring.robustness import measure_robustness, to_markdown
     from training.measuring.scores import fingerprint, make_detector
@@ -135,8 +134,6 @@ def calibrate(
 ) -> None:
     """Choose temperature, pooling and thresholds on validation pictures and store them."""
     from model.checkpoint import CANARY_FILE
-    from model.config import Thresholds
-    from model.views import View
     from training.config import ConfigError
     from training.data.changes import RAW
     from training.measuring.calibrate import calibrate as choose

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 
 from model import views
 from model.network import IGNORE
-from model.views import View
 from pictures import decoding
 from pictures.errors import PictureError
+from pictures.findings import View
 from training.config import ConfigError, LabelSettings, Settings
 from training.data import augment, manifest
 from training.data.augment import GRID, MARGIN, Augmentation

@@ -17,11 +17,11 @@ from pydantic import Field
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
-from model.config import Pooling, Thresholds
+from model.config import Pooling
 from model.detector import Detector
 from model.detector import pool as pool_tiles
-from model.views import View
 from pictures.errors import PictureError
+from pictures.findings import Thresholds, View
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.errors import UserError
 from training.measuring.calibration import (

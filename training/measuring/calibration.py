@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from model.checkpoint import CONFIG_FILE
 from model.config import Pooling
-from model.views import View
+from pictures.findings import View
 from training.measuring.report import table
 from training.output import to_json, write_text
 

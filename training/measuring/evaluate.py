@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from model.config import Thresholds
 from model.detector import Detector
-from model.views import View
 from pictures.errors import PictureError
+from pictures.findings import Thresholds, View
 from training.data import telling
 from training.data.changes import JPEG96, RAW, Format, align, crop_center
 from training.data.labels import Kind

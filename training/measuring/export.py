@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from model import canary, checkpoint
 from model.checkpoint import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from model.network import GammaModel
-from model.views import View
 from pictures.errors import PictureError
+from pictures.findings import View
 from training.data.changes import RAW
 from training.errors import UserError
 from training.measuring.card import RunFacts, short_results, write_card

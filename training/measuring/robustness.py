@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from model.detector import Detector
-from model.views import View
+from pictures.findings import View
 from training.data.changes import DEGRADATIONS, RAW
 from training.errors import UserError
 from training.measuring import plots

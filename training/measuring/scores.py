@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model.config import Thresholds
 from model.detector import Detector, Part
-from model.findings import Detection, Verdict
+from model.findings import Finding
 from model.network import GammaModel
-from model.views import Crops, Layout, View
+from model.views import Crops, Layout
 from pictures.errors import PictureError
+from pictures.findings import Thresholds, Verdict, View
 from training.data.changes import Change, crop_center
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.manifest import PictureUnreadableError, Row
@@ -73,7 +73,7 @@ class Job:
 class Score:
     """Detection of a picture, with logits and mask statistics."""
 
-    detection: Detection
+    detection: Finding
     tile_logits: NDArray[np.float32]
     """Image logits of the tiles (N,), before pooling and calibration."""
     glance_logit: float | None
@@ -294,7 +294,7 @@ def _compute(
         yield job, Score(detection, outputs.logits.numpy(), glance, histograms)
 
 
-def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:
+def _compare(job: Job, detection: Finding) -> dict[str, NDArray[np.int64]]:
     histograms: dict[str, NDArray[np.int64]] = {}
     for head in HEADS:
         truth = true_mask(job, head, detection.layout)
@@ -303,7 +303,7 @@ def _compare(job: Job, detection: Detection) -> dict[str, NDArray[np.int64]]:
     return histograms
 
 
-def predicted_mask(detection: Detection, head: str) -> NDArray[np.uint8]:
+def predicted_mask(detection: Finding, head: str) -> NDArray[np.uint8]:
     """Return a head's mask in the analysed part (H, W), 255 means 1."""
     if detection.masks is None:
         raise ValueError("the view glance has no masks")

@@ -15,7 +15,6 @@ from app.contract.schemas import (
     Detection,
     ErrorCode,
     Status,
-    View,
     detection_path,
 )
 from app.contract.submission import Submission
@@ -30,6 +29,7 @@ from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from app.http.uploads import Form, FormRules, Upload, open_form
 from app.http.waiting import preferred_wait
+from pictures.findings import View
 from pictures.header import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)

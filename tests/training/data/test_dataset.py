@@ -16,7 +16,7 @@ from model.config import GammaConfig
 from model.detector import Detector
 from model.engine import to_levels
 from model.network import IGNORE, GammaModel
-from model.views import View
+from pictures.findings import View
 from tests.conftest import encode, photo
 from tests.training.conftest import make_tree, small_settings
 from training.config import ConfigError, LabelSettings, Settings

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.config import Thresholds
-from model.views import View
+from pictures.findings import UNTRAINED, Thresholds, View
 from training.data.changes import RAW
 from training.data.labels import Kind
 from training.data.manifest import read
@@ -34,7 +33,7 @@ def sample(kind: Kind, logits: Sequence[float], **histograms: list[list[int]]) -
 
 def choose(samples: Sequence[Sample]) -> Calibration:
     return calibrate.calibrate(
-        samples, view=View.TILED, pooling="mean", temperature=1.0, thresholds=Thresholds()
+        samples, view=View.TILED, pooling="mean", temperature=1.0, thresholds=UNTRAINED
     )
 
 
@@ -149,7 +148,7 @@ def test_each_head_has_its_own_offset(tmp_path: Path) -> None:
 
 def test_without_masks_their_thresholds_are_kept() -> None:
     found = choose(overconfident(100, 1.0))
-    kept = Thresholds()
+    kept = UNTRAINED
     assert found.thresholds["mask"] == kept.mask
     assert found.thresholds["manipulated_area"] == kept.manipulated_area
     assert found.mask_f1 == {}

@@ -22,7 +22,7 @@ from model.checkpoint import load_results
 from model.config import GammaConfig
 from model.detector import Detector
 from model.network import GammaModel
-from model.views import View
+from pictures.findings import View
 from tests.conftest import encode, photo
 from tests.training.conftest import make_tree
 from training.cli import app
