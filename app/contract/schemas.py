@@ -123,7 +123,7 @@ class ViewInfo(BaseModel):
     tiles: int | None = Field(default=None, description="number of computed crops")
     glances: int | None = Field(
         default=None,
-        description="number of looks at the whole picture, or parts of it, strongly shrunk",
+        description="number of glances: looks at the whole picture, or parts of it, strongly shrunk",
     )
     scale: float | None = Field(
         default=None,
@@ -205,7 +205,7 @@ class Detection(BaseModel):
     timings: Timings | None = None
     provenance: Provenance | None = Field(
         default=None,
-        description="what the file itself says of its origin; it has no part in the score. Null "
+        description="what the file itself says of its origin; it does not affect the score. Null "
         "until the file is read, and in records of older releases",
     )
     created_at: datetime
@@ -350,11 +350,6 @@ class BatchResults(BaseModel):
     """Response of `POST /v1/detections/batch`."""
 
     results: list[BatchEntry] = Field(description="in the order of the files")
-
-
-def image_path(detection_id: str) -> str:
-    """Path of the stored picture."""
-    return f"{detection_path(detection_id)}/image"
 
 
 def mask_path(detection_id: str, head: Head) -> str:

@@ -87,7 +87,7 @@ class Room:
     async def _wait(self, caller: str, more: int, own: int) -> None:
         refusal = ServiceError(
             self._code,
-            f"There is no room for {more} more {self._unit} of yours at the moment.",
+            f"Your share is in use: {more} more {self._unit} do not fit at the moment.",
         )
         if self._waiting[caller] >= _MAX_WAITING:
             raise refusal

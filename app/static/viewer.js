@@ -16,7 +16,7 @@ const SCREEN = 2048; // pixels, longest side; enough while the whole picture is 
 const LARGEST = 8192; // pixels, longest side; when single pixels matter
 const PATIENCE = 3000; // ms until a failed download is retried
 const PICTURE = "the picture"; // in notes
-const NO_PICTURE = "This browser cannot show its format; the service will.";
+const NO_PICTURE = "This browser cannot show this format; a preview from the service follows.";
 /** @type {Layer[]} */
 const LAYERS = ["ai", "manipulation"];
 

@@ -132,7 +132,7 @@ def peak(api: Replica) -> int:
 
 
 def largest_picture() -> bytes:
-    """As many pixels as are allowed, in few bytes, and in a format that is dear to decode."""
+    """As many pixels as are allowed, in few bytes, and in a format that is expensive to decode."""
     encoded = io.BytesIO()
     Image.new("RGBA", (8000, 8000), (10, 20, 30, 40)).save(encoded, "WEBP", lossless=True)
     return encoded.getvalue()

@@ -405,7 +405,7 @@ def test_every_alert_has_a_scene() -> None:
     assert fired == set(alerts())
 
 
-def test_every_alert_says_who_is_woken_and_where_help_is() -> None:
+def test_alerts_have_a_severity_and_a_runbook() -> None:
     for name, alert in alerts().items():
         assert alert["labels"]["severity"] in ("page", "ticket"), name
         assert alert["annotations"]["summary"], name

@@ -43,7 +43,7 @@ def seconds(duration: str) -> float:
     return timedelta(minutes=int(minutes), seconds=int(rest)).total_seconds()
 
 
-def test_it_follows_the_compose_specification() -> None:
+def test_file_follows_the_compose_specification() -> None:
     subprocess.run(
         [
             *(sys.executable, "-m", "check_jsonschema"),
@@ -53,7 +53,7 @@ def test_it_follows_the_compose_specification() -> None:
     )
 
 
-def test_the_services_are_these() -> None:
+def test_services() -> None:
     ours = {"api", "worker", "worker-gpu", "webhooks"}
     assert set(OURS) == ours
     assert set(SERVICES) == ours | {"redis", "prometheus", "grafana"}
@@ -69,7 +69,7 @@ def test_images_are_pinned(name: str) -> None:
 
 
 @each_service
-def test_a_service_has_no_more_power_than_it_needs(name: str) -> None:
+def test_services_run_without_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -91,7 +91,7 @@ def test_uploads_on_their_way_fit_into_the_temporary_folder() -> None:
 
 
 @each_service
-def test_a_service_comes_back_and_says_how_it_is(name: str) -> None:
+def test_services_restart_and_have_a_health_check(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service.get("healthcheck") or stages()[service["build"]["target"]].all("HEALTHCHECK")
@@ -122,7 +122,7 @@ def test_only_the_api_can_be_published_beyond_loopback() -> None:
     assert published == {"api": ["127.0.0.1:8000:8000"], "grafana": ["127.0.0.1:3000:3000"]}
 
 
-def test_who_reaches_whom() -> None:
+def test_network_access() -> None:
     programs = {"api", "worker", "worker-gpu", "webhooks"}
     members = {
         network: {name for name, service in SERVICES.items() if network in service["networks"]}
@@ -158,7 +158,7 @@ def test_stopping_waits_for_the_work_at_hand() -> None:
     assert grace["redis"] >= 30
 
 
-def test_a_gpu_is_asked_for_only_in_its_profile() -> None:
+def test_gpu_is_requested_only_in_its_profile() -> None:
     assert {name for name, service in SERVICES.items() if "profiles" in service} == {"worker-gpu"}
     cpu, gpu = SERVICES["worker"], SERVICES["worker-gpu"]
     (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]

@@ -66,7 +66,7 @@ def test_everything_starts_from_one_pinned_image() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_runs_as_nobody_in_particular_and_says_how_it_is(target: str) -> None:
+def test_images_run_unprivileged_with_a_health_check(target: str) -> None:
     stage = stages()[target]
     assert stage.all("USER") == ["10001:10001"]
     last_copy = max(i for i, (keyword, _) in enumerate(stage.instructions) if keyword == "COPY")
@@ -253,7 +253,7 @@ def words_of(target: str) -> list[str]:
     return shlex.split(check)[-1:] if target == "api" else shlex.split(check)[-2:]
 
 
-def test_the_health_check_tells_well_from_ill(service: Serve) -> None:
+def test_the_health_check_detects_failure(service: Serve) -> None:
     api = int(service.url.rsplit(":", 1)[1])
     worker = service.metrics_port + 1
     assert healthcheck(api, *words_of("api")).returncode == 0

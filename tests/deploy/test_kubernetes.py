@@ -74,7 +74,7 @@ def problem(manifest: Object) -> str | None:
 
 
 @each_overlay
-def test_they_follow_the_published_schemas(overlay: str) -> None:
+def test_manifests_follow_the_published_schemas(overlay: str) -> None:
     found = {(o["kind"], o["metadata"]["name"]): problem(o) for o in kubernetes(overlay)}
     assert set(found.values()) == {None}
     assert len(found) == len(kubernetes(overlay))
@@ -90,7 +90,7 @@ def test_a_misspelt_field_is_found() -> None:
 TEXT = (ROOT / "docs/deployment.md").read_text()
 
 
-def test_the_overlay_of_the_text_builds(tmp_path: Path) -> None:
+def test_overlay_in_the_docs_builds(tmp_path: Path) -> None:
     (tmp_path / "gamma").symlink_to(ROOT)
     (example,) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     (tmp_path / "kustomization.yaml").write_text(example)
@@ -106,14 +106,14 @@ def test_the_overlay_of_the_text_builds(tmp_path: Path) -> None:
         assert found["envFrom"] == [{"configMapRef": {"name": settings}}]
 
 
-def test_the_command_of_the_text_makes_the_alerts_an_object() -> None:
+def test_command_in_the_docs_makes_the_alerts_an_object() -> None:
     (command,) = re.findall(r"^\$ (\(printf .*) \| kubectl apply --filename -$", TEXT, re.MULTILINE)
     manifest = yaml.safe_load(subprocess.check_output(["sh", "-ec", command], cwd=ROOT))
     assert problem(manifest) is None
     assert manifest["spec"] == yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text())
 
 
-def test_the_secret_of_the_text_holds_what_pods_mount() -> None:
+def test_secret_in_the_docs_holds_what_pods_mount() -> None:
     (command,) = re.findall(r"^\$ (kubectl .* create secret .*)$", TEXT, re.MULTILINE)
     assert command.startswith("kubectl --namespace gamma create secret generic gamma ")
     files = re.findall(r"--from-file=deploy/secrets/(\w+)", command)
@@ -124,7 +124,7 @@ def test_the_secret_of_the_text_holds_what_pods_mount() -> None:
 
 
 @each_overlay
-def test_what_is_named_is_there(overlay: str) -> None:
+def test_references_exist(overlay: str) -> None:
     labels = {name: pod(overlay, name)["metadata"]["labels"] for name in PODS}
     assert set(workloads(overlay)) == set(PODS)
     for name, workload in workloads(overlay).items():
@@ -209,7 +209,7 @@ def test_redis_runs_as_with_compose(overlay: str) -> None:
 
 
 @each_pod
-def test_a_pod_has_no_more_power_than_it_needs(overlay: str, name: str) -> None:
+def test_pods_run_without_privileges(overlay: str, name: str) -> None:
     spec = pod(overlay, name)["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
@@ -269,7 +269,7 @@ def test_stopping_waits_for_the_work_at_hand(overlay: str) -> None:
 
 
 @each_overlay
-def test_no_pod_dies_of_what_another_pod_has(overlay: str) -> None:
+def test_liveness_does_not_depend_on_other_pods(overlay: str) -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container(overlay, "api")[probe]["httpGet"]["path"] == "/livez"
     ready = container(overlay, "worker")["readinessProbe"]["exec"]["command"]

@@ -138,7 +138,7 @@ def calibrate(
     from training.data.changes import RAW
     from training.measuring.calibrate import calibrate as choose
     from training.measuring.calibrate import gather
-    from training.measuring.calibration import describe, store
+    from training.measuring.calibration_report import describe, store
     from training.measuring.export import checkpoint_of, write_canary
     from training.measuring.scores import Job, fingerprint, make_detector
 
@@ -245,7 +245,7 @@ def _facts(
 ) -> RunFacts:
     """Collect the facts for the model card."""
     from training import config
-    from training.measuring.calibration import REPORT_FILE, Calibration
+    from training.measuring.calibration_report import REPORT_FILE, Calibration
     from training.measuring.card import RunFacts
     from training.measuring.evaluate import Summary
     from training.measuring.export import checkpoint_of

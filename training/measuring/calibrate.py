@@ -24,7 +24,7 @@ from pictures.errors import PictureError
 from pictures.findings import Thresholds, View
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.errors import UserError
-from training.measuring.calibration import (
+from training.measuring.calibration_report import (
     FALSE_POSITIVE_RATES,
     Calibration,
     GlanceCalibration,

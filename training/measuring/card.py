@@ -12,7 +12,7 @@ from model.config import GammaConfig
 from training.config import Settings
 from training.data.changes import Format
 from training.data.manifest import Row
-from training.measuring.calibration import Calibration, describe
+from training.measuring.calibration_report import Calibration, describe
 from training.measuring.evaluate import Summary
 from training.measuring.report import table, to_short_markdown
 from training.measuring.robustness import Robustness

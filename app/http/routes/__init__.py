@@ -1,1 +1,1 @@
-"""The HTTP routes, one module a subject."""
+"""The HTTP routes, one module per resource."""

@@ -13,9 +13,9 @@ from pictures.findings import UNTRAINED, Thresholds, View
 from training.data.changes import RAW
 from training.data.labels import Kind
 from training.data.manifest import read
-from training.measuring import calibrate, calibration
+from training.measuring import calibrate, calibration_report
 from training.measuring.calibrate import CalibrationError, Sample
-from training.measuring.calibration import Calibration
+from training.measuring.calibration_report import Calibration
 from training.measuring.scores import Job
 
 
@@ -139,7 +139,7 @@ def test_each_head_has_its_own_offset(tmp_path: Path) -> None:
     assert 90 / 255 < found.mask_levels["ai"] < 200 / 255
     assert 20 / 255 < found.mask_levels["manipulation"] < 60 / 255
     (tmp_path / "config.json").write_text("{}")
-    calibration.store(found, tmp_path, 96)
+    calibration_report.store(found, tmp_path, 96)
     offsets = json.loads((tmp_path / "config.json").read_text())["mask_offsets"]
     for head, level in found.mask_levels.items():
         shifted = np.log(level / (1 - level)) + offsets[head]
@@ -172,11 +172,13 @@ def test_only_the_serving_rules_of_a_config_change(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"backbone": "mit_b0", "temperature": 1.0, "version": "7"}))
     found = choose(overconfident(100, 2.0))
-    calibration.store(found, tmp_path, 96)
+    calibration_report.store(found, tmp_path, 96)
     stored = json.loads(config.read_text())
     assert (stored["backbone"], stored["version"]) == ("mit_b0", "7")
     assert stored["temperature"] == found.temperature
     assert stored["thresholds"] == found.thresholds
-    report = Calibration.model_validate_json((tmp_path / calibration.REPORT_FILE).read_text())
+    report = Calibration.model_validate_json(
+        (tmp_path / calibration_report.REPORT_FILE).read_text()
+    )
     assert report == found
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["calibration.json", "config.json"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["calibration_report.json", "config.json"]
