@@ -139,7 +139,7 @@ class DetectionJob(Job):
         super().retry(queue, pipeline)
         # Its source, not its hash: RQ's other commands in this transaction must not run twice, as
         # they would if Redis lacked the script.
-        source = scripts.REINSERT.script.decode()
+        source = cast(bytes, scripts.REINSERT.script).decode()
         pipeline.eval(source, 1, queue.key, self.id, int(self._abandoned))
 
 

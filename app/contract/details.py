@@ -6,7 +6,7 @@ from app.contract.schemas import DetectionError, ErrorCode
 
 DETAILS = {
     ErrorCode.ORIGIN_REFUSED: (
-        "Without keys, the API accepts only requests from this machine that use a loopback host name."
+        "Without keys, the API accepts only requests from this machine to a loopback host name."
     ),
     ErrorCode.KEY_MISSING: "Send your key in the header `Authorization: Bearer …`.",
     ErrorCode.KEY_INVALID: "This key is unknown or has expired.",

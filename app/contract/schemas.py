@@ -123,7 +123,7 @@ class ViewInfo(BaseModel):
     tiles: int | None = Field(default=None, description="number of computed crops")
     glances: int | None = Field(
         default=None,
-        description="number of glances: looks at the whole picture, or parts of it, strongly shrunk",
+        description="number of glances at the whole picture, or parts of it, strongly shrunk",
     )
     scale: float | None = Field(
         default=None,

@@ -79,9 +79,9 @@ _DETAILS = {
     ErrorCode.MALFORMED_REQUEST: "`view` must be one of auto, tiled, center, glance.",
     ErrorCode.FILE_MISSING: "The form has no file part named `file`.",
     ErrorCode.UPLOAD_TOO_LARGE: "The limit is 52428800 bytes for an upload.",
-    ErrorCode.TOO_MANY_UPLOADS: "Your share is in use: 50000000 more bytes do not fit at the moment.",
-    ErrorCode.TOO_MANY_DOWNLOADS: (
-        "Your share is in use: 50000000 more bytes do not fit at the moment."
+    **dict.fromkeys(
+        (ErrorCode.TOO_MANY_UPLOADS, ErrorCode.TOO_MANY_DOWNLOADS),
+        "Your share is in use: 50000000 more bytes do not fit at the moment.",
     ),
     **_refusals(
         b"no image",

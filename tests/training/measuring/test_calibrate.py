@@ -181,4 +181,4 @@ def test_only_the_serving_rules_of_a_config_change(tmp_path: Path) -> None:
         (tmp_path / calibration_report.REPORT_FILE).read_text()
     )
     assert report == found
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["calibration_report.json", "config.json"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["calibration.json", "config.json"]
