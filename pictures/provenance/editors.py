@@ -8,42 +8,74 @@ _EDITORS = re.compile(
     r"|photoscape|\bfotor\b|pixlr|photopea|\bkrita\b|acorn|\bdxo\b|aurora hdr|figma|coreldraw",
     re.IGNORECASE,
 )
-# Patterns of the names that generators write, and their display names.
-_GENERATORS = (
-    (r"\bdall[-·.]?\s?e\b", "DALL·E"),
-    (r"chatgpt|gpt-?4o|gpt-image|openai", "OpenAI"),
-    (r"adobe firefly|\bfirefly\b", "Adobe Firefly"),
-    (r"made with google ai|edited with google ai|google (generative )?ai|gemini|nano.?banana"
-     r"|\bimagen\b", "Google AI"),
-    (r"midjourney", "Midjourney"),
-    (r"novelai", "NovelAI"),
-    (r"invokeai", "InvokeAI"),
-    (r"comfyui", "ComfyUI"),
-    (r"fooocus", "Fooocus"),
-    (r"swarmui|stableswarm", "SwarmUI"),
-    (r"easy diffusion", "Easy Diffusion"),
-    (r"draw things", "Draw Things"),
-    (r"automatic1111|stable.?diffusion.?web.?ui|sd\.next", "Stable Diffusion web UI"),
-    (r"stable.?diffusion|stability ai|dreamstudio|\bsdxl\b", "Stable Diffusion"),
-    (r"black forest labs|\bflux\.?[12]\b", "FLUX"),
-    (r"imagined with ai|meta ai", "Meta AI"),
-    (r"bing image creator|microsoft designer|image creator from", "Microsoft Designer"),
-    (r"\bgrok\b|\bxai\b", "Grok"),
-    (r"ideogram", "Ideogram"),
-    (r"leonardo\.?\s?ai", "Leonardo.Ai"),
-    (r"recraft", "Recraft"),
-    (r"\bkrea\b", "Krea"),
-    (r"runway(ml)?\b", "Runway"),
-    (r"seedream|jimeng|doubao|dreamina", "Seedream"),
-    (r"qwen-?image|tongyi wanxiang", "Qwen-Image"),
-    (r"hunyuan", "Hunyuan"),
-    (r"nightcafe", "NightCafe"),
-    (r"craiyon", "Craiyon"),
-    (r"artbreeder", "Artbreeder"),
-    (r"\breve\.?(art|ai)\b", "Reve"),
-)  # fmt: skip
+_LEAD = (
+    r"(?:(?:(?:ai|image|picture|artwork)[ -])*(?:made|created|generated|imagined|rendered)"
+    r" (?:with|by|in|using|on) )?"
+)
+# Names that have no other meaning, and names with their maker or version: the text begins with
+# one of them. Display name and pattern.
+_DISTINCT = (
+    ("DALL·E", r"(?:openai )?dall[-·.]?\s?e\b"),
+    ("OpenAI", r"(?:openai )?(?:chatgpt|gpt-?4o|gpt-image)|openai[ -]api"),
+    ("Adobe Firefly", r"adobe[ _]firefly|firefly image (?:model )?\d"),
+    (
+        "Google AI",
+        r"google (?:gemini|imagen|nano.?banana)|gemini[ -]\d(?:\.\d)?[ -](?:flash|pro|ultra)"
+        r"|imagen-\d\.\d",
+    ),
+    ("Midjourney", r"midjourney"),
+    ("NovelAI", r"novelai"),
+    ("InvokeAI", r"invokeai"),
+    ("ComfyUI", r"comfyui"),
+    ("Fooocus", r"fooocus"),
+    ("SwarmUI", r"swarmui|stableswarm(?:ui)?"),
+    ("Easy Diffusion", r"easy diffusion"),
+    ("Stable Diffusion web UI", r"automatic1111|stable.?diffusion.?web.?ui|sd\.next"),
+    ("Stable Diffusion", r"(?:stability ai )?stable.?diffusion|dreamstudio|sdxl"),
+    ("FLUX", r"black forest labs flux|flux\.[12]|flux[12]-"),
+    ("Meta AI", r"imagined with (?:meta )?ai\b"),
+    ("Microsoft Designer", r"bing image creator|microsoft designer|image creator from"),
+    ("Grok", r"xai grok|grok by xai|grok[ -](?:imagine|\d)"),
+    ("Ideogram", r"ideogram\.ai|ideogram[ -]v?\d"),
+    ("Leonardo.Ai", r"leonardo\.?\s?ai\b"),
+    ("Recraft", r"recraft\.ai|recraft[ -]?v\d"),
+    ("Krea", r"krea\.ai\b"),
+    ("Runway", r"runwayml|runway gen[ -]?\d"),
+    ("Seedream", r"(?:bytedance )?seedream|bytedance (?:jimeng|doubao|dreamina)"),
+    ("Qwen-Image", r"qwen-?image|tongyi wanxiang"),
+    ("Hunyuan", r"tencent hunyuan|hunyuan-?(?:image|dit)"),
+    ("NightCafe", r"nightcafe (?:studio|creator)"),
+    ("Craiyon", r"craiyon"),
+    ("Artbreeder", r"artbreeder"),
+    ("Reve", r"reve\.(?:art|ai)\b"),
+)
+# Names that are also ordinary words, names of people or of companies that publish photographs:
+# only as the whole text.
+_AMBIGUOUS = (
+    ("OpenAI", r"openai"),
+    ("Adobe Firefly", r"firefly"),
+    ("Google AI", r"gemini|imagen|nano.?banana|google (?:generative )?ai|edited with google ai"),
+    ("Stable Diffusion", r"stability ai"),
+    ("FLUX", r"black forest labs|flux ?[12]"),
+    ("Meta AI", r"meta ai"),
+    ("Draw Things", r"draw things(?: v?\d[\d.]*)?"),
+    ("Grok", r"grok|xai"),
+    ("Ideogram", r"ideogram"),
+    ("Recraft", r"recraft"),
+    ("Krea", r"krea"),
+    ("Runway", r"runway"),
+    ("Seedream", r"jimeng|doubao|dreamina"),
+    ("Hunyuan", r"hunyuan"),
+    ("NightCafe", r"nightcafe"),
+    ("Reve", r"reve ai"),
+)
+_NAMES = tuple(name for name, _ in (*_DISTINCT, *_AMBIGUOUS))
+_PATTERNS = (
+    *(pattern for _, pattern in _DISTINCT),
+    *(rf"(?:{pattern})(?: ai)?\.?$" for _, pattern in _AMBIGUOUS),
+)
 _GENERATOR = re.compile(
-    "|".join(f"(?P<g{number}>{pattern})" for number, (pattern, _) in enumerate(_GENERATORS)),
+    _LEAD + "(?:" + "|".join(f"(?P<g{n}>{one})" for n, one in enumerate(_PATTERNS)) + ")",
     re.IGNORECASE,
 )
 
@@ -54,8 +86,12 @@ def is_editor(program: str) -> bool:
 
 
 def generator(program: str) -> str | None:
-    """Display name of the generator in a program's name, a credit or an author; None if none."""
-    found = _GENERATOR.search(program)
+    """Display name of the generator in a field that programs write; None if there is none.
+
+    The text must begin with the name, possibly after words like "Made with". Names that are also
+    ordinary words must be the whole text or accompanied by their maker, such as "Google Imagen".
+    """
+    found = _GENERATOR.match(program.strip())
     if found is None or found.lastgroup is None:
         return None
-    return _GENERATORS[int(found.lastgroup[1:])][1]
+    return _NAMES[int(found.lastgroup[1:])]

@@ -22,7 +22,7 @@ def read(data: bytes) -> Statement | None:
     details = present(**found)
     if not details:
         return None
-    named = [details.get(name, "") for name in ("credit", "program", "source", "creator")]
+    named = [details.get(name, "") for name in ("credit", "program", "source")]  # no people
     generator = next(filter(None, map(editors.generator, named)), None)
     if generator is not None:
         return Statement(Source.IPTC, Says.GENERATED, generator, details=details)
