@@ -20,7 +20,12 @@ MAX_PROMPT = 3000
 
 _DESCRIPTION = b"jumd"  # first box of a C2PA manifest, in all containers
 _CUT = "…"
-_INVISIBLE = ("Cc", "Cf", "Cs")  # Unicode categories: control, format (text direction), surrogates
+# Unicode categories: control, format (text direction), surrogates, private use, separators of
+# lines and of paragraphs.
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+_FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul letters that look like spaces
+_MARKS = ("Mn", "Mc", "Me")  # categories of combining marks
+_MAX_MARKS = 4  # combining marks in a row
 
 
 class Source(StrEnum):
@@ -120,6 +125,8 @@ def may_hold_manifest(data: bytes) -> bool:
 def clean(value: object, most: int = MAX_TEXT) -> str:
     """Convert to text that is safe to show: valid Unicode without invisible characters.
 
+    Combining marks after the fourth in a row are dropped, since they cover the text around them.
+
     Args:
         value: Text, bytes (UTF-8) or a number.
         most: Maximum length in characters; longer text ends with an ellipsis.
@@ -127,9 +134,15 @@ def clean(value: object, most: int = MAX_TEXT) -> str:
     if isinstance(value, bytes):
         value = value[: 4 * most + 4].decode("utf-8", "replace")
     text = str(value)[: 2 * most]
-    shown = "".join(
-        char for char in text if char == "\n" or unicodedata.category(char) not in _INVISIBLE
-    ).strip()
+    kept, marks = list[str](), 0
+    for char in text:
+        category = unicodedata.category(char)
+        if char != "\n" and (category in _INVISIBLE or char in _FILLERS):
+            continue
+        marks = marks + 1 if category in _MARKS else 0
+        if marks <= _MAX_MARKS:
+            kept.append(char)
+    shown = "".join(kept).strip()
     return shown if len(shown) <= most else shown[: most - 1] + _CUT
 
 
