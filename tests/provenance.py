@@ -42,7 +42,7 @@ class Signer:
 
 
 @cache
-def signer() -> Signer:
+def signer(organisation: str = "Test Generator Inc") -> Signer:
     """A signer with its own authority, conforming to C2PA's certificate profile."""
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root_name = _name("Test Root", "Test Authority")
@@ -53,7 +53,7 @@ def signer() -> Signer:
         .sign(root_key, hashes.SHA256())
     )
     leaf = (
-        _certificate(_name("Test Signer", "Test Generator Inc"), root_name, key)
+        _certificate(_name("Test Signer", organisation), root_name, key)
         .add_extension(x509.BasicConstraints(False, None), True)
         .add_extension(_usage(signs_certificates=False), True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
@@ -120,6 +120,7 @@ def signed(
     image_format: str,
     *actions: dict[str, Any],
     ingredient: tuple[bytes, str] | None = None,
+    by: Signer | None = None,
 ) -> bytes:
     """Add a signed manifest to a file.
 
@@ -128,6 +129,7 @@ def signed(
         image_format: Its format, one of `MEDIA_TYPES`.
         actions: C2PA actions.
         ingredient: A JPEG it was made from, and its relationship: `parentOf` or `componentOf`.
+        by: Its signer; None for `signer()`.
     """
     manifest = {
         "claim_generator_info": [{"name": "Test Generator", "version": "1.0"}],
@@ -144,7 +146,7 @@ def signed(
             )
             builder.add_ingredient(about, "image/jpeg", io.BytesIO(data))
         media_type = MEDIA_TYPES[image_format]
-        builder.sign(signer().signer, media_type, io.BytesIO(picture), result)
+        builder.sign((by or signer()).signer, media_type, io.BytesIO(picture), result)
     return result.getvalue()
 
 

@@ -184,13 +184,26 @@ function step(action) {
 
 /** @param {Record<string, unknown>} part */
 function ingredient(part) {
-  const signer = text(part.signer);
   return joined(
     text(part.title) ?? "a picture",
     part.relationship === "componentOf" ? "placed in it" : null,
     text(part.says),
-    signer && `signed by ${signer}`,
+    signature(text(part.signer), part),
   );
+}
+
+/**
+ * @param {string?} signer
+ * @param {Record<string, unknown>} part an ingredient; older records lack `valid` and `trusted`
+ */
+function signature(signer, { valid, trusted }) {
+  if (signer === null) return null;
+  if (valid === true && trusted === true) return `signed by ${signer}`;
+  const unverified = `signed in the name of ${signer}`;
+  if (valid === true) return `${unverified} (not on the trust list)`;
+  return valid === false
+    ? `${unverified} (the signature could not be verified)`
+    : `${unverified} (not verified)`;
 }
 
 /** @param {...(string | null)} parts */

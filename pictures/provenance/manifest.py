@@ -11,6 +11,7 @@ from typing import Any
 from c2pa import C2paError, Context, Reader
 
 from pictures.provenance import source_type
+from pictures.provenance.ingredients import Ingredient, Ingredients
 from pictures.provenance.statement import (
     Confidence,
     Says,
@@ -34,7 +35,7 @@ _FORMATS = {
     "HEIF": "image/heif",
 }
 _ABSENT = ("ManifestNotFound", "Remote")  # the second: stored elsewhere, according to XMP
-_MAX_MANIFESTS, _MAX_ACTIONS, _MAX_INGREDIENTS, _MAX_PROBLEMS = 16, 20, 10, 10
+_MAX_MANIFESTS, _MAX_ACTIONS, _MAX_PROBLEMS = 16, 20, 10
 _NO_CHANGE = frozenset(
     (
         *("c2pa.created", "c2pa.opened", "c2pa.published", "c2pa.converted", "c2pa.transcoded"),
@@ -95,13 +96,12 @@ class Manifests:
 
 
 def _statement(store: Mapping[str, Any]) -> Statement:
-    manifests = store.get("manifests") or {}
     label = store.get("active_manifest")
-    active = manifests.get(label) or {}
+    active = (store.get("manifests") or {}).get(label) or {}
     state = store.get("validation_state")
     valid, trusted = state in ("Valid", "Trusted"), state == "Trusted"
     signature = active.get("signature_info") or {}
-    chain = list(_chain(manifests, label))
+    history = _History(store)
     signer = clean(signature.get("issuer") or signature.get("common_name") or "")
     details = {
         "valid": valid,
@@ -113,70 +113,97 @@ def _statement(store: Mapping[str, Any]) -> Statement:
             title=clean(active.get("title") or ""),
             claim_generator=_claim_generator(active),
             actions=[_action(one) for one in _actions(active)][:_MAX_ACTIONS],
-            ingredients=_ingredients(active, manifests),
-            source_types=list(dict.fromkeys(_source_types(chain)))[:_MAX_ACTIONS],
+            ingredients=[history.ingredient(one) for one in history.ingredients.of(label)],
+            source_types=list(dict.fromkeys(history.source_types(label, trusted)))[:_MAX_ACTIONS],
             problems=_problems(store),
         ),
     }
     confidence = Confidence.UNSIGNED
     if valid:
         confidence = Confidence.SIGNED_TRUSTED if trusted else Confidence.SIGNED_UNTRUSTED
-    return Statement(Source.C2PA, _says(manifests, label), signer or None, confidence, details)
+    return Statement(Source.C2PA, history.says(label, trusted), signer or None, confidence, details)
 
 
-def _chain(manifests: Mapping[str, Any], label: Any) -> Iterator[Mapping[str, Any]]:
-    """A manifest and those of its parents, from the latest to the first."""
-    seen: set[str] = set()
-    while isinstance(label, str) and label not in seen and len(seen) < _MAX_MANIFESTS:
-        seen.add(label)
-        manifest = manifests.get(label)
-        if not isinstance(manifest, dict):
-            return
-        yield manifest
-        label = next(
-            (
-                one.get("active_manifest")
-                for one in manifest.get("ingredients") or []
-                if one.get("relationship") in ("parentOf", "inputTo")
-            ),
-            None,
+class _History:
+    """Manifests of a file: the active one and those of its ingredients.
+
+    With `trusted`, only ingredients count that are themselves signed by trusted signers: a trusted
+    signer of a later version does not answer for what others signed before.
+    """
+
+    def __init__(self, store: Mapping[str, Any]) -> None:
+        self._manifests: Mapping[str, Any] = store.get("manifests") or {}
+        self.ingredients = Ingredients(store)
+
+    def says(self, label: Any, trusted: bool) -> Says | None:
+        """How the picture was made, according to its own history and its components."""
+        chain = list(self._chain(label, trusted))
+        meanings = [source_type.SAYS.get(one) for one in self.source_types(label, trusted)]
+        components = [
+            one
+            for each in chain
+            for one in self.ingredients.of(each)
+            if one.relationship == "componentOf"
+        ]
+        counted = [one for one in components if one.trusted or not trusted]
+        if Says.COMPOSITE in meanings:
+            return Says.COMPOSITE
+        if Says.GENERATED in meanings:
+            return Says.COMPOSITE if Says.CAPTURED in meanings else Says.GENERATED
+        if any(self._has_generated(one, trusted) for one in counted):
+            return Says.COMPOSITE
+        changed = any(
+            one.get("action") not in _NO_CHANGE for each in chain for one in self._actions(each)
+        )
+        if Says.EDITED in meanings or changed or len(counted) < len(components):
+            return Says.EDITED
+        return Says.CAPTURED if Says.CAPTURED in meanings else None
+
+    def source_types(self, label: Any, trusted: bool) -> Iterator[str]:
+        """Digital source types of the picture's own history."""
+        for each in self._chain(label, trusted):
+            for action in self._actions(each):
+                if isinstance(action.get("digitalSourceType"), str):
+                    yield clean(source_type.name(action["digitalSourceType"]))
+
+    def ingredient(self, one: Ingredient) -> dict[str, Any]:
+        """Details of an ingredient."""
+        manifest = self._manifests.get(one.label or "") or {}
+        says = self.says(one.label, one.trusted) if manifest else None
+        return present(
+            title=clean(one.entry.get("title") or ""),
+            relationship=clean(one.relationship),
+            signer=clean((manifest.get("signature_info") or {}).get("issuer") or ""),
+            valid=one.valid if manifest else None,
+            trusted=one.trusted if manifest else None,
+            claim_generator=_claim_generator(manifest),
+            says=None if says is None else says.value,
         )
 
+    def _chain(self, label: Any, trusted: bool) -> Iterator[str]:
+        """Labels of a manifest and those of its parents, from the latest to the first."""
+        seen: set[str] = set()
+        while isinstance(label, str) and label not in seen and len(seen) < _MAX_MANIFESTS:
+            seen.add(label)
+            if not isinstance(self._manifests.get(label), dict):
+                return
+            yield label
+            parents = (
+                one
+                for one in self.ingredients.of(label)
+                if one.relationship in ("parentOf", "inputTo")
+            )
+            parent = next(parents, None)
+            if parent is None or (trusted and not parent.trusted):
+                return
+            label = parent.label
 
-def _says(manifests: Mapping[str, Any], label: Any) -> Says | None:
-    """How the picture was made, according to its own history and its components."""
-    chain = list(_chain(manifests, label))
-    meanings = [source_type.SAYS.get(one) for one in _source_types(chain)]
-    parts = [
-        Says.COMPOSITE
-        for manifest in chain
-        for one in (manifest.get("ingredients") or [])[:_MAX_INGREDIENTS]
-        if one.get("relationship") == "componentOf"
-        and Says.GENERATED in _meanings(manifests, one.get("active_manifest"))
-    ]
-    if Says.COMPOSITE in meanings:
-        return Says.COMPOSITE
-    if Says.GENERATED in meanings:
-        return Says.COMPOSITE if Says.CAPTURED in meanings else Says.GENERATED
-    if parts:
-        return Says.COMPOSITE
-    changed = any(
-        one.get("action") not in _NO_CHANGE for manifest in chain for one in _actions(manifest)
-    )
-    if Says.EDITED in meanings or changed:
-        return Says.EDITED
-    return Says.CAPTURED if Says.CAPTURED in meanings else None
+    def _has_generated(self, one: Ingredient, trusted: bool) -> bool:
+        meanings = (source_type.SAYS.get(kind) for kind in self.source_types(one.label, trusted))
+        return Says.GENERATED in meanings
 
-
-def _meanings(manifests: Mapping[str, Any], label: Any) -> list[Says | None]:
-    return [source_type.SAYS.get(one) for one in _source_types(list(_chain(manifests, label)))]
-
-
-def _source_types(chain: list[Mapping[str, Any]]) -> Iterator[str]:
-    for manifest in chain:
-        for action in _actions(manifest):
-            if isinstance(action.get("digitalSourceType"), str):
-                yield clean(source_type.name(action["digitalSourceType"]))
+    def _actions(self, label: str) -> Iterator[Mapping[str, Any]]:
+        return _actions(self._manifests[label])
 
 
 def _actions(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -197,24 +224,6 @@ def _action(action: Mapping[str, Any]) -> dict[str, str]:
         source_type=clean(source_type.name(kind)) if isinstance(kind, str) else None,
         description=clean(action.get("description") or ""),
     )
-
-
-def _ingredients(active: Mapping[str, Any], manifests: Mapping[str, Any]) -> list[dict[str, str]]:
-    found = []
-    for one in (active.get("ingredients") or [])[:_MAX_INGREDIENTS]:
-        label = one.get("active_manifest")
-        manifest = manifests.get(label) or {}
-        says = _says(manifests, label) if manifest else None
-        found.append(
-            present(
-                title=clean(one.get("title") or ""),
-                relationship=clean(one.get("relationship") or ""),
-                signer=clean((manifest.get("signature_info") or {}).get("issuer") or ""),
-                claim_generator=_claim_generator(manifest),
-                says=None if says is None else says.value,
-            )
-        )
-    return found
 
 
 def _claim_generator(manifest: Mapping[str, Any]) -> str | None:

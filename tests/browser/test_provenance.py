@@ -24,6 +24,10 @@ def provenance(*statements: dict, **summary: object) -> dict:
     return {"statements": list(statements), "summary": told | summary}
 
 
+def part(title: str, **validity: bool) -> dict:
+    return {"title": title, "says": "captured", "signer": "Camera Inc"} | validity
+
+
 SIGNED = provenance(
     statement(
         source="c2pa",
@@ -34,7 +38,12 @@ SIGNED = provenance(
             "trusted": True,
             "signer": "OpenAI Media Service",
             "actions": [{"action": "c2pa.created", "source_type": "trainedAlgorithmicMedia"}],
-            "ingredients": [{"title": "before.jpg", "says": "captured", "signer": "Camera Inc"}],
+            "ingredients": [
+                part("trusted.jpg", valid=True, trusted=True),
+                part("unknown.jpg", valid=True, trusted=False),
+                part("tampered.jpg", valid=False, trusted=False),
+                part("old.jpg"),
+            ],
         },
     ),
     statement(details={"generator": "Midjourney", "prompt": HOSTILE}),
@@ -61,7 +70,10 @@ def test_signed_as_generated_and_not_seen_by_the_model(page: Page) -> None:
         "AI-generated, by OpenAI",
         "the signature matches the file",
         "created, trainedAlgorithmicMedia",
-        "before.jpg, captured, signed by Camera Inc",
+        "trusted.jpg, captured, signed by Camera Inc",
+        "unknown.jpg, captured, signed in the name of Camera Inc (not on the trust list)",
+        "tampered.jpg, captured, signed in the name of Camera Inc (the signature could not be",
+        "old.jpg, captured, signed in the name of Camera Inc (not verified)",
     ):
         expect(panel).to_contain_text(text)
     expect(row(page, "picture 0.jpg").locator(".said")).to_have_text("file: AI")

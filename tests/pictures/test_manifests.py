@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pictures.decoders import Decoders, ProvenanceOptions
+from pictures.provenance.ingredients import Ingredients
 from pictures.provenance.manifest import Manifests
 from pictures.provenance.statement import Confidence, Says, Source, Statement
 from tests import provenance
@@ -130,9 +131,106 @@ def test_ingredients(
         "title": "before.jpg",
         "relationship": relationship,
         "signer": "Test Generator Inc",
+        "valid": True,
+        "trusted": True,
         "claim_generator": "Test Generator 1.0",
         "says": "generated",
     }
+
+
+CREATED = action("created", "digitalCapture")
+
+
+def stranger(source_type: str) -> bytes:
+    """A picture signed in the name of a camera maker, by a signer that is not trusted."""
+    later = encoded(photo(64, 48, 2), "JPEG")
+    maker = provenance.signer("Leica Camera AG")
+    return signed(later, "JPEG", action("created", source_type), by=maker)
+
+
+def other_pixels(data: bytes) -> bytes:
+    """The same file with changed picture data."""
+    return data[:-40] + bytes(20) + data[-20:]
+
+
+@pytest.mark.parametrize(
+    ("relationship", "opening", "source_type", "says"),
+    [
+        ("parentOf", [OPENED], "digitalCapture", None),
+        ("parentOf", [OPENED, action("color_adjustments")], "digitalCapture", Says.EDITED),
+        ("parentOf", [OPENED], "trainedAlgorithmicMedia", None),
+        ("componentOf", [CREATED, PLACED], "trainedAlgorithmicMedia", Says.EDITED),
+        ("componentOf", [CREATED, PLACED], "digitalCapture", Says.EDITED),
+    ],
+)
+@pytest.mark.parametrize("kind", ["untrusted", "tampered", "both"])
+def test_ingredient_that_is_not_trusted_does_not_count(
+    manifests: Manifests,
+    relationship: str,
+    opening: list[dict[str, str]],
+    source_type: str,
+    says: Says | None,
+    kind: str,
+) -> None:
+    before = encoded(photo(64, 48, 2), "JPEG")
+    before = signed(before, "JPEG", action("created", source_type))
+    if kind != "tampered":
+        before = stranger(source_type)
+    if kind != "untrusted":
+        before = other_pixels(before)
+    later = encoded(photo(64, 48, 1), "JPEG")
+    data = signed(later, "JPEG", *opening, ingredient=(before, relationship))
+    found = one(manifests.read(data, "JPEG"))
+    assert (found.says, found.confidence) == (says, Confidence.SIGNED_TRUSTED)
+    (ingredient,) = found.details["ingredients"]
+    assert (ingredient["valid"], ingredient["trusted"]) == (kind == "untrusted", False)
+    assert ingredient["says"] in ("captured", "generated")
+    if relationship == "parentOf":
+        assert "source_types" not in found.details
+
+
+def test_chain_counts_up_to_the_first_that_is_not_trusted(manifests: Manifests) -> None:
+    """The trusted signer in between does not answer for the camera either."""
+    for first, says in (
+        (provenance.generated(), Says.GENERATED),
+        (stranger("digitalCapture"), None),
+    ):
+        data = first
+        for number in range(3):
+            later = encoded(photo(64, 48, number), "JPEG")
+            data = signed(later, "JPEG", OPENED, ingredient=(data, "parentOf"))
+        found = one(manifests.read(data, "JPEG"))
+        assert (found.says, found.confidence) == (says, Confidence.SIGNED_TRUSTED)
+        (ingredient,) = found.details["ingredients"]
+        assert ingredient["trusted"]
+        assert ingredient.get("says") == says
+
+
+def test_signature_of_an_unknown_signer_with_a_trusted_ingredient(manifests: Manifests) -> None:
+    later = encoded(photo(64, 48, 1), "JPEG")
+    maker = provenance.signer("Leica Camera AG")
+    data = signed(later, "JPEG", OPENED, ingredient=(provenance.generated(), "parentOf"), by=maker)
+    found = one(manifests.read(data, "JPEG"))
+    assert (found.says, found.by) == (Says.GENERATED, "Leica Camera AG")
+    assert found.confidence is Confidence.SIGNED_UNTRUSTED
+    (ingredient,) = found.details["ingredients"]
+    assert ingredient["valid"]
+
+
+@pytest.mark.parametrize("recorded", ["success", "failure"])
+def test_recorded_trust_counts_only_in_a_trusted_manifest(recorded: str) -> None:
+    """Whoever signs a manifest also writes its record of the ingredients."""
+    codes = {"success": ["claimSignature.validated", "signingCredential.trusted"], "failure": []}
+    if recorded == "failure":
+        codes["failure"] = ["signingCredential.untrusted"]
+        codes["success"] = codes["success"][:1]
+    results = {kind: [{"code": code} for code in found] for kind, found in codes.items()}
+    entry = {"active_manifest": "b", "validation_results": {"activeManifest": results}}
+    store = {"active_manifest": "a", "manifests": {"a": {"ingredients": [entry]}, "b": {}}}
+    for state in ("Trusted", "Valid", "Invalid"):
+        (found,) = Ingredients({**store, "validation_state": state}).of("a")
+        assert found.valid
+        assert found.trusted == (state == "Trusted" and recorded == "success")
 
 
 def test_chain_longer_than_the_limit(manifests: Manifests) -> None:
