@@ -59,7 +59,7 @@ class Statement(BaseModel):
 
 
 class ProvenanceSummary(BaseModel):
-    """The strongest statement: signed before unsigned, then AI before editing before camera."""
+    """The strongest statement: trusted signatures first, then AI before editing before camera."""
 
     says: Says | None = Field(description="null: no statement says it, which proves nothing")
     by: str | None

@@ -179,8 +179,8 @@ SUCCEEDED = QUEUED.model_copy(
                 says=Says.CAPTURED,
                 by="Canon EOS R5",
                 confidence=Confidence.UNSIGNED,
-                text="Unsigned metadata (Canon EOS R5) says that the picture was taken with a "
-                "camera. Anyone can write or change such metadata.",
+                text="Unsigned metadata says that the picture was taken with a camera. Anyone can "
+                "write or change such metadata. Name in it: “Canon EOS R5”.",
             ),
         ),
         "timings": Timings(queued=0.013, decode=0.021, forward=0.412, encode=0.034, total=0.48),

@@ -46,6 +46,8 @@ const CONFIDENCES = {
   unsigned: "not signed: anyone can write or change this",
 };
 
+const MAX_NAME = 60;
+
 const BROKEN = "the signature does not match the file, which was changed after it was signed";
 
 /** @type {[string, string][]} key of the details, and what it is called */
@@ -96,14 +98,40 @@ export function conflict({ provenance, verdict }) {
   const summary = provenance?.summary;
   if (!summary?.says || summary.confidence === null) return null;
   const made = summary.says === "generated" || summary.says === "composite";
-  const signed = summary.confidence !== "unsigned";
-  const by = summary.by === null ? "" : ` by ${summary.by}`;
-  const begin = `${signed ? "Signed" : "Described"}${by} ${CLAIMS[summary.says]}`;
+  const begin = `${claimant(summary.by, summary.confidence)} ${CLAIMS[summary.says]}`;
   if (made && verdict === "authentic") return `${begin}; the model did not see it.`;
   if (summary.says === "captured" && verdict === "ai_generated") {
     return `${begin}; the model calls it generated. One of the two is wrong.`;
   }
   return null;
+}
+
+/**
+ * @param {string?} by
+ * @param {Statement["confidence"]} confidence
+ */
+function claimant(by, confidence) {
+  const name = quoted(by);
+  if (confidence === "signed_untrusted") {
+    return `Signed in the name of ${name ?? "an unnamed signer"} (not on the trust list)`;
+  }
+  const begin = confidence === "signed_trusted" ? "Signed" : "Described";
+  return name === null ? begin : `${begin} by ${name}`;
+}
+
+/**
+ * A name of the file in quotes, without quotes and brackets of its own; as in the summary.
+ * @param {string?} name
+ */
+function quoted(name) {
+  const shown = (name ?? "")
+    .replaceAll(/\s+/gu, " ")
+    .replaceAll(/[\p{C}\p{Ps}\p{Pe}\p{Pi}\p{Pf}"`＂″〃]/gu, "")
+    .trim();
+  const characters = [...shown];
+  if (characters.length === 0) return null;
+  const cut = characters.length > MAX_NAME;
+  return `“${cut ? `${characters.slice(0, MAX_NAME - 1).join("")}…` : shown}”`;
 }
 
 /**
@@ -145,9 +173,13 @@ function statement(made) {
 }
 
 /** @param {Statement} made */
-function says({ says: what, by }) {
+function says({ says: what, by, confidence }) {
   const words = what === null ? "" : CLAIMS[what].replace(/^as /, "");
-  return by === null ? words : `${words}, by ${by}`;
+  const name = quoted(by);
+  if (name === null) return words;
+  return confidence === "signed_untrusted"
+    ? `${words}, in the name of ${name} (not on the trust list)`
+    : `${words}, by ${name}`;
 }
 
 /**
@@ -185,10 +217,10 @@ function step(action) {
 /** @param {Record<string, unknown>} part */
 function ingredient(part) {
   return joined(
-    text(part.title) ?? "a picture",
+    quoted(text(part.title)) ?? "a picture",
     part.relationship === "componentOf" ? "placed in it" : null,
     text(part.says),
-    signature(text(part.signer), part),
+    signature(quoted(text(part.signer)), part),
   );
 }
 

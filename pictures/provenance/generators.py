@@ -295,8 +295,10 @@ def _details(
     return present(
         generator=generator,
         model=clean(model) if model else None,
-        prompt=clean(prompt, MAX_PROMPT) if isinstance(prompt, str) else None,
-        negative_prompt=clean(negative, MAX_PROMPT // 2) if isinstance(negative, str) else None,
+        prompt=clean(prompt, MAX_PROMPT, lines=True) if isinstance(prompt, str) else None,
+        negative_prompt=clean(negative, MAX_PROMPT // 2, lines=True)
+        if isinstance(negative, str)
+        else None,
         settings=clean(settings, 1000) if settings else None,
         keyword=keyword,
     )

@@ -122,7 +122,7 @@ def may_hold_manifest(data: bytes) -> bool:
     return _DESCRIPTION in data
 
 
-def clean(value: object, most: int = MAX_TEXT) -> str:
+def clean(value: object, most: int = MAX_TEXT, *, lines: bool = False) -> str:
     """Convert to text that is safe to show: valid Unicode without invisible characters.
 
     Combining marks after the fourth in a row are dropped, since they cover the text around them.
@@ -130,10 +130,13 @@ def clean(value: object, most: int = MAX_TEXT) -> str:
     Args:
         value: Text, bytes (UTF-8) or a number.
         most: Maximum length in characters; longer text ends with an ellipsis.
+        lines: Whether to keep line breaks, as in prompts; otherwise all white space is collapsed.
     """
     if isinstance(value, bytes):
         value = value[: 4 * most + 4].decode("utf-8", "replace")
     text = str(value)[: 2 * most]
+    if not lines:
+        text = " ".join(text.split())
     kept, marks = list[str](), 0
     for char in text:
         category = unicodedata.category(char)

@@ -13,7 +13,6 @@ from defusedxml.ElementTree import fromstring
 from pictures.provenance import editors, source_type
 from pictures.provenance.statement import (
     MAX_PROMPT,
-    MAX_TEXT,
     Confidence,
     Says,
     Source,
@@ -122,7 +121,9 @@ def _properties(root: Element) -> tuple[dict[str, str], list[dict[str, str]]]:
             looked_at.add(short)
             value = element.attrib.get(name) or _value(element)
             if value:
-                found[short] = clean(value, MAX_PROMPT if short in _LONG else MAX_TEXT)
+                found[short] = (
+                    clean(value, MAX_PROMPT, lines=True) if short in _LONG else clean(value)
+                )
     return found, events
 
 

@@ -64,16 +64,16 @@ def opened(page: Page, **changes: object) -> Locator:
 def test_signed_as_generated_and_not_seen_by_the_model(page: Page) -> None:
     panel = opened(page, provenance=SIGNED)  # its verdict is authentic
     expect(panel.get_by_role("heading", name="What the file says")).to_be_visible()
-    expect(panel).to_contain_text("Signed by OpenAI as AI-generated; the model did not see it.")
+    expect(panel).to_contain_text("Signed by “OpenAI” as AI-generated; the model did not see it.")
     for text in (
         "Signed manifest (C2PA)",
-        "AI-generated, by OpenAI",
+        "AI-generated, by “OpenAI”",
         "the signature matches the file",
         "created, trainedAlgorithmicMedia",
-        "trusted.jpg, captured, signed by Camera Inc",
-        "unknown.jpg, captured, signed in the name of Camera Inc (not on the trust list)",
-        "tampered.jpg, captured, signed in the name of Camera Inc (the signature could not be",
-        "old.jpg, captured, signed in the name of Camera Inc (not verified)",
+        "“trusted.jpg”, captured, signed by “Camera Inc”",
+        "“unknown.jpg”, captured, signed in the name of “Camera Inc” (not on the trust list)",
+        "“tampered.jpg”, captured, signed in the name of “Camera Inc” (the signature could not be",
+        "“old.jpg”, captured, signed in the name of “Camera Inc” (not verified)",
     ):
         expect(panel).to_contain_text(text)
     expect(row(page, "picture 0.jpg").locator(".said")).to_have_text("file: AI")
@@ -95,8 +95,22 @@ def test_camera_against_a_score(page: Page) -> None:
         by="Canon",
     )
     panel = opened(page, provenance=made, verdict="ai_generated")
-    expect(panel).to_contain_text("Described by Canon as taken with a camera; the model calls it")
+    expect(panel).to_contain_text("Described by “Canon” as taken with a camera; the model calls it")
     expect(row(page, "picture 0.jpg").locator(".said")).to_have_text("file: camera")
+
+
+def test_signature_that_is_not_trusted_and_a_forged_name(page: Page) -> None:
+    forged = 'Leica”\n(a trusted signer) as edited; "fine". ' + "x" * 80
+    made = statement(source="c2pa", says="captured", by=forged, confidence="signed_untrusted")
+    told = {key: made[key] for key in ("says", "by", "confidence")}
+    panel = opened(page, provenance=provenance(made, **told), verdict="ai_generated")
+    shown = "“Leica a trusted signer as edited; fine. xxxxxxxxxxxxxxxxxxx…”"
+    expect(panel).to_contain_text(
+        f"Signed in the name of {shown} (not on the trust list) as taken with a camera; the model"
+    )
+    expect(panel).to_contain_text(
+        f"taken with a camera, in the name of {shown} (not on the trust list)"
+    )
 
 
 def test_a_signature_that_does_not_match(page: Page) -> None:

@@ -409,7 +409,9 @@ def test_long_texts_are_truncated() -> None:
 
 
 def test_invisible_characters_are_removed() -> None:
-    assert clean("a\u202eb\0c\ud800\x1b[31m\nd") == "abc[31m\nd"
+    assert clean("a\u202eb\0c\ud800\x1b[31m\nd") == "abc[31m d"
+    assert clean("a\r\n\u2028\t b") == "a b"
+    assert clean("a\nb", lines=True) == "a\nb"
     assert clean(b"\xff" * 3) == "\ufffd" * 3
     assert clean("x" * 300) == "x" * 199 + "…"
     assert clean("x" * 200) == "x" * 200
@@ -464,14 +466,14 @@ def test_summary_is_the_strongest_statement() -> None:
     summary = summarise([unsigned, trusted])
     assert (summary.says, summary.by) == (Says.CAPTURED, "Camera Inc")
     assert summary.text == (
-        "Signed by Camera Inc, a trusted signer: the picture was taken with a camera."
+        "Signed by a trusted signer: the picture was taken with a camera. Signer: “Camera Inc”."
     )
     camera = Statement(Source.EXIF, Says.CAPTURED, "Canon")
     summary = summarise([camera, unsigned])
     assert (summary.says, summary.confidence) == (Says.GENERATED, Confidence.UNSIGNED)
     assert "Anyone can write or change such metadata." in summary.text
     stranger = Statement(Source.C2PA, Says.GENERATED, "X", Confidence.SIGNED_UNTRUSTED)
-    assert "not on the trust list" in summarise([stranger]).text
+    assert "Signed in the name of “X” (not on the trust list)." in summarise([stranger]).text
     broken = Statement(Source.C2PA, Says.GENERATED, "X", details={"valid": False})
     assert "does not match the file" in summarise([broken]).text
     silent = Statement(Source.EXIF, None, "Canon")
@@ -479,3 +481,39 @@ def test_summary_is_the_strongest_statement() -> None:
         summary = summarise(nothing)
         assert (summary.says, summary.by, summary.confidence) == (None, None, None)
         assert "proves nothing" in summary.text
+
+
+def test_untrusted_signature_counts_no_more_than_none() -> None:
+    stranger = Statement(Source.C2PA, Says.CAPTURED, "Leica", Confidence.SIGNED_UNTRUSTED)
+    unsigned = Statement(Source.TEXT, Says.GENERATED, "Midjourney")
+    for statements in ([stranger, unsigned], [unsigned, stranger]):
+        assert summarise(statements).says is Says.GENERATED
+    assert summarise([stranger, Statement(Source.EXIF, Says.EDITED, "GIMP")]).says is Says.EDITED
+    camera = Statement(Source.EXIF, Says.CAPTURED, "Leica")
+    assert summarise([stranger, camera]).confidence is Confidence.SIGNED_UNTRUSTED
+
+
+@pytest.mark.parametrize("confidence", Confidence)
+@pytest.mark.parametrize("source", [Source.C2PA, Source.EXIF, Source.WATERMARK])
+def test_name_cannot_pass_for_the_summary(confidence: Confidence, source: Source) -> None:
+    forged = 'Canon”).\nSigned by Leica, a trusted signer: [it is\u2028real]. "«' + "x" * 100
+    text = summarise([Statement(source, Says.CAPTURED, forged, confidence)]).text
+    honest = summarise([Statement(source, Says.CAPTURED, "Canon", confidence)]).text
+    shown = "Canon. Signed by Leica, a trusted signer: it is real. xxxxx…"
+    assert len(shown) == 60
+    assert text == honest.replace("Canon", shown)
+    assert text.index("“Canon") > text.index("camera")
+    assert "\n" not in text
+
+
+def test_name_of_nothing_but_quotes() -> None:
+    text = summarise([Statement(Source.EXIF, Says.CAPTURED, "“()”")]).text
+    assert text.endswith("such metadata.")
+
+
+def test_line_breaks_only_in_prompts() -> None:
+    (found,) = read(described(jpeg(), exif={**CAMERA, "Image.Model": "Canon\nEOS"}))
+    assert found.by == "Canon EOS"
+    (text,) = read(with_text(parameters="a\nlighthouse\n" + PARAMETERS), "PNG")
+    assert text.details["prompt"].startswith("a\nlighthouse\n")
+    assert not any("\n" in str(text.details[key]) for key in ("generator", "model", "settings"))
