@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any
 
 MAX_BYTES = 12 * 1024
@@ -101,20 +102,69 @@ _FIELDS = {"source", "says", "by", "confidence", "details"}
 
 
 def fitting(statements: Iterable[Statement]) -> list[Statement]:
-    """Limit statements to `MAX_STATEMENTS` and, by dropping details, to `MAX_BYTES`.
+    """Limit statements to `MAX_STATEMENTS` and, by shortening details, to `MAX_BYTES`.
 
     Raises:
         ValueError: If they contain invalid Unicode.
     """
-    kept, left = list[Statement](), MAX_BYTES
-    for one in list(statements)[:MAX_STATEMENTS]:
-        size = len(json.dumps(asdict(one), ensure_ascii=False).encode())
-        if size > left:
-            one = replace(one, details={"shortened": True})
-        else:
-            left -= size
-        kept.append(one)
+    whole = list(statements)[:MAX_STATEMENTS]
+    kept = [_without_details(one) for one in whole]
+    left = MAX_BYTES - sum(_size(asdict(one)) for one in kept)
+    for at, one in enumerate(whole):
+        before = _size(asdict(kept[at]))
+        if _size(asdict(one)) - before > left:
+            one = _shortened(one, kept[at], left)
+        left -= _size(asdict(one)) - before
+        kept[at] = one
     return kept
+
+
+_ALWAYS_KEPT = ("valid", "trusted", "signer", "problems", "generator", "model")
+_LONG = ("prompt", "negative_prompt", "settings")
+
+
+def _without_details(one: Statement) -> Statement:
+    """A statement with those details only that are always kept."""
+    details = {name: one.details[name] for name in _ALWAYS_KEPT if name in one.details}
+    if len(details) < len(one.details):
+        details["shortened"] = True
+    return replace(one, details=details)
+
+
+def _shortened(one: Statement, without: Statement, left: int) -> Statement:
+    """A statement with as many further details as fit: first entries of lists, cut prompts."""
+    details = dict(without.details)
+    for name, value in one.details.items():
+        if name in details:
+            continue
+        room = left - _size({name: ""})
+        if isinstance(value, list):
+            value = _first(value, room)
+        elif name in _LONG and isinstance(value, str):
+            value = _cut(value, room)
+        if value not in ("", []) and _size({name: value}) <= left:
+            details[name] = value
+            left -= _size({name: value})
+    return replace(one, details=details)
+
+
+def _first(entries: list[Any], room: int) -> list[Any]:
+    sizes = accumulate(_size(one) + 2 for one in entries)
+    return [one for one, size in zip(entries, sizes, strict=True) if size <= room]
+
+
+def _cut(text: str, room: int) -> str:
+    """Cut text to a number of bytes as JSON."""
+    if _size(text) - 2 <= room:
+        return text
+    sizes = accumulate((_size(char) - 2 for char in text), initial=len(_CUT.encode()))
+    most = sum(size <= room for size in sizes) - 1
+    return text[:most] + _CUT if most > 0 else ""
+
+
+def _size(value: object) -> int:
+    """Bytes as JSON."""
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 def may_hold_manifest(data: bytes) -> bool:

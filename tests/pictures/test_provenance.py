@@ -7,6 +7,7 @@ import io
 import json
 import time
 import zlib
+from dataclasses import asdict
 
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from pictures.png import chunk
 from pictures.provenance import editors, exif, reading, xmp
 from pictures.provenance.embedded import MAX_PART
 from pictures.provenance.statement import (
+    MAX_BYTES,
     MAX_PROMPT,
     MAX_STATEMENTS,
     Confidence,
@@ -435,12 +437,58 @@ def test_programs_by_name(program: str, generator: str | None, editor: bool) -> 
     assert editors.is_editor(program) is editor
 
 
-def test_statements_that_are_too_long_lose_their_details() -> None:
-    long = Statement(Source.TEXT, Says.GENERATED, "x", details={"prompt": "é" * MAX_PROMPT})
+def json_size(statements: list[Statement]) -> int:
+    return sum(len(json.dumps(asdict(one), ensure_ascii=False).encode()) for one in statements)
+
+
+def test_statements_that_are_too_long_lose_details() -> None:
+    long = Statement(
+        Source.TEXT,
+        Says.GENERATED,
+        "x",
+        details={"generator": "x", "model": "y", "prompt": "é" * MAX_PROMPT, "keyword": "k"},
+    )
     kept = fitting([long] * 4)
-    assert [one.details == long.details for one in kept] == [True, True, False, False]
-    assert kept[-1] == Statement(Source.TEXT, Says.GENERATED, "x", details={"shortened": True})
+    assert [one.details == long.details for one in kept] == [True, False, False, False]
+    assert kept[1].details["prompt"].endswith("é…")
+    assert kept[3].details == {"generator": "x", "model": "y", "shortened": True}
+    assert json_size(kept) <= MAX_BYTES
+    assert fitting([long]) == [long]
     assert len(fitting([long] * 40)) == MAX_STATEMENTS
+
+
+@pytest.mark.parametrize("letter", ["é", "x", '"', "\n", "😀"])
+def test_long_manifest_keeps_its_validity(letter: str) -> None:
+    kept = {
+        "valid": False,
+        "trusted": False,
+        "signer": "Test Signer",
+        "problems": ["assertion.dataHash.mismatch"],
+    }
+    steps = [{"action": "c2pa.edited", "description": letter * 200} for _ in range(20)]
+    parts = [{"title": letter * 200, "relationship": "componentOf"} for _ in range(10)]
+    manifest = Statement(
+        Source.C2PA,
+        Says.EDITED,
+        "Test",
+        details=kept | {"actions": 3 * steps, "ingredients": 3 * parts},
+    )
+    prompt = Statement(
+        Source.TEXT,
+        Says.GENERATED,
+        details={"generator": "x", "model": "y", "prompt": letter * MAX_PROMPT},
+    )
+    first, second = fitting([manifest, prompt])
+    assert kept.items() <= first.details.items()
+    assert first.details["shortened"]
+    assert 0 < len(first.details["actions"]) <= len(3 * steps)
+    assert first.details["actions"][0] == steps[0]
+    assert (second.details["generator"], second.details["model"]) == ("x", "y")
+    assert json_size([first, second]) <= MAX_BYTES
+    text, shortened = fitting([prompt, manifest])
+    assert kept.items() <= shortened.details.items()
+    assert text.details["prompt"].strip("…") == letter * len(text.details["prompt"].strip("…"))
+    assert json_size([text, shortened]) <= MAX_BYTES
 
 
 @pytest.mark.parametrize(
