@@ -15,7 +15,7 @@ from PIL import Image
 from pictures import decoding
 from pictures.errors import PictureError
 from pictures.provenance.statement import Says
-from training.data import telling
+from training.data import provenance_counts
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row
 from training.data.separation import Separation, separations
@@ -133,8 +133,8 @@ def _open(root: Path, row: Row) -> Picture:
         return Picture(file, row, trouble=f"{file}: changed since the manifest was written")
     if row.mask is not None and not (root / row.mask).is_file():
         return Picture(file, row, trouble=f"{root / row.mask}: no such mask")
-    told = telling.says(data, pixels)
-    return Picture(file, row, perceptual_hash=_perceptual_hash(pixels), says=told)
+    stated = provenance_counts.says(data, pixels)
+    return Picture(file, row, perceptual_hash=_perceptual_hash(pixels), says=stated)
 
 
 def _perceptual_hash(pixels: NDArray[np.uint8]) -> int:

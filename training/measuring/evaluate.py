@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from model.detector import Detector
 from pictures.errors import PictureError
 from pictures.findings import Thresholds, View
-from training.data import telling
+from training.data import provenance_counts
 from training.data.changes import JPEG96, RAW, Format, align, crop_center
 from training.data.labels import Kind
-from training.data.telling import Telling
+from training.data.provenance_counts import ProvenanceCounts
 from training.measuring import plots
 from training.measuring.metrics import (
     Labels,
@@ -102,8 +102,8 @@ class Summary(BaseModel):
     thresholds: dict[str, float]
     resamples: int
     formats: dict[Format, dict[str, SetReport]]
-    telling: dict[str, dict[str, Telling]] = {}
-    """What the files say of their own origin, by set and class; no score uses it."""
+    provenance: dict[str, dict[str, ProvenanceCounts]] = {}
+    """Files whose metadata states their origin, by set and class; no score uses them."""
 
 
 def evaluate(
@@ -180,7 +180,7 @@ def evaluate(
             mode: {name: _report(found, thresholds, resamples) for name, found in by_set.items()}
             for mode, by_set in selected.items()
         },
-        telling={s.name: telling.count(s.rows, s.folder) for s in sets},
+        provenance={s.name: provenance_counts.count(s.rows, s.folder) for s in sets},
     )
 
 

@@ -49,13 +49,13 @@ def to_markdown(summary: Summary) -> str:
         f"{summary.resamples} resamples. ECE ({BINS} bins) and NLL have equal class weights.",
         *_image_tables(summary),
         *_mask_tables(summary),
-        *_telling(summary),
+        *_provenance(summary),
         *_beside_the_paper(summary),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _telling(summary: Summary) -> list[str]:
+def _provenance(summary: Summary) -> list[str]:
     rows = [
         [
             name,
@@ -63,18 +63,18 @@ def _telling(summary: Summary) -> list[str]:
             str(found.pictures),
             ", ".join(f"{says} {count}" for says, count in sorted(found.says.items())) or "none",
         ]
-        for name, classes in summary.telling.items()
+        for name, classes in summary.provenance.items()
         for label, found in classes.items()
     ]
     if not rows:
         return []
     return [
         "",
-        "## What the files say of their origin",
+        "## Files whose metadata states their origin",
         "",
         "Signatures and metadata; no score uses them.",
         "",
-        *table(("set", "class", "n", "files that say"), rows),
+        *table(("set", "class", "n", "statements"), rows),
     ]
 
 

@@ -1,23 +1,25 @@
-"""How much of a set tells on itself."""
+"""Counts of files whose metadata states their origin."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pictures.provenance.statement import Says
+from pictures.provenance.watermark import MESSAGES
 from tests import provenance
 from tests.conftest import encode, photo
-from tests.pictures.test_watermark import MESSAGES, marked, natural
-from training.data import manifest, telling
+from tests.pictures.test_watermark import marked, natural
+from training.data import manifest, provenance_counts
 from training.data.labels import Kind
+from training.data.provenance_counts import ProvenanceCounts
 
 
-def test_files_and_pixels_tell() -> None:
+def test_statements_of_files_and_pixels() -> None:
     plain = encode(photo(64, 48), "PNG")
-    assert telling.says(plain) is None
-    assert telling.says(provenance.generated()) is Says.GENERATED
-    assert telling.says(provenance.captured()) is Says.CAPTURED
-    assert telling.says(plain, marked(natural(3), MESSAGES[0])) is Says.GENERATED
+    assert provenance_counts.says(plain) is None
+    assert provenance_counts.says(provenance.generated()) is Says.GENERATED
+    assert provenance_counts.says(provenance.captured()) is Says.CAPTURED
+    assert provenance_counts.says(plain, marked(natural(3), MESSAGES[0])) is Says.GENERATED
 
 
 def test_counts_by_class(tmp_path: Path) -> None:
@@ -34,6 +36,6 @@ def test_counts_by_class(tmp_path: Path) -> None:
         file = tmp_path / name
         rows.append(manifest.describe(file, tmp_path, kind, source_id=name, generator=generator))
     (tmp_path / "d.jpg").unlink()
-    found = telling.count(rows, tmp_path)
-    assert found["AI-generated"] == telling.Telling(pictures=2, says={"generated": 1})
-    assert found["other"] == telling.Telling(pictures=2, says={"captured": 1})
+    found = provenance_counts.count(rows, tmp_path)
+    assert found["AI-generated"] == ProvenanceCounts(pictures=2, says={"generated": 1})
+    assert found["other"] == ProvenanceCounts(pictures=2, says={"captured": 1})

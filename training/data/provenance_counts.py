@@ -1,4 +1,4 @@
-"""How much of a set tells on itself: what files say of their origin, as the service reads it."""
+"""Counts files whose metadata states their origin, as the service reads it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from training.data.manifest import MAX_PIXELS, Row
 
 
 def says(data: bytes, pixels: NDArray[np.uint8] | None = None) -> Says | None:
-    """The strongest statement of a picture file of one's own; None if it does not tell.
+    """Return the strongest statement of a trusted picture file; None if it has none.
 
-    It is read in this process, unlike in the service: files of strangers do not belong here.
+    It is read in this process, unlike in the service: do not call it with untrusted files.
 
     Args:
         data: The whole file.
-        pixels: What it decodes to (H, W, 3), for watermarks; None: none is looked for.
+        pixels: The decoded picture (H, W, 3), to look for watermarks; None: do not look for them.
 
     Raises:
-        PictureError: It is no picture.
+        PictureError: If it is not a picture.
     """
     name = read_header(data, max_pixels=MAX_PIXELS).format
     found = reading.read(data, name, location=False)
@@ -42,29 +42,29 @@ def says(data: bytes, pixels: NDArray[np.uint8] | None = None) -> Says | None:
     return summarise([*found, *([] if marked is None else [marked])]).says
 
 
-class Telling(BaseModel):
-    """How many pictures of a class have files that say how they were made."""
+class ProvenanceCounts(BaseModel):
+    """Number of pictures of a class whose files state how they were made."""
 
     model_config = ConfigDict(frozen=True)
 
     pictures: int
     says: dict[str, int]
-    """Pictures by what their files say; those that do not tell are left out."""
+    """Number of pictures by statement; those without a statement are left out."""
 
 
-def count(rows: Sequence[Row], folder: Path) -> dict[str, Telling]:
-    """Count by class, `AI-generated` or `other`; files that cannot be read do not tell."""
+def count(rows: Sequence[Row], folder: Path) -> dict[str, ProvenanceCounts]:
+    """Count by class, `AI-generated` or `other`; unreadable files are without a statement."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         label = "AI-generated" if LABELS[row.kind].ai_generated else "other"
         with suppress(OSError, PictureError):
-            told = says((folder / row.path).read_bytes())
-            if told is not None:
-                found[label][str(told)] += 1
+            stated = says((folder / row.path).read_bytes())
+            if stated is not None:
+                found[label][str(stated)] += 1
                 continue
         found[label]["nothing"] += 1
     return {
-        label: Telling(
+        label: ProvenanceCounts(
             pictures=counts.total(), says={k: n for k, n in counts.items() if k != "nothing"}
         )
         for label, counts in sorted(found.items())
