@@ -12,7 +12,7 @@ from pictures.provenance.statement import clean
     ["\u2028", "\u2029", "\u3164", "\u115f", "\u1160", "\uffa0", "\ue000", "\U000f0000", "\u202e"],
 )
 def test_invisible_characters(char: str) -> None:
-    assert clean(f"a{char}b\nc") == "ab\nc"
+    assert clean(f"a{char}b\nc", lines=True) == "ab\nc"
     assert clean(char * 3) == ""
 
 
