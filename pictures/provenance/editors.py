@@ -85,6 +85,11 @@ def is_editor(program: str) -> bool:
     return bool(_EDITORS.search(program)) and generator(program) is None
 
 
+def edited_by_generator(program: str) -> bool:
+    """Whether a generator's name is given as that of the editor, as in "Edited with Google AI"."""
+    return program.strip().lower().startswith("edited ") and generator(program) is not None
+
+
 def generator(program: str) -> str | None:
     """Display name of the generator in a field that programs write; None if there is none.
 

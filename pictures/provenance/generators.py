@@ -55,7 +55,9 @@ def read(texts: Sequence[tuple[str, str]], source: Source = Source.TEXT) -> list
                     continue  # not in this format
                 if found is not None:
                     by = found.get("generator")
-                    return [Statement(source, Says.GENERATED, by, details=found)]
+                    edited = find is _named and editors.edited_by_generator(text)
+                    says = Says.COMPOSITE if edited else Says.GENERATED
+                    return [Statement(source, says, by, details=found)]
     return []
 
 

@@ -23,9 +23,11 @@ def read(data: bytes) -> Statement | None:
     if not details:
         return None
     named = [details.get(name, "") for name in ("credit", "program", "source")]  # no people
-    generator = next(filter(None, map(editors.generator, named)), None)
+    naming = next(filter(editors.generator, named), "")
+    generator = editors.generator(naming)
     if generator is not None:
-        return Statement(Source.IPTC, Says.GENERATED, generator, details=details)
+        says = Says.COMPOSITE if editors.edited_by_generator(naming) else Says.GENERATED
+        return Statement(Source.IPTC, says, generator, details=details)
     program = details.get("program", "")
     edited = editors.is_editor(program)
     by = program if edited else details.get("credit")

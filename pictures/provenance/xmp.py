@@ -90,10 +90,11 @@ def _is_remote(found: dict[str, str]) -> bool:
 
 def _statement(details: dict[str, object]) -> Statement:
     named = [str(details.get(name, "")) for name in ("ai_system", "credit", "creator_tool")]
-    generator = next(filter(None, map(editors.generator, named)), None)
+    naming = next(filter(editors.generator, named), "")
+    generator = editors.generator(naming)
     says = source_type.SAYS.get(str(details.get("source_type")))
     if says is None and (generator is not None or "ai_system" in details):
-        says = Says.GENERATED
+        says = Says.COMPOSITE if editors.edited_by_generator(naming) else Says.GENERATED
     history = details.get("history")
     events = history if isinstance(history, list) else []
     edited = any(event.get("action") in _EDITS for event in events) or any(

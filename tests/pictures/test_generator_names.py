@@ -141,6 +141,15 @@ def test_names_that_generators_write(text: str, generator: str) -> None:
     assert len(found) == 2
 
 
+def test_photograph_edited_by_a_generator() -> None:
+    text = "Edited with Google AI"
+    data = described(jpeg(), {"photoshop.Credit": text}, {"Credit": text})
+    found = reading.read(data, "JPEG", location=False)
+    found += read_png(Software=text)
+    assert {one.source for one in found} == {Source.XMP, Source.IPTC, Source.TEXT}
+    assert {(one.says, one.by) for one in found} == {(Says.COMPOSITE, "Google AI")}
+
+
 @pytest.mark.parametrize(
     "settings",
     [
