@@ -31,7 +31,7 @@ def main() -> None:
             data = file.read_bytes()
             pixels = decoders.decode(data)  # warm
             for _ in range(arguments.repeat):
-                statements = decoders.statements(data)
+                statements = decoders.statements(data).statements
                 signed = any(one.source == "c2pa" for one in statements)
                 read = _timed(lambda data=data: decoders.statements(data))
                 read += _timed(lambda pixels=pixels: watermark.find(pixels))

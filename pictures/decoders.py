@@ -23,7 +23,7 @@ from pictures.errors import DecodingAbortedError, PictureError
 from pictures.header import read_header
 from pictures.limits import limits_for
 from pictures.provenance.statement import (
-    Statement,
+    Reading,
     fitting,
     may_hold_manifest,
     parse,
@@ -94,7 +94,7 @@ class Decoders:
                 raise DecodingAbortedError(ABORTED)
             return np.frombuffer(result, np.uint8).reshape(shape).copy()
 
-    def statements(self, data: bytes) -> list[Statement]:
+    def statements(self, data: bytes) -> Reading:
         """Read what a picture file states about its provenance.
 
         If a reader crashes, only its own statements are missing.
@@ -103,25 +103,28 @@ class Decoders:
             Statements, those of its C2PA manifest first, limited by `statement.fitting`.
         """
         if self._provenance is None:
-            return []
-        found = self._read("metadata", data) or []
+            return Reading()
+        readings = [self._read("metadata", data)]
         if may_hold_manifest(data):
             manifest = self._read("manifest", data)
-            found = [*([_UNREADABLE] if manifest is None else manifest), *found]
+            readings.insert(0, manifest or Reading([_UNREADABLE], incomplete=True))
+        found = [one for reading in readings if reading for one in reading.statements]
+        incomplete = any(reading is None or reading.incomplete for reading in readings)
         try:
-            return fitting(found)
+            return Reading(fitting(found), incomplete)
         except ValueError:
-            return []
+            return Reading(incomplete=True)
 
-    def _read(self, task: str, data: bytes) -> list[Statement] | None:
+    def _read(self, task: str, data: bytes) -> Reading | None:
         """The statements of one reader; None if it failed or crashed."""
         location = self._provenance is not None and self._provenance.location
         try:
             name = read_header(data, max_pixels=self._max_pixels).format
             request = {"task": task, "format": name, "location": location}
             with self._run(request, data) as result:
-                return [parse(one) for one in json.loads(bytes(result))]
-        except (PictureError, ValueError, TypeError, RecursionError):
+                found = json.loads(bytes(result))
+            return Reading([parse(one) for one in found["statements"]], bool(found["incomplete"]))
+        except (PictureError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def preview(self, data: bytes, side: int) -> bytes:

@@ -113,16 +113,17 @@ def _add_provenance(trust_list: str) -> None:
 
     def read_metadata(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
         found = reading.read(data, request["format"], location=request["location"])
-        result.write(_as_json(found))
+        result.write(_as_json(found.statements, incomplete=found.incomplete))
 
     def read_manifest(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
-        result.write(_as_json(manifests.read(data, request["format"])))
+        result.write(_as_json(manifests.read(data, request["format"]), incomplete=False))
 
     _TASKS.update(metadata=read_metadata, manifest=read_manifest)
 
 
-def _as_json(found: list[Statement]) -> bytes:
-    return json.dumps([dataclasses.asdict(one) for one in found]).encode()
+def _as_json(found: list[Statement], *, incomplete: bool) -> bytes:
+    statements = [dataclasses.asdict(one) for one in found]
+    return json.dumps({"statements": statements, "incomplete": incomplete}).encode()
 
 
 def _own_memory() -> int | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from app.contract.provenance import Provenance
@@ -13,8 +16,12 @@ from app.contract.settings import Settings
 from pictures.decoders import Decoders, ProvenanceOptions
 from pictures.provenance import watermark
 from pictures.provenance.manifest import Manifests
-from pictures.provenance.statement import fitting
+from pictures.provenance.statement import Reading, Source, Statement, fitting
 from pictures.provenance.summary import summarise
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 class TrustListError(ValueError):
@@ -36,22 +43,48 @@ def options(settings: Settings) -> ProvenanceOptions:
 
 
 class FileStatements:
-    """Statements of a picture's file, and of the watermark once its pixels are decoded."""
+    """Statements of a picture's file, and of the watermark once its pixels are decoded.
+
+    Raises nothing: an error is logged and costs only statements, never the score.
+    """
 
     def __init__(self, decoders: Decoders, picture: bytes) -> None:
-        self._statements = decoders.statements(picture)
+        self._found = _attempt(lambda: decoders.statements(picture), Reading(incomplete=True))
         self.pixels: NDArray[np.uint8] | None = None
         """Decoded picture (H, W, 3); None if it is not decoded."""
 
     @property
     def provenance(self) -> Provenance:
         """The provenance for the record."""
-        found = None if self.pixels is None else watermark.find(self.pixels)
-        kept = fitting([*self._statements, *([] if found is None else [found])])
-        return Provenance.model_validate(
-            {"statements": [asdict(one) for one in kept], "summary": asdict(summarise(kept))}
-        )
+        statements = list(self._found.statements)
+        pixels = self.pixels
+        if pixels is not None:
+            mark = _attempt(lambda: watermark.find(pixels), None)
+            if mark is not None:  # before those that anyone can add in numbers
+                first = sum(one.source is Source.C2PA for one in statements)
+                statements.insert(first, mark)
+        incomplete = self._found.incomplete
+        unread = _provenance([], incomplete=True)
+        return _attempt(lambda: _provenance(fitting(statements), incomplete=incomplete), unread)
 
     def added_to(self, record: Detection) -> Detection:
         """Return the record with its provenance."""
         return record.model_copy(update={"provenance": self.provenance})
+
+
+def _provenance(statements: list[Statement], *, incomplete: bool) -> Provenance:
+    return Provenance.model_validate(
+        {
+            "statements": [asdict(one) for one in statements],
+            "summary": asdict(summarise(statements, incomplete=incomplete)),
+            "incomplete": incomplete,
+        }
+    )
+
+
+def _attempt(read: Callable[[], T], otherwise: T) -> T:
+    try:
+        return read()
+    except Exception:
+        log.exception("provenance_failed")
+        return otherwise

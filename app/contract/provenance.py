@@ -72,6 +72,9 @@ class Provenance(BaseModel):
 
     statements: list[Statement] = Field(description="the C2PA manifest first")
     summary: ProvenanceSummary
+    incomplete: bool = Field(
+        False, description="whether some metadata could not be read: broken or beyond the limits"
+    )
 
     def has(self, says: Says) -> bool:
         """Whether any statement says so."""

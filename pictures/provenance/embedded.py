@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TypeVar
 
 from PIL import Image
 
 from pictures import jpegfile, pngchunks
-from pictures.errors import PictureError
 from pictures.pngchunks import Chunk
 from pictures.source import Source
 
 MAX_PART = 2**20
 """Maximum size of a part in bytes, decompressed; larger ones are skipped."""
 MAX_PARTS = 32
-"""Maximum number of parts of a kind that are read."""
-
-Part = TypeVar("Part", bytes, tuple[str, str])
+"""Maximum number of parts of a kind, and of compressed texts of a PNG, that are read."""
+MAX_TOTAL = 4 * 2**20
+"""Maximum size of all parts of a file in bytes, and of what is decompressed for them."""
 
 _EXIF, _XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
 _EXIF_SIZE = 6  # bytes of the EXIF prefix; the last one varies
@@ -42,6 +40,32 @@ class Embedded:
     """IIM datasets."""
     texts: list[tuple[str, str]] = field(default_factory=list)
     """Keyword and text."""
+    skipped: bool = False
+    """Whether parts were skipped because they are broken, too large or too many."""
+    left: int = MAX_TOTAL
+    """Bytes of parts that may still be kept."""
+    inflated: int = 0
+    """Bytes decompressed so far, including those of skipped parts."""
+    attempts: int = 0
+    """Compressed texts so far."""
+
+    def keep(self, parts: list[bytes], part: bytes) -> None:
+        """Add a part to a list of this file, if it is within the limits."""
+        if self._fits(len(part), len(parts)):
+            parts.append(part)
+
+    def keep_text(self, keyword: str, text: str) -> None:
+        """Add a text, if it is within the limits."""
+        if self._fits(len(text), len(self.texts)):
+            self.texts.append((keyword, text))
+
+    def _fits(self, size: int, count: int) -> bool:
+        fits = size <= min(MAX_PART, self.left) and count < MAX_PARTS
+        if fits:
+            self.left -= size
+        else:
+            self.skipped = True
+        return fits
 
 
 def read(data: bytes, picture_format: str) -> Embedded:
@@ -52,19 +76,24 @@ def read(data: bytes, picture_format: str) -> Embedded:
         picture_format: One of `header.ALLOWED_FORMATS`.
     """
     found = Embedded()
+    try:
+        _read(data, picture_format, found)
+    except Exception:  # of any kind, by Pillow; what was found before is kept
+        found.skipped = True
+    return found
+
+
+def _read(data: bytes, picture_format: str, found: Embedded) -> None:
     if picture_format == "JPEG":
-        with suppress(PictureError):
-            _jpeg(Source(data), found)
+        _jpeg(Source(data), found)
     elif picture_format == "PNG":
-        with suppress(PictureError):
-            _png(Source(data), found)
+        _png(Source(data), found)
     elif picture_format == "WEBP":
         _webp(data, found)
     elif picture_format == "TIFF":
         found.exif.append(data)
     else:
         _by_pillow(data, picture_format, found)
-    return found
 
 
 def _jpeg(source: Source, found: Embedded) -> None:
@@ -74,14 +103,14 @@ def _jpeg(source: Source, found: Embedded) -> None:
             return
         body = data[segment.body : segment.end]
         if segment.marker == jpegfile.APP1 and body.startswith(_EXIF):
-            _keep(found.exif, body[_EXIF_SIZE:])
+            found.keep(found.exif, body[_EXIF_SIZE:])
         elif segment.marker == jpegfile.APP1 and body.startswith(_XMP):
-            _keep(found.xmp, body[len(_XMP) :])
+            found.keep(found.xmp, body[len(_XMP) :])
         elif segment.marker == _APP13 and body.startswith(_PHOTOSHOP):
             for one in _resources(body[len(_PHOTOSHOP) :]):
-                _keep(found.iptc, one)
+                found.keep(found.iptc, one)
         elif segment.marker == _COMMENT:
-            _keep(found.texts, ("Comment", body.decode("utf-8", "replace")))
+            found.keep_text("Comment", body.decode("utf-8", "replace"))
 
 
 def _resources(body: bytes) -> Iterator[bytes]:
@@ -100,15 +129,19 @@ def _png(source: Source, found: Embedded) -> None:
     for chunk in pngchunks.chunks(source):
         if chunk.kind == b"eXIf":
             content = pngchunks.body(source, chunk)
-            if content is not None:
-                _keep(found.exif, content)
-        elif chunk.kind in _TEXT_CHUNKS and len(found.texts) < MAX_PARTS:
-            text = _png_text(source, chunk)
-            if text is not None:
+            if content is None:
+                found.skipped = True
+            else:
+                found.keep(found.exif, content)
+        elif chunk.kind in _TEXT_CHUNKS:
+            text = _png_text(source, chunk, found)
+            if text is None:
+                found.skipped = True
+            else:
                 _sort_text(*text, found)
 
 
-def _png_text(source: Source, chunk: Chunk) -> tuple[str, str] | None:
+def _png_text(source: Source, chunk: Chunk, found: Embedded) -> tuple[str, str] | None:
     content = pngchunks.body(source, chunk)
     if content is None:
         return None
@@ -121,8 +154,8 @@ def _png_text(source: Source, chunk: Chunk) -> tuple[str, str] | None:
         text = (
             text[2:].partition(b"\0")[2].partition(b"\0")[2]
         )  # after language and translated keyword
-    plain = _inflated(text) if compressed else text
-    if plain is None:
+    plain = _inflated(text, found) if compressed else text
+    if plain is None or len(plain) > MAX_PART:
         return None
     name = keyword.decode("latin-1")
     if chunk.kind != b"iTXt":  # PNG says Latin-1, but most programs write UTF-8
@@ -134,16 +167,20 @@ def _png_text(source: Source, chunk: Chunk) -> tuple[str, str] | None:
 
 def _sort_text(keyword: str, text: str, found: Embedded) -> None:
     if keyword == _PNG_XMP:
-        _keep(found.xmp, text.encode())
+        found.keep(found.xmp, text.encode())
     elif keyword.startswith(_RAW):  # written by ImageMagick: name, size, hexadecimal digits
         kinds = {"exif": found.exif, "APP1": found.exif, "xmp": found.xmp}
         kept, digits = kinds.get(keyword[len(_RAW) :]), text.strip().partition("\n")[2]
-        with suppress(ValueError):
+        if kept is None:
+            return
+        try:
             body = bytes.fromhex(digits.partition("\n")[2])
-            if kept is not None:
-                _keep(kept, body[_EXIF_SIZE:] if body.startswith(_EXIF) else body)
+        except ValueError:
+            found.skipped = True
+            return
+        found.keep(kept, body[_EXIF_SIZE:] if body.startswith(_EXIF) else body)
     else:
-        _keep(found.texts, (keyword, text))
+        found.keep_text(keyword, text)
 
 
 def _webp(data: bytes, found: Embedded) -> None:
@@ -155,10 +192,11 @@ def _webp(data: bytes, found: Embedded) -> None:
             return
         if kind == b"EXIF":
             content = data[body : body + size]
-            _keep(found.exif, content[_EXIF_SIZE:] if content.startswith(_EXIF) else content)
+            found.keep(found.exif, content[_EXIF_SIZE:] if content.startswith(_EXIF) else content)
         elif kind == b"XMP ":
-            _keep(found.xmp, data[body : body + size])
+            found.keep(found.xmp, data[body : body + size])
         at = body + (size + 1) // 2 * 2
+    found.skipped = True
 
 
 def _by_pillow(data: bytes, picture_format: str, found: Embedded) -> None:
@@ -167,24 +205,22 @@ def _by_pillow(data: bytes, picture_format: str, found: Embedded) -> None:
         info = image.info
     exif, xmp, comment = info.get("exif"), info.get("xmp"), info.get("comment")
     if isinstance(exif, bytes):
-        _keep(found.exif, exif[_EXIF_SIZE:] if exif.startswith(_EXIF) else exif)
+        found.keep(found.exif, exif[_EXIF_SIZE:] if exif.startswith(_EXIF) else exif)
     if isinstance(xmp, bytes):
-        _keep(found.xmp, xmp)
+        found.keep(found.xmp, xmp)
     if isinstance(comment, bytes):
-        _keep(found.texts, ("Comment", comment.decode("utf-8", "replace")))
+        found.keep_text("Comment", comment.decode("utf-8", "replace"))
 
 
-def _inflated(content: bytes) -> bytes | None:
+def _inflated(content: bytes, found: Embedded) -> bytes | None:
     """Decompress; None if the result is too large or the data is broken."""
-    decompressor = zlib.decompressobj()
+    found.attempts += 1
+    limit = min(MAX_PART, MAX_TOTAL - found.inflated)
+    if found.attempts > MAX_PARTS or not limit:
+        return None
     try:
-        text = decompressor.decompress(content, MAX_PART)
+        text = zlib.decompressobj().decompress(content, limit + 1)
     except zlib.error:
         return None
-    return None if decompressor.unconsumed_tail else text
-
-
-def _keep(parts: list[Part], part: Part) -> None:
-    size = len(part) if isinstance(part, bytes) else len(part[1])
-    if size <= MAX_PART and len(parts) < MAX_PARTS:
-        parts.append(part)
+    found.inflated += min(len(text), limit)
+    return text if len(text) <= limit else None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pictures.provenance import embedded, exif, generators, iptc, stealth, xmp
-from pictures.provenance.embedded import Embedded
-from pictures.provenance.statement import MAX_STATEMENTS, Says, Source, Statement
+from pictures.provenance.embedded import MAX_PART
+from pictures.provenance.statement import MAX_OF_SOURCE, Reading, Says, Source, Statement
 
 T = TypeVar("T")
 
 _MOST = 8  # packets of a kind that are read; files have one, rarely two
 
 
-def read(data: bytes, picture_format: str, *, location: bool) -> list[Statement]:
+def read(data: bytes, picture_format: str, *, location: bool) -> Reading:
     """Read the metadata of a picture file, except its C2PA manifest.
 
     Args:
@@ -22,23 +24,24 @@ def read(data: bytes, picture_format: str, *, location: bool) -> list[Statement]
         picture_format: One of `header.ALLOWED_FORMATS`.
         location: Whether to read GPS data.
     """
-    parts = _attempt(lambda: embedded.read(data, picture_format)) or Embedded()
+    parts = embedded.read(data, picture_format)
+    attempts = _Attempts(failed=parts.skipped)
     found: list[Statement] = []
     texts = list(parts.texts)
     packets, datasets = list(parts.xmp), list(parts.iptc)
-    for read_exif in _each(parts.exif, lambda one: exif.read(one, location=location)):
+    for read_exif in attempts.each(parts.exif, lambda one: exif.read(one, location=location)):
         found += read_exif.statements
         texts += read_exif.texts
         packets += filter(None, (read_exif.xmp,))
         datasets += filter(None, (read_exif.iptc,))
-    for packet in _each(packets, xmp.read):
+    for packet in attempts.each(attempts.small(packets), xmp.read):
         found += filter(None, (packet.statement,))
         texts += packet.texts
-    found += filter(None, _each(datasets, iptc.read))
-    found += _attempt(lambda: generators.read(texts)) or []
+    found += filter(None, attempts.each(attempts.small(datasets), iptc.read))
+    found += attempts.one(lambda: generators.read(texts)) or []
     if picture_format == "PNG":
-        found += _attempt(lambda: stealth.read(data)) or []
-    return _without_repeats(found)[:MAX_STATEMENTS]
+        found += attempts.one(lambda: stealth.read(data)) or []
+    return Reading(_first_of_each_source(_without_repeats(found)), attempts.failed)
 
 
 def _without_repeats(found: list[Statement]) -> list[Statement]:
@@ -52,14 +55,40 @@ def _without_repeats(found: list[Statement]) -> list[Statement]:
     ]
 
 
-def _each(parts: Iterable[bytes], read_one: Callable[[bytes], T]) -> list[T]:
-    found = (_attempt(lambda part=part: read_one(part)) for part in list(parts)[:_MOST])  # type: ignore[misc]
-    return [one for one in found if one is not None]
+def _first_of_each_source(found: list[Statement]) -> list[Statement]:
+    """Limit the statements of each source, so that they leave room for those of the others."""
+    counts = Counter[Source]()
+    kept = []
+    for one in found:
+        counts[one.source] += 1
+        if counts[one.source] <= MAX_OF_SOURCE:
+            kept.append(one)
+    return kept
 
 
-def _attempt(read_one: Callable[[], T]) -> T | None:
-    """Call a reader; None if it fails: hostile files can cause any exception."""
-    try:
-        return read_one()
-    except Exception:
-        return None
+@dataclass
+class _Attempts:
+    """Calls readers, which hostile files can make raise any exception."""
+
+    failed: bool = False
+    """Whether anything was not read."""
+
+    def one(self, read_one: Callable[[], T]) -> T | None:
+        """Call a reader; None if it fails."""
+        try:
+            return read_one()
+        except Exception:
+            self.failed = True
+            return None
+
+    def each(self, parts: list[bytes], read_one: Callable[[bytes], T]) -> list[T]:
+        """Read the first parts of a list, except those that fail."""
+        self.failed |= len(parts) > _MOST
+        found = (self.one(lambda part=part: read_one(part)) for part in parts[:_MOST])  # type: ignore[misc]
+        return [one for one in found if one is not None]
+
+    def small(self, parts: list[bytes]) -> list[bytes]:
+        """The parts that are not too large; those from EXIF can be."""
+        kept = [part for part in parts if len(part) <= MAX_PART]
+        self.failed |= len(kept) < len(parts)
+        return kept

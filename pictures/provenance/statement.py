@@ -14,6 +14,8 @@ MAX_BYTES = 12 * 1024
 """Approximate maximum size of all statements of a file as JSON, in bytes."""
 MAX_STATEMENTS = 16
 """Maximum number of statements of a file; the first ones are kept."""
+MAX_OF_SOURCE = 3
+"""Maximum number of statements of a source; files rarely have more than one."""
 MAX_TEXT = 200
 """Maximum length of names, dates etc. in characters."""
 MAX_PROMPT = 3000
@@ -76,6 +78,15 @@ class Statement:
     confidence: Confidence = Confidence.UNSIGNED
     details: dict[str, Any] = field(default_factory=dict)
     """JSON values; the keys are listed in docs/provenance.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of a file."""
+
+    statements: list[Statement] = field(default_factory=list)
+    incomplete: bool = False
+    """Whether some metadata could not be read."""
 
 
 def parse(value: object) -> Statement:

@@ -20,6 +20,7 @@ _MAX_NAME = 60
 _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode categories: brackets and quotes
 _QUOTES = '"`＂″〃'  # noqa: RUF001 - those of other categories
 _ABSENT = "That proves nothing: most pictures carry no such statement, and it is easily removed."
+_INCOMPLETE = "Some metadata could not be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,24 @@ class Summary:
     """One or two sentences."""
 
 
-def summarise(statements: Sequence[Statement]) -> Summary:
-    """Choose the strongest: trusted signatures first, then AI before editing before camera."""
+def summarise(statements: Sequence[Statement], *, incomplete: bool = False) -> Summary:
+    """Choose the strongest: trusted signatures first, then AI before editing before camera.
+
+    Args:
+        statements: The statements of the file.
+        incomplete: Whether some metadata could not be read.
+    """
     telling = [one for one in statements if one.says is not None]
     if not telling:
+        if incomplete:
+            begin = f"{_INCOMPLETE}; the rest does not say"
+            return Summary(None, None, None, f"{begin} how the picture was made. {_ABSENT}")
         begin = "The metadata of the file does not say" if statements else "The file does not say"
         return Summary(None, None, None, f"{begin} how the picture was made. {_ABSENT}")
     best = min(telling, key=_rank)
     assert best.says is not None  # noqa: S101 - `telling` has no others
-    return Summary(best.says, best.by, best.confidence, _text(best, _WORDS[best.says]))
+    text = (f"{_INCOMPLETE}. " if incomplete else "") + _text(best, _WORDS[best.says])
+    return Summary(best.says, best.by, best.confidence, text)
 
 
 def _rank(statement: Statement) -> tuple[bool, int]:

@@ -75,7 +75,8 @@ def find(pixels: NDArray[np.uint8]) -> Statement | None:
     Args:
         pixels: The decoded picture (H, W, 3), sRGB.
     """
-    if pixels.shape[0] * pixels.shape[1] < _MIN_PIXELS:
+    height, width = pixels.shape[:2]
+    if height * width < _MIN_PIXELS or min(height, width) < _BLOCK:
         return None
     for votes, message in product(_votes(pixels), MESSAGES):
         right = int((_read(votes, len(message.bits)) == message.bits).sum())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from xml.etree.ElementTree import Element
+from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
 
-from defusedxml.ElementTree import fromstring
+from defusedxml.ElementTree import XMLParser
 
 from pictures.provenance import editors, source_type
 from pictures.provenance.statement import (
@@ -41,7 +41,10 @@ _NAMES = {
 _LABEL = "AIGC"  # of China's TC260: local name; the namespace varies
 _HISTORY = "{http://ns.adobe.com/xap/1.0/mm/}History"
 _MAX_EVENTS = 20
-_MAX_ELEMENTS = 50_000
+_MAX_NODES = 50_000  # elements and attributes
+_MAX_NAMES = 8 * 2**20  # characters of their names, each with its namespace
+_MAX_NAMESPACE = 1000  # characters; repeated in each name
+_STEP = 2**14  # bytes; the parser stops after the step in which a limit is exceeded
 _EDITS = frozenset(("edited", "manipulated", "cropped", "filtered", "color_adjustments"))
 
 
@@ -58,10 +61,9 @@ def read(packet: bytes) -> Xmp:
     """Read an XMP packet.
 
     Raises:
-        Exception: Of any kind, if the packet is not well-formed or has a DTD.
+        Exception: Of any kind, if the packet is not well-formed, has a DTD or is too complex.
     """
-    root = fromstring(packet.strip(b"\0 \t\r\n"), forbid_dtd=True)
-    found, history = _properties(root)
+    found, history = _properties(_parse(packet.strip(b"\0 \t\r\n")))
     details = present(
         source_type=source_type.name(found.get("source_type", "")),
         ai_system=" ".join(filter(None, (found.get("ai_system"), found.get("ai_system_version")))),
@@ -81,6 +83,35 @@ def read(packet: bytes) -> Xmp:
         if name in found
     ]
     return Xmp(_statement(details) if details else None, texts)
+
+
+class _Builder(TreeBuilder):
+    """Builds the tree of a packet; raises ValueError if it exceeds a limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nodes = self._names = 0
+
+    def start_ns(self, _prefix: str, namespace: str) -> None:
+        """Check a declaration of a namespace."""
+        if len(namespace) > _MAX_NAMESPACE:
+            raise ValueError("the name of an XML namespace is too long")
+
+    def start(self, tag: Any, attrs: dict[Any, Any], /) -> Any:
+        """Count an element and its attributes, and add them."""
+        self._nodes += 1 + len(attrs)
+        self._names += len(tag) + sum(map(len, attrs))
+        if self._nodes > _MAX_NODES or self._names > _MAX_NAMES:
+            raise ValueError("the XMP packet has too many elements")
+        return super().start(tag, attrs)
+
+
+def _parse(packet: bytes) -> Element:
+    parser = XMLParser(target=_Builder(), forbid_dtd=True)
+    for start in range(0, len(packet), _STEP):
+        parser.feed(packet[start : start + _STEP])
+    root: Element = parser.close()
+    return root
 
 
 def _is_remote(found: dict[str, str]) -> bool:
@@ -112,7 +143,7 @@ def _properties(root: Element) -> tuple[dict[str, str], list[dict[str, str]]]:
     found: dict[str, str] = {}
     events: list[dict[str, str]] = []
     looked_at: set[str] = set()  # each only once, since nested ones would take quadratic time
-    for element in islice(root.iter(), _MAX_ELEMENTS):
+    for element in root.iter():
         if element.tag == _HISTORY and not events:
             events = list(_events(element))
         for name in (*element.attrib, element.tag):

@@ -11,7 +11,7 @@ import pytest
 from pictures.decoders import Decoders, ProvenanceOptions
 from pictures.provenance.ingredients import Ingredients
 from pictures.provenance.manifest import Manifests
-from pictures.provenance.statement import Confidence, Says, Source, Statement
+from pictures.provenance.statement import Confidence, Reading, Says, Source, Statement
 from tests import provenance
 from tests.conftest import photo
 from tests.provenance import OPENED, PLACED, action, signed
@@ -265,7 +265,7 @@ def decoders(trust_list: Path) -> Iterator[Decoders]:
 
 @pytest.mark.parametrize("image_format", provenance.MEDIA_TYPES)
 def test_sandboxed_process_reads_the_same(decoders: Decoders, image_format: str) -> None:
-    (found,) = decoders.statements(provenance.generated(image_format))
+    (found,) = decoders.statements(provenance.generated(image_format)).statements
     assert (found.source, found.says) == (Source.C2PA, Says.GENERATED)
     assert found.confidence is Confidence.SIGNED_TRUSTED
 
@@ -275,13 +275,13 @@ def test_sandboxed_process_can_use_codecs(decoders: Decoders) -> None:
     data = provenance.described(
         provenance.captured(), exif={"Photo.UserComment": comment}, iptc={"Credit": "Agency"}
     )
-    found = {one.source.value: one for one in decoders.statements(data)}
+    found = {one.source.value: one for one in decoders.statements(data).statements}
     assert found["text"].details["model"] == "dreamshaper_8"
     assert found["exif"].by == "Canon EOS R5"
     assert found["exif"].details["latitude"] == "52.510000"
     assert found["iptc"].details == {"credit": "Agency"}
     hidden = provenance.with_stealth(b"x" * 50, b"stealth_pnginfo")
-    assert decoders.statements(hidden) == []
+    assert decoders.statements(hidden).statements == []
 
 
 def test_crash_of_a_reader_loses_only_its_statements(
@@ -289,12 +289,14 @@ def test_crash_of_a_reader_loses_only_its_statements(
 ) -> None:
     read = Decoders._read
 
-    def dies(self: Decoders, task: str, data: bytes) -> list[Statement] | None:
+    def dies(self: Decoders, task: str, data: bytes) -> Reading | None:
         return None if task == "manifest" else read(self, task, data)
 
     monkeypatch.setattr(Decoders, "_read", dies)
     data = provenance.described(provenance.generated(), exif=provenance.CAMERA)
-    manifest, camera = decoders.statements(data)
+    reading = decoders.statements(data)
+    assert reading.incomplete
+    manifest, camera = reading.statements
     assert (manifest.source, manifest.says) == (Source.C2PA, None)
     assert manifest.details["problems"] == ["reading it takes too much memory or time"]
     assert camera.says is Says.CAPTURED

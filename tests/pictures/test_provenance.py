@@ -37,7 +37,7 @@ AI = {"iptcExt.DigitalSourceType": IPTC + "trainedAlgorithmicMedia"}
 
 
 def read(data: bytes, image_format: str = "JPEG", *, location: bool = False) -> list[Statement]:
-    return reading.read(data, image_format, location=location)
+    return reading.read(data, image_format, location=location).statements
 
 
 def by_source(found: list[Statement]) -> dict[Source, Statement]:

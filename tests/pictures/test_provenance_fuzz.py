@@ -48,7 +48,7 @@ def test_readers_only_state_or_do_not() -> None:
         decoders.statements(files[0])
         child = max(psutil.Process().children(), key=lambda child: child.create_time())
         for case in range(CASES):
-            found = decoders.statements(damaged(files, SEED, case))
+            found = decoders.statements(damaged(files, SEED, case)).statements
             assert len(json.dumps([asdict(one) for one in found])) < 2 * MAX_BYTES, (SEED, case)
             for one in found:
                 counts[one.source] += 1

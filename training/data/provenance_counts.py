@@ -35,7 +35,7 @@ def says(data: bytes, pixels: NDArray[np.uint8] | None = None) -> Says | None:
         PictureError: If it is not a picture.
     """
     name = read_header(data, max_pixels=MAX_PIXELS).format
-    found = reading.read(data, name, location=False)
+    found = reading.read(data, name, location=False).statements
     if may_hold_manifest(data):
         found = [*_manifests().read(data, name), *found]
     marked = None if pixels is None else watermark.find(pixels)
