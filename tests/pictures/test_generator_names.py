@@ -14,7 +14,7 @@ from tests.samples import encoded
 
 
 def read_png(**texts: str) -> list[Statement]:
-    return reading.read(with_text(False, **texts), "PNG", location=False)
+    return reading.read(with_text(False, **texts), "PNG", location=False).statements
 
 
 def generators(statements: list[Statement]) -> set[str | None]:
@@ -61,7 +61,7 @@ def test_ordinary_words_name_no_generator(text: str) -> None:
         {"Credit": text, "Byline": text},
         exif={"Image.Software": text, "Image.Artist": text, "Image.Make": text},
     )
-    assert generators(reading.read(named, "JPEG", location=False)) == set()
+    assert generators(reading.read(named, "JPEG", location=False).statements) == set()
     for keyword in ("Software", "Source", "Title", "Author", "Artist", "Comment", "Description"):
         assert generators(read_png(**{keyword: text})) == set()
 
@@ -73,7 +73,9 @@ def test_fields_that_people_write(keyword: str, text: str) -> None:
 
 
 def test_author_is_no_program() -> None:
-    found = reading.read(described(jpeg(), iptc={"Byline": "Grok"}), "JPEG", location=False)
+    found = reading.read(
+        described(jpeg(), iptc={"Byline": "Grok"}), "JPEG", location=False
+    ).statements
     assert {one.source for one in found} == {Source.IPTC}
     assert generators(found) == set()
 
@@ -136,7 +138,7 @@ def test_names_that_generators_write(text: str, generator: str) -> None:
     assert editors.generator(text) == generator
     assert generators(read_png(Software=text)) == {generator}
     named = described(jpeg(), {"photoshop.Credit": text}, {"Credit": text})
-    found = reading.read(named, "JPEG", location=False)
+    found = reading.read(named, "JPEG", location=False).statements
     assert generators(found) == {generator}
     assert len(found) == 2
 
@@ -144,7 +146,7 @@ def test_names_that_generators_write(text: str, generator: str) -> None:
 def test_photograph_edited_by_a_generator() -> None:
     text = "Edited with Google AI"
     data = described(jpeg(), {"photoshop.Credit": text}, {"Credit": text})
-    found = reading.read(data, "JPEG", location=False)
+    found = reading.read(data, "JPEG", location=False).statements
     found += read_png(Software=text)
     assert {one.source for one in found} == {Source.XMP, Source.IPTC, Source.TEXT}
     assert {(one.says, one.by) for one in found} == {(Says.COMPOSITE, "Google AI")}
@@ -198,4 +200,4 @@ def test_repeated_keyword(keyword: str, before: str, text: str, by: str) -> None
     size = int.from_bytes(first[at : at + 4], "big") + 12
     at_second = second.index(b"tEXt") - 4
     data = second[:at_second] + first[at : at + size] + second[at_second:]
-    assert generators(reading.read(data, "PNG", location=False)) == {by}
+    assert generators(reading.read(data, "PNG", location=False).statements) == {by}
