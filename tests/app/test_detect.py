@@ -25,6 +25,7 @@ import worker.main
 from app.command.cli import app as gamma
 from model.engine import ModelOutputError
 from pictures.decoding import decode
+from pictures.provenance.statement import Reading
 from tests.conftest import encode, photo
 from tests.samples import heic
 
@@ -60,8 +61,8 @@ class Decoders:
     def __init__(self, count: int, *, max_pixels: int, provenance: object) -> None:
         self._max_pixels = max_pixels
 
-    def statements(self, data: bytes) -> list[object]:
-        return []
+    def statements(self, data: bytes) -> Reading:
+        return Reading()
 
     def decode(self, data: bytes) -> np.ndarray:
         return decode(data, max_pixels=self._max_pixels)
