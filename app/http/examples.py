@@ -90,8 +90,12 @@ _DETAILS = {
         _bitmap(12_000, 9_000),
         _bitmap(6_000, 100),
     ),
-    ErrorCode.IMAGE_TRUNCATED: TruncatedPictureError("the file ends too early").detail,
-    ErrorCode.IMAGE_UNDECODABLE: UndecodablePictureError("a JPEG without a frame").detail,
+    ErrorCode.IMAGE_TRUNCATED: TruncatedPictureError(
+        "the file ends too early: image file is truncated"
+    ).detail,
+    ErrorCode.IMAGE_UNDECODABLE: UndecodablePictureError(
+        "the picture cannot be decoded: broken data stream when reading image file"
+    ).detail,
     ErrorCode.DECODING_ABORTED: DecodingAbortedError(ABORTED).detail,
     ErrorCode.VIEW_REFUSED: "gamma 1 has no prior to glance with; use another view.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",

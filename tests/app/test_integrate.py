@@ -307,7 +307,8 @@ def test_program(
 
 def test_table_has_every_error() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| \S", PAGE, re.MULTILINE)
-    assert rows == [(code.value, str(status)) for code, (status, _) in STATUS.items()]
+    every = [(code.value, str(status)) for code, (status, _) in STATUS.items()]
+    assert sorted(rows) == sorted(every)
 
 
 def test_examples_match_the_service() -> None:
@@ -332,7 +333,7 @@ def test_examples_match_the_service() -> None:
     }.items():
         with pytest.raises(PictureError) as broken:
             decode(data, max_pixels=limit)
-        assert str(broken.value) == examples.problem(code).detail
+        assert broken.value.detail == examples.problem(code).detail
 
     with pytest.raises(TargetRefusedError) as target:
         Targets(None).check("http://hooks.example.com/")

@@ -23,6 +23,7 @@ from app.command.embedded import private_redis
 from app.contract.client import connect
 from app.contract.jobs import JobQueue
 from app.contract.keys import ANONYMOUS
+from app.contract.recorder import CommandRecorder
 from app.contract.schemas import DetectionError, ErrorCode, Status
 from app.contract.settings import Settings
 from app.contract.store import Store
@@ -374,8 +375,7 @@ def test_delivery_is_queued_once_with_the_record(empty: Stack) -> None:
 
 def test_deleted_detection_is_not_delivered(empty: Stack) -> None:
     deleted, kept = empty.done("/hook"), empty.done("/hook")
-    jobs = empty.redis.pipeline()
-    assert empty.store.delete(deleted, ANONYMOUS, jobs)
+    assert empty.store.delete(deleted, ANONYMOUS, CommandRecorder(empty.redis))
     empty.start()
     empty.wait_for_outcomes(kept, "delivered")
     empty.wait_for_status(deleted, JobStatus.FINISHED)

@@ -107,7 +107,7 @@ def test_a_picture_is_sent_shown_saved_and_deleted(page: Page, proxy: Proxy) -> 
     page.reload()
     finished(page, SIZE)
     expect(row(page, "below.png").locator("img")).to_have_js_property("naturalWidth", SIZE[0])
-    page.get_by_role("button", name="About the model").click()
+    page.get_by_role("button", name="About the model", exact=True).click()
     expect(page.locator("#card-body")).to_contain_text("gamma")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Delete", exact=True).first.click()

@@ -15,6 +15,7 @@ from rq import Worker
 from rq.suspension import resume, suspend
 
 from app.contract import records
+from app.contract.recorder import CommandRecorder
 from app.contract.schemas import Status
 from tests.faults.stack import GOOD, LIMIT, OWNER, Stack
 from tests.faults.worker import STAGES, WorkerOptions
@@ -111,7 +112,7 @@ def test_detection_deleted_during_processing_stays_deleted(stack: Stack, tmp_pat
 def test_queued_job_of_a_deleted_detection_is_skipped(stack: Stack) -> None:
     names = stack.submit(*[GOOD] * 4)
     for name in names:  # the record only, as if a worker had just taken the job
-        assert stack.store.delete(name, OWNER, stack.redis.pipeline())
+        assert stack.store.delete(name, OWNER, CommandRecorder(stack.redis))
     assert stack.end(stack.worker(burst=True), terminate=False) == 0
     assert "crops=" not in stack.log()
     assert stack.results(names) == {1: 4}
