@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from pydantic import BaseModel, Field, JsonValue
 
-
-class Source(StrEnum):
-    """Place of a statement in a file, as in `pictures.provenance`."""
-
-    C2PA = "c2pa"
-    XMP = "xmp"
-    IPTC = "iptc"
-    EXIF = "exif"
-    TEXT = "text"
-    ALPHA = "alpha"
-    WATERMARK = "watermark"
-
-
-class Says(StrEnum):
-    """Origin of a picture according to a statement."""
-
-    GENERATED = "generated"
-    COMPOSITE = "composite"
-    CAPTURED = "captured"
-    EDITED = "edited"
-
-
-class Confidence(StrEnum):
-    """Evidence of a statement."""
-
-    SIGNED_TRUSTED = "signed_trusted"
-    SIGNED_UNTRUSTED = "signed_untrusted"
-    UNSIGNED = "unsigned"
+from pictures.origin import Confidence as Confidence
+from pictures.origin import Says as Says
+from pictures.origin import Source as Source
 
 
 class Statement(BaseModel):

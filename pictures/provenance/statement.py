@@ -6,9 +6,12 @@ import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
 from itertools import accumulate
 from typing import Any
+
+from pictures.origin import Confidence as Confidence
+from pictures.origin import Says as Says
+from pictures.origin import Source as Source
 
 MAX_BYTES = 12 * 1024
 """Approximate maximum size of all statements of a file as JSON, in bytes."""
@@ -29,41 +32,6 @@ _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 _FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul letters that look like spaces
 _MARKS = ("Mn", "Mc", "Me")  # categories of combining marks
 _MAX_MARKS = 4  # combining marks in a row
-
-
-class Source(StrEnum):
-    """Source of a statement."""
-
-    C2PA = "c2pa"
-    XMP = "xmp"
-    IPTC = "iptc"
-    EXIF = "exif"
-    TEXT = "text"
-    """Text of a generator in PNG text chunks or EXIF fields."""
-    ALPHA = "alpha"
-    """Text hidden in the lowest bits of a PNG's alpha channel, e.g. by NovelAI."""
-    WATERMARK = "watermark"
-
-
-class Says(StrEnum):
-    """How the picture was made."""
-
-    GENERATED = "generated"
-    COMPOSITE = "composite"
-    """Parts of it were generated."""
-    CAPTURED = "captured"
-    EDITED = "edited"
-
-
-class Confidence(StrEnum):
-    """How a statement is secured."""
-
-    SIGNED_TRUSTED = "signed_trusted"
-    """The signature matches the file, and its certificate chains to the trust list."""
-    SIGNED_UNTRUSTED = "signed_untrusted"
-    """The signature matches the file, but the signer is unknown: anyone can sign."""
-    UNSIGNED = "unsigned"
-    """No signature, or one that does not match: anyone can write it."""
 
 
 @dataclass(frozen=True, slots=True)

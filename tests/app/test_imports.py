@@ -15,7 +15,7 @@ PACKAGES = ("app", "worker", "model", "pictures", "training")
 
 # What each package may import of the others, at module level.
 WALLS = {
-    "app.contract": ("pictures.findings",),
+    "app.contract": ("pictures.findings", "pictures.origin"),
     "app.webhooks": ("app.contract",),
     "app.http": ("app.contract", "app.webhooks", "pictures"),
     "app.command": ("app.contract", "app.webhooks", "app.http", "pictures"),
