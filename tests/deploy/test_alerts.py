@@ -387,7 +387,7 @@ SCENES = [
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_what_fires(scene: Scene, tmp_path: Path) -> None:
+def test_alerts_fire(scene: Scene, tmp_path: Path) -> None:
     file = tmp_path / "scene.yml"
     scene.write(file)
     done = subprocess.run(
@@ -400,7 +400,7 @@ def test_what_fires(scene: Scene, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_alert_has_a_scene() -> None:
+def test_every_alert_has_a_test() -> None:
     fired = {name for scene in SCENES for names in scene.fires.values() for name in names}
     assert fired == set(alerts())
 
@@ -419,13 +419,13 @@ def test_error_codes_in_rules_exist() -> None:
     assert {code for group in named for code in group.split("|")} <= set(ErrorCode)
 
 
-def test_runbooks_are_those_of_the_alerts() -> None:
+def test_every_alert_has_its_runbook() -> None:
     found = {f"docs/runbooks/{file.name}" for file in RUNBOOKS.glob("*.md")}
     found.remove("docs/runbooks/README.md")
     assert found == {alert["annotations"]["runbook"] for alert in alerts().values()}
 
 
-def test_a_runbook_says_what_it_means_how_to_see_it_and_what_to_do() -> None:
+def test_runbooks_have_all_sections() -> None:
     for file in RUNBOOKS.glob("*.md"):
         if file.name != "README.md":
             sections = re.findall(r"^## (.*)$", file.read_text(), re.MULTILINE)
@@ -434,7 +434,7 @@ def test_a_runbook_says_what_it_means_how_to_see_it_and_what_to_do() -> None:
             assert (file.parent / link.partition("#")[0]).is_file(), (file.name, link)
 
 
-def test_the_list_of_runbooks_is_that_of_the_alerts() -> None:
+def test_runbook_index_lists_all_alerts() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[.*\]\((.*)\) \|$", _index(), re.MULTILINE)
     assert sorted(rows) == sorted(
         (name, alert["labels"]["severity"], Path(alert["annotations"]["runbook"]).name)

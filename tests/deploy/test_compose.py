@@ -43,7 +43,7 @@ def seconds(duration: str) -> float:
     return timedelta(minutes=int(minutes), seconds=int(rest)).total_seconds()
 
 
-def test_file_follows_the_compose_specification() -> None:
+def test_file_matches_compose_specification() -> None:
     subprocess.run(
         [
             *(sys.executable, "-m", "check_jsonschema"),
@@ -80,11 +80,11 @@ def test_services_run_without_privileges(name: str) -> None:
 
 
 @each_service
-def test_a_service_has_a_limit_of_memory(name: str) -> None:
+def test_services_have_memory_limits(name: str) -> None:
     assert re.fullmatch(r"[1-9]\d*[mg]", with_defaults(SERVICES[name]["mem_limit"]))
 
 
-def test_uploads_on_their_way_fit_into_the_temporary_folder() -> None:
+def test_upload_space_fits_into_tmpfs() -> None:
     (folder,) = SERVICES["api"]["tmpfs"]
     size = int(re.fullmatch(r"/tmp:size=(\d+)m", folder).group(1)) * 2**20
     assert size > Settings().upload_space >= Settings().max_batch_upload
@@ -98,7 +98,7 @@ def test_services_restart_and_have_a_health_check(name: str) -> None:
 
 
 @each_service
-def test_a_service_waits_until_what_it_needs_is_healthy(name: str) -> None:
+def test_services_wait_for_healthy_dependencies(name: str) -> None:
     needs = {
         "api": {"redis"},
         "worker": {"redis"},
@@ -144,7 +144,7 @@ def test_network_access() -> None:
         }
 
 
-def test_stopping_waits_for_the_work_at_hand() -> None:
+def test_stop_timeout_covers_running_work() -> None:
     grace = {
         name: seconds(with_defaults(service["stop_grace_period"]))
         for name, service in SERVICES.items()
@@ -174,7 +174,7 @@ def test_gpu_is_requested_only_in_its_profile() -> None:
 
 
 @each_service
-def test_what_is_mounted_exists_and_is_declared(name: str) -> None:
+def test_mounts_exist_and_are_declared(name: str) -> None:
     declared = compose()["volumes"]
     for volume in SERVICES[name].get("volumes", ()):
         source, _, *mode = volume.split(":")
@@ -194,7 +194,7 @@ def test_variables_are_settings() -> None:
                 assert name in known | {SECRETS_VARIABLE, CONFIG_VARIABLE}
 
 
-def test_a_service_gets_the_secrets_it_uses() -> None:
+def test_services_get_only_their_secrets() -> None:
     found = {name: service.get("secrets") for name, service in SERVICES.items()}
     assert found == {
         "prometheus": None,
@@ -210,7 +210,7 @@ def test_a_service_gets_the_secrets_it_uses() -> None:
     assert set(compose()["secrets"]) <= {f"gamma_{name}" for name in Settings.model_fields}
 
 
-def test_secrets_are_files_that_git_does_not_see() -> None:
+def test_secret_files_are_ignored_by_git() -> None:
     for secret in compose()["secrets"].values():
         assert list(secret) == ["file"]
         assert secret["file"].startswith("./deploy/secrets/")
@@ -240,13 +240,13 @@ def secret(secrets: Path) -> Path:
     return secrets / "gamma_redis_url"
 
 
-def test_secrets_are_readable_in_containers_and_to_nobody_else_here(secrets: Path) -> None:
+def test_secret_files_have_restrictive_permissions(secrets: Path) -> None:
     assert {file.name for file in secrets.iterdir()} == set(compose()["secrets"])
     assert {file.stat().st_mode & 0o777 for file in secrets.iterdir()} == {0o444}
     assert secrets.stat().st_mode & 0o777 == 0o700
 
 
-def test_only_missing_secrets_are_made(secrets: Path) -> None:
+def test_only_missing_secrets_are_created(secrets: Path) -> None:
     before = {file.name: file.read_text() for file in secrets.iterdir()}
     (secrets / "gamma_webhook_secrets").unlink()
     said = make_secrets(secrets.parent)
@@ -256,7 +256,7 @@ def test_only_missing_secrets_are_made(secrets: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["api", "webhooks", "worker"])
-def test_a_program_starts_with_them(
+def test_program_starts_with_the_secrets(
     secrets: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = SERVICES[name]
@@ -337,14 +337,14 @@ def redis(secret: Path, tmp_path: Path) -> Iterator[ComposedRedis]:
         running.process.wait()
 
 
-def test_nobody_else_reads_the_files_of_redis(redis: ComposedRedis, tmp_path: Path) -> None:
+def test_redis_files_are_private(redis: ComposedRedis, tmp_path: Path) -> None:
     redis.wait()
     files = list((tmp_path / "data").rglob("*"))
     assert any(file.suffix == ".aof" for file in files)
     assert not any(file.stat().st_mode & 0o077 for file in files)
 
 
-def test_redis_wants_the_password_keeps_its_data_and_evicts_nothing(
+def test_redis_requires_password_persists_and_never_evicts(
     redis: ComposedRedis, secret: Path
 ) -> None:
     redis.wait()
@@ -369,7 +369,7 @@ def test_redis_wants_the_password_keeps_its_data_and_evicts_nothing(
             client.set("refused", "value")
 
 
-def test_redis_s_password_is_in_no_argument_list(redis: ComposedRedis, secret: Path) -> None:
+def test_redis_password_is_not_in_arguments(redis: ComposedRedis, secret: Path) -> None:
     redis.wait()
     password = secret.read_text().split(":")[2].split("@")[0]
     arguments = Path(f"/proc/{redis.process.pid}/cmdline").read_text()
@@ -378,7 +378,7 @@ def test_redis_s_password_is_in_no_argument_list(redis: ComposedRedis, secret: P
 
 
 @pytest.mark.parametrize("url", ["", "redis://redis:6379/0", "redis://:p%40ss@redis:6379/0"])
-def test_redis_does_not_start_open(tmp_path: Path, url: str) -> None:
+def test_redis_without_password_does_not_start(tmp_path: Path, url: str) -> None:
     (tmp_path / "url").write_text(url)
     refused = subprocess.run(
         ["sh", ComposedRedis.script, "serve"],

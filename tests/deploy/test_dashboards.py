@@ -45,7 +45,7 @@ def builder() -> ModuleType:
     return module
 
 
-def test_the_files_are_what_the_questions_make(builder: ModuleType) -> None:
+def test_dashboard_files_are_up_to_date(builder: ModuleType) -> None:
     assert builder.names() == list(DASHBOARDS) == ["overview", "redis", "results", "workers"]
     for name in DASHBOARDS:
         written = (ROOT / f"deploy/grafana/dashboards/{name}.json").read_text()
@@ -53,7 +53,7 @@ def test_the_files_are_what_the_questions_make(builder: ModuleType) -> None:
 
 
 @each_dashboard
-def test_a_dashboard_keeps_its_address(name: str) -> None:
+def test_dashboard_uid_is_stable(name: str) -> None:
     found = DASHBOARDS[name]
     assert found["uid"] == f"gamma-{name}"
     assert found["editable"] is False
@@ -64,7 +64,7 @@ def test_a_dashboard_keeps_its_address(name: str) -> None:
 
 
 @each_dashboard
-def test_a_dashboard_asks_the_source_that_is_chosen(name: str) -> None:
+def test_dashboard_uses_selected_data_source(name: str) -> None:
     (variable,) = DASHBOARDS[name]["templating"]["list"]
     assert (variable["name"], variable["type"], variable["query"]) == (
         "datasource",
@@ -92,7 +92,7 @@ def test_panels_fill_the_grid_and_do_not_overlap(name: str) -> None:
 
 
 @each_panel
-def test_a_panel_answers_a_question_and_says_what_to_do(panel: dict[str, Any]) -> None:
+def test_panels_have_question_and_advice(panel: dict[str, Any]) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     assert panel["title"].endswith("?")
     assert defaults["unit"] in UNITS
@@ -105,12 +105,12 @@ def test_a_panel_answers_a_question_and_says_what_to_do(panel: dict[str, Any]) -
         assert "Red" in panel["description"]
 
 
-def test_titles_are_asked_once() -> None:
+def test_titles_are_unique() -> None:
     titles = [panel["title"] for _, panel in PANELS]
     assert len(titles) == len(set(titles))
 
 
-def test_every_query_names_metrics_that_are_documented() -> None:
+def test_queries_use_documented_metrics() -> None:
     known = {sample for row in documented() for sample in row.samples}
     known |= {rule["record"] for rule in rules() if "record" in rule} | {"ALERTS", "up"}
     queries = panel_queries() | runbook_queries() | {str(rule): rule["expr"] for rule in rules()}
@@ -120,7 +120,7 @@ def test_every_query_names_metrics_that_are_documented() -> None:
         assert asked <= known, (where, sorted(asked - known))
 
 
-def test_names_are_found_in_any_expression() -> None:
+def test_metric_names_are_extracted() -> None:
     expression = (
         'sum by (le, a) (rate(x_bucket{b="up"}[5m] offset 1d)) / on (c) group_left (y:z > 1e3) '
         "or vector(0) and time() - w"
@@ -128,7 +128,7 @@ def test_names_are_found_in_any_expression() -> None:
     assert metric_names(expression) == {"x_bucket", "y:z", "w"}
 
 
-def test_every_query_is_promql(tmp_path: Path) -> None:
+def test_queries_are_valid_promql(tmp_path: Path) -> None:
     queries = {**panel_queries(), **runbook_queries()}.values()
     listed = [
         {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "1m")}

@@ -48,11 +48,11 @@ def needed_by(target: str) -> dict[str, Stage]:
     return needed
 
 
-def test_a_build_without_a_target_makes_the_small_image() -> None:
+def test_default_target_is_the_small_image() -> None:
     assert list(stages())[-2:] == ["worker", "api"]
 
 
-def test_everything_starts_from_one_pinned_image() -> None:
+def test_base_image_is_pinned() -> None:
     known = stages()
     outside = {stage.parent for stage in known.values()} - set(known)
     assert len(outside) == 1
@@ -78,7 +78,7 @@ def test_images_run_unprivileged_with_a_health_check(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_is_labelled(target: str) -> None:
+def test_images_have_labels(target: str) -> None:
     stage = stages()[target]
     (labels,) = stage.all("LABEL")
     for name in ("title", "description", "licenses", "version", "revision", "base.name"):
@@ -86,7 +86,7 @@ def test_an_image_is_labelled(target: str) -> None:
     assert f"VERSION={VERSION}" in stage.all("ARG")
 
 
-def test_the_exposed_ports_are_those_of_the_settings() -> None:
+def test_exposed_ports_equal_settings() -> None:
     for target in TARGETS:
         environment = image_environment(target)
         ports = stages()[target].all("EXPOSE")[0].split()
@@ -95,7 +95,7 @@ def test_the_exposed_ports_are_those_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_holds_no_means_of_building(target: str) -> None:
+def test_images_have_no_build_tools(target: str) -> None:
     for stage in lineage(target):
         commands = " ".join(stage.all("RUN"))
         assert "apt" not in commands
@@ -125,7 +125,7 @@ def test_packages_are_installed_by_hash() -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 64])
-def test_torch_for_cpus_is_installed_by_the_hash_that_is_given(digest: str, tmp_path: Path) -> None:
+def test_cpu_torch_is_installed_by_hash(digest: str, tmp_path: Path) -> None:
     (command,) = [line for line in stages()["build-worker"].all("RUN") if "torch.txt" in line]
     script = re.sub(r"^--mount=\S+ ", "", command)
     shutil.copy(LOCKS / "worker-cuda.txt", tmp_path)
@@ -158,7 +158,7 @@ def is_cuda(package: str) -> bool:
 @pytest.mark.parametrize(
     ("name", "target"), [("api", "api"), ("worker-cpu", "worker"), ("worker-cuda", "worker")]
 )
-def test_what_is_locked_is_what_is_needed_and_tested(name: str, target: str) -> None:
+def test_lock_files_match_requirements_and_constraints(name: str, target: str) -> None:
     """If not: sh deploy/requirements/lock.sh."""
     versions = locked(name)
     ours = {package for package in versions if not is_cuda(package)}
@@ -168,7 +168,7 @@ def test_what_is_locked_is_what_is_needed_and_tested(name: str, target: str) -> 
     assert any(map(is_cuda, versions)) == (name == "worker-cuda")
 
 
-def test_the_api_image_has_no_part_of_the_worker_s() -> None:
+def test_api_image_excludes_worker() -> None:
     needed = needed_by("api")
     assert not {"worker", "build-worker"} & set(needed)
     assert "-r api.txt" in str(needed["build-api"].all("RUN"))
@@ -197,7 +197,7 @@ def installed(target: str) -> set[str]:
     return {canonicalize_name(name) for name, _ in found}
 
 
-def test_what_is_copied_exists_and_is_let_through() -> None:
+def test_copied_files_exist_and_are_in_the_build_context() -> None:
     let_through = (ROOT / ".dockerignore").read_text().splitlines()
     known = stages()
     for stage in known.values():
@@ -212,7 +212,7 @@ def test_what_is_copied_exists_and_is_let_through() -> None:
                 assert any(f"!{path}" in let_through for path in (name, *folders)), name
 
 
-def test_the_build_context_is_an_allowlist() -> None:
+def test_build_context_is_an_allowlist() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -220,13 +220,13 @@ def test_the_build_context_is_an_allowlist() -> None:
     assert not any(rule in ("!.", "!deploy", "!deploy/secrets", "!.git") for rule in rules)
 
 
-def test_no_secret_is_built_in() -> None:
+def test_images_contain_no_secrets() -> None:
     for stage in stages().values():
         for line in stage.all("ARG") + stage.all("ENV"):
             assert not re.search(r"PASSW|SECRET|TOKEN|_KEY|REDIS_URL", line), line
 
 
-def test_an_image_without_keys_does_not_open_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_without_keys_refuses_to_start_open(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, setting in image_environment("api").items():
         if name.startswith("GAMMA_"):
             monkeypatch.setenv(name, setting)
@@ -253,7 +253,7 @@ def words_of(target: str) -> list[str]:
     return shlex.split(check)[-1:] if target == "api" else shlex.split(check)[-2:]
 
 
-def test_the_health_check_detects_failure(service: Serve) -> None:
+def test_health_check_detects_failure(service: Serve) -> None:
     api = int(service.url.rsplit(":", 1)[1])
     worker = service.metrics_port + 1
     assert healthcheck(api, *words_of("api")).returncode == 0

@@ -74,13 +74,13 @@ def problem(manifest: Object) -> str | None:
 
 
 @each_overlay
-def test_manifests_follow_the_published_schemas(overlay: str) -> None:
+def test_manifests_match_published_schemas(overlay: str) -> None:
     found = {(o["kind"], o["metadata"]["name"]): problem(o) for o in kubernetes(overlay)}
     assert set(found.values()) == {None}
     assert len(found) == len(kubernetes(overlay))
 
 
-def test_a_misspelt_field_is_found() -> None:
+def test_unknown_field_is_rejected() -> None:
     for manifest in kubernetes("cpu"):
         assert problem({**manifest, "sepc": {}}) is not None, manifest["kind"]
 
@@ -90,7 +90,7 @@ def test_a_misspelt_field_is_found() -> None:
 TEXT = (ROOT / "docs/deployment.md").read_text()
 
 
-def test_overlay_in_the_docs_builds(tmp_path: Path) -> None:
+def test_documented_overlay_builds(tmp_path: Path) -> None:
     (tmp_path / "gamma").symlink_to(ROOT)
     (example,) = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     (tmp_path / "kustomization.yaml").write_text(example)
@@ -106,14 +106,14 @@ def test_overlay_in_the_docs_builds(tmp_path: Path) -> None:
         assert found["envFrom"] == [{"configMapRef": {"name": settings}}]
 
 
-def test_command_in_the_docs_makes_the_alerts_an_object() -> None:
+def test_documented_command_creates_alert_rules() -> None:
     (command,) = re.findall(r"^\$ (\(printf .*) \| kubectl apply --filename -$", TEXT, re.MULTILINE)
     manifest = yaml.safe_load(subprocess.check_output(["sh", "-ec", command], cwd=ROOT))
     assert problem(manifest) is None
     assert manifest["spec"] == yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text())
 
 
-def test_secret_in_the_docs_holds_what_pods_mount() -> None:
+def test_documented_secret_has_all_mounted_keys() -> None:
     (command,) = re.findall(r"^\$ (kubectl .* create secret .*)$", TEXT, re.MULTILINE)
     assert command.startswith("kubectl --namespace gamma create secret generic gamma ")
     files = re.findall(r"--from-file=deploy/secrets/(\w+)", command)
@@ -146,7 +146,7 @@ def test_references_exist(overlay: str) -> None:
 
 
 @each_pod
-def test_volumes_and_probes_are_of_this_pod(overlay: str, name: str) -> None:
+def test_volumes_and_probes_refer_to_their_pod(overlay: str, name: str) -> None:
     volumes = {volume["name"]: volume for volume in pod(overlay, name)["spec"]["volumes"]}
     claims = workloads(overlay)[name]["spec"].get("volumeClaimTemplates", ())
     mounted = {mount["name"] for mount in container(overlay, name)["volumeMounts"]}
@@ -161,7 +161,7 @@ def test_volumes_and_probes_are_of_this_pod(overlay: str, name: str) -> None:
 
 
 @each_overlay
-def test_ports_and_images_are_those_of_the_images(overlay: str) -> None:
+def test_ports_and_images_match_the_images(overlay: str) -> None:
     services = compose()["services"]
     worker = services["worker-gpu" if overlay == "gpu" else "worker"]
     images = {name: container(overlay, name)["image"] for name in PODS}
@@ -182,7 +182,7 @@ def test_ports_and_images_are_those_of_the_images(overlay: str) -> None:
 
 
 @each_overlay
-def test_limits_of_memory_are_those_of_compose(overlay: str) -> None:
+def test_memory_limits_equal_compose(overlay: str) -> None:
     names = {"worker": "worker-gpu" if overlay == "gpu" else "worker"}
     for name in PODS:
         limit = with_defaults(compose()["services"][names.get(name, name)]["mem_limit"])
@@ -191,7 +191,7 @@ def test_limits_of_memory_are_those_of_compose(overlay: str) -> None:
 
 
 @each_overlay
-def test_redis_runs_as_with_compose(overlay: str) -> None:
+def test_redis_command_equals_compose(overlay: str) -> None:
     (files,) = [c["data"] for n, c in objects(overlay, "ConfigMap").items() if "redis" in n]
     for name in ("redis.conf", "redis.sh"):
         assert files[name] == (ROOT / "deploy/redis" / name).read_text()
@@ -231,7 +231,7 @@ def test_pods_run_without_privileges(overlay: str, name: str) -> None:
 
 
 @each_overlay
-def test_the_user_is_that_of_the_image(overlay: str) -> None:
+def test_user_equals_image_user(overlay: str) -> None:
     namespace = objects(overlay, "Namespace")["gamma"]["metadata"]["labels"]
     assert namespace["pod-security.kubernetes.io/enforce"] == "restricted"
     for name in PROGRAMS:
@@ -241,7 +241,7 @@ def test_the_user_is_that_of_the_image(overlay: str) -> None:
 
 
 @each_overlay
-def test_each_pod_gets_the_secrets_that_its_compose_service_gets(overlay: str) -> None:
+def test_pod_secrets_equal_compose(overlay: str) -> None:
     for name in PODS:
         (volume,) = [v["secret"] for v in pod(overlay, name)["spec"]["volumes"] if "secret" in v]
         assert volume["defaultMode"] & 0o007 == 0
@@ -258,7 +258,7 @@ def test_each_pod_gets_the_secrets_that_its_compose_service_gets(overlay: str) -
 
 
 @each_overlay
-def test_stopping_waits_for_the_work_at_hand(overlay: str) -> None:
+def test_stop_timeout_covers_running_work(overlay: str) -> None:
     grace = {n: pod(overlay, n)["spec"]["terminationGracePeriodSeconds"] for n in PODS}
     pause = container(overlay, "api")["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert grace["api"] >= pause + server._DRAIN + 10
@@ -279,7 +279,7 @@ def test_liveness_does_not_depend_on_other_pods(overlay: str) -> None:
 
 
 @each_overlay
-def test_the_autoscaler_asks_prometheus_for_length_and_age(overlay: str, tmp_path: Path) -> None:
+def test_autoscaler_queries_queue_length_and_age(overlay: str, tmp_path: Path) -> None:
     spec = objects(overlay, "ScaledObject")["worker"]["spec"]
     asked = {trigger["name"]: trigger["metadata"] for trigger in spec["triggers"]}
     names = {key: re.findall(r"gamma_\w+", found["query"]) for key, found in asked.items()}
@@ -298,7 +298,7 @@ def test_the_autoscaler_asks_prometheus_for_length_and_age(overlay: str, tmp_pat
 
 
 @each_overlay
-def test_scrape_jobs_have_the_names_that_they_have_with_compose(overlay: str) -> None:
+def test_scrape_job_names_equal_compose(overlay: str) -> None:
     spec = objects(overlay, "PodMonitor")["gamma"]["spec"]
     (endpoint,) = spec["podMetricsEndpoints"]
     (relabelling,) = endpoint["relabelings"]

@@ -95,13 +95,13 @@ def check_against_table(families: list[Metric], url: str) -> int:
 
 
 @pytest.mark.parametrize("process", live.PROCESSES)
-def test_the_table_is_what_is_exposed(stack: Serve, process: str) -> None:
+def test_documented_metrics_equal_exposed_ones(stack: Serve, process: str) -> None:
     families = live.scrape(stack, process)
     check_against_table(families, stack.url)
     assert {full_name(family) for family in families if family.samples} == expected(process)
 
 
-def test_units_and_processes_of_the_table_are_known() -> None:
+def test_documented_units_and_processes_are_valid() -> None:
     assert len(TABLE) == len(documented())
     for row in TABLE.values():
         assert row.process in ("all", "worker (CUDA)", *live.PROCESSES)
@@ -111,7 +111,7 @@ def test_units_and_processes_of_the_table_are_known() -> None:
                 assert row.unit.startswith(unit), row.name
 
 
-def test_labelled_counters_stand_at_zero_before_the_first_event(stack: Serve) -> None:
+def test_labelled_counters_start_at_zero(stack: Serve) -> None:
     for process in live.PROCESSES:
         for family in live.scrape(stack, process):
             row = TABLE[full_name(family)]
@@ -122,7 +122,7 @@ def test_labelled_counters_stand_at_zero_before_the_first_event(stack: Serve) ->
                     assert found == set(listed), (family.name, label)
 
 
-def test_odd_requests_make_no_series_beyond_the_table(stack: Serve) -> None:
+def test_odd_requests_add_no_series(stack: Serve) -> None:
     chance = random.Random(0)
     answers = asyncio.run(_send_odd_requests(stack.url, chance))
     assert answers == ODD_REQUESTS
@@ -225,7 +225,7 @@ def _odd_request(chance: random.Random) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def test_a_scrape_costs_one_round_trip_and_leaves_registries_alone(
+def test_scrape_takes_one_round_trip_and_reads_no_registries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with private_redis(tmp_path / "redis", 2**26) as (url, _), Redis.from_url(url) as redis:
@@ -254,13 +254,13 @@ def test_a_scrape_costs_one_round_trip_and_leaves_registries_alone(
         assert redis.zcard(abandoned) == 1
 
 
-def test_a_scrape_is_answered_without_redis() -> None:
+def test_scrape_works_without_redis() -> None:
     families = list(metrics._QueueCollector(Settings(redis_url="redis://127.0.0.1:1")).collect())
     found = {family.name: family.samples[0].value for family in families}
     assert found == {"gamma_queue_limit": Settings().queue_limit, "gamma_redis_up": 0}
 
 
-def test_a_scrape_is_answered_while_redis_hangs() -> None:
+def test_scrape_works_while_redis_hangs() -> None:
     """A Redis that takes connections and says nothing."""
     ended = threading.Event()
 

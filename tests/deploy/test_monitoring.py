@@ -23,7 +23,7 @@ def test_prometheus_accepts_its_configuration() -> None:
     )
 
 
-def test_prometheus_finds_every_process_of_ours_by_name() -> None:
+def test_prometheus_discovers_all_processes() -> None:
     services = compose()["services"]
     assert {name for names, _ in FOUND.values() for name in names} == {
         name for name, service in services.items() if "build" in service
@@ -43,7 +43,7 @@ def test_prometheus_finds_every_process_of_ours_by_name() -> None:
         assert found["port"] == int(environment["GAMMA_METRICS_PORT"])
 
 
-def test_prometheus_has_a_limit_for_every_process_of_ours() -> None:
+def test_prometheus_limits_samples_of_all_processes() -> None:
     assert all(scrape_jobs()[job]["sample_limit"] == 5000 for job in FOUND)
 
 
@@ -60,7 +60,7 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
         assert found["templating"]["list"][0]["current"]["value"] == source["uid"]
 
 
-def test_the_home_page_of_grafana_is_the_overview() -> None:
+def test_grafana_home_is_the_overview() -> None:
     environment = compose()["services"]["grafana"]["environment"]
     path = environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert path == "/etc/grafana/dashboards/overview.json"

@@ -62,7 +62,7 @@ def may_leave(overlay: str, name: str, port: int, other: Mapping[str, str]) -> b
 
 
 @each_overlay
-def test_only_the_port_of_the_api_is_open_to_all(overlay: str) -> None:
+def test_only_the_api_port_is_open_to_all(overlay: str) -> None:
     for other in (STRANGER, {"ip": "203.0.113.7"}, {"ip": "10.0.0.7"}):
         reached = {
             (name, port)
@@ -73,7 +73,7 @@ def test_only_the_port_of_the_api_is_open_to_all(overlay: str) -> None:
 
 
 @each_overlay
-def test_redis_is_for_our_programs_alone(overlay: str) -> None:
+def test_only_own_pods_reach_redis(overlay: str) -> None:
     redis = pod(overlay, "redis")["metadata"]["labels"]
     for name in PROGRAMS:
         assert may_enter(overlay, "redis", 6379, pod(overlay, name)["metadata"]["labels"])
@@ -84,7 +84,7 @@ def test_redis_is_for_our_programs_alone(overlay: str) -> None:
 
 
 @each_overlay
-def test_prometheus_may_ask_for_metrics_and_no_more(overlay: str) -> None:
+def test_prometheus_reaches_only_metrics_ports(overlay: str) -> None:
     for name in PROGRAMS:
         assert may_enter(overlay, name, 9400, PROMETHEUS)
         assert not may_enter(overlay, name, 9400, pod(overlay, "api")["metadata"]["labels"])
@@ -92,7 +92,7 @@ def test_prometheus_may_ask_for_metrics_and_no_more(overlay: str) -> None:
 
 
 @each_overlay
-def test_only_webhooks_get_out_and_only_to_the_internet(overlay: str) -> None:
+def test_only_webhooks_have_egress_to_the_internet(overlay: str) -> None:
     near = (
         *("10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254"),
         *("172.20.0.1", "192.168.1.1", "fd00::1", "::1"),

@@ -56,7 +56,7 @@ def _load(service: Serve) -> None:
         assert client.post("/v1/detections", files={"file": b"text"}).status_code == 415
 
 
-def test_every_query_of_panels_and_runbooks_has_an_answer(prometheus: live.Prometheus) -> None:
+def test_queries_of_panels_and_runbooks_return_data(prometheus: live.Prometheus) -> None:
     queries = {**panel_queries(), **runbook_queries()}
     silent = set()
     for where, query in queries.items():
@@ -67,7 +67,7 @@ def test_every_query_of_panels_and_runbooks_has_an_answer(prometheus: live.Prome
     assert silent == set(SILENT)
 
 
-def test_every_rule_is_evaluated_and_finds_its_series(prometheus: live.Prometheus) -> None:
+def test_rules_are_evaluated_and_find_their_series(prometheus: live.Prometheus) -> None:
     for group in prometheus.get("rules")["groups"]:
         for rule in group["rules"]:
             assert rule["health"] == "ok", rule
@@ -78,7 +78,7 @@ def test_every_rule_is_evaluated_and_finds_its_series(prometheus: live.Prometheu
                 assert prometheus.query(f"count({name})"), (name, rule)
 
 
-def test_every_process_is_scraped_within_its_limit(prometheus: live.Prometheus) -> None:
+def test_processes_are_scraped_within_sample_limit(prometheus: live.Prometheus) -> None:
     for target in prometheus.get("targets")["activeTargets"]:
         assert target["health"] == "up", target
         assert target["lastError"] == ""
