@@ -118,7 +118,7 @@ def stack(redis: Redis) -> Stack:
     return Stack(redis)
 
 
-def test_take_heartbeat_and_finish_write_what_rq_writes(stack: Stack) -> None:
+def test_take_heartbeat_and_finish_write_the_same_as_rq(stack: Stack) -> None:
     worker, queue = stack.worker, stack.queue
     stack.enqueue("a")
     assert stack.redis.lpop(queue.key) == b"a"
@@ -236,7 +236,7 @@ def test_jobs_put_back_keep_their_position_and_retries(stack: Stack) -> None:
     assert [job.id for job in stack.take()[0]] == ["a", "c", "d", "e", "f"]
 
 
-def test_suspects_are_sorted_by_deaths(stack: Stack) -> None:
+def test_suspects_are_sorted_by_crash_count(stack: Stack) -> None:
     stack.enqueue("a", "b", "c", "d")
     (a, b, c), _ = stack.take(3)
     assert put_back(stack.worker, stack.queue, [a, b, c], dying=True) == [True] * 3

@@ -99,7 +99,7 @@ def test_every_crop_is_taken_once_in_order() -> None:
     assert taken == expected
 
 
-def test_draining_finishes_one_picture_after_the_other() -> None:
+def test_draining_finishes_pictures_one_by_one() -> None:
     policy = BatchPolicy[str](4, window=1.0)
     for name, crops in {"a": 5, "b": 2, "c": 3}.items():
         policy.add(name, crops, 0.0)

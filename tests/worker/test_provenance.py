@@ -161,7 +161,7 @@ def test_metrics_and_logs(served: Serve, client: httpx2.Client) -> None:
         assert "Test Generator" not in told
 
 
-def test_names_equal_those_of_the_readers() -> None:
+def test_names_equal_readers_names() -> None:
     for name in ("Source", "Says", "Confidence"):
         ours, theirs = getattr(contract, name), getattr(statement, name)
         assert {one.name: one.value for one in ours} == {one.name: one.value for one in theirs}

@@ -91,7 +91,7 @@ def test_same_file_scores_the_same_without_the_reader(
 
 
 @pytest.mark.parametrize("reader", ["statements", "watermark", "summary"])
-def test_failing_reader_costs_no_score(
+def test_failing_reader_does_not_affect_scores(
     processor: Processor, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
     expected = outcome(processor, DESCRIBED)
@@ -109,7 +109,7 @@ def test_failing_reader_costs_no_score(
         assert found.detection.provenance.summary.text.startswith(NONE_LEFT)
 
 
-def test_failing_reader_keeps_the_error_of_the_picture(
+def test_failing_reader_does_not_hide_picture_error(
     processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Decoders, "statements", fail)
