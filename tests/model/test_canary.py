@@ -36,7 +36,7 @@ def edit(directory, change):
     save_file(weights, directory / WEIGHTS_FILE)
 
 
-def test_the_built_in_model_matches_its_canary():
+def test_built_in_model_matches_its_canary():
     detector = load(None, dtype="auto")
     assert detector._canary is not None
     low, high = detector._canary.readings[:, 0]
@@ -44,11 +44,11 @@ def test_the_built_in_model_matches_its_canary():
     detector.check()
 
 
-def test_the_canary_is_small():
+def test_canary_is_small():
     assert (checkpoint.BUILT_IN / CANARY_FILE).stat().st_size < 30_000
 
 
-def test_an_exported_network_passes_with_and_without_a_canary(exported):
+def test_exported_network_passes_with_and_without_a_canary(exported):
     load(exported).warm_up()
     (exported / CANARY_FILE).unlink()
     load(exported).warm_up()
@@ -109,7 +109,7 @@ def test_rounding_is_tolerated(exported):
 
 
 @pytest.mark.usefixtures("small_tower")
-def test_the_glance_alone_is_a_reading_too(make_model):
+def test_glance_alone_has_a_canary_reading(make_model):
     detector = Detector(make_model(crop_size=64, **PRIOR), device="cpu", **LIMITS)
     made = canary.choose(detector)
     assert made.pictures.shape == (2, canary.SIDE, canary.SIDE, 3)
@@ -119,7 +119,7 @@ def test_the_glance_alone_is_a_reading_too(make_model):
         canary.check(detector, Canary(made.pictures, made.readings[:, :3]))
 
 
-def test_an_invalid_canary_is_refused(exported):
+def test_invalid_canary_is_refused(exported):
     save_file({"readings": torch.zeros(1)}, exported / CANARY_FILE)
     with pytest.raises(CheckpointError, match=r"canary\.safetensors: not a canary"):
         load(exported)
@@ -164,5 +164,5 @@ def test_config_values_that_cause_nan_are_refused(exported, written, complaint):
         load(exported)
 
 
-def test_the_choice_is_deterministic(exported):
+def test_choice_is_deterministic(exported):
     assert np.array_equal(canary.choose(load(exported)).pictures, load(exported)._canary.pictures)

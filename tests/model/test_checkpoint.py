@@ -78,7 +78,7 @@ def edit_weights(directory, change):
     save_file(weights, file)
 
 
-def test_a_checkpoint_is_a_hugging_face_directory(saved):
+def test_checkpoint_is_a_hugging_face_directory(saved):
     model, directory = saved
     files = {file.name for file in directory.iterdir()}
     assert files == {"config.json", "model.safetensors", "README.md"}
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_a_hugging_face_directory(saved):
         assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
 
 
-def test_names_of_the_weights_are_final(make_model):
+def test_weight_names_are_stable(make_model):
     """A change of this list breaks existing checkpoints."""
     names = make_model(cross_attention="dual").state_dict().keys()
     own = {re.sub(r"\.\d\.", ".N.", n) for n in names if not n.startswith("encoder.")}
@@ -180,7 +180,7 @@ def test_pickles_are_never_read(saved):
         load_backbone(model, directory / "pytorch_model.bin")
 
 
-def test_a_missing_checkpoint_is_named(tmp_path):
+def test_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json: missing"):
         load(tmp_path)
     with pytest.raises(CheckpointError, match="neither a directory nor"):

@@ -4,13 +4,13 @@ from model.config import GammaConfig
 from pictures.findings import Thresholds
 
 
-def test_untrained_thresholds_call_nothing():
+def test_untrained_thresholds_give_no_verdicts():
     assert Thresholds(**GammaConfig().thresholds) == Thresholds(0.0, 1.0, 0.5, 1.0)
     assert not GammaConfig().trained
     assert GammaConfig().version == "untrained"
 
 
-def test_config_survives_a_round_trip(tmp_path):
+def test_config_round_trip(tmp_path):
     config = GammaConfig(heads="ai", thresholds={"mask": 0.3}, temperature=1.5, version="7")
     config.save_pretrained(tmp_path)
     loaded = GammaConfig.from_pretrained(tmp_path)

@@ -67,7 +67,7 @@ def test_each_pixel_looks_up_its_triples(levels):
         assert sorted(rows.tolist()) == sorted(rows_of(planes, y, x))
 
 
-def test_the_mean_of_a_map_is_linear_in_the_histogram(levels):
+def test_mean_of_a_map_is_linear_in_the_histogram(levels):
     stem = CooccurrenceInput(6)
     torch.nn.init.normal_(stem.table)
     counts = histogram(levels)
@@ -89,7 +89,7 @@ def test_every_difference_has_its_code():
     assert rows.max() < ROWS
 
 
-def test_a_flat_picture_has_one_code_everywhere():
+def test_flat_picture_has_one_code_everywhere():
     counts = histogram(torch.full((1, 3, 32, 32), 77.0))
     assert (counts > 0).sum() == ROWS // CODES
 
@@ -100,7 +100,7 @@ def test_brightness_has_no_effect(levels):
     assert (look_up(levels + 30) == look_up(levels)).float().mean() > 0.999
 
 
-def test_the_network_takes_levels_and_looks_them_up(photo):
+def test_network_takes_levels_and_looks_them_up(photo):
     torch.manual_seed(0)
     config = GammaConfig(backbone="mit_b0", input="cooccurrence", input_channels=8)
     model = GammaModel(config).eval()

@@ -40,7 +40,7 @@ def make_detector(make_model):
     return make
 
 
-def test_the_built_in_network_is_trained_calibrated_and_measured(photo):
+def test_built_in_network_is_trained_calibrated_and_evaluated(photo):
     first, second = (
         Detector.from_pretrained(None, device="cpu", dtype="float32", **LIMITS) for _ in range(2)
     )
@@ -178,7 +178,7 @@ def test_serving_rules_of_a_checkpoint_are_applied(make_model, photo, tmp_path):
     assert_same(detector.detect(data, View.CENTER), expected.detect(data, View.CENTER))
 
 
-def test_a_checkpoint_without_both_heads_is_not_served(make_model, tmp_path):
+def test_checkpoint_without_both_heads_is_not_served(make_model, tmp_path):
     checkpoint.save(make_model(heads="ai"), tmp_path)
     with pytest.raises(CheckpointError, match="both segmentation heads"):
         Detector.from_pretrained(str(tmp_path), **LIMITS)
@@ -197,7 +197,7 @@ def test_auto_respects_its_tile_budget(make_model):
 
 
 @pytest.mark.parametrize("size", [(150, 97), (60, 400)])
-def test_a_glance_has_its_own_temperature_and_thresholds(make_detector, small_tower, photo, size):
+def test_glance_has_its_own_temperature_and_thresholds(make_detector, small_tower, photo, size):
     thresholds = {"uncertain": 0.0, "ai_generated": 0.0}
     fields = {"glance_temperature": 4.0, "glance_thresholds": thresholds, "temperature": 0.1}
     detector = make_detector(**PRIOR | fields)
@@ -212,7 +212,7 @@ def test_a_glance_has_its_own_temperature_and_thresholds(make_detector, small_to
     assert found.layout.tiles == 0
 
 
-def test_the_glance_affects_the_score_of_a_crop(make_detector, small_tower):
+def test_glance_affects_the_score_of_a_crop(make_detector, small_tower):
     """Two pictures with the same centre differ only in the glance."""
     detector = make_detector(**PRIOR)
     dark, light = (np.full((300, 300, 3), level, np.uint8) for level in (20, 230))
@@ -252,12 +252,12 @@ def test_parts_of_the_crops_give_the_same_outputs(make_detector, small_tower, ph
     torch.testing.assert_close(joined, whole.logits, atol=1e-5, rtol=0)
 
 
-def test_a_network_without_prior_cannot_glance(make_detector, photo):
+def test_network_without_prior_refuses_glance(make_detector, photo):
     with pytest.raises(GlanceError, match="has no prior to glance with"):
         make_detector().detect(png(photo(64, 64)), View.GLANCE)
 
 
-def test_a_checkpoint_whose_tower_is_missing_is_not_served(make_model, tmp_path):
+def test_checkpoint_whose_tower_is_missing_is_not_served(make_model, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     checkpoint.save(make_model(tower=nowhere, **PRIOR), tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"tower: .*nowhere"):

@@ -90,7 +90,7 @@ def glances(photo):
     return [torch.from_numpy(some) for some in pixels]
 
 
-def test_a_glance_equals_the_reference_too(glancing, tiles, glances):
+def test_glance_equals_reference(glancing, tiles, glances):
     """Vector, and patches at the positions of crops, for pictures of any shape."""
     torch.nn.init.normal_(glancing.input.table)
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]])
@@ -139,7 +139,7 @@ def test_glances_of_one_shape_are_computed_together(glancing, glances, monkeypat
     assert sights[3].logit != pytest.approx(sights[0].logit, abs=1e-5)
 
 
-def test_a_panorama_is_the_mean_of_its_glances(glancing, glances):
+def test_panorama_is_the_mean_of_its_glances(glancing, glances):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     whole, first, second = engine.look([glances[2], glances[2][:1], glances[2][1:]])
     assert whole.logit == pytest.approx((first.logit + second.logit) / 2, abs=1e-5)
@@ -147,7 +147,7 @@ def test_a_panorama_is_the_mean_of_its_glances(glancing, glances):
     assert_agree(whole.patches, torch.cat([first.patches, second.patches]))
 
 
-def test_the_logit_of_a_glance_is_that_of_its_vector_alone(glancing, glances):
+def test_glance_logit_depends_only_on_its_vector(glancing, glances):
     engine = InferenceEngine(glancing, device="cpu", dtype="float32")
     (sight,) = engine.look(glances[:1])
     assert sight.logit == pytest.approx(engine._model.classifier(sight.vector).item(), abs=1e-5)
@@ -195,7 +195,7 @@ def test_glances_are_halved_when_memory_runs_out(glancing, glances, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_tower_computes_as_the_engine_does_and_is_loaded_at_the_start(
+def test_tower_uses_engine_precision_and_is_loaded_at_start(
     glancing, small_tower, glances, dtype
 ):
     engine = InferenceEngine(glancing, device="cpu", dtype=dtype)
@@ -225,7 +225,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
-def test_batches_are_halved_when_memory_runs_out_and_stay_so(model, tiles, monkeypatch, error):
+def test_batches_are_halved_permanently_when_memory_runs_out(model, tiles, monkeypatch, error):
     engine = InferenceEngine(model, device="cpu", dtype="float32")
     expected = engine.forward(tiles)
     engine.batch_limit = 5
@@ -243,7 +243,7 @@ def test_out_of_memory_for_one_crop_is_a_device_error(model, tiles, monkeypatch)
         engine.forward(tiles)
 
 
-def test_an_error_of_an_accelerator_is_a_device_error(model, tiles, monkeypatch):
+def test_error_of_an_accelerator_is_a_device_error(model, tiles, monkeypatch):
     engine = InferenceEngine(model, device="cpu", dtype="float32")
     fail_above(engine, monkeypatch, 0, RuntimeError("CUDA error: illegal memory access"))
     with pytest.raises(RuntimeError, match="illegal") as on_cpu:
@@ -260,7 +260,7 @@ DEVICES_NOT_HERE = ["nonsense", "cpu:x", "", "cuda:99", "meta", "xla"]
 @pytest.mark.parametrize(
     "name", DEVICES_NOT_HERE if torch.cuda.is_available() else [*DEVICES_NOT_HERE, "cuda"]
 )
-def test_a_device_that_cannot_be_used_is_named(model, name):
+def test_device_that_cannot_be_used_is_named(model, name):
     with pytest.raises(DeviceError, match=rf"^device '{name}' cannot be used: .") as refused:
         InferenceEngine(model, device=name)
     assert "\n" not in str(refused.value)

@@ -19,14 +19,14 @@ def levels(count: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, height, width), generator=generator).float()
 
 
-def test_a_network_without_prior_has_none(make_model) -> None:
+def test_network_without_prior_has_no_glance(make_model) -> None:
     model = make_model()
     assert model.glance is None
     with pytest.raises(ValueError, match="no prior"):
         model.look(levels())
 
 
-def test_the_tower_is_neither_trained_nor_saved(make_model, small_tower, tmp_path) -> None:
+def test_tower_is_neither_trained_nor_saved(make_model, small_tower, tmp_path) -> None:
     model = make_model(tower="somewhere", **PRIOR).eval()
     names = {name for name, _ in model.named_parameters()}
     assert not small_tower, "nothing is loaded before it is needed"
@@ -64,7 +64,7 @@ def test_crops_alone_are_whole_pictures(make_model, small_tower) -> None:
     assert_close(model(crops).logits, expected.logits)
 
 
-def test_its_layers_have_gradients_and_the_tower_does_not(make_model, small_tower) -> None:
+def test_only_glance_layers_have_gradients(make_model, small_tower) -> None:
     model: GammaModel = make_model(**PRIOR).train()
     model(levels(), torch.tensor([0.0, 1.0])).loss.backward()
     branch = model.glance
@@ -93,7 +93,7 @@ def test_patches_are_sampled_at_the_position_of_the_crop() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_tower_follows_the_precision_of_the_network(make_model, small_tower, dtype) -> None:
+def test_tower_follows_the_precision_of_the_network(make_model, small_tower, dtype) -> None:
     model = torch.nn.Module.to(make_model(**PRIOR).eval(), dtype)
     glance = model.look(levels(1, 224, 224).to(dtype))
     assert glance.vector.dtype == glance.patches.dtype == dtype

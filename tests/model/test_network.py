@@ -51,7 +51,7 @@ def assert_same(
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda a: "-".join(map(str, a.values())))
-def test_outputs_loss_and_gradients_are_those_of_the_equations(make_model, ablation, training):
+def test_outputs_loss_and_gradients_match_the_equations(make_model, ablation, training):
     model = make_model(**ablation).train(training)
     data = batch(64, 96)
     statistics = {n: b.clone() for n, b in model.named_buffers()}
@@ -82,7 +82,7 @@ def test_double_precision_differs_only_by_rounding(make_model, ablation):
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (67, 93), (130, 33), (101, 256)])
-def test_odd_sizes_agree_too(make_model, height, width):
+def test_odd_sizes_match_the_equations(make_model, height, width):
     model = make_model().eval()
     data = batch(height, width)
     ours, gradients = run(model, data)
@@ -93,7 +93,7 @@ def test_odd_sizes_agree_too(make_model, height, width):
 
 
 @pytest.mark.parametrize("backbone", ["mit_b0", "mit_b2"])
-def test_encoder_gives_the_maps_of_the_library(backbone):
+def test_encoder_matches_library(backbone):
     torch.manual_seed(0)
     encoder = build_encoder(backbone).eval()
     pixels = torch.randn(1, 3, 70, 96)

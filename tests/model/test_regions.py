@@ -28,7 +28,7 @@ def test_bytes_and_floats_agree():
     assert [r.box for r in as_bytes.regions] == [r.box for r in as_floats.regions]
 
 
-def test_specks_are_dropped_and_the_list_is_bounded():
+def test_small_regions_are_dropped_and_list_is_bounded():
     mask = np.zeros((400, 400), np.uint8)
     mask[::20, ::20] = 255  # single pixels
     assert summarise(mask, 0.5).regions == ()
@@ -47,7 +47,7 @@ def test_nothing_marked_and_everything_marked():
     assert everything == (1.0, 1.0, (Region((0, 0, 7, 9), 1.0, 1.0),))
 
 
-def test_big_maps_are_reduced_but_areas_stay_exact():
+def test_large_maps_are_downscaled_but_areas_stay_exact():
     mask = np.zeros((2500, 3001), np.uint8)
     mask[300:900, 600:1500] = 200
     mask[2400:, 2900:] = 255

@@ -21,7 +21,7 @@ def drawn() -> CLIPVisionModel:
     return CLIPVisionModel(CLIPVisionConfig(patch_size=16)).eval()
 
 
-def test_the_built_in_tower_is_complete(real_tower: Tower) -> None:
+def test_built_in_tower_is_complete(real_tower: Tower) -> None:
     assert sum(p.numel() for p in real_tower.parameters()) == 71_623_680
     assert not any(p.requires_grad for p in real_tower.parameters())
     assert all(p.isfinite().all() for p in real_tower.parameters())
@@ -48,7 +48,7 @@ def test_any_grid_of_patches(real_tower: Tower, height: int, width: int) -> None
     assert features.tokens.isfinite().all()
 
 
-def test_features_are_those_of_the_library(drawn: CLIPVisionModel) -> None:
+def test_features_match_library(drawn: CLIPVisionModel) -> None:
     levels = torch.randint(0, 256, (1, 3, 224, 224)).float()
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
@@ -99,7 +99,7 @@ def test_writing_and_reading_are_lossless_the_second_time(
         assert_close(tensor, again[name], atol=0, rtol=1e-5)
 
 
-def test_a_directory_of_the_library(drawn: CLIPVisionModel, tmp_path: Path) -> None:
+def test_library_checkpoint_can_be_read(drawn: CLIPVisionModel, tmp_path: Path) -> None:
     drawn.save_pretrained(tmp_path)
     loaded = tower.load(str(tmp_path))
     levels = torch.full((1, 3, 224, 224), 60.0)

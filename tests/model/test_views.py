@@ -57,7 +57,7 @@ def test_tiles_cover_the_picture_at_its_own_resolution(photo, height, width):
         assert np.ptp(steps) <= 1 if len(steps) else True
 
 
-def test_a_picture_of_one_tile_merges_into_that_tile():
+def test_picture_of_one_tile_merges_into_that_tile():
     mask = np.random.default_rng(0).random((1, SIZE, SIZE), np.float32)
     for view in CROPPED:
         layout = cut(grey(SIZE, SIZE), view, SIZE, 16).layout
@@ -79,7 +79,7 @@ def test_agreeing_tiles_merge_without_a_seam():
     np.testing.assert_allclose(merge(crops.layout, masks_like(crops, smooth)), smooth, atol=1e-5)
 
 
-def test_disagreeing_tiles_are_blended_over_the_overlap():
+def test_differing_tiles_are_blended_over_the_overlap():
     layout = cut(grey(SIZE, 2 * SIZE - MIN_OVERLAP), View.TILED, SIZE, 16).layout
     masks = np.stack([np.zeros((SIZE, SIZE)), np.ones((SIZE, SIZE))]).astype(np.float32)
     row = merge(layout, masks)[SIZE // 2]
@@ -89,7 +89,7 @@ def test_disagreeing_tiles_are_blended_over_the_overlap():
 
 
 @pytest.mark.parametrize("shift", [0, 1, 17])
-def test_a_shifted_picture_shifts_its_map(shift):
+def test_shifted_picture_shifts_its_map(shift):
     spot = np.zeros((300, 300))
     spot[100:140, 120 + shift : 160 + shift] = 1
     crops = cut(grey(300, 300), View.TILED, SIZE, 64)
@@ -108,7 +108,7 @@ def test_center_is_the_central_crop(photo):
 
 
 @pytest.mark.parametrize("view", CROPPED)
-def test_a_small_picture_is_enlarged_until_its_shorter_side_fits(view):
+def test_small_picture_is_enlarged_until_its_shorter_side_fits(view):
     crops = cut(grey(64, 96), view, SIZE, 16)
     assert crops.layout.scale == 2
     merged = merge(crops.layout, np.ones((crops.layout.tiles, SIZE, SIZE), np.float32))
@@ -116,7 +116,7 @@ def test_a_small_picture_is_enlarged_until_its_shorter_side_fits(view):
     assert (merged > 0.999).sum() == 64 * (64 if view is View.CENTER else 96)
 
 
-def test_a_map_is_enlarged_as_a_whole():
+def test_map_is_enlarged_as_a_whole():
     picture = grey(1300, 700)
     layout = cut(picture, View.TILED, SIZE, 16).layout
     assert layout.scaled_height < 1300
@@ -131,7 +131,7 @@ def test_a_map_is_enlarged_as_a_whole():
     np.testing.assert_allclose(merge(layout, masks), np.asarray(whole), atol=1e-4)
 
 
-def test_a_rounded_map_is_enlarged_to_nearly_the_same():
+def test_rounded_map_is_enlarged_to_nearly_the_same():
     layout = cut(grey(1300, 700), View.TILED, SIZE, 16).layout
     masks = np.random.default_rng(0).random((layout.tiles, SIZE, SIZE), np.float32)
     exact = 255 * merge(layout, masks)
@@ -154,7 +154,7 @@ def test_never_more_tiles_than_allowed(height, width, max_tiles):
     assert merged.min() > 0.999
 
 
-def test_shrinking_is_no_more_than_needed():
+def test_picture_is_shrunk_no_more_than_needed():
     layout = cut(grey(900, 900), View.TILED, SIZE, 16).layout
     assert layout.tiles == 16
     assert layout.scaled_height == 4 * (SIZE - MIN_OVERLAP) + MIN_OVERLAP
@@ -167,7 +167,7 @@ def test_strips_take_bounded_memory():
         assert crops.layout.scaled_height * crops.layout.scaled_width <= 4 * SIZE * SIZE
 
 
-def test_a_glance_has_about_196_patches():
+def test_glance_has_about_196_patches():
     for height, width in GLANCE_SIZES:
         assert height % PATCH == width % PATCH == 0
         assert 190 <= height * width // PATCH**2 <= 198
@@ -185,7 +185,7 @@ def test_a_glance_has_about_196_patches():
         (7, 4, (288, 176)),
     ],
 )
-def test_a_glance_keeps_the_aspect_ratio(height, width, size):
+def test_glance_keeps_the_aspect_ratio(height, width, size):
     crops = cut(grey(height, width), View.GLANCE, SIZE, 16)
     assert crops.glances.shape == (1, *size, 3)
     assert crops.layout.glances == ((0, 0, width, height),)
@@ -193,7 +193,7 @@ def test_a_glance_keeps_the_aspect_ratio(height, width, size):
     assert crops.layout.scale == pytest.approx(min(size[0] / height, size[1] / width), rel=1e-3)
 
 
-def test_a_glance_is_the_shrunken_picture(photo):
+def test_glance_is_the_shrunken_picture(photo):
     picture = photo(600, 800)
     expected = Image.fromarray(picture).resize((256, 192), Image.Resampling.BICUBIC)
     assert (glance(picture) == np.asarray(expected)).all()
@@ -217,7 +217,7 @@ def test_glances_at_a_panorama_cover_all_of_it(height, width):
     assert covered.all()
 
 
-def test_a_glance_at_a_part_shows_that_part(photo):
+def test_glance_at_a_crop_shows_that_crop(photo):
     picture = photo(100, 900)
     crops = cut(picture, View.TILED, SIZE, 16, glances=True)
     for pixels, (left, top, right, bottom) in zip(crops.glances, crops.layout.glances, strict=True):
