@@ -18,7 +18,7 @@ def write(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_the_papers_recipe() -> None:
+def test_paper_recipe() -> None:
     settings = load(CONFIGS / "paper.toml")
     model, train = settings.model, settings.train
     assert (model.backbone, model.crop_size, model.heads) == ("mit_b2", 512, "both")
@@ -30,7 +30,7 @@ def test_the_papers_recipe() -> None:
     assert (settings.labels.copy_move, settings.labels.splice) == (0, 0)
 
 
-def test_the_small_recipe_is_valid() -> None:
+def test_small_recipe_is_valid() -> None:
     settings = load(CONFIGS / "cpu-small.toml")
     assert settings.data.pairs
     assert settings.model.input == "cooccurrence"
@@ -49,7 +49,7 @@ def test_the_small_recipe_is_valid() -> None:
         ("[augment]\njpeg_quality = [90, 30]", "in ascending order"),
     ],
 )
-def test_an_invalid_setting_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_setting_error_names_it(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, text))
     assert message in str(caught.value)
@@ -70,12 +70,12 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["seed=1", "train.seed", "=1", "train.=1"])
-def test_an_invalid_override_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_override_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"section\.key=value"):
         load(write(tmp_path, ""), [text])
 
 
-def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+def test_save_and_load_round_trip(tmp_path: Path) -> None:
     settings = validate({"data": {"manifests": ["/m.jsonl"], "mix": {"splice": 0.5}}})
     save(settings, tmp_path / "config.toml")
     assert load(tmp_path / "config.toml") == settings
@@ -86,6 +86,6 @@ def test_settings_are_frozen() -> None:
         Settings().train.seed = 1  # type: ignore[misc]
 
 
-def test_differences_are_named() -> None:
+def test_differences_are_listed() -> None:
     changed = validate({"train": {"seed": 5}})
     assert differences(Settings(), changed) == ["train.seed: 0 -> 5"]

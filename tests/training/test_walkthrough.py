@@ -77,7 +77,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_commands_lead_to_a_served_model(folders: Path) -> None:
+def test_documented_commands_produce_a_served_model(folders: Path) -> None:
     from training.cli import app
 
     *steps, last = COMMANDS

@@ -98,7 +98,7 @@ def test_aligning_only_lossless_files_leaves_a_quality_leak(tmp_path: Path) -> N
     assert {row.jpeg_quality for row in rows_of(tmp_path / "all")} == {96}
 
 
-def test_what_is_aligned(tmp_path: Path) -> None:
+def test_which_files_are_aligned(tmp_path: Path) -> None:
     file = make_set(tmp_path, jpeg(80), png)
     answer = command("align", file, tmp_path / "out", "--subsampling", "4:4:4")
     assert answer.exit_code == 0, answer.output
@@ -206,7 +206,7 @@ def test_similar_pictures_of_other_originals_are_reported(tmp_path: Path) -> Non
     assert "look alike" not in alike.stdout
 
 
-def test_files_that_tell_on_themselves_are_remarked(tmp_path: Path) -> None:
+def test_files_with_telling_metadata_are_reported(tmp_path: Path) -> None:
     def told(picture: Image.Image, _: int) -> bytes:
         info = PngInfo()
         info.add_text("parameters", PARAMETERS)
@@ -218,7 +218,7 @@ def test_files_that_tell_on_themselves_are_remarked(tmp_path: Path) -> None:
     assert "whose files say" not in command("audit", file, "--quick").stdout
 
 
-def test_files_that_are_not_what_the_manifest_says(tmp_path: Path) -> None:
+def test_files_that_contradict_the_manifest_are_reported(tmp_path: Path) -> None:
     file = make_set(tmp_path, jpeg(96), jpeg(96))
     rows = list(manifest.read(file))
     (tmp_path / rows[0].path).unlink()
@@ -241,7 +241,7 @@ def test_missing_masks_are_found(tmp_path: Path) -> None:
     assert "no such mask" in answer.stdout.replace("\n", " ")
 
 
-def test_hashes_are_connected_as_by_comparing_all() -> None:
+def test_hash_groups_equal_brute_force() -> None:
     rng = np.random.default_rng(0)
     bases = rng.integers(0, 2**63, 60, dtype=np.uint64)
     flips = [np.uint64(1) << rng.integers(0, 64, dtype=np.uint64) for _ in range(240)]
@@ -264,7 +264,7 @@ def test_hashes_are_connected_as_by_comparing_all() -> None:
         (list(range(10)), "0 to 9, median 4.5"),
     ],
 )
-def test_values_are_described(values: list[object], text: str) -> None:
+def test_value_descriptions(values: list[object], text: str) -> None:
     assert describe(values) == text
 
 
@@ -296,7 +296,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
         assert (manipulation == (np.asarray(mask) > 0)).mean() > 0.95
 
 
-def test_an_empty_contact_sheet_is_an_error(tmp_path: Path) -> None:
+def test_empty_contact_sheet_is_an_error(tmp_path: Path) -> None:
     manifest.write([], tmp_path / "empty.jsonl")
     answer = command("preview", tmp_path / "empty.jsonl", tmp_path / "sheet.png")
     assert answer.exit_code == 1

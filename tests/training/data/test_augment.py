@@ -54,7 +54,7 @@ def test_jpeg_quality_and_encoder_are_applied() -> None:
     assert np.abs(other.astype(int) - pixels).mean() > 1
 
 
-def test_blur_takes_detail() -> None:
+def test_blur_removes_detail() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     blurred = apply_photometric(pixels, Augmentation(None, 2.0, None, "cv2", False))
     assert blurred.std() < pixels.std() / 5
@@ -75,7 +75,7 @@ def test_colours_change_as_stated() -> None:
 
 @pytest.mark.parametrize("encoder", ["cv2", "pil"])
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (-1, 7), (61, 83), (101, 133)])
-def test_a_window_gives_what_the_whole_picture_gives(encoder: str, top: int, left: int) -> None:
+def test_window_gives_what_the_whole_picture_gives(encoder: str, top: int, left: int) -> None:
     pixels = picture(230, 197)
     for sigma, quality in ((3.0, None), (None, 35), (2.5, 50)):
         augmentation = Augmentation(None, sigma, quality, encoder, False)
@@ -84,7 +84,7 @@ def test_a_window_gives_what_the_whole_picture_gives(encoder: str, top: int, lef
         np.testing.assert_array_equal(cut_augmented(pixels, top, left, 96, augmentation), expected)
 
 
-def test_an_earlier_compression_lies_on_its_own_grid() -> None:
+def test_earlier_compression_lies_on_its_own_grid() -> None:
     pixels = picture(96, 80)
     region = np.zeros((80, 96), np.uint8)
     changed, mask = apply_history(
@@ -97,7 +97,7 @@ def test_an_earlier_compression_lies_on_its_own_grid() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5])
-def test_a_resize_applies_to_picture_and_mask(scale: float) -> None:
+def test_resize_applies_to_picture_and_mask(scale: float) -> None:
     region = np.zeros((80, 96), np.uint8)
     region[20:40, 48:] = 1
     pixels = np.repeat(region[..., None] * np.uint8(200), 3, axis=2)
@@ -108,7 +108,7 @@ def test_a_resize_applies_to_picture_and_mask(scale: float) -> None:
     assert ((changed[..., 0] > 100) == (mask == 1)).mean() > 0.98
 
 
-def test_the_history_follows_the_settings() -> None:
+def test_history_follows_the_settings() -> None:
     settings = AugmentSettings(earlier_jpeg=0.4, rescale=0.2, scale=(0.5, 2.0))
     rng = np.random.default_rng(0)
     drawn = [draw(settings, rng) for _ in range(4000)]

@@ -31,7 +31,7 @@ def row(tmp_path: Path, kind: Kind, image_format: str) -> Row:
         (Kind.AUTHENTIC, "PNG", False),
     ],
 )
-def test_the_papers_mode_changes_only_lossless_fakes(
+def test_paper_mode_changes_only_lossless_fakes(
     tmp_path: Path, kind: Kind, image_format: str, aligned: bool
 ) -> None:
     picture = row(tmp_path, kind, image_format)
@@ -40,7 +40,7 @@ def test_the_papers_mode_changes_only_lossless_fakes(
     assert align(picture, Format.JPEG96) is JPEG96
 
 
-def test_jpeg_96_is_the_encoders() -> None:
+def test_jpeg_96_equals_the_encoder() -> None:
     expected = decode(encode(photo(80, 60), "JPEG", quality=96, subsampling=2), max_pixels=10**6)
     assert np.array_equal(JPEG96.apply(SCENE), expected)
     assert RAW.apply(SCENE) is SCENE
@@ -68,6 +68,6 @@ def test_degradations_are_deterministic_and_grow(series: str) -> None:
         assert [(width, height) for height, width, _ in shapes] == factors[series]
 
 
-def test_a_crop_is_central() -> None:
+def test_crop_is_central() -> None:
     grid = np.arange(20).reshape(4, 5)
     assert crop_center(grid, 2, 3).tolist() == [[6, 7, 8], [11, 12, 13]]

@@ -117,7 +117,7 @@ def test_rows_and_pixels_do_not_depend_on_the_workers(
                 assert torch.equal(values, there[name]), name  # type: ignore[arg-type]
 
 
-def test_epochs_and_draws_differ(pictures: Pictures, configure: Callable[..., Settings]) -> None:
+def test_epochs_and_samples_differ(pictures: Pictures, configure: Callable[..., Settings]) -> None:
     crops = TrainingCrops(pictures, configure())
     tiles = [crops[Request(*request)].tile for request in ((0, 0, 0), (1, 0, 0), (0, 1, 0))]
     assert not np.array_equal(tiles[0], tiles[1])
@@ -125,7 +125,7 @@ def test_epochs_and_draws_differ(pictures: Pictures, configure: Callable[..., Se
     np.testing.assert_array_equal(tiles[0], crops[Request(0, 0, 0)].tile)
 
 
-def test_a_pair_has_the_same_crop_and_augmentation(
+def test_pair_has_the_same_crop_and_augmentation(
     pictures: Pictures, configure: Callable[..., Settings]
 ) -> None:
     crops = TrainingCrops(pictures, configure())
@@ -183,7 +183,7 @@ def break_pictures(pictures: Pictures, kind: Kind, count: int) -> list[Path]:
     return broken
 
 
-def test_an_unreadable_picture_is_named_and_replaced(
+def test_unreadable_picture_is_reported_and_replaced(
     pictures: Pictures, configure: Callable[..., Settings]
 ) -> None:
     (broken,) = break_pictures(pictures, Kind.SPLICE, 1)
@@ -196,7 +196,7 @@ def test_an_unreadable_picture_is_named_and_replaced(
     assert collate([sample])["problems"] == sample.problems
 
 
-def test_a_missing_or_wrong_mask_counts_as_unreadable(
+def test_missing_or_wrong_mask_counts_as_unreadable(
     pictures: Pictures, configure: Callable[..., Settings]
 ) -> None:
     row = row_of(pictures, Kind.BLENDED)
@@ -216,7 +216,7 @@ def test_nothing_readable_is_an_error(
         TrainingCrops(pictures, configure())[Request(0, 0, row_of(pictures, Kind.SPLICE))]
 
 
-def test_a_row_must_be_in_a_split(tmp_path: Path) -> None:
+def test_row_must_be_in_a_split(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(photo(8, 8), "PNG"))
     row = manifest.describe(tmp_path / "a.png", tmp_path, Kind.AUTHENTIC, source_id="a")
     manifest.write([row], tmp_path / "m.jsonl")
@@ -224,6 +224,6 @@ def test_a_row_must_be_in_a_split(tmp_path: Path) -> None:
         load_pictures([row_file(tmp_path)], "train", tuple(Kind))
 
 
-def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
+def test_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.jsonl"):
         load_pictures([str(tmp_path / "none.jsonl")], "train", tuple(Kind))

@@ -78,7 +78,7 @@ def test_folders_give_class_generator_and_split(
     assert done.problems() == {}
 
 
-def test_a_class_called_train_is_no_split(root: Path) -> None:
+def test_class_called_train_is_not_a_split(root: Path) -> None:
     names = ("airplane", "train")
     plant(root, {f"progan/{n}/1_fake/x.png": picture(i, "PNG") for i, n in enumerate(names)})
     done = Imported("folders", root)
@@ -99,7 +99,7 @@ def test_genimage_uses_the_innermost_class_folder(root: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
-def test_masks_turn_with_their_pictures(orientation: int, image_format: str, root: Path) -> None:
+def test_masks_are_rotated_with_their_pictures(orientation: int, image_format: str, root: Path) -> None:
     data = oriented(orientation, photo(WIDTH, HEIGHT), image_format)
     assert orientation_of(data) == orientation
     plant(root, {f"Tp/x.{image_format.lower()}": data, "Gt/x.png": drawn(REGION)})
@@ -117,7 +117,7 @@ def test_masks_of_upright_pictures_are_unchanged(root: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turns_are_those_of_the_decoder(orientation: int) -> None:
+def test_rotations_equal_the_decoder(orientation: int) -> None:
     pixels = np.asarray(photo(WIDTH, HEIGHT))
     data = oriented(orientation, Image.fromarray(pixels), "PNG")
     shown = decoding.decode(data, max_pixels=10**6)
@@ -125,7 +125,7 @@ def test_turns_are_those_of_the_decoder(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
-def test_a_mask_with_an_orientation_of_its_own(image_format: str, root: Path) -> None:
+def test_mask_with_own_orientation(image_format: str, root: Path) -> None:
     mask = Image.fromarray(REGION.astype(np.uint8) * 255)
     plant(
         root,
@@ -188,7 +188,7 @@ LISTS = {
 
 @pytest.mark.parametrize("written", sorted(ENCODERS))
 @pytest.mark.parametrize("name", sorted(LISTS))
-def test_lists_of_other_systems(name: str, written: str, root: Path) -> None:
+def test_lists_from_other_operating_systems(name: str, written: str, root: Path) -> None:
     file, text = LISTS[name]
     encoders = JSON_BACKSLASHES if ".json" in file else ENCODERS
     mask = drawn(REGION)
@@ -217,12 +217,12 @@ def test_lists_of_other_systems(name: str, written: str, root: Path) -> None:
     assert not any("\\" in row.path or "\\" in row.source_id for row in done.rows)
 
 
-def test_a_backslash_in_a_name_that_is_there(root: Path) -> None:
+def test_backslash_in_existing_file_name(root: Path) -> None:
     plant(root, {"odd\\name.jpg": picture(1), "list.txt": "odd\\name.jpg None 0\n"})
     assert len(Imported("mvss-list", root).rows) == 1
 
 
-def test_a_manifest_with_a_mark_is_read(tmp_path: Path) -> None:
+def test_manifest_with_byte_order_mark_is_read(tmp_path: Path) -> None:
     plant(tmp_path, {"a.jpg": picture(1)})
     row = manifest.describe(tmp_path / "a.jpg", tmp_path, Kind.AUTHENTIC, source_id="a")
     manifest.write([row], tmp_path / "m.jsonl")
@@ -241,7 +241,7 @@ ODD = os.fsdecode(b"caf\xe9")
         ("pairs", {f"Au/{ODD}.jpg": 1, "Au/b.jpg": 3}),
     ],
 )
-def test_a_file_name_that_is_not_utf8_is_left_out(
+def test_file_name_that_is_not_utf8_is_left_out(
     layout: str, files: dict[str, int], root: Path
 ) -> None:
     plant(root, {name: picture(seed) for name, seed in files.items()} | {"Gt/x": "", "Tp/x": ""})
@@ -344,7 +344,7 @@ def test_short_rows_are_left_out(layout: str, files: dict[str, str | int], root:
     assert done.problems()[Problem.NAME] in (1, 2)
 
 
-def test_a_name_too_long_for_its_mask_is_left_out(root: Path) -> None:
+def test_name_too_long_for_its_mask_is_left_out(root: Path) -> None:
     long = "n" * 248
     half = encode(Image.fromarray(REGION), "PNG")  # has to be written anew
     plant(root, {f"Tp/{long}.jpg": picture(1), f"Gt/{long}.png": half})
@@ -354,7 +354,7 @@ def test_a_name_too_long_for_its_mask_is_left_out(root: Path) -> None:
     assert done.problems() == {Problem.NAME: 1}
 
 
-def test_the_command_counts_by_reason_and_shows_names(root: Path) -> None:
+def test_command_counts_by_reason_and_shows_names(root: Path) -> None:
     plant(
         root,
         {
@@ -397,7 +397,7 @@ def test_the_command_counts_by_reason_and_shows_names(root: Path) -> None:
         ["evaluate", "none", "{}", "--out", "out"],
     ],
 )
-def test_errors_are_printed_as_they_are(
+def test_errors_are_printed_without_markup(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

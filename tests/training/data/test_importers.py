@@ -208,7 +208,7 @@ def test_tampcoco(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
-def test_an_empty_folder_is_an_error_of_every_layout(root: Path, name: str) -> None:
+def test_empty_folder_is_an_error_of_every_layout(root: Path, name: str) -> None:
     root.mkdir()
     with pytest.raises(LayoutError, match=str(root)):
         Imported(name, root)

@@ -91,7 +91,7 @@ def test_genimage_below_one_generator(root: Path) -> None:
     assert [row.generator for row in done.rows] == [None, "biggan"]
 
 
-def test_a_sample_is_fixed_by_its_seed_and_topped_up(root: Path) -> None:
+def test_sample_is_fixed_by_its_seed_and_topped_up(root: Path) -> None:
     genimage(root, 6)
     drawn_names = [
         set(Imported("genimage", root, sample=2, seed=seed).by_name) for seed in (0, 0, 1)
@@ -182,7 +182,7 @@ def test_opensdi(root: Path) -> None:
     assert done.problems() == {Problem.NAME: 1}
 
 
-def test_an_empty_cell_is_reported(root: Path) -> None:
+def test_empty_cell_is_reported(root: Path) -> None:
     root.mkdir()
     cells = [image_cell(picture(1)), None]
     rows = [

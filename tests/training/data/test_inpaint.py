@@ -132,7 +132,7 @@ def check_pairs(root: Path, out: Path) -> None:
         assert (painted[~white] != original[~white]).any()  # all of it was decoded
 
 
-def test_taef2_has_the_published_form() -> None:
+def test_taef2_matches_published_architecture() -> None:
     tiny = TinyFlux2()
     shapes = {name: tuple(t.shape) for name, t in tiny.encoder.state_dict().items()}
     assert shapes["0.weight"] == (64, 3, 3, 3)
@@ -182,7 +182,7 @@ def test_pickles_are_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "harm-was-done").exists()
 
 
-def test_weights_that_do_not_fit_are_named(taef2: Path, tmp_path: Path) -> None:
+def test_mismatched_weights_error_names_them(taef2: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="neither"):
         autoencoder.load(str(tmp_path), "cpu")
     (tmp_path / "encoder.pth").write_bytes((taef2 / "taef2_decoder.pth").read_bytes())
@@ -191,7 +191,7 @@ def test_weights_that_do_not_fit_are_named(taef2: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fill", list(Fill))
-def test_only_the_region_is_new(taef2: Path, fill: Fill) -> None:
+def test_only_the_region_changes(taef2: Path, fill: Fill) -> None:
     """Far from the region the latents are unchanged, except for the pools."""
     engine = AutoencoderEngine(str(taef2), fill=fill, device="cpu")
     picture, donor = (np.asarray(photo(101, 77, seed)) for seed in (0, 1))
@@ -291,7 +291,7 @@ def test_classical_inpainting_is_manipulated_but_not_ai(tmp_path: Path) -> None:
         assert (repainted[white] != original[white]).any()
 
 
-def test_a_killed_run_continues_with_the_same_pixels(tmp_path: Path, taef2: Path) -> None:
+def test_killed_run_continues_with_the_same_pixels(tmp_path: Path, taef2: Path) -> None:
     pictures = make_pictures(tmp_path)
     common = (
         *("inpaint", pictures, "--engine", "autoencoder", "--model", taef2, "--count", 12),
@@ -322,7 +322,7 @@ def test_a_killed_run_continues_with_the_same_pixels(tmp_path: Path, taef2: Path
     assert before == contents(tmp_path / "whole")
 
 
-def test_a_dry_run_prints_a_plan_and_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_prints_a_plan_and_writes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     common = ("inpaint", make_pictures(tmp_path), out, "--engine", "classical", "--count", 400)
     answer = command(*common, "--dry-run")
@@ -332,7 +332,7 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_run_that_exceeds_the_disk_is_refused(
+def test_run_that_exceeds_the_disk_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training.data import inpaint
@@ -346,7 +346,7 @@ def test_a_run_that_exceeds_the_disk_is_refused(
     assert not out.exists()
 
 
-def test_a_corrupt_picture_is_named_and_left_out(tmp_path: Path) -> None:
+def test_corrupt_picture_is_reported_and_left_out(tmp_path: Path) -> None:
     pictures, out = make_pictures(tmp_path), tmp_path / "out"
     corrupt, missing = (tmp_path / "real" / f"{i:012d}.jpg" for i in (2, 3))
     good = corrupt.read_bytes()
@@ -437,7 +437,7 @@ def test_blend() -> None:
     assert blend(original, repainted, white)[:, :, 0].tolist() == [[9, 0], [0, 0]]
 
 
-def test_a_damaged_journal_is_an_error(tmp_path: Path) -> None:
+def test_damaged_journal_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text('{"seed": 1}\nnonsense\n')
     with pytest.raises(journal.RunMismatchError, match="damaged"):
         journal.done(tmp_path, {"seed": 1})

@@ -91,13 +91,13 @@ def rows() -> list[Row]:
 
 
 @pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
-def test_what_is_written_is_read(tmp_path: Path, rows: list[Row], name: str) -> None:
+def test_write_and_read_round_trip(tmp_path: Path, rows: list[Row], name: str) -> None:
     assert manifest.write(rows, tmp_path / "new" / name) == 2
     assert list(manifest.read(tmp_path / "new" / name)) == rows
 
 
 @pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
-def test_a_failure_leaves_the_old_manifest(tmp_path: Path, rows: list[Row], name: str) -> None:
+def test_failure_leaves_the_old_manifest(tmp_path: Path, rows: list[Row], name: str) -> None:
     def failing() -> Iterator[Row]:
         yield rows[0]
         raise OSError("no space left")
@@ -126,7 +126,7 @@ def test_errors_name_file_row_and_field(
         list(manifest.read(file))
 
 
-def test_an_invalid_parquet_file_is_named(tmp_path: Path) -> None:
+def test_invalid_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(ManifestError, match=r"m\.parquet"):
         list(manifest.read(tmp_path / "m.parquet"))
@@ -180,7 +180,7 @@ def test_errors_of_the_command(tmp_path: Path, arguments: list[str], message: st
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
+def test_import_does_not_overwrite_its_table(tmp_path: Path) -> None:
     table = tmp_path / "manifest.jsonl"
     table.write_text("{}")
     answer = gamma_train("import", "coco-inpaint", tmp_path, "--table", table)

@@ -28,7 +28,7 @@ def pairs(root: Path, **masks: bytes) -> Imported:
     return Imported("pairs", root)
 
 
-def test_truncated_pictures_are_found_though_their_headers_are_whole(root: Path) -> None:
+def test_truncated_pictures_with_valid_headers_are_found(root: Path) -> None:
     data = encode(photo(256, 256))
     plant(root, {"real/whole.jpg": data, "real/half.jpg": data[: len(data) // 2]})
     done = Imported("folders", root)
@@ -54,7 +54,7 @@ def test_masks_of_another_size_are_left_out(root: Path) -> None:
     assert f"{WIDTH} x {HEIGHT}, its mask {WIDTH // 2} x {HEIGHT // 2}" in text
 
 
-def test_masks_of_odd_polarity_are_reported(root: Path) -> None:
+def test_inverted_masks_are_reported(root: Path) -> None:
     done = pairs(
         root,
         good=drawn(REGION),
@@ -66,7 +66,7 @@ def test_masks_of_odd_polarity_are_reported(root: Path) -> None:
     assert len(done.report.problems[Problem.MASK_POLARITY]) == 3
 
 
-def test_masks_of_pictures_that_need_none_are_not_looked_for(root: Path) -> None:
+def test_masks_of_authentic_pictures_are_not_searched(root: Path) -> None:
     plant(root, {"a.jpg": picture(1), "t.csv": "path,mask,kind\na.jpg,gone.png,real\n"})
     done = Imported("coco-inpaint", root, choices=Choices(table=root / "t.csv"))
     assert (len(done.rows), done.problems()) == (1, {})
@@ -86,7 +86,7 @@ def test_valid_masks_are_not_copied(root: Path) -> None:
     assert not list(done.folder.rglob("*.partial"))
 
 
-def test_turned_pictures_have_their_upright_size(root: Path) -> None:
+def test_rotated_pictures_have_their_upright_size(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by a quarter
     plant(

@@ -71,7 +71,7 @@ def test_shares_are_as_requested(rows: list[Row]) -> None:
     [lambda rows: rows[:700], lambda rows: random.Random(1).sample(rows, len(rows))],
     ids=["part of it", "another order"],
 )
-def test_the_split_depends_only_on_source_and_seed(
+def test_split_depends_only_on_source_and_seed(
     rows: list[Row], change: Callable[[list[Row]], list[Row]]
 ) -> None:
     whole = {done.path: done.split for done in assign(rows, Plan(0.2, 0.2))}
@@ -109,7 +109,7 @@ def test_nothing_is_held_out_to_train() -> None:
         Plan(held_out_to="train")
 
 
-def test_an_empty_part_is_an_error() -> None:
+def test_empty_part_is_an_error() -> None:
     with pytest.raises(SplitError, match="split validation is empty"):
         assign([row("x")], Plan(0.001))
 
@@ -117,6 +117,6 @@ def test_an_empty_part_is_an_error() -> None:
 @pytest.mark.parametrize(
     "plan", [Plan(0.2, generators=["a", "c*"]), Plan(0.2, sources=["imagenet/*"])]
 )
-def test_a_hold_out_pattern_without_match_is_an_error(rows: list[Row], plan: Plan) -> None:
+def test_hold_out_pattern_without_match_is_an_error(rows: list[Row], plan: Plan) -> None:
     with pytest.raises(SplitError, match="to hold out"):
         assign(rows, plan)

@@ -30,7 +30,7 @@ from training.data.tamper import Forger, Parameters, Tampering, transform
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def test_parameters_are_tampcocos() -> None:
+def test_parameters_equal_tampcoco() -> None:
     rng = np.random.default_rng(0)
     drawn = [Parameters.draw(rng) for _ in range(20_000)]
     assert {p.quality for p in drawn} == set(range(60, 101))
@@ -43,7 +43,7 @@ def test_parameters_are_tampcocos() -> None:
     assert max(p.scale for p in drawn) <= 1.25
 
 
-def test_names_are_tampcocos() -> None:
+def test_names_equal_tampcoco() -> None:
     name = Parameters(quality=71, degrees=-12, scale=0.85).name("01.jpg", "02.jpg")
     forgery = parse(name + ".jpg")
     assert forgery is not None
@@ -52,7 +52,7 @@ def test_names_are_tampcocos() -> None:
     assert Parameters(60, 0, 1.0).name("1.jpg", "2.jpg") == "60_1.jpg_2.jpg"
 
 
-def test_an_object_is_cut_out_turned_and_resized() -> None:
+def test_object_is_cut_out_rotated_and_resized() -> None:
     picture = np.asarray(photo(60, 40))
     shape = np.zeros((40, 60), bool)
     shape[10:20, 20:50] = True
@@ -86,7 +86,7 @@ def test_coco_gives_polygons_and_run_lengths_but_no_crowds(tmp_path: Path) -> No
     assert not pole.region[:, 12:].any()
 
 
-def test_wrong_annotations_are_named(tmp_path: Path) -> None:
+def test_invalid_annotations_error_names_them(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ObjectsError, match=r"a\.json"):
         objects.load(tmp_path / "a.json")
@@ -124,7 +124,7 @@ def test_forgeries(tmp_path: Path, how: str, annotations: object) -> None:
         assert 0.01 <= changed.mean() <= 0.5
 
 
-def test_pasted_pixels_are_the_sources_and_the_rest_is_the_targets(
+def test_pasted_pixels_are_from_source_and_others_from_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_pictures(tmp_path, 1)
@@ -143,7 +143,7 @@ def test_pasted_pixels_are_the_sources_and_the_rest_is_the_targets(
     assert difference[changed].mean() > 20
 
 
-def test_a_larger_count_extends_a_run(tmp_path: Path) -> None:
+def test_larger_count_extends_a_run(tmp_path: Path) -> None:
     common = ("--objects", make_maps(tmp_path), "--seed", 1)
     pictures = make_pictures(tmp_path)
     assert (
@@ -170,7 +170,7 @@ def test_another_seed_needs_another_folder(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
 
 
-def test_a_damaged_picture_is_skipped(tmp_path: Path) -> None:
+def test_damaged_picture_is_skipped(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path)
     (tmp_path / "real" / f"{1:012d}.jpg").write_bytes(b"\xff\xd8\xff broken")
     common = ("--objects", make_maps(tmp_path), "--count", 6)
@@ -181,7 +181,7 @@ def test_a_damaged_picture_is_skipped(tmp_path: Path) -> None:
     assert "photo-1" not in {row.source_id for row in rows}
 
 
-def test_a_plain_folder_is_accepted(tmp_path: Path) -> None:
+def test_plain_folder_is_accepted(tmp_path: Path) -> None:
     make_pictures(tmp_path)
     (tmp_path / "real" / "broken.png").write_bytes(b"no picture")
     answer = command(
@@ -194,7 +194,7 @@ def test_a_plain_folder_is_accepted(tmp_path: Path) -> None:
     assert {row.source_id for row in rows} <= {f"{i:012d}" for i in range(4)}
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+def test_full_disk_loses_nothing(tmp_path: Path) -> None:
     pictures, maps = make_pictures(tmp_path), make_maps(tmp_path)
     known = originals.load(pictures)
     forger = Forger(Tampering.SPLICE, known, objects.load(maps), tmp_path / "a", 0)
@@ -233,7 +233,7 @@ def test_objects_of_another_size_are_refused(tmp_path: Path) -> None:
     assert list(manifest.read(tmp_path / "out" / "manifest.jsonl")) == []
 
 
-def test_folders_as_users_have_them(tmp_path: Path) -> None:
+def test_real_folder_layouts(tmp_path: Path) -> None:
     make_pictures(tmp_path)
     maps = make_maps(tmp_path)
     (maps / "000000000000.png").rename(maps / "000000000000.PNG")

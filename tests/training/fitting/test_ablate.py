@@ -22,7 +22,7 @@ def paper() -> Settings:
     return load(CONFIGS / "paper.toml")
 
 
-def test_the_papers_recipe_is_a_row_of_every_table_but_one(paper: Settings, tmp_path: Path) -> None:
+def test_paper_recipe_is_in_every_table_but_one(paper: Settings, tmp_path: Path) -> None:
     for table in ALL:
         folders = [run.folder.parent.name for run in expand(paper, [table], 1, tmp_path)]
         assert len(folders) == len(set(folders)) == len(TABLES[table][1])
@@ -52,12 +52,12 @@ def test_rows_change_the_stated_settings(paper: Settings, tmp_path: Path) -> Non
     assert Kind.SPLICE not in runs["table-6-inpainting-blended"].data.kinds
 
 
-def test_an_unknown_table_is_named(paper: Settings, tmp_path: Path) -> None:
+def test_unknown_table_is_named(paper: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="table 9"):
         list(expand(paper, [9], 1, tmp_path))
 
 
-def test_tables_show_results_next_to_the_papers(
+def test_tables_show_results_next_to_paper(
     configure: Callable[..., Settings], tree: Path, tmp_path: Path
 ) -> None:
     base, console = configure("train.log_every=9"), Console(stderr=True)

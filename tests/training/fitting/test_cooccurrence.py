@@ -31,7 +31,7 @@ def textures(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (noise * 4 + 128).round().clamp(0, 255), labels.float()
 
 
-def test_a_learned_table_separates_textures_at_every_position() -> None:
+def test_learned_table_separates_textures_at_every_position() -> None:
     levels, labels = textures(200, seed=1)
     table = learn_table(Histograms(histogram(levels), labels), channels=3, seed=0)
     assert table.shape == (ROWS, 3)
@@ -46,7 +46,7 @@ def test_a_learned_table_separates_textures_at_every_position() -> None:
     assert (marked.float() == truth[:, None, None]).float().mean() > 0.95
 
 
-def test_the_same_seed_gives_the_same_table() -> None:
+def test_same_seed_gives_the_same_table() -> None:
     levels, labels = textures(40, seed=1)
     found = Histograms(histogram(levels), labels)
     first, again, other = (learn_table(found, 4, seed) for seed in (0, 0, 1))
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_table() -> None:
     assert not torch.equal(first, other)
 
 
-def test_a_table_is_learned_from_the_crops_of_a_run(configure: Configure) -> None:
+def test_table_is_learned_from_the_crops_of_a_run(configure: Configure) -> None:
     settings = configure("model.input=cooccurrence", "start.cooccurrence_crops=24")
     pictures = load_pictures(settings.data.manifests, "train", settings.data.kinds)
     console = Console(file=io.StringIO())
@@ -64,7 +64,7 @@ def test_a_table_is_learned_from_the_crops_of_a_run(configure: Configure) -> Non
     assert np.isfinite(tables[0].numpy()).all()
 
 
-def test_the_table_of_another_run_can_be_copied(configure: Configure, tmp_path: Path) -> None:
+def test_table_of_another_run_can_be_copied(configure: Configure, tmp_path: Path) -> None:
     options = ("model.input=cooccurrence", "model.input_channels=4")
     other = network.build(configure(*options))
     assert other.input is not None

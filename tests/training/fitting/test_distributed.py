@@ -30,7 +30,7 @@ def curve(run: Path) -> dict[tuple[str, int], float]:
     return {(name, line["step"]): line[name] for line in lines for name in names if name in line}
 
 
-def test_pytorchs_shared_batch_norm_needs_a_gpu() -> None:
+def test_synchronised_batch_norm_needs_a_gpu() -> None:
     """The reason for `SharedBatchNorm`."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
@@ -40,7 +40,7 @@ def test_pytorchs_shared_batch_norm_needs_a_gpu() -> None:
         dist.destroy_process_group()
 
 
-def test_two_processes_give_the_losses_of_one(tree: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_losses_of_one_process(tree: Path, tmp_path: Path) -> None:
     """Covers batch norm, unequal supervision of the processes, SIGTERM and resuming.
 
     Without stochastic depth, which is random per process.

@@ -130,7 +130,7 @@ def test_resumed_equals_uninterrupted(
     assert read_result(run) == read_result(reference)
 
 
-def test_a_run_writes_its_files(uninterrupted: tuple[Settings, Path]) -> None:
+def test_run_writes_its_files(uninterrupted: tuple[Settings, Path]) -> None:
     settings, run = uninterrupted
     assert config.load(run / "config.toml") == settings
     assert [path.name for path in list_checkpoints(run)] == ["checkpoint-3", "checkpoint-6"]
@@ -144,7 +144,7 @@ def test_a_run_writes_its_files(uninterrupted: tuple[Settings, Path]) -> None:
     assert 0 <= line["waiting_share"] <= 1
 
 
-def test_a_folder_contains_one_run(uninterrupted: tuple[Settings, Path]) -> None:
+def test_folder_contains_one_run(uninterrupted: tuple[Settings, Path]) -> None:
     settings, run = uninterrupted
     with pytest.raises(ConfigError, match="already holds a run"):
         fit(settings, run)
@@ -167,7 +167,7 @@ def test_accumulated_parts_make_one_step(
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_the_features_of_the_small_recipe_work_together(
+def test_features_of_the_small_recipe_work_together(
     configure: Configure, tmp_path: Path
 ) -> None:
     options = (
@@ -188,7 +188,7 @@ def test_the_features_of_the_small_recipe_work_together(
     assert checkpoint.load(tmp_path / "run" / "model").config.trained
 
 
-def test_a_non_finite_loss_stops_and_names_the_pictures(
+def test_non_finite_loss_stops_and_names_the_pictures(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Trainer.compute_loss
@@ -230,7 +230,7 @@ def test_unreadable_pictures_can_end_the_run(
     assert fit(settings, run, resume=True).ending == "epochs"
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(configure: Configure, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_last_checkpoint(configure: Configure, tmp_path: Path) -> None:
     settings, run = configure("train.checkpoint_every=1"), tmp_path / "run"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     original = Checkpoints.save
@@ -276,7 +276,7 @@ def test_improvements_below_delta_do_not_count(values: list[float], stale: int) 
     assert stale_evaluations(values, 0.01) == stale
 
 
-def test_the_best_value_exceeds_all_before() -> None:
+def test_best_value_exceeds_all_earlier_ones() -> None:
     assert is_best([0.5])
     assert is_best([0.5, 0.505])
     assert not is_best([0.5, 0.5])
@@ -287,7 +287,7 @@ def test_early_stopping_ends_a_run(configure: Configure, tmp_path: Path) -> None
     assert (result.ending, result.step) == ("early stopping", 6)
 
 
-def test_the_command_stops_on_sigterm(
+def test_command_stops_on_sigterm(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, run = tmp_path / "small.toml", tmp_path / "run"
@@ -312,7 +312,7 @@ def test_the_command_stops_on_sigterm(
     assert "changed since the run began: train.epochs" in said
 
 
-def test_the_command_names_a_wrong_setting(tree: Path, tmp_path: Path) -> None:
+def test_command_names_a_wrong_setting(tree: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.toml"
     config.save(small_settings(tree), file)
     command = [sys.executable, "-m", "training", "fit", str(file), "--out", str(tmp_path / "run")]

@@ -79,7 +79,7 @@ def test_only_whole_training_pictures_have_copies(
     assert sorted(found.labels[found.copy == 0].tolist()) == [False] * 4 + [True] * 4
 
 
-def test_a_damaged_picture_is_skipped(branch: GlanceBranch, tree: Path, tmp_path: Path) -> None:
+def test_damaged_picture_is_skipped(branch: GlanceBranch, tree: Path, tmp_path: Path) -> None:
     (tree.parent / "synthetic-0.png").write_bytes(b"no picture")
     assert len(extract(branch, tree, tmp_path / "kept", 0).tokens) == 7
 
@@ -106,7 +106,7 @@ def test_classes_and_sources_have_equal_weight() -> None:
     assert weights[:8].sum() == pytest.approx(weights[8:].sum().item())
 
 
-def test_a_source_that_is_left_out_is_not_memorised() -> None:
+def test_source_that_is_left_out_is_not_memorised() -> None:
     """Features that identify the source but not the class must not help."""
     generator = torch.Generator().manual_seed(0)
     sources = [f"{'ai' if n % 2 else 'real'}{n // 40}-{n % 2}" for n in range(320)]
@@ -186,12 +186,12 @@ def test_each_split_has_its_own_cache(
     assert used == ["train"] * 3 + ["validation"] * 3
 
 
-def test_an_unknown_module_cannot_be_frozen(configure: Callable[..., Settings]) -> None:
+def test_unknown_module_cannot_be_frozen(configure: Callable[..., Settings]) -> None:
     with pytest.raises(ConfigError, match=r"start\.frozen: the network has no module glimpse"):
         build(configure('start.frozen=["glimpse"]'))
 
 
-def test_without_a_prior_there_is_nothing_to_fit(
+def test_without_prior_fit_is_refused(
     configure: Callable[..., Settings], tmp_path: Path
 ) -> None:
     config = tmp_path / "run.toml"

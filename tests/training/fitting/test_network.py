@@ -15,7 +15,7 @@ from training.fitting import network
 Configure = Callable[..., Settings]
 
 
-def test_the_seed_determines_the_weights(configure: Configure) -> None:
+def test_seed_determines_the_weights(configure: Configure) -> None:
     first, again, other = (
         network.build(configure(f"train.seed={seed}")).state_dict() for seed in (1, 1, 2)
     )

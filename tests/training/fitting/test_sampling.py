@@ -39,7 +39,7 @@ def test_each_epoch_samples_an_exact_new_subset(
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("pairs", ["true", "false"])
-def test_processes_share_the_batches_of_one(
+def test_processes_split_the_batches_of_one_process(
     pictures: Pictures,
     configure: Callable[..., Settings],
     processes: int,
@@ -61,7 +61,7 @@ def test_processes_share_the_batches_of_one(
         assert parts == batch
 
 
-def test_a_mix_sets_the_shares(pictures: Pictures, configure: Callable[..., Settings]) -> None:
+def test_mix_sets_shares(pictures: Pictures, configure: Callable[..., Settings]) -> None:
     mix = "data.mix={authentic = 2, blended = 1, splice = 1}"
     batches = EpochBatches(pictures, configure(mix))
     kinds = Counter(pictures.kind(row) for row in rows(batches))
@@ -110,7 +110,7 @@ def test_impossible_settings_are_errors(
         EpochBatches(pictures, configure(*options))
 
 
-def test_a_kind_of_the_mix_must_exist(tree: Path, configure: Callable[..., Settings]) -> None:
+def test_kind_of_the_mix_must_exist(tree: Path, configure: Callable[..., Settings]) -> None:
     pictures = load_pictures([str(tree)], "train", [Kind.AUTHENTIC])
     with pytest.raises(ConfigError, match=r"data\.mix\.splice"):
         EpochBatches(pictures, configure("data.mix={splice = 1}", "train.batch_size=2"))

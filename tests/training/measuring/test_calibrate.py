@@ -49,14 +49,14 @@ def overconfident(count: int, temperature: float) -> list[Sample]:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_a_known_temperature_is_found(temperature: float) -> None:
+def test_known_temperature_is_found(temperature: float) -> None:
     found = choose(overconfident(8_000, temperature))
     assert found.temperature == pytest.approx(temperature, rel=0.08)
     after = found.poolings[found.pooling].nll
     assert after <= found.nll_before + 1e-9
 
 
-def test_the_glance_has_its_own_calibration() -> None:
+def test_glance_has_its_own_calibration() -> None:
     tiled = overconfident(4_000, 1.0)
     samples = [s.model_copy(update={"glance_logit": 3 * s.logits[0]}) for s in tiled]
     forged = sample(Kind.BLENDED, [9.0]).model_copy(update={"glance_logit": -9.0})
@@ -77,7 +77,7 @@ def test_thresholds_keep_their_false_positive_rates() -> None:
     assert len(found.notes) == 2  # on the masks, which are not there
 
 
-def test_a_threshold_is_a_midpoint_and_few_pictures_are_noted() -> None:
+def test_threshold_is_a_midpoint_and_few_pictures_are_noted() -> None:
     negatives, positives = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.6, 0.9])
     assert calibrate.threshold_at(negatives, positives, 0.0) == pytest.approx(0.5)
     assert calibrate.threshold_at(negatives, positives, 0.25) == pytest.approx(0.35)
@@ -86,7 +86,7 @@ def test_a_threshold_is_a_midpoint_and_few_pictures_are_noted() -> None:
     assert "too few for a false positive rate of 1%" in "".join(choose(samples).notes)
 
 
-def test_the_better_pooling_is_chosen() -> None:
+def test_better_pooling_is_chosen() -> None:
     rng = np.random.default_rng(0)
 
     def tiles(generated: bool) -> list[float]:

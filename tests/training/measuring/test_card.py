@@ -21,7 +21,7 @@ from training.measuring.card import RunFacts, licence_that_follows, write_card
         ((), "unknown", "started from random weights"),
     ],
 )
-def test_the_licence_follows_from_the_start(
+def test_licence_is_inherited_from_initial_weights(
     tree: Path, overrides: tuple[str, ...], identifier: str, reason: str
 ) -> None:
     settings = small_settings(tree, *overrides)
@@ -30,20 +30,20 @@ def test_the_licence_follows_from_the_start(
     assert reason in found.reason
 
 
-def test_the_tower_keeps_its_licence() -> None:
+def test_tower_keeps_its_licence() -> None:
     card = write_card(GammaConfig(backbone="mit_b0", prior="clip_vit_b16"), RunFacts(), half=True)
     assert "CLIP ViT-B/16 (OpenAI; MIT licence)" in card
     assert "CLIP" not in write_card(GammaConfig(backbone="mit_b0"), RunFacts(), half=True)
 
 
-def test_a_stated_licence_does_not_replace_an_inherited_one(tree: Path) -> None:
+def test_stated_licence_does_not_replace_an_inherited_one(tree: Path) -> None:
     free = RunFacts(settings=small_settings(tree), licence="mit")
     bound = RunFacts(settings=small_settings(tree, "start.encoder=nvidia/mit-b0"), licence="mit")
     assert licence_that_follows(free).identifier == "mit"
     assert licence_that_follows(bound).identifier == "other"
 
 
-def test_a_card_states_known_and_unknown_facts(tree: Path) -> None:
+def test_card_states_known_and_unknown_facts(tree: Path) -> None:
     config = GammaConfig(backbone="mit_b0", name="first", version="3", trained=True)
     rows = list(read(tree))
     facts = RunFacts(settings=small_settings(tree), rows=rows, data_note="From my camera.")

@@ -67,14 +67,14 @@ def detector_of(directory: Path) -> Detector:
     return Detector.from_pretrained(str(directory), device="cpu", **LIMITS)
 
 
-def test_limits_are_the_services() -> None:
+def test_limits_equal_service_limits() -> None:
     fields = ServiceSettings.model_fields
     assert fields["max_pixels"].default == scores.MAX_PIXELS
     assert fields["max_tiles"].default == scores.MAX_TILES
 
 
 @pytest.mark.parametrize("view", [View.AUTO, View.TILED, View.CENTER])
-def test_scores_are_those_of_the_service(run: Path, tree: Path, view: View) -> None:
+def test_scores_equal_service_scores(run: Path, tree: Path, view: View) -> None:
     detector = detector_of(run / "model")
     (pictures,) = load_sets([tree], "validation")
     jobs = [Job("set", row, tree.parent, RAW) for row in pictures.rows]
@@ -114,7 +114,7 @@ def test_true_masks_follow_crop_and_view(tmp_path: Path) -> None:
         scores.true_mask(Job("s", row, tmp_path, RAW), "manipulation", whole)
 
 
-def test_an_interrupted_run_continues(
+def test_interrupted_run_continues(
     run: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = Detector.forward
@@ -316,7 +316,7 @@ def test_invalid_networks_are_not_exported(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_directory_is_not_changed(run: Path, tmp_path: Path) -> None:
+def test_existing_directory_is_not_changed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert "out exists" in invoke("export", run, tmp_path / "out", code=1)
 

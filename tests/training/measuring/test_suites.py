@@ -11,7 +11,7 @@ from training.data import manifest
 from training.measuring.suites import SuiteError, check_sizes, load_sets
 
 
-def test_a_manifest_is_named_like_its_folder_or_itself(tree: Path) -> None:
+def test_set_name_is_folder_or_file_name(tree: Path) -> None:
     other = tree.with_name("genimage.jsonl")
     manifest.write(manifest.read(tree), other)
     sets = load_sets([tree, other], "validation")
@@ -19,7 +19,7 @@ def test_a_manifest_is_named_like_its_folder_or_itself(tree: Path) -> None:
     assert all(row.split == "validation" for s in sets for row in s.rows)
 
 
-def test_a_suite_names_sets_beside_it(tree: Path, tmp_path: Path) -> None:
+def test_suite_paths_are_relative_to_its_file(tree: Path, tmp_path: Path) -> None:
     make_tree(tmp_path / "more", 1)
     suite = tmp_path / "suite.toml"
     suite.write_text('[sets]\nfirst = "data/manifest.jsonl"\nsecond = "more/manifest.jsonl"\n')
@@ -30,13 +30,13 @@ def test_a_suite_names_sets_beside_it(tree: Path, tmp_path: Path) -> None:
         load_sets([suite, suite], "train")
 
 
-def test_a_manifest_without_splits_is_used_whole(tree: Path) -> None:
+def test_manifest_without_splits_is_used_whole(tree: Path) -> None:
     rows = [row.model_copy(update={"split": None}) for row in manifest.read(tree)]
     manifest.write(rows, tree)
     assert len(load_sets([tree], "test")[0].rows) == len(rows)
 
 
-def test_an_empty_split_is_an_error_that_says_what_is_there(tree: Path) -> None:
+def test_empty_split_error_lists_available_splits(tree: Path) -> None:
     with pytest.raises(SuiteError, match=r"no rows of split test \(12 train, 12 validation\)"):
         load_sets([tree], "test")
 
@@ -44,7 +44,7 @@ def test_an_empty_split_is_an_error_that_says_what_is_there(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"), [("sets = 3", "sets"), ("[sets", "suite.toml"), ("[set]", "extra")]
 )
-def test_invalid_suites_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_suite_error_names_the_file(tmp_path: Path, text: str, message: str) -> None:
     suite = tmp_path / "suite.toml"
     suite.write_text(text)
     with pytest.raises(SuiteError, match=message):
@@ -53,7 +53,7 @@ def test_invalid_suites_are_named(tmp_path: Path, text: str, message: str) -> No
         load_sets([tmp_path / "absent.jsonl"], "test")
 
 
-def test_a_crop_that_is_too_large_is_refused_with_the_largest_possible(tree: Path) -> None:
+def test_too_large_crop_error_names_the_maximum(tree: Path) -> None:
     sets = load_sets([tree], "train")
     check_sizes(sets, 96)
     check_sizes(sets, None)
