@@ -195,9 +195,7 @@ def test_glances_are_halved_when_memory_runs_out(glancing, glances, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_tower_uses_engine_precision_and_is_loaded_at_start(
-    glancing, small_tower, glances, dtype
-):
+def test_tower_uses_engine_precision_and_is_loaded_at_start(glancing, small_tower, glances, dtype):
     engine = InferenceEngine(glancing, device="cpu", dtype=dtype)
     assert small_tower == [""]
     (sight,) = engine.look(glances[:1])

@@ -99,7 +99,9 @@ def test_genimage_uses_the_innermost_class_folder(root: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
-def test_masks_are_rotated_with_their_pictures(orientation: int, image_format: str, root: Path) -> None:
+def test_masks_are_rotated_with_their_pictures(
+    orientation: int, image_format: str, root: Path
+) -> None:
     data = oriented(orientation, photo(WIDTH, HEIGHT), image_format)
     assert orientation_of(data) == orientation
     plant(root, {f"Tp/x.{image_format.lower()}": data, "Gt/x.png": drawn(REGION)})

@@ -167,9 +167,7 @@ def test_accumulated_parts_make_one_step(
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_features_of_the_small_recipe_work_together(
-    configure: Configure, tmp_path: Path
-) -> None:
+def test_features_of_the_small_recipe_work_together(configure: Configure, tmp_path: Path) -> None:
     options = (
         "data.pairs=true",
         "data.workers=1",

@@ -191,9 +191,7 @@ def test_unknown_module_cannot_be_frozen(configure: Callable[..., Settings]) -> 
         build(configure('start.frozen=["glimpse"]'))
 
 
-def test_without_prior_fit_is_refused(
-    configure: Callable[..., Settings], tmp_path: Path
-) -> None:
+def test_without_prior_fit_is_refused(configure: Callable[..., Settings], tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     save(configure(), config)
     result = CliRunner().invoke(app, ["glance", str(config), "--out", str(tmp_path / "out")])
