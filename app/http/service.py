@@ -42,7 +42,8 @@ from app.http.problems import (
     of_unexpected,
     without_traceback,
 )
-from app.http.uploads import SMALL, Rooms
+from app.http.resources import Resources
+from app.http.uploads import SMALL
 from app.http.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
@@ -80,9 +81,9 @@ class Service:
         return Decoders(DECODERS, max_pixels=self.settings.max_pixels)
 
     @cached_property
-    def rooms(self) -> Rooms:
+    def resources(self) -> Resources:
         """Shared limits of uploads and downloads."""
-        return Rooms(self.settings)
+        return Resources(self.settings)
 
     async def submit_request(self, submission: Submission) -> Detection:
         """As `submit`, but small concurrent uploads share a call.

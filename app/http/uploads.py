@@ -19,9 +19,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.contract.blobs import StorageUnavailableError
 from app.contract.schemas import ErrorCode
-from app.contract.settings import Settings
 from app.http.problems import ServiceError
-from app.http.room import Room
+from app.http.resources import Resources
 
 SMALL = 2**20
 """Maximum size of a request that is kept in memory while it arrives, in bytes."""
@@ -34,22 +33,6 @@ _MAX_HEADER = 4096  # bytes, name and value
 _MAX_NAME = 100  # characters of an unknown field's name in the message
 _SLICE = 16 * 1024  # bytes of a form that are parsed at once
 _TURN = 0.0005  # s of parsing, after which the event loop runs other tasks
-_MEMORY = 16 * 2**20  # bytes of small incoming requests; further ones are written to disk
-_LARGE = 64 * 2**20  # bytes of large pictures that are copied from disk to Redis
-_RENDERINGS = 4  # previews and composites, running or waiting
-_DOWNLOADS = 128 * 2**20  # bytes of pictures and masks that are being sent
-
-
-class Rooms:
-    """Shared limits of uploads and downloads: connections, memory and disk."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.requests = Room(settings.max_connections, "uploads", timeout=0)
-        self.memory = Room(_MEMORY, "bytes", timeout=0)
-        self.disk = Room(int(settings.upload_space), "bytes", timeout=5)
-        self.large = Room(_LARGE, "bytes", timeout=60)
-        self.renderings = Room(_RENDERINGS, "renderings", 30, ErrorCode.TOO_MANY_DOWNLOADS)
-        self.downloads = Room(_DOWNLOADS, "bytes", 30, ErrorCode.TOO_MANY_DOWNLOADS)
 
 
 class _Spool(Protocol):
@@ -187,7 +170,7 @@ class FormRules:
 
 @contextlib.asynccontextmanager
 async def open_form(
-    request: Request, rules: FormRules, rooms: Rooms, caller: str
+    request: Request, rules: FormRules, resources: Resources, caller: str
 ) -> AsyncIterator[Form]:
     """Read a multipart body, small ones into memory and others to disk.
 
@@ -197,7 +180,7 @@ async def open_form(
     Args:
         request: request whose body has not been read.
         rules: limits of the form.
-        rooms: shared limits.
+        resources: shared memory and disk space.
         caller: name of the caller.
 
     Raises:
@@ -213,14 +196,18 @@ async def open_form(
     announced = int(length) if length.isdecimal() else None
     if announced is not None and announced > rules.max_body:
         raise too_large
-    small = announced is not None and announced <= SMALL and rooms.memory.has(caller, announced)
+    small = (
+        announced is not None
+        and announced <= SMALL
+        and resources.memory.available(caller, announced)
+    )
     async with contextlib.AsyncExitStack() as stack:
         spool: _Spool
         if small:
-            claim = await stack.enter_async_context(rooms.memory.claim(caller, announced or 0))
+            permit = await stack.enter_async_context(resources.memory.hold(caller, announced or 0))
             spool = _Memory()
         else:
-            claim = await stack.enter_async_context(rooms.disk.claim(caller, announced or 0))
+            permit = await stack.enter_async_context(resources.disk.hold(caller, announced or 0))
             spool = stack.enter_context(_disk())
         reader = _FormReader(boundary, rules)
         received = 0
@@ -228,7 +215,7 @@ async def open_form(
             received += len(chunk)
             if received > rules.max_body:
                 raise too_large
-            await claim.grow(received)
+            await permit.grow(received)
             data = await reader.feed(chunk)
             if data:
                 await spool.write(data)

@@ -13,7 +13,7 @@ import pytest
 
 from app.command.embedded import private_redis
 from app.http.problems import ServiceError
-from app.http.room import Room
+from app.http.resources import FairSemaphore
 from app.http.uploads import SMALL
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
@@ -124,33 +124,33 @@ def test_file_too_large(alice: httpx2.Client, name: str) -> None:
 # -- shared resources -----------------------------------------------------------------------------
 
 
-def held(room: Room, *claims: tuple[str, int]) -> list[bool]:
-    """Which claims, made one after the other and kept, are granted."""
+def held(semaphore: FairSemaphore, *requests: tuple[str, int]) -> list[bool]:
+    """Which requests, made one after the other and kept, are granted."""
 
     async def make() -> list[bool]:
         found = []
         async with contextlib.AsyncExitStack() as stack:
-            for caller, size in claims:
-                found.append(room.has(caller, size))
+            for caller, size in requests:
+                found.append(semaphore.available(caller, size))
                 with contextlib.suppress(ServiceError):
-                    await stack.enter_async_context(room.claim(caller, size))
-        assert room.has("anyone", room.size), "all of it is given back"
+                    await stack.enter_async_context(semaphore.hold(caller, size))
+        assert semaphore.available("anyone", semaphore.capacity), "all of it is given back"
         return found
 
     return asyncio.run(make())
 
 
 def test_caller_gets_no_more_than_it_leaves_free() -> None:
-    room = Room(100, "bytes", timeout=0)
-    assert held(room, *[("alice", 10)] * 7) == [True] * 5 + [False] * 2
-    assert held(room, *[("alice", 10)] * 9, *[("bob", 10)] * 4) == (
+    semaphore = FairSemaphore(100, "bytes", timeout=0)
+    assert held(semaphore, *[("alice", 10)] * 7) == [True] * 5 + [False] * 2
+    assert held(semaphore, *[("alice", 10)] * 9, *[("bob", 10)] * 4) == (
         [True] * 5 + [False] * 4 + [True] * 2 + [False] * 2
     )
 
 
-def test_first_claim_may_take_all_that_is_free() -> None:
-    room = Room(100, "bytes", timeout=0)
-    assert held(room, ("alice", 80), ("alice", 1), ("bob", 21), ("bob", 20)) == [
+def test_first_request_may_hold_all_that_is_free() -> None:
+    semaphore = FairSemaphore(100, "bytes", timeout=0)
+    assert held(semaphore, ("alice", 80), ("alice", 1), ("bob", 21), ("bob", 20)) == [
         True,
         False,
         False,
@@ -158,12 +158,12 @@ def test_first_claim_may_take_all_that_is_free() -> None:
     ]
 
 
-def test_released_amount_goes_to_waiting_claims() -> None:
+def test_released_amount_goes_to_waiting_requests() -> None:
     async def scenario() -> list[str]:
-        room, order = Room(10, "bytes", timeout=60), []
+        semaphore, order = FairSemaphore(10, "bytes", timeout=60), []
 
         async def use(caller: str, seconds: float) -> None:
-            async with room.claim(caller, 8):
+            async with semaphore.hold(caller, 8):
                 order.append(caller)
                 await asyncio.sleep(seconds)
 
@@ -173,14 +173,14 @@ def test_released_amount_goes_to_waiting_claims() -> None:
     assert asyncio.run(scenario()) == ["alice", "bob", "carol"]
 
 
-def test_number_of_waiting_claims_is_limited() -> None:
+def test_number_of_waiting_requests_is_limited() -> None:
     async def scenario() -> None:
-        room = Room(10, "bytes", timeout=60)
-        async with room.claim("alice", 10):
-            waiting = [asyncio.create_task(room.take("bob", 10)) for _ in range(64)]
+        semaphore = FairSemaphore(10, "bytes", timeout=60)
+        async with semaphore.hold("alice", 10):
+            waiting = [asyncio.create_task(semaphore.acquire("bob", 10)) for _ in range(64)]
             await asyncio.sleep(0)
             with pytest.raises(ServiceError):
-                await room.take("bob", 10)
+                await semaphore.acquire("bob", 10)
             for one in waiting:
                 one.cancel()
             await asyncio.wait(waiting)
@@ -206,14 +206,14 @@ def test_incomplete_uploads_leave_capacity_for_others(api: Replica, alice: httpx
         assert alice.post("/v1/detections", files={"file": PICTURE}).status_code == 202
         with api.client(BOB) as bob:
             assert bob.post("/v1/detections", **upload).status_code == 202
-    assert alice.post("/v1/detections", **upload).status_code == 202, "the room is free again"
+    assert alice.post("/v1/detections", **upload).status_code == 202, "the space is free again"
 
 
 def test_chunked_body_is_counted_while_it_arrives(alice: httpx2.Client) -> None:
     content, headers = form('form-data; name="file"', body=PICTURE + bytes(2 * SPACE))
     pieces = (content[at : at + 2**16] for at in range(0, len(content), 2**16))
     answer = alice.post("/v1/detections", content=pieces, headers=headers)
-    assert answer.status_code == 202, "more than the room: all of it"
+    assert answer.status_code == 202, "more than the capacity: all of it"
 
 
 def test_full_disk_is_reported(api: Replica, alice: httpx2.Client) -> None:

@@ -24,7 +24,7 @@ from app.http.callers import TheCaller
 from app.http.openapi import headers
 from app.http.pictures import refusal
 from app.http.problems import ServiceError
-from app.http.room import Claim
+from app.http.resources import Permit
 from app.http.routes.responses import OF_V1, Answers, DetectionId, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import DECODERS, Service, service_of
@@ -130,17 +130,17 @@ async def image(
         media_type = MEDIA_TYPES[info.format]
         suffix = media_type.rpartition("/")[2]
         answer.headers["Content-Disposition"] = f'inline; filename="{detection_id}.{suffix}"'
-        claim = service.rooms.downloads.claim(caller.name, info.bytes)
-        return answer.response(media_type, claim, lambda: _stored(service, detection_id))
+        memory = service.resources.downloads.hold(caller.name, info.bytes)
+        return answer.response(media_type, memory, lambda: _stored(service, detection_id))
 
     def preview() -> bytes:
         picture = _stored(service, detection_id)
         with _refusing():
             return service.decoders.preview(picture, size)
 
-    claim = service.rooms.downloads.claim(caller.name, info.bytes)
-    slot = service.rooms.renderings.claim(caller.name, 1)
-    return answer.response(MEDIA_TYPES["JPEG"], claim, preview, _decoders(info), slot)
+    memory = service.resources.downloads.hold(caller.name, info.bytes)
+    slot = service.resources.renderings.hold(caller.name, 1)
+    return answer.response(MEDIA_TYPES["JPEG"], memory, preview, _decoders(info), slot)
 
 
 @router.get(
@@ -159,8 +159,8 @@ async def mask(
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(request, detection, "mask", head)
-    claim = service.rooms.downloads.claim(caller.name, _mask_bytes(detection.image))
-    return answer.response(_PNG, claim, lambda: _mask(service, detection_id, head))
+    memory = service.resources.downloads.hold(caller.name, _mask_bytes(detection.image))
+    return answer.response(_PNG, memory, lambda: _mask(service, detection_id, head))
 
 
 @router.get(
@@ -202,11 +202,11 @@ async def overlay(
     answer = _Answer(
         request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite
     )
-    claim = service.rooms.downloads.claim(caller.name, _mask_bytes(detection.image))
+    memory = service.resources.downloads.hold(caller.name, _mask_bytes(detection.image))
     if not composite:
         return answer.response(
             _PNG,
-            claim,
+            memory,
             lambda: overlays.render(_mask(service, detection_id, head), colormap, opacity),
         )
 
@@ -215,8 +215,8 @@ async def overlay(
         with _refusing():
             return overlays.composite(service.decoders, picture, heat, colormap, opacity)
 
-    slot = service.rooms.renderings.claim(caller.name, 1)
-    return answer.response(_PNG, claim, blended, _decoders(detection.image), slot)
+    slot = service.resources.renderings.hold(caller.name, 1)
+    return answer.response(_PNG, memory, blended, _decoders(detection.image), slot)
 
 
 def _mask_bytes(image: ImageInfo) -> int:
@@ -252,7 +252,7 @@ class _Answer:
     def response(
         self,
         media_type: str,
-        claim: AbstractAsyncContextManager[Claim],
+        memory: AbstractAsyncContextManager[Permit],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None = None,
         slot: AbstractAsyncContextManager[object] = _NO_SLOT,
@@ -261,14 +261,14 @@ class _Answer:
 
         Args:
             media_type: media type of the body.
-            claim: memory for the body, held until it is sent.
+            memory: memory for the body, held until it is sent.
             body: creates the body, in a thread.
             limiter: limits the number of such threads.
             slot: acquired before the body is created, so that callers share the threads.
         """
         if self._known:
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=self.headers)
-        return _Download(media_type, self.headers, claim, body, limiter, slot)
+        return _Download(media_type, self.headers, memory, body, limiter, slot)
 
 
 class _Download(Response):
@@ -278,22 +278,22 @@ class _Download(Response):
         self,
         media_type: str,
         headers: dict[str, str],
-        claim: AbstractAsyncContextManager[Claim],
+        memory: AbstractAsyncContextManager[Permit],
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None,
         slot: AbstractAsyncContextManager[object],
     ) -> None:
         super().__init__(media_type=media_type, headers=headers)
-        self._claim = claim
+        self._memory = memory
         self._make = body
         self._limiter = limiter
         self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._claim as claim:
+        async with self._memory as permit:
             async with self._slot:
                 body = await run_sync(self._make, limiter=self._limiter)
-            await claim.grow(len(body))
+            await permit.grow(len(body))
             self.headers["Content-Length"] = str(len(body))
             await send(
                 {

@@ -170,15 +170,15 @@ def _with_rate_limit(answers: Answers) -> Answers:
 async def create(request: Request, caller: TheCaller) -> Response:
     """Upload one picture."""
     service = service_of(request)
-    async with service.rooms.requests.claim(caller.name, 1):
+    async with service.resources.connections.hold(caller.name, 1):
         await admit(request, caller)
         most = int(service.settings.max_upload)
         rules = FormRules("file", _NAMES, max_files=1, max_bytes=most)
-        async with open_form(request, rules, service.rooms, caller.name) as form:
+        async with open_form(request, rules, service.resources, caller.name) as form:
             options = _options(request, form, service)
             (file,) = form.files
             ref_id = _ref_id(form.field("ref_id"))
-            async with service.rooms.large.claim(caller.name, file.size if file.large else 0):
+            async with service.resources.large.hold(caller.name, file.size if file.large else 0):
                 submission = Submission(
                     owner=caller.name,
                     picture=await file.read(most),
@@ -246,11 +246,11 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
     each file at its place.
     """
     service = service_of(request)
-    async with service.rooms.requests.claim(caller.name, 1):
+    async with service.resources.connections.hold(caller.name, 1):
         await admit(request, caller)
         most = int(service.settings.max_batch_upload)
         rules = FormRules("files", _NAMES, max_files=MAX_FILES, max_bytes=most)
-        async with open_form(request, rules, service.rooms, caller.name) as form:
+        async with open_form(request, rules, service.resources, caller.name) as form:
             options = _options(request, form, service)
             ref_ids = _ref_ids(form)
             admitted, refusal = 1, None
@@ -260,7 +260,7 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
             batch = _Batch(service, len(form.files))
             size = sum(file.size for file in form.files if file.large)
             at_once = _GROUP_BYTES + int(service.settings.max_upload)
-            async with service.rooms.large.claim(caller.name, min(size, at_once)):
+            async with service.resources.large.hold(caller.name, min(size, at_once)):
                 for place, (file, ref_id) in enumerate(zip(form.files, ref_ids, strict=True)):
                     if refusal is not None and place >= admitted:
                         batch.results[place] = refusal

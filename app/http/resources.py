@@ -1,4 +1,4 @@
-"""Limited resources (connections, memory, disk) that callers share.
+"""Connections, memory and disk space that callers share.
 
 A caller may hold at most as much as it leaves free (a dynamic threshold; Choudhury and Hahne,
 IEEE/ACM Transactions on Networking 6, 1998): a single caller gets half, two callers a third each,
@@ -14,16 +14,34 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from app.contract.schemas import ErrorCode
+from app.contract.settings import Settings
 from app.http.problems import ServiceError
 
-_MAX_WAITING = 32  # claims per caller; their bodies use memory
+_MAX_WAITING = 32  # requests per caller; their bodies use memory
+_MEMORY = 16 * 2**20  # bytes of small incoming requests; further ones are written to disk
+_LARGE = 64 * 2**20  # bytes of large pictures that are copied from disk to Redis
+_RENDERINGS = 4  # previews and composites, running or waiting
+_DOWNLOADS = 128 * 2**20  # bytes of pictures and masks that are being sent
 
 
-class Room:
-    """One resource, used in one event loop.
+class Resources:
+    """The shared resources of one API process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.connections = FairSemaphore(settings.max_connections, "uploads", timeout=0)
+        self.memory = FairSemaphore(_MEMORY, "bytes", timeout=0)
+        self.disk = FairSemaphore(int(settings.upload_space), "bytes", timeout=5)
+        self.large = FairSemaphore(_LARGE, "bytes", timeout=60)
+        too_many = ErrorCode.TOO_MANY_DOWNLOADS
+        self.renderings = FairSemaphore(_RENDERINGS, "renderings", 30, too_many)
+        self.downloads = FairSemaphore(_DOWNLOADS, "bytes", 30, too_many)
+
+
+class FairSemaphore:
+    """A weighted semaphore whose capacity callers share; for one event loop.
 
     Args:
-        size: total amount.
+        capacity: total amount.
         unit: name of the unit, in the plural.
         timeout: seconds to wait for enough to become free.
         code: error code if not enough becomes free in time.
@@ -31,51 +49,51 @@ class Room:
 
     def __init__(
         self,
-        size: int,
+        capacity: int,
         unit: str,
         timeout: float,
         code: ErrorCode = ErrorCode.TOO_MANY_UPLOADS,
     ) -> None:
-        self.size = size
+        self.capacity = capacity
         self._unit = unit
         self._timeout = timeout
         self._code = code
-        self._free = size
+        self._free = capacity
         self._held: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
         self._freed = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def claim(self, caller: str, size: int = 0) -> AsyncIterator[Claim]:
+    async def hold(self, caller: str, size: int = 0) -> AsyncIterator[Permit]:
         """Hold an amount for a caller while the context lasts.
 
         Raises:
             ServiceError: If not enough becomes free in time.
         """
-        claim = Claim(self, caller)
+        permit = Permit(self, caller)
         try:
-            await claim.grow(size)
-            yield claim
+            await permit.grow(size)
+            yield permit
         finally:
-            claim.give_back()
+            permit.release()
 
-    def has(self, caller: str, more: int, own: int = 0) -> bool:
-        """Whether a caller may take `more` now, for a claim that already holds `own`."""
+    def available(self, caller: str, more: int, own: int = 0) -> bool:
+        """Whether a caller may take `more` now, with a permit that already holds `own`."""
         held, left = self._held[caller], self._free - more
         return left >= 0 and (held == own or held + more <= left)
 
-    async def take(self, caller: str, more: int, own: int = 0) -> None:
-        """Wait until `has` is true, then take `more`.
+    async def acquire(self, caller: str, more: int, own: int = 0) -> None:
+        """Take `more`; waits until it is available.
 
         Raises:
             ServiceError: If not enough becomes free in time.
         """
-        if not self.has(caller, more, own):
+        if not self.available(caller, more, own):
             await self._wait(caller, more, own)
         self._free -= more
         self._held[caller] += more
 
-    def give(self, caller: str, size: int) -> None:
+    def release(self, caller: str, size: int) -> None:
         """Release an amount."""
         self._free += size
         self._held[caller] -= size
@@ -94,7 +112,7 @@ class Room:
         self._waiting[caller] += 1
         try:
             async with asyncio.timeout(self._timeout):
-                while not self.has(caller, more, own):
+                while not self.available(caller, more, own):
                     await self._freed.wait()
         except TimeoutError:
             raise refusal from None
@@ -104,26 +122,26 @@ class Room:
                 del self._waiting[caller]
 
 
-class Claim:
-    """The part of a `Room` that one request holds."""
+class Permit:
+    """The part of a `FairSemaphore` that one request holds."""
 
-    def __init__(self, room: Room, caller: str) -> None:
-        self._room = room
+    def __init__(self, semaphore: FairSemaphore, caller: str) -> None:
+        self._semaphore = semaphore
         self._caller = caller
         self._size = 0
 
     async def grow(self, size: int) -> None:
-        """Increase the total to `size`, at most the size of the room.
+        """Increase the total to `size`, at most the capacity.
 
         Raises:
             ServiceError: If not enough becomes free in time.
         """
-        more = min(size, self._room.size) - self._size
+        more = min(size, self._semaphore.capacity) - self._size
         if more > 0:
-            await self._room.take(self._caller, more, self._size)
+            await self._semaphore.acquire(self._caller, more, self._size)
             self._size += more
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release everything."""
-        self._room.give(self._caller, self._size)
+        self._semaphore.release(self._caller, self._size)
         self._size = 0
