@@ -27,7 +27,7 @@ export const PAGE = 100;
 
 /**
  * @typedef {object} Sending
- * @property {string} once the same for each try, so that the service takes the picture once
+ * @property {string} idempotencyKey the same for each try, so that the service takes the picture once
  * @property {AbortSignal} signal
  * @property {(fraction: number) => void} onProgress called with the share that is sent
  *
@@ -58,7 +58,7 @@ export async function submit(file, options) {
  * @param {Sending} options
  * @returns {Promise<Accepted>}
  */
-function send(file, key, { once, signal, onProgress }) {
+function send(file, key, { idempotencyKey, signal, onProgress }) {
   // XMLHttpRequest, because fetch does not report upload progress.
   const request = new XMLHttpRequest();
   const form = new FormData();
@@ -92,7 +92,7 @@ function send(file, key, { once, signal, onProgress }) {
       }
     });
     request.open("POST", DETECTIONS);
-    request.setRequestHeader("Idempotency-Key", once);
+    request.setRequestHeader("Idempotency-Key", idempotencyKey);
     if (key !== null) request.setRequestHeader("Authorization", `Bearer ${key}`);
     request.responseType = "json";
     request.send(form);

@@ -36,8 +36,8 @@ const LIMITS = [
 export function renderCard({ notice, measured = null, ...model }) {
   return [
     heading("How reliable a score is"),
-    ...worth(model.trained, notice, measured),
-    ...(measured === null ? [] : evidence(measured)),
+    ...reliability(model.trained, notice, measured),
+    ...(measured === null ? [] : measurements(measured)),
     heading("Limits"),
     element("ul", {}, ...LIMITS.map((limit) => element("li", {}, limit))),
     heading("Technical facts"),
@@ -61,7 +61,7 @@ export function renderCard({ notice, measured = null, ...model }) {
  * @param {string?} notice
  * @param {Measured?} measured
  */
-function worth(trained, notice, measured) {
+function reliability(trained, notice, measured) {
   if (!trained) return [paragraph(notice ?? "", "note")];
   if (measured === null) return [paragraph(UNMEASURED, "note")];
   const { auc, auc_interval: interval, tpr_at_fpr_1: strict, tpr_at_fpr_5: usual } = measured.rows[0];
@@ -77,7 +77,7 @@ function worth(trained, notice, measured) {
 }
 
 /** @param {Measured} measured */
-function evidence({ rows, conditions, photographs, false_alarms: alarms, false_alarms_interval: range }) {
+function measurements({ rows, conditions, photographs, false_alarms: alarms, false_alarms_interval: range }) {
   return [
     heading("By generator"),
     table(rows),

@@ -23,8 +23,8 @@ export class Detection {
   #viewer;
   /** @type {Entry?} */ #entry = null;
   /** @type {{result: Result, untrained: boolean}?} what is shown was made from */ #shown = null;
-  #told = ""; // last announcement about the entry
-  #deed = ""; // action that was not announced yet
+  #announced = ""; // last announcement about the entry
+  #lastAction = ""; // action that was not announced yet
   #dialog = byId("delete-dialog", HTMLDialogElement);
 
   /**
@@ -55,12 +55,12 @@ export class Detection {
 
   /** @param {Entry?} entry */
   render(entry) {
-    if (entry !== this.#entry) say(byId("deed-note"), null);
+    if (entry !== this.#entry) say(byId("action-note"), null);
     this.#entry = entry;
     byId("detection").hidden = entry === null;
     if (entry === null) {
       this.#viewer.clear();
-      this.#tell("");
+      this.#announce("");
       return;
     }
     this.#renderHeading(entry);
@@ -71,7 +71,7 @@ export class Detection {
     summary.hidden = details.hidden = result === null;
     const untrained = result !== null && this.#model.isUntrained(result.model);
     if (result !== null) this.#renderResult(result, name, untrained);
-    this.#tell(states.announcement(entry, untrained));
+    this.#announce(states.announcement(entry, untrained));
   }
 
   /** Ask for confirmation and delete the open detection. */
@@ -151,7 +151,7 @@ export class Detection {
     this.#attempt("It could not be deleted.", async () => {
       await deleteDetection(id);
       forget(detectionPath(id));
-      this.#deed = `${entry.name} was deleted.`;
+      this.#lastAction = `${entry.name} was deleted.`;
       this.#library.remove(entry);
     });
   }
@@ -160,34 +160,34 @@ export class Detection {
    * Announce changes of the entry, after an action on the previous one.
    * @param {string} text
    */
-  #tell(text) {
-    if (text === this.#told && this.#deed === "") return;
-    this.#told = text;
-    announce(`${this.#deed} ${text}`.trim());
-    this.#deed = "";
+  #announce(text) {
+    if (text === this.#announced && this.#lastAction === "") return;
+    this.#announced = text;
+    announce(`${this.#lastAction} ${text}`.trim());
+    this.#lastAction = "";
   }
 
   /** @param {string} address */
   async #copy(address) {
     try {
       await navigator.clipboard.writeText(address); // `clipboard` exists in secure contexts only
-      say(byId("deed-note"), "The link is copied.");
+      say(byId("action-note"), "The link is copied.");
     } catch {
-      say(byId("deed-note"), "The link could not be copied; it is in the address bar.");
+      say(byId("action-note"), "The link could not be copied; it is in the address bar.");
     }
   }
 
   /**
    * @param {string} otherwise said before the problem
-   * @param {() => Promise<void>} deed
+   * @param {() => Promise<void>} action
    */
-  async #attempt(otherwise, deed) {
-    say(byId("deed-note"), null);
+  async #attempt(otherwise, action) {
+    say(byId("action-note"), null);
     try {
-      await deed();
+      await action();
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      say(byId("deed-note"), `${otherwise} ${problem.title}: ${problem.detail}`);
+      say(byId("action-note"), `${otherwise} ${problem.title}: ${problem.detail}`);
     }
   }
 }

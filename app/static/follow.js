@@ -30,10 +30,10 @@ export class Follower {
   soon() {
     this.#delay = FIRST_DELAY;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#look(), 0);
+    this.#timer = setTimeout(() => this.#poll(), 0);
   }
 
-  async #look() {
+  async #poll() {
     if (this.#asking) return;
     this.#asking = true;
     let pause = 0;
@@ -47,7 +47,7 @@ export class Follower {
       this.#timer = undefined;
     }
     if (![...this.#library.entries].some((entry) => entry.followed)) return;
-    this.#timer = setTimeout(() => this.#look(), Math.max(pause, this.#delay));
+    this.#timer = setTimeout(() => this.#poll(), Math.max(pause, this.#delay));
     this.#delay = Math.min(this.#delay * GROWTH, SLOWEST_DELAY);
   }
 
@@ -109,7 +109,7 @@ export class Listing extends EventTarget {
 
   /** @param {string?} from */
   #load(from) {
-    this.#loading ??= this.#walk(from).finally(() => {
+    this.#loading ??= this.#loadPages(from).finally(() => {
       this.#loading = null;
       this.dispatchEvent(new Event("change"));
     });
@@ -117,7 +117,7 @@ export class Listing extends EventTarget {
   }
 
   /** @param {string?} from */
-  async #walk(from) {
+  async #loadPages(from) {
     const further = !this.known || from !== null; // otherwise stop at a known record
     let next = from;
     try {

@@ -132,14 +132,14 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
       if (other !== entry && other !== null) this.remove(other); // listed before the answer to its upload
       this.#byId.set(entry.id, entry);
     }
-    this.#tell(entry);
+    this.#notify(entry);
   }
 
   /** @param {Entry} entry */
   remove(entry) {
     this.#entries.delete(entry);
     if (entry.id !== null) this.#byId.delete(entry.id);
-    this.#tell(entry);
+    this.#notify(entry);
   }
 
   /** @param {Partial<Entry>} fields */
@@ -148,12 +148,12 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
     this.#newest = Math.max(this.#newest, entry.added);
     this.#entries.add(entry);
     if (entry.id !== null) this.#byId.set(entry.id, entry);
-    this.#tell(entry);
+    this.#notify(entry);
     return entry;
   }
 
   /** @param {Entry} entry */
-  #tell(entry) {
+  #notify(entry) {
     this.dispatchEvent(new CustomEvent("change", { detail: entry }));
   }
 }

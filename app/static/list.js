@@ -274,7 +274,7 @@ function makeRow() {
     element("span", { className: "name" }),
     element("span", { className: "state" }),
     element("span", { className: "figure" }),
-    element("span", { className: "said" }),
+    element("span", { className: "origin" }),
     element("span", { className: "changed" }),
     element("progress", { ariaHidden: "true" }),
   );
@@ -301,7 +301,7 @@ function fill(row, entry, untrained) {
   row.title = entry.name;
   setText(within(row, ".state"), states.short(entry, untrained));
   setText(within(row, ".figure"), result === null ? "" : percent(result.ai_probability));
-  setText(within(row, ".said"), badge(result));
+  setText(within(row, ".origin"), badge(result));
   setText(within(row, ".changed"), result?.manipulated ? "manipulated" : "");
   row.dataset.tone = tone(entry, untrained);
   bar.hidden = entry.finished;

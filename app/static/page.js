@@ -125,7 +125,7 @@ function renderFrame() {
   const { problem } = listing;
   say(byId("list-note"), problem && `The list may be incomplete. ${states.title(problem)}.`);
   renderNeighbours();
-  renderHeld();
+  renderPaused();
 }
 
 /**
@@ -165,13 +165,13 @@ function retriable() {
   );
 }
 
-function renderHeld() {
-  const problem = uploads.heldUpBy;
-  byId("held").hidden = problem === null;
+function renderPaused() {
+  const problem = uploads.pausedBy;
+  byId("paused").hidden = problem === null;
   if (problem === null) return;
-  byId("held-title").textContent = states.title(problem);
-  byId("held-text").textContent = states.heldUp(problem, uploads.pending);
-  byId("held-retry").textContent = problem.wantsKey ? "Enter key" : "Try now";
+  byId("paused-title").textContent = states.title(problem);
+  byId("paused-text").textContent = states.paused(problem, uploads.pending);
+  byId("paused-retry").textContent = problem.wantsKey ? "Enter key" : "Try now";
 }
 
 function renderKey() {
@@ -201,14 +201,14 @@ list.addEventListener("select", ({ detail: entry }) => pick(entry));
 list.addEventListener("arranged", renderNeighbours);
 listing.addEventListener("change", renderFrame);
 model.addEventListener("change", render);
-uploads.addEventListener("change", renderHeld);
+uploads.addEventListener("change", renderPaused);
 keyEvents.addEventListener("change", refreshAll);
 
 byId("cancel-all").addEventListener("click", () => uploads.cancelAll());
 byId("retry-all").addEventListener("click", () => {
   for (const entry of retriable()) uploads.retry(entry);
 });
-byId("held-retry").addEventListener("click", async () => {
+byId("paused-retry").addEventListener("click", async () => {
   if (keyIsMissing()) await askAgain();
   else uploads.resume();
 });

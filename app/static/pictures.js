@@ -6,12 +6,12 @@ import { Problem } from "./problem.js";
 const PARALLEL = 6;
 const KEPT = 128 * 2 ** 20; // bytes
 const TRIES = 4; // when the service answers with Retry-After
-const PATIENCE = 2; // s, without Retry-After
+const RETRY_DELAY = 2; // s, without Retry-After
 
 /** @type {Map<string, {url: string, bytes: number}>} */
 const kept = new Map(); // by path; the least recently used first
-/** @type {Map<string, Wish>} */
-const wanted = new Map(); // by path; not started yet, the latest last
+/** @type {Map<string, Pending>} */
+const waiting = new Map(); // by path; not started yet, the latest last
 /** @type {Map<string, Promise<string>>} */
 const running = new Map(); // by path
 let bytes = 0;
@@ -30,11 +30,11 @@ export function load(path) {
   }
   const underway = running.get(path);
   if (underway !== undefined) return underway;
-  const wished = wanted.get(path) ?? wish(path);
-  wanted.delete(path);
-  wanted.set(path, wished);
+  const pending = waiting.get(path) ?? enqueue(path);
+  waiting.delete(path);
+  waiting.set(path, pending);
   startNext();
-  return wished.promise;
+  return pending.promise;
 }
 
 /**
@@ -46,11 +46,11 @@ export function forget(prefix) {
 }
 
 /**
- * @typedef {{promise: Promise<string>, start: () => void}} Wish
+ * @typedef {{promise: Promise<string>, start: () => void}} Pending
  * @param {string} path
- * @returns {Wish}
+ * @returns {Pending}
  */
-function wish(path) {
+function enqueue(path) {
   let start = () => {};
   /** @type {Promise<void>} */
   const started = new Promise((resolve) => {
@@ -61,10 +61,10 @@ function wish(path) {
 
 function startNext() {
   while (running.size < PARALLEL) {
-    const latest = [...wanted].at(-1);
+    const latest = [...waiting].at(-1);
     if (latest === undefined) return;
     const [path, { promise, start }] = latest;
-    wanted.delete(path);
+    waiting.delete(path);
     running.set(path, promise);
     start();
   }
@@ -73,7 +73,7 @@ function startNext() {
 /** @param {string} path */
 async function fetchOne(path) {
   try {
-    const blob = await patiently(path);
+    const blob = await getWithRetries(path);
     const url = URL.createObjectURL(blob);
     kept.set(path, { url, bytes: blob.size });
     bytes += blob.size;
@@ -92,14 +92,14 @@ async function fetchOne(path) {
  * @param {string} path
  * @returns {Promise<Blob>}
  */
-async function patiently(path) {
+async function getWithRetries(path) {
   for (let tries = 1; ; tries += 1) {
     try {
       return await getPicture(path);
     } catch (problem) {
       if (!(problem instanceof Problem) || ![429, 503].includes(problem.status)) throw problem;
       if (tries === TRIES) throw problem;
-      const seconds = problem.retryAfter ?? PATIENCE;
+      const seconds = problem.retryAfter ?? RETRY_DELAY;
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     }
   }

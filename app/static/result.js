@@ -137,7 +137,7 @@ function details(record, { untrained, point, savables, openCard }) {
     element("h3", {}, "Save"),
     element(
       "div",
-      { className: "acts saves" },
+      { className: "actions saves" },
       ...savables.map(({ label: text, save }) => button(text, save)),
     ),
     ...facts(

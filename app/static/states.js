@@ -134,7 +134,7 @@ export function unavailable({ code, detail, wantsKey }) {
  * @param {Problem} problem
  * @param {number} pending pictures
  */
-export function heldUp({ wantsKey, detail, retryAfter }, pending) {
+export function paused({ wantsKey, detail, retryAfter }, pending) {
   const wait = `${counted(pending, "picture")} ${pending === 1 ? "waits" : "wait"} in this tab`;
   if (wantsKey) return `Enter a key. ${wait} for it.`;
   const when = retryAfter === null ? "soon" : `in ${counted(retryAfter, "second")}`;
@@ -148,9 +148,9 @@ export function heldUp({ wantsKey, detail, retryAfter }, pending) {
  * @param {boolean} more whether there are older ones that are not listed
  */
 export function tally({ all, pending, batch }, more) {
-  const spelt = (/** @type {number} */ number) => number.toLocaleString("en");
-  if (pending > 0) return `${spelt(batch - pending)} of ${spelt(batch)} done`;
-  return more ? `the newest ${spelt(all)}` : spelt(all);
+  const formatted = (/** @type {number} */ number) => number.toLocaleString("en");
+  if (pending > 0) return `${formatted(batch - pending)} of ${formatted(batch)} done`;
+  return more ? `the newest ${formatted(all)}` : formatted(all);
 }
 
 /**

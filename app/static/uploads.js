@@ -15,12 +15,12 @@ export class Uploads extends EventTarget {
   #library;
   /** @type {Entry[]} */ #waiting = [];
   /** @type {Map<Entry, AbortController>} */ #sending = new Map();
-  /** @type {WeakMap<Entry, string>} */ #once = new WeakMap();
+  /** @type {WeakMap<Entry, string>} */ #idempotencyKeys = new WeakMap();
   #parallel = PARALLEL;
   #pause = FIRST_PAUSE;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #stopped = false;
-  /** @type {Problem?} what all uploads wait for */ heldUpBy = null;
+  /** @type {Problem?} what all uploads wait for */ pausedBy = null;
 
   /** @param {import("./library.js").Library} library */
   constructor(library) {
@@ -37,7 +37,7 @@ export class Uploads extends EventTarget {
   add(files) {
     const entries = files.map((file) => this.#library.addFile(file));
     this.#waiting.push(...entries);
-    this.#go();
+    this.#sendNext();
     return entries;
   }
 
@@ -46,7 +46,7 @@ export class Uploads extends EventTarget {
    * @param {Entry} entry
    */
   retry(entry) {
-    if (entry.id !== null) this.#once.delete(entry); // a new detection, not the answer of the old
+    if (entry.id !== null) this.#idempotencyKeys.delete(entry); // a new detection, not the answer of the old
     this.#library.change(entry, { phase: "waiting", sent: 0, problem: null, record: null, id: null });
     this.#waiting.push(entry);
     this.resume();
@@ -70,10 +70,10 @@ export class Uploads extends EventTarget {
   resume() {
     clearTimeout(this.#timer);
     this.#stopped = false;
-    this.#go();
+    this.#sendNext();
   }
 
-  #go() {
+  #sendNext() {
     if (this.#stopped) return;
     while (this.#sending.size < this.#parallel) {
       const next = this.#waiting.shift();
@@ -86,13 +86,13 @@ export class Uploads extends EventTarget {
   async #send(entry) {
     const closing = new AbortController();
     const { signal } = closing;
-    const once = this.#once.get(entry) ?? randomName();
-    this.#once.set(entry, once);
+    const idempotencyKey = this.#idempotencyKeys.get(entry) ?? randomName();
+    this.#idempotencyKeys.set(entry, idempotencyKey);
     this.#sending.set(entry, closing);
     this.#library.change(entry, { phase: "sending", sent: 0, trouble: null });
     try {
       const answer = await submit(/** @type {File} */ (entry.file), {
-        once,
+        idempotencyKey,
         signal,
         onProgress: (sent) => signal.aborted || this.#library.change(entry, { sent }),
       });
@@ -106,7 +106,7 @@ export class Uploads extends EventTarget {
     } finally {
       this.#sending.delete(entry);
       this.#settle();
-      this.#go();
+      this.#sendNext();
     }
   }
 
@@ -117,7 +117,7 @@ export class Uploads extends EventTarget {
   #accepted(entry, { record, requestId }) {
     this.#parallel = PARALLEL;
     this.#pause = FIRST_PAUSE;
-    if (!this.#stopped) this.#hold(null);
+    if (!this.#stopped) this.#setPaused(null);
     const fields = { id: record.id, phase: record.status, record, requestId, trouble: null };
     this.#library.change(entry, fields);
   }
@@ -149,7 +149,7 @@ export class Uploads extends EventTarget {
     this.#waiting.unshift(entry);
     this.#parallel = 1; // send one to see whether the service accepts pictures again
     this.#stopped = true;
-    this.#hold(problem);
+    this.#setPaused(problem);
     clearTimeout(this.#timer);
     if (problem.wantsKey) return; // until there is a key
     const pause = problem.retryAfter === null ? this.#pause : problem.retryAfter * 1000;
@@ -161,13 +161,13 @@ export class Uploads extends EventTarget {
     if (this.pending > 0) return;
     clearTimeout(this.#timer);
     this.#stopped = false;
-    this.#hold(null);
+    this.#setPaused(null);
   }
 
   /** @param {Problem?} problem */
-  #hold(problem) {
-    if (this.heldUpBy === problem) return;
-    this.heldUpBy = problem;
+  #setPaused(problem) {
+    if (this.pausedBy === problem) return;
+    this.pausedBy = problem;
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -14,7 +14,7 @@ import { Zoom } from "./zoom.js";
 
 const SCREEN = 2048; // pixels, longest side; enough while the whole picture is shown
 const LARGEST = 8192; // pixels, longest side; when single pixels matter
-const PATIENCE = 3000; // ms until a failed download is retried
+const RETRY_DELAY = 3000; // ms until a failed download is retried
 const PICTURE = "the picture"; // in notes
 const NO_PICTURE = "This browser cannot show this format; a preview from the service follows.";
 /** @type {Layer[]} */
@@ -32,7 +32,7 @@ export class Viewer {
   /** @type {Layer} */ #lastLayer = "ai";
   #root = byId("viewer");
   #tools = byId("tools");
-  #reading = byId("reading");
+  #layerControls = byId("layer-controls");
   #panes = byId("panes");
   #original = within(this.#panes, "[data-pane=original]");
   #pictures = all(this.#panes, ".picture", HTMLImageElement);
@@ -51,7 +51,7 @@ export class Viewer {
       if (target instanceof HTMLInputElement && target.name === "layer") this.#prefer(this.layer);
       this.#arrange();
     });
-    this.#reading.addEventListener("input", () => this.#arrange());
+    this.#layerControls.addEventListener("input", () => this.#arrange());
     for (const picture of this.#pictures) {
       picture.addEventListener("load", () => this.#onPicture(picture));
     }
@@ -79,7 +79,7 @@ export class Viewer {
     const { result, record, file, id, finished } = entry;
     const masked = result !== null && hasMasks(result) ? result : null;
     this.#root.hidden = result === null && (finished || (file === null && id === null));
-    this.#tools.hidden = this.#reading.hidden = masked === null;
+    this.#tools.hidden = this.#layerControls.hidden = masked === null;
     if (this.#root.hidden) return;
     if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN), record.image);
     else if (file !== null) this.#showFile(file);
@@ -177,7 +177,7 @@ export class Viewer {
     this.#fileUrl = null;
     this.#marks.replaceChildren();
     this.#missing.clear();
-    this.#tell();
+    this.#showMissing();
     const size = entry?.record?.image;
     if (size !== undefined) this.zoom.reset(size.width, size.height);
   }
@@ -234,7 +234,7 @@ export class Viewer {
         const url = await load(path);
         if (!isCurrent()) return null;
         this.#missing.delete(what);
-        this.#tell();
+        this.#showMissing();
         return url;
       } catch (problem) {
         if (!(problem instanceof Problem)) throw problem;
@@ -242,7 +242,7 @@ export class Viewer {
         const { title, detail, temporary } = problem;
         this.#miss(what, `${title}. ${detail}${temporary ? " Trying again." : ""}`);
         if (!temporary) return null;
-        await new Promise((resolve) => setTimeout(resolve, PATIENCE));
+        await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
       }
     }
     return null;
@@ -318,11 +318,11 @@ export class Viewer {
    */
   #miss(what, why) {
     this.#missing.set(what, why);
-    this.#tell();
+    this.#showMissing();
   }
 
   /** Each reason once, and what it keeps from being shown. */
-  #tell() {
+  #showMissing() {
     const reasons = [...new Set(this.#missing.values())].map((why) => {
       const what = [...this.#missing.keys()].filter((key) => this.#missing.get(key) === why);
       return `Not shown: ${what.join(", ")}. ${why}`;
@@ -341,7 +341,7 @@ export class Viewer {
     this.zoom.align();
     this.#panes.style.setProperty("--opacity", `${this.#opacity.value}%`);
     this.#opacityValue.value = `${this.#opacity.value}\u00a0%`;
-    this.#reading.classList.toggle("idle", !isLayer);
+    this.#layerControls.classList.toggle("idle", !isLayer);
     byId("legend-title").textContent = words.legend(this.#lastLayer);
     this.#mark(layer);
   }

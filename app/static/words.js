@@ -13,7 +13,7 @@ const VERDICTS = {
 };
 
 const CONTRADICTED = "Low score, but parts are marked as AI";
-const WORTH_TELLING = 0.001; // share of a picture from which its marks are mentioned
+const WORTH_MENTIONING = 0.001; // share of a picture from which its marks are mentioned
 
 const MOSTLY_TEXT =
   "The picture is mostly text. The model gives too many pages of text a high score, so this one " +
@@ -127,7 +127,7 @@ export function marksMeaning(record) {
       "the marked parts."
     );
   }
-  if (area < WORTH_TELLING) return "No part of the picture is marked as AI.";
+  if (area < WORTH_MENTIONING) return "No part of the picture is marked as AI.";
   return `Marked as AI: ${found}${percent(area)} of the picture.`;
 }
 

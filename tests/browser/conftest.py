@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.pages import TIMEOUT, Console, new_context
+from app.http.middleware import RequestMiddleware
+from app.http.routes import page as page_routes
+from tests.browser.pages import FACTS, TIMEOUT, Console, MadeList, new_context
 from tests.conftest import Serve, require_program
+from tests.ports import free_port
 
 expect.set_options(timeout=TIMEOUT)
 _ARGUMENTS = (
@@ -60,3 +66,33 @@ def page(context: BrowserContext, console: Console) -> Page:
     console.listen(page)
     page.goto("/")
     return page
+
+
+@pytest.fixture(scope="session")
+def page_files() -> Iterator[str]:
+    """Address of the page's files, served by this process, without a service behind them."""
+    api = FastAPI(openapi_url=None)
+    api.include_router(page_routes.router)
+    page_routes.mount_static(api)
+    port = free_port()
+    config = uvicorn.Config(RequestMiddleware(api), port=port, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    running = threading.Thread(target=server.run, daemon=True)
+    running.start()
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    running.join()
+
+
+@pytest.fixture
+def alone(browser: Browser, page_files: str, console: Console) -> Iterator[Page]:
+    """The page without a service: all answers are made by the test, at first an empty list."""
+    context = new_context(browser, page_files)
+    page = context.new_page()
+    console.listen(page)
+    page.route("**/v1/model", lambda route: route.fulfill(json=FACTS))
+    page.route("**/livez", lambda route: route.fulfill(status=204))
+    MadeList(page, [])
+    page.goto("/")
+    yield page
+    context.close()

@@ -143,6 +143,17 @@ def problem(title: str, code: str, detail: str = "That is how it is.") -> dict:
     return {"title": title, "detail": detail, "code": code, "request_id": "request-17"}
 
 
+FACTS = {
+    "name": "gamma",
+    "version": "2026.1",
+    "trained": True,
+    "backbone": "mit-b0",
+    "parameters": 4_123_456,
+    "crop_size": 512,
+    "thresholds": {"uncertain": 0.35, "ai_generated": 0.65, "mask": 0.5, "manipulated_area": 0.02},
+    "notice": None,
+}
+
 REGION = {"box": [64, 40, 160, 100], "area": 0.06, "score": 0.87}
 
 

@@ -96,7 +96,7 @@ def held_up(page: Page) -> None:
     page.route("**/v1/model", answer(problem("No worker is ready", "no_worker"), 503))
     page.reload()
     choose(page, file(), NO_PICTURE)
-    expect(page.locator("#held")).to_be_visible()
+    expect(page.locator("#paused")).to_be_visible()
     expect(page.locator("#notice")).to_be_visible()
 
 

@@ -306,7 +306,7 @@ def test_rate_limit_pauses_and_resumes_uploads(page: Page, console: Console, sta
 
     page.route("**/v1/detections", refuse)
     choose(page, file(SMALL_SIZE), file(OTHER_SIZE, "other.png"))
-    notice = page.locator("#held")
+    notice = page.locator("#paused")
     expect(notice).to_contain_text("Too much at once")
     expect(notice).to_contain_text("2 pictures wait in this tab")
     expect(notice).to_contain_text("tries again in 3,600 seconds")
@@ -340,7 +340,7 @@ def test_service_down_and_up_again(page: Page, console: Console) -> None:
     console.provoked.append("net::ERR_CONNECTION_REFUSED")
     page.route(re.compile("/v1/|/livez"), lambda route: route.abort("connectionrefused"))
     choose(page, file())
-    notice = page.locator("#held")
+    notice = page.locator("#paused")
     expect(notice).to_contain_text("The service cannot be reached")
     expect(notice).to_contain_text("1 picture waits in this tab")
     page.unroute(re.compile("/v1/|/livez"))

@@ -114,7 +114,7 @@ def test_permalink_needs_the_key_of_the_owner(page: Page, console: Console) -> N
 def test_pictures_wait_for_a_key_that_is_given_later(page: Page) -> None:
     page.get_by_role("button", name="Not now").click()
     choose(page, file(SMALL_SIZE))
-    held = page.locator("#held")
+    held = page.locator("#paused")
     expect(held).to_contain_text("1 picture waits in this tab")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(rows(page)).to_contain_text("Waiting for a key")

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.pages import (
+    FACTS,
     NO_PICTURE,
     TIMEOUT,
     Console,
@@ -19,17 +20,6 @@ from tests.browser.pages import (
     row,
     rows,
 )
-
-FACTS = {
-    "name": "gamma",
-    "version": "2026.1",
-    "trained": True,
-    "backbone": "mit-b0",
-    "parameters": 4_123_456,
-    "crop_size": 512,
-    "thresholds": {"uncertain": 0.35, "ai_generated": 0.65, "mask": 0.5, "manipulated_area": 0.02},
-    "notice": None,
-}
 
 
 def test_loads_without_errors_and_shows_the_model(page: Page) -> None:

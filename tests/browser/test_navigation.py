@@ -133,7 +133,7 @@ def test_link_is_copied(page: Page, allowed: bool) -> None:
         )
     page.get_by_role("link", name="Link to this detection").click()
     if allowed:
-        expect(page.locator("#deed-note")).to_have_text("The link is copied.")
+        expect(page.locator("#action-note")).to_have_text("The link is copied.")
         assert page.evaluate("navigator.clipboard.readText()") == page.url
     else:
-        expect(page.locator("#deed-note")).to_contain_text("could not be copied")
+        expect(page.locator("#action-note")).to_contain_text("could not be copied")

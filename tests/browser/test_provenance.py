@@ -76,7 +76,7 @@ def test_signed_as_generated_and_not_seen_by_the_model(page: Page) -> None:
         "“old.jpg”, captured, signed in the name of “Camera Inc” (not verified)",
     ):
         expect(panel).to_contain_text(text)
-    expect(row(page, "picture 0.jpg").locator(".said")).to_have_text("file: AI")
+    expect(row(page, "picture 0.jpg").locator(".origin")).to_have_text("file: AI")
 
 
 def test_a_prompt_is_folded_and_plain_text(page: Page) -> None:
@@ -96,7 +96,7 @@ def test_camera_against_a_score(page: Page) -> None:
     )
     panel = opened(page, provenance=made, verdict="ai_generated")
     expect(panel).to_contain_text("Described by “Canon” as taken with a camera; the model calls it")
-    expect(row(page, "picture 0.jpg").locator(".said")).to_have_text("file: camera")
+    expect(row(page, "picture 0.jpg").locator(".origin")).to_have_text("file: camera")
 
 
 def test_signature_that_is_not_trusted_and_a_forged_name(page: Page) -> None:
@@ -124,7 +124,7 @@ def test_a_file_that_says_nothing_and_a_record_of_an_older_release(page: Page) -
     silent = provenance(says=None, by=None, confidence=None, text="The file does not say.")
     panel = opened(page, provenance=silent)
     expect(panel).to_contain_text("The file does not say.")
-    expect(row(page, "picture 0.jpg").locator(".said")).to_have_text("")
+    expect(row(page, "picture 0.jpg").locator(".origin")).to_have_text("")
     page.unroute_all()
     panel = opened(page)
     assert "What the file says" not in panel.inner_text()

@@ -310,7 +310,9 @@ def test_delete_that_is_refused(page: Page, console: Console) -> None:
     page.route(f"**/v1/detections/{0:032x}", refuse)
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(page.locator("#deed-note")).to_contain_text("could not be deleted. Redis is unavailable")
+    expect(page.locator("#action-note")).to_contain_text(
+        "could not be deleted. Redis is unavailable"
+    )
     expect(rows(page)).to_have_count(1)
 
 
