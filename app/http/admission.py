@@ -53,7 +53,7 @@ class _Pressure:
     """Free bytes of memory, negative if too much is used or reserved; None: no limit."""
 
 
-class Gate:
+class AdmissionControl:
     """Admission control; its lasting state is in Redis. Thread-safe."""
 
     def __init__(self, settings: Settings, redis: Redis, directory: Directory) -> None:
@@ -213,8 +213,8 @@ def _clamped(seconds: float) -> int:
 
 async def take(request: Request, caller: Caller, pictures: int = 1) -> Admission:
     """Admit pictures of a request, and add rate-limit header fields to its response."""
-    gate = cast(Gate, request.app.state.gate)
-    (admission,) = await gate.ask([(caller.name, pictures)])
+    control = cast(AdmissionControl, request.app.state.admission)
+    (admission,) = await control.ask([(caller.name, pictures)])
     if admission.headers:
         request.state.headers = admission.headers
     return admission

@@ -14,7 +14,7 @@ from app.contract.jobs import JobQueue
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.http import metrics, problems
-from app.http.admission import Gate
+from app.http.admission import AdmissionControl
 from app.http.erasure import Erasure
 from app.http.guard import connect_guarded
 from app.http.middleware import RequestMiddleware
@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> ASGIApp:
     api.state.root_path = root_path
     api.state.service = service
     api.state.directory = service.directory
-    api.state.gate = Gate(settings, redis, service.directory)
+    api.state.admission = AdmissionControl(settings, redis, service.directory)
     problems.install(api)
     for router in _ROUTERS:
         metrics.start_at_zero(router.routes)

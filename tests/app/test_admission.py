@@ -14,7 +14,7 @@ from app.command.embedded import private_redis
 from app.contract.directory import Directory
 from app.contract.jobs import ask_backlog, read_backlog
 from app.contract.settings import Settings
-from app.http.admission import Gate
+from app.http.admission import AdmissionControl
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo, value
 
@@ -88,7 +88,7 @@ def test_retry_after_grows_with_the_queue_age(redis: Redis) -> None:
         redis.flushall()
         queue_a_job(redis, "a", age)
         settings = Settings(queue_limit=1, queue_age_limit=10**6, queue_ttl=10**6)
-        refusal = Gate(settings, redis, Directory(settings)).admit("alice").refusal
+        refusal = AdmissionControl(settings, redis, Directory(settings)).admit("alice").refusal
         assert refusal is not None
         assert refusal.code == "queue_full"
         gates.append(refusal.retry_after)
@@ -236,11 +236,11 @@ def test_memory_and_backlog_are_read_once_a_second(redis: Redis) -> None:
         return int(redis.info("commandstats")["cmdstat_info"]["calls"])
 
     settings = Settings()
-    gate = Gate(settings, redis, Directory(settings))
+    control = AdmissionControl(settings, redis, Directory(settings))
     redis.info()
     before, started = calls(), time.monotonic()
     for _ in range(200):
-        gate.admit("alice")
+        control.admit("alice")
     looks = calls() - before - 1
     assert 1 <= looks <= 1 + (time.monotonic() - started)
 

@@ -12,7 +12,7 @@ from redis import Redis
 from app.contract.directory import Directory
 from app.contract.limits import Quota, RateLimit, rate_key
 from app.contract.settings import Settings
-from app.http.admission import Gate
+from app.http.admission import AdmissionControl
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo, value
 
@@ -63,14 +63,14 @@ def test_quota_has_retry_after() -> None:
 # -- in Redis -------------------------------------------------------------------------------------
 
 
-def gate(redis: Redis, rate_limit: str, **settings: object) -> Gate:
+def admission(redis: Redis, rate_limit: str, **settings: object) -> AdmissionControl:
     keys = f"alice={ALICE},bob={BOB}"
     given = Settings(rate_limit=rate_limit, api_keys=keys, **settings)
-    return Gate(given, redis, Directory(given))
+    return AdmissionControl(given, redis, Directory(given))
 
 
 def test_admits_as_many_as_the_quota_allows(redis: Redis) -> None:
-    daily = gate(redis, f"{DAILY}/day")
+    daily = admission(redis, f"{DAILY}/day")
     first = daily.admit("alice", 3)
     assert (first.taken, first.refusal) == (3, None)
     second = daily.admit("alice", 3)
@@ -84,7 +84,7 @@ def test_admits_as_many_as_the_quota_allows(redis: Redis) -> None:
 
 
 def test_bucket_is_refilled(redis: Redis) -> None:
-    quick = gate(redis, "2/second")
+    quick = admission(redis, "2/second")
     assert quick.admit("alice", 2).taken == 2
     deadline = time.monotonic() + 30
     while quick.admit("alice").taken == 0:
@@ -98,7 +98,7 @@ def test_bucket_is_refilled(redis: Redis) -> None:
 
 def test_pictures_refused_by_the_queue_do_not_count(redis: Redis) -> None:
     redis.rpush("rq:queue:gamma", "a", "b")
-    small = gate(redis, f"{DAILY}/day", queue_limit=4)
+    small = admission(redis, f"{DAILY}/day", queue_limit=4)
     first = small.admit("alice", 4)
     assert first.taken == 1  # of two places one stays free for others
     assert first.refusal is not None
@@ -110,13 +110,13 @@ def test_pictures_refused_by_the_queue_do_not_count(redis: Redis) -> None:
 
 
 def test_changed_limit_starts_with_a_full_bucket(redis: Redis) -> None:
-    assert gate(redis, "1/day").admit("alice", 2).taken == 1
-    assert gate(redis, "2/day").admit("alice", 3).taken == 2
-    assert gate(redis, "1/day").admit("alice").taken == 0
+    assert admission(redis, "1/day").admit("alice", 2).taken == 1
+    assert admission(redis, "2/day").admit("alice", 3).taken == 2
+    assert admission(redis, "1/day").admit("alice").taken == 0
 
 
 def test_one_round_trip_per_upload(redis: Redis) -> None:
-    daily = gate(redis, "1000/day")
+    daily = admission(redis, "1000/day")
     daily.admit("alice")  # looks at memory and waiting time, and loads the script
     sent = []
     (pooled,) = redis.connection_pool._available_connections

@@ -122,7 +122,7 @@ def test_memory_is_reserved_until_the_detection_ends(
     end(stack, names[0])
     assert reserved(stack) == reserved(stack, "bob") == NEEDED
     assert reserved(stack, "alice") == 0
-    assert stack.gate.usage("bob").reserved_bytes == NEEDED
+    assert stack.admission.usage("bob").reserved_bytes == NEEDED
     assert not stack.worker.store.start([names[0]])
     assert reserved(stack) == NEEDED
 
@@ -134,10 +134,10 @@ def test_reservation_expires_with_the_deadline_unless_started(
     begun, waiting = (stack.submit("alice", picture(number)).id for number in range(2))
     record = stack.worker.take(begun)
     time.sleep(1.1)
-    assert stack.gate.usage("alice").reserved_bytes == reserved(stack) == NEEDED
+    assert stack.admission.usage("alice").reserved_bytes == reserved(stack) == NEEDED
     assert stack.worker.take(begun) == record, "as another worker does, if that one is killed"
     assert stack.worker.deliver(record)
-    assert stack.gate.usage("alice").reserved_bytes == reserved(stack) == 0
+    assert stack.admission.usage("alice").reserved_bytes == reserved(stack) == 0
     assert not stack.worker.store.start([waiting])
 
 
@@ -216,7 +216,7 @@ def test_reserved_memory_counts_against_the_share(stack: Stack) -> None:
     assert refusal is not None
     assert refusal.code == "storage_share_full"
     assert 1.4 * MEGABYTE < reserved(stack) < 2.4 * MEGABYTE
-    with pytest.raises(ServiceError) as refused:  # as when the gate looked before the others came
+    with pytest.raises(ServiceError) as refused:  # admitted before the others were accepted
         stack.submit("alice", picture(61))
     assert refused.value.code == "storage_share_full"
     assert stack.ask("bob").refusal is None

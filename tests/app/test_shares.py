@@ -14,7 +14,7 @@ from app.contract.schemas import Detection
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission
-from app.http.admission import Admission, Gate
+from app.http.admission import Admission, AdmissionControl
 from app.http.listing import newest
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
@@ -35,7 +35,7 @@ class Stack:
         self.settings = Settings(redis_url=url, **given)
         store, queue = Store.open(redis, self.settings), JobQueue(redis, self.settings)
         self.service = Service(self.settings, store, queue, FinishedEvents(url))
-        self.gate = Gate(self.settings, redis, Directory(self.settings))
+        self.admission = AdmissionControl(self.settings, redis, Directory(self.settings))
         self.worker = StandIn(redis)
 
     def submit(self, owner: str, picture: bytes | None = None) -> Detection:
@@ -43,8 +43,8 @@ class Stack:
         return self.service.submit(Submission(owner, given, View.TILED))
 
     def ask(self, owner: str, pictures: int = 1) -> Admission:
-        self.gate._next_look = 0.0
-        return self.gate.admit(owner, pictures)
+        self.admission._next_look = 0.0
+        return self.admission.admit(owner, pictures)
 
     def fill(self, owner: str, most: int = 10**6) -> tuple[int, str]:
         """Upload until refused; the number of pictures, and the reason."""

@@ -11,7 +11,7 @@ from redis.exceptions import OutOfMemoryError
 
 from app.command.embedded import private_redis
 from app.contract.schemas import Head
-from app.http.admission import Gate
+from app.http.admission import AdmissionControl
 from app.http.problems import ServiceError
 from tests.conftest import encode
 from tests.faults.stack import OWNER, Stack, opened
@@ -30,10 +30,10 @@ def noisy(seed: int) -> bytes:
 
 def send(stack: Stack, count: int) -> list[str]:
     """Upload until the storage is full; returns the ids of the accepted pictures."""
-    gate = Gate(stack.service.settings, stack.redis, stack.service.directory)
+    control = AdmissionControl(stack.service.settings, stack.redis, stack.service.directory)
     accepted: list[str] = []
     for number in range(count):
-        refusal = gate.admit(OWNER).refusal
+        refusal = control.admit(OWNER).refusal
         try:
             if refusal is None:
                 accepted += stack.submit(noisy(number))

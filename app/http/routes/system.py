@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from app.contract.blobs import StorageUnavailableError
 from app.contract.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, WorkerInfo
 from app.http import examples, guard
-from app.http.admission import Gate
+from app.http.admission import AdmissionControl
 from app.http.callers import TheCaller, identify
 from app.http.notice import notice
 from app.http.problems import ServiceError
@@ -104,7 +104,7 @@ async def readyz(request: Request) -> ServiceStatus:
 )
 def usage(request: Request, caller: TheCaller) -> Usage:
     """Return your usage and your limits."""
-    return cast(Gate, request.app.state.gate).usage(caller.name)
+    return cast(AdmissionControl, request.app.state.admission).usage(caller.name)
 
 
 def _live(service: Service) -> list[WorkerInfo]:
