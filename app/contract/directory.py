@@ -52,7 +52,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Terms(_Strict):
+class CallerSettings(_Strict):
     """Limits and secrets of a caller.
 
     Attributes:
@@ -75,13 +75,13 @@ class _Key(_Strict):
     expires: AwareDatetime | None = None
 
 
-class _Caller(Terms):
-    """A table of the file."""
+class _Table(CallerSettings):
+    """A caller in the file."""
 
     keys: Annotated[list[_Key], Field(min_length=1, max_length=2)]
 
 
-_TABLES = TypeAdapter(dict[str, _Caller])
+_TABLES = TypeAdapter(dict[str, _Table])
 
 
 @dataclass(frozen=True)
@@ -90,23 +90,23 @@ class Callers:
 
     Attributes:
         keys: None: no keys are needed, and every caller is `anonymous`.
-        terms: terms by name of the caller.
+        settings: settings by name of the caller.
     """
 
     keys: Keys | None
-    terms: Mapping[str, Terms]
+    settings: Mapping[str, CallerSettings]
 
     @property
     def alone(self) -> bool:
         """Whether there is only one caller, so that nothing has to be shared."""
-        return len(self.terms) == 1
+        return len(self.settings) == 1
 
-    def terms_of(self, name: str) -> Terms:
-        """Terms of a caller; the defaults if it was removed."""
-        return self.terms.get(name, _NO_TERMS)
+    def settings_of(self, name: str) -> CallerSettings:
+        """Settings of a caller; the defaults if it was removed."""
+        return self.settings.get(name, _DEFAULTS)
 
 
-_NO_TERMS = Terms()
+_DEFAULTS = CallerSettings()
 
 
 class Directory:
@@ -146,7 +146,7 @@ class Directory:
         except CallersFileError as error:
             log.error("callers_file_refused", error=str(error))
         else:
-            log.info("callers_file_loaded", callers=len(self._callers.terms))
+            log.info("callers_file_loaded", callers=len(self._callers.settings))
 
     def _version(self) -> tuple[int, ...] | None:
         """Identity, size and modification time of the file; None if it cannot be read."""
@@ -163,27 +163,29 @@ def _read(settings: Settings) -> Callers:
     Raises:
         CallersFileError: If the file is invalid, or a name or secret occurs twice.
     """
-    common = Terms(rate_limit=settings.rate_limit, webhook_secrets=settings.webhook_secrets)
+    common = CallerSettings(
+        rate_limit=settings.rate_limit, webhook_secrets=settings.webhook_secrets
+    )
     if not settings.asks_for_keys:
         return Callers(None, {ANONYMOUS: common})
     keys = () if settings.api_keys is None else settings.api_keys.entries
-    terms = {key.caller: common for key in keys}
-    for name, caller in _tables(settings.callers_file).items():
+    found = {key.caller: common for key in keys}
+    for name, table in _tables(settings.callers_file).items():
         if not is_caller_name(name):
             raise CallersFileError("a caller has a name that is invalid in GAMMA_API_KEYS")
-        if name in terms:
+        if name in found:
             raise CallersFileError(f"{name} is also in GAMMA_API_KEYS")
-        granted = {field: getattr(caller, field) for field in Terms.model_fields}
-        granted["rate_limit"] = caller.rate_limit or settings.rate_limit
-        terms[name] = Terms(**granted)
-        keys += tuple(Key(name, bytes.fromhex(k.sha256), k.expires) for k in caller.keys)
+        own = {field: getattr(table, field) for field in CallerSettings.model_fields}
+        own["rate_limit"] = table.rate_limit or settings.rate_limit
+        found[name] = CallerSettings(**own)
+        keys += tuple(Key(name, bytes.fromhex(k.sha256), k.expires) for k in table.keys)
     try:
-        return Callers(Keys(keys), terms)
+        return Callers(Keys(keys), found)
     except ValueError as error:
         raise CallersFileError(str(error)) from None
 
 
-def _tables(path: Path | None) -> dict[str, _Caller]:
+def _tables(path: Path | None) -> dict[str, _Table]:
     if path is None:
         return {}
     try:

@@ -12,7 +12,7 @@ from fastapi import Request
 from redis import Redis
 from redis.client import Pipeline
 
-from app.contract.directory import Directory, Terms
+from app.contract.directory import CallerSettings, Directory
 from app.contract.jobs import Backlog, ask_detections, queue_key, read_detections
 from app.contract.limits import Quota, rate_key
 from app.contract.records import index_key, waiting_key
@@ -81,21 +81,21 @@ class AdmissionControl:
         if pressure.free is not None and pressure.free < 0:
             return [Admission(0, ServiceError(ErrorCode.STORAGE_FULL), {}) for _ in asked]
         callers = self._directory.now
-        granted = [callers.terms_of(caller) for caller, _ in asked]
+        all_limits = [callers.settings_of(caller) for caller, _ in asked]
         with self._redis.pipeline(transaction=False) as pipeline:
-            for (caller, pictures), terms in zip(asked, granted, strict=True):
-                self._take(pipeline, caller, pictures, terms, pressure)
+            for (caller, pictures), limits in zip(asked, all_limits, strict=True):
+                self._take(pipeline, caller, pictures, limits, pressure)
             replies = pipeline.execute()
         return [
-            self._admission(terms, reply, pressure)
-            for terms, reply in zip(granted, replies, strict=True)
+            self._admission(limits, reply, pressure)
+            for limits, reply in zip(all_limits, replies, strict=True)
         ]
 
     def usage(self, caller: str) -> Usage:
         """Usage and limits of a caller."""
-        terms = self._directory.now.terms_of(caller)
+        limits = self._directory.now.settings_of(caller)
         with self._redis.pipeline(transaction=False) as pipeline:
-            self._take(pipeline, caller, 0, terms, self._look())
+            self._take(pipeline, caller, 0, limits, self._look())
             ((_, _, _, own, age, held, coming, left, _),) = pipeline.execute()
         return Usage(
             caller=caller,
@@ -103,18 +103,23 @@ class AdmissionControl:
             oldest_wait=age,
             kept_bytes=held,
             reserved_bytes=coming,
-            uploads_left=left if terms.rate_limit else None,
-            rate_limit=str(terms.rate_limit) if terms.rate_limit else None,
-            queue_limit=terms.queue_limit,
-            storage_limit=terms.storage_limit,
-            weight=terms.weight,
+            uploads_left=left if limits.rate_limit else None,
+            rate_limit=str(limits.rate_limit) if limits.rate_limit else None,
+            queue_limit=limits.queue_limit,
+            storage_limit=limits.storage_limit,
+            weight=limits.weight,
         )
 
     def _take(
-        self, pipeline: Pipeline, caller: str, pictures: int, terms: Terms, pressure: _Pressure
+        self,
+        pipeline: Pipeline,
+        caller: str,
+        pictures: int,
+        limits: CallerSettings,
+        pressure: _Pressure,
     ) -> None:
         """Add `TAKE` to `pipeline`."""
-        limit = terms.rate_limit
+        limit = limits.rate_limit
         keys = [
             queue_key(self._settings.queue),
             waiting_key(caller),
@@ -130,18 +135,20 @@ class AdmissionControl:
             self._settings.queue_limit,
             limit.count if limit else 0,
             limit.spacing if limit else 0,
-            0 if self._directory.now.alone else terms.weight,
-            terms.queue_limit or 0,
-            int(terms.storage_limit or 0),
+            0 if self._directory.now.alone else limits.weight,
+            limits.queue_limit or 0,
+            int(limits.storage_limit or 0),
             "" if pressure.free is None else pressure.free,
             int(self._settings.store is None),
         ]
         TAKE(keys, arguments, client=pipeline)
 
-    def _admission(self, terms: Terms, reply: list[Any], pressure: _Pressure) -> Admission:
+    def _admission(
+        self, limits: CallerSettings, reply: list[Any], pressure: _Pressure
+    ) -> Admission:
         """Parse the reply of `TAKE`."""
         taken, reason, waiting, own, age, _, _, left, full_in = reply
-        quota = Quota(terms.rate_limit, left, full_in) if terms.rate_limit else None
+        quota = Quota(limits.rate_limit, left, full_in) if limits.rate_limit else None
         headers = quota.headers() if quota else {}
         if not reason:
             return Admission(taken, None, headers)

@@ -189,7 +189,7 @@ class Service:
             return of_unexpected(error)
         now = datetime.now(UTC)
         callers = self.directory.now
-        weight = callers.terms_of(owner).weight
+        weight = callers.settings_of(owner).weight
         submission.detection = Detection(
             id=uuid.uuid4().hex,
             ref_id=submission.ref_id,
@@ -223,7 +223,7 @@ class Service:
         """
         if given is None:
             return None
-        secrets = self.directory.now.terms_of(owner).webhook_secrets
+        secrets = self.directory.now.settings_of(owner).webhook_secrets
         if self.deliveries is None or secrets is None:
             raise ServiceError(
                 ErrorCode.WEBHOOK_REFUSED,

@@ -173,7 +173,7 @@ class Deliverer:
             detection=detection,
         )
         body = event.model_dump_json(context=self._links).encode()
-        secrets = self._directory.now.terms_of(webhook.owner).webhook_secrets
+        secrets = self._directory.now.settings_of(webhook.owner).webhook_secrets
         if secrets is None:
             return Outcome.REFUSED, "the caller has no signing secret any more"
         signature = secrets.headers(message_id, int(time.time()), body)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contract.directory import CallersFileError, Directory, Terms
+from app.contract.directory import CallerSettings, CallersFileError, Directory
 from app.contract.limits import RateLimit
 from app.contract.reservation import RECORD_BYTES
 from app.contract.settings import Settings
@@ -31,9 +31,9 @@ def key(secret: str, expires: datetime | None = None) -> str:
     return f'{{ sha256 = "{digest(secret)}"{end} }}'
 
 
-def table(name: str, *keys: str, **terms: str) -> str:
+def table(name: str, *keys: str, **settings: str) -> str:
     lines = [f"[{name}]", f"keys = [{', '.join(keys)}]"]
-    return "\n".join([*lines, *(f"{term} = {value}" for term, value in terms.items()), ""])
+    return "\n".join([*lines, *(f"{name} = {value}" for name, value in settings.items()), ""])
 
 
 def replace(file: Path, text: str) -> None:
@@ -68,10 +68,10 @@ def test_callers_of_file_and_variable(file: Path) -> None:
     known = {secret: callers.keys.caller_of(secret) for secret in (OLD, NEW, BOB)}
     assert known == {OLD: "alice", NEW: "alice", BOB: "b.o-b_1"}
     assert callers.keys.caller_of("the-key-of-carol-3") == "carol"
-    assert callers.terms_of("alice").rate_limit == RateLimit(5, 86_400)
-    assert callers.terms_of("b.o-b_1").rate_limit == RateLimit(9, 86_400)
-    assert callers.terms_of("b.o-b_1").webhook_secrets is None, "no secret of others"
-    assert callers.terms_of("carol").webhook_secrets == settings.webhook_secrets
+    assert callers.settings_of("alice").rate_limit == RateLimit(5, 86_400)
+    assert callers.settings_of("b.o-b_1").rate_limit == RateLimit(9, 86_400)
+    assert callers.settings_of("b.o-b_1").webhook_secrets is None, "no secret of others"
+    assert callers.settings_of("carol").webhook_secrets == settings.webhook_secrets
     shown = repr(callers)
     assert not any(part in shown for part in (digest(OLD), SECRET, "MfKQ"))
 
@@ -213,6 +213,6 @@ def test_documented_file_is_valid_and_complete(file: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "callers.md").read_text()
     (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     file.write_text(example)
-    assert list(Directory(Settings(callers_file=file)).now.terms) == ["newsroom", "archive"]
+    assert list(Directory(Settings(callers_file=file)).now.settings) == ["newsroom", "archive"]
     rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(rows) == sorted(["keys", *Terms.model_fields])
+    assert sorted(rows) == sorted(["keys", *CallerSettings.model_fields])

@@ -200,7 +200,7 @@ def access(settings: Settings) -> list[Finding]:
         callers = Directory(settings).now
     except CallersFileError as error:
         return [wrong("access", str(error), "correct the file of GAMMA_CALLERS_FILE")]
-    return [ok("access", f"keys of {', '.join(callers.terms)}"), *_expiring(callers)]
+    return [ok("access", f"keys of {', '.join(callers.settings)}"), *_expiring(callers)]
 
 
 def _expiring(callers: Callers) -> list[Finding]:
@@ -212,7 +212,7 @@ def _expiring(callers: Callers) -> list[Finding]:
     }
     return [
         note("access", f"all keys of {name} expire within a week", "add a new key")
-        for name in callers.terms
+        for name in callers.settings
         if name not in lasting
     ]
 
