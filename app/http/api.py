@@ -15,7 +15,7 @@ from app.contract.settings import Settings
 from app.contract.store import Store
 from app.http import metrics, problems
 from app.http.admission import AdmissionControl
-from app.http.erasure import Erasure
+from app.http.aof_rewriter import AofRewriter
 from app.http.guard import connect_guarded
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import Documented
@@ -53,8 +53,8 @@ def create_app(settings: Settings) -> ASGIApp:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(service.events.running())
             if settings.erase_within:
-                erasure = Erasure(redis, settings.erase_within)
-                await stack.enter_async_context(erasure.running())
+                rewriter = AofRewriter(redis, settings.erase_within)
+                await stack.enter_async_context(rewriter.running())
             stack.callback(service.decoders.close)  # starts them before the first request
             yield
         redis.close()

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from app.command.embedded import private_redis
-from app.http.erasure import Erasure
+from app.http.aof_rewriter import AofRewriter
 from tests.app.receiver import wait_for
 from tests.conftest import Serve, encode, photo
 
@@ -109,7 +109,7 @@ def rewrites(redis: Redis) -> int:
 
 
 def test_several_processes_rewrite_once(redis: Redis) -> None:
-    processes = [Erasure(redis, 60) for _ in range(3)]
+    processes = [AofRewriter(redis, 60) for _ in range(3)]
     before = rewrites(redis)
     for process in processes:
         process.rewrite_if_due()
@@ -118,7 +118,7 @@ def test_several_processes_rewrite_once(redis: Redis) -> None:
 
 
 def test_rewrite_is_repeated_in_time(redis: Redis) -> None:
-    process = Erasure(redis, 1)
+    process = AofRewriter(redis, 1)
     before = rewrites(redis)
     process.rewrite_if_due()
     assert rewrites(redis) == before + 1
@@ -128,7 +128,7 @@ def test_rewrite_is_repeated_in_time(redis: Redis) -> None:
 
 
 def test_crash_before_a_rewrite_delays_it_briefly(redis: Redis) -> None:
-    process = Erasure(redis, 60)
+    process = AofRewriter(redis, 60)
     redis.config_set("appendonly", "no")
     process.rewrite_if_due()
     assert 0 < redis.pttl("gamma:erasure") <= 1500
@@ -145,5 +145,5 @@ def test_failed_rewrite_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[
         )  # as a full disk
         redis.bgrewriteaof()
         wait_for(lambda: redis.info("persistence")["aof_last_bgrewrite_status"] == "err")
-        Erasure(redis, 60).rewrite_if_due()
+        AofRewriter(redis, 60).rewrite_if_due()
         assert "erasure_failed" in capsys.readouterr().out

@@ -22,7 +22,7 @@ _CHECKS = 20  # per interval between rewrites
 log = structlog.get_logger()
 
 
-class Erasure:
+class AofRewriter:
     """Regular rewrites of the append-only file, by one process at a time.
 
     Args:
@@ -50,7 +50,7 @@ class Erasure:
         Raises:
             RedisError: If Redis is unavailable or refuses the rewrite.
         """
-        # The claim is short, so that another process takes over if this one ends.
+        # The lock is short, so that another process takes over if this one ends.
         if not self._redis.set(ERASURE_KEY, b"", nx=True, px=_milliseconds(self._check_interval)):
             return
         file = self._redis.info("persistence")
