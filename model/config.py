@@ -2,31 +2,22 @@
 
 import math
 from dataclasses import asdict, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from transformers import PreTrainedConfig
 
+from model.architecture import Architecture
 from pictures.findings import UNTRAINED, Thresholds
 
 FORMAT_VERSION = 1
 """Version of the checkpoint format that this code writes and reads."""
 
-Backbone = Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"]
-Heads = Literal["none", "manipulation", "ai", "both"]
-CrossAttention = Literal["none", "forward", "dual", "reverse"]
-KeyValue = Literal["tokens", "pooled"]
 Pooling = Literal["mean", "max", "top3"]
-Input = Literal["rgb", "cooccurrence"]
-Prior = Literal["none", "clip_vit_b16"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "backbone": ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5", "pvt_v2_b2"),
-    "heads": ("none", "manipulation", "ai", "both"),
-    "cross_attention": ("none", "forward", "dual", "reverse"),
-    "key_value": ("tokens", "pooled"),
-    "pooling": ("mean", "max", "top3"),
-    "input": ("rgb", "cooccurrence"),
-    "prior": ("none", "clip_vit_b16"),
+_CHOICES = {
+    name: get_args(hint)
+    for name, hint in {**get_type_hints(Architecture), "pooling": Pooling}.items()
+    if get_origin(hint) is Literal
 }
 _UNTRAINED = asdict(UNTRAINED)
 _NARROW_BACKBONES = ("mit_b0", "mit_b1")  # SegFormer decodes these at 256 channels, others at 768
@@ -38,40 +29,13 @@ _HEAD_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-call]
     """Architecture, loss weights and serving rules of a GAMMA network.
 
-    Every row of Tables 4, 7 and 8 of the paper is a configuration: `heads`, the loss weights and
-    `cross_attention`.
-
     Attributes:
-        backbone: Encoder: MiT-B0...B5, or PVTv2-B2.
-        decoder_channels: C, the width of the decoders (equation 1); 0: SegFormer's, which is 256
-            for B0 and B1 and 768 for the others.
-        output_channels: C_dec, the width of F_dec and of the classification feature (equations 3
-            and 5); 0: `decoder_channels`.
-        heads: The segmentation heads.
-        cross_attention: `reverse` is the paper's (equations 7 and 8); in `forward` the query is
-            the classification feature and keys are the segmentation features; `dual`: the sum
-            of both; `none`.
-        key_value: Keys and values of the reverse attention: `tokens` are the positions of the
-            last stage; `pooled` is the paper's literal single token, which has no effect.
-        classification_weight: Weight of the image loss (alpha of equation 6).
-        ai_weight: Weight of the AI mask loss (alpha of equation 6).
-        manipulation_weight: Weight of the manipulation mask loss.
+        version: As in `Architecture`.
         initializer_range: Standard deviation of random initial weights.
-        name: Name of the model, as the service reports it.
-        version: Version of these weights.
         trained: Whether the weights were trained.
-        crop_size: Side in pixels of the square crops that the network is served with.
-        input: Input of the encoder: `rgb`, normalised colours, as in the paper; or
-            `cooccurrence`, learned vectors of differences between neighbouring pixels
-            (`model.cooccurrence`). These hold almost no content, so that an encoder learns
-            low-level traces without pretraining on millions of pictures.
-        input_channels: Length of these vectors.
-        prior: `clip_vit_b16` adds features of a frozen CLIP image tower for the whole picture
-            (`model.glance`); `none`, as in the paper.
-        tower: Directory or hub id of the tower's weights; empty: those in the package.
         image_mean: Mean per RGB channel of pictures scaled to [0, 1].
         image_std: Standard deviation per RGB channel, likewise.
         pooling: Pooling of the logits of a picture's tiles, chosen on validation pictures:
@@ -87,24 +51,9 @@ class GammaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     model_type = "gamma"
 
-    backbone: Backbone = "mit_b2"
-    decoder_channels: int = 0
-    output_channels: int = 0
-    heads: Heads = "both"
-    cross_attention: CrossAttention = "reverse"
-    key_value: KeyValue = "tokens"
-    classification_weight: float = 2.0
-    ai_weight: float = 2.0
-    manipulation_weight: float = 1.0
-    initializer_range: float = 0.02
-    name: str = "gamma"
     version: str = "untrained"
+    initializer_range: float = 0.02
     trained: bool = False
-    crop_size: int = 512
-    input: Input = "rgb"
-    input_channels: int = 32
-    prior: Prior = "none"
-    tower: str = ""
     image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
     pooling: Pooling = "mean"

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model.architecture import Architecture
 from training.data.labels import Kind
 from training.errors import UserError
 from training.output import write_text
@@ -123,27 +124,6 @@ class AugmentSettings(_Section):
         return self
 
 
-class ModelSettings(_Section):
-    """The network; see `GammaConfig` for the meaning of the names."""
-
-    name: str = "gamma"
-    version: str = "1"
-    backbone: str = "mit_b2"
-    decoder_channels: int = 0
-    output_channels: int = 0
-    heads: str = "both"
-    cross_attention: str = "reverse"
-    key_value: str = "tokens"
-    classification_weight: float = 2.0
-    ai_weight: float = 2.0
-    manipulation_weight: float = 1.0
-    crop_size: int = 512
-    input: str = "rgb"
-    input_channels: int = 32
-    prior: str = "none"
-    tower: str = ""
-
-
 class StartSettings(_Section):
     """Initial weights, and what is trained."""
 
@@ -224,7 +204,7 @@ class Settings(_Section):
     data: DataSettings = DataSettings()
     labels: LabelSettings = LabelSettings()
     augment: AugmentSettings = AugmentSettings()
-    model: ModelSettings = ModelSettings()
+    model: Architecture = Architecture()
     start: StartSettings = StartSettings()
     glance: GlanceSettings = GlanceSettings()
     train: TrainSettings = TrainSettings()
@@ -322,7 +302,7 @@ def _parse(literal: str) -> Any:
 def _explain(error: dict[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     name = ".".join(location) or "settings"
-    if error["type"] != "extra_forbidden":
+    if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{name}: {error['msg']}"
     known = _names()
     close = difflib.get_close_matches(name, known, n=1) or [
@@ -334,11 +314,5 @@ def _explain(error: dict[str, Any]) -> str:
 
 def _names() -> list[str]:
     """Return the names of all sections and of all settings (`section.key`)."""
-    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
-    keys = [
-        f"{name}.{key}"
-        for name, section in sections.items()
-        if isinstance(section, type) and issubclass(section, BaseModel)
-        for key in section.model_fields
-    ]
-    return [*sections, *keys]
+    sections = Settings().model_dump()
+    return [*sections, *(f"{name}.{key}" for name, keys in sections.items() for key in keys)]

@@ -42,6 +42,8 @@ def test_small_recipe_is_valid() -> None:
         ("[train]\nlerning_rate = 1", "train.lerning_rate: no such setting; did you mean train.l"),
         ("[trian]\nseed = 1", "trian: no such setting; did you mean train?"),
         ("[data]\nseed = 1", "data.seed: no such setting; did you mean train.seed?"),
+        ("[model]\nheds = 'ai'", "model.heds: no such setting; did you mean model.heads?"),
+        ("[model]\nheads = 'none of them'", "model.heads: Input should be 'none', "),
         ("[train]\nepochs = 0", "train.epochs: Input should be greater than 0"),
         ("[data]\nkinds = ['drawn']", "data.kinds.0"),
         ("[train", "run.toml: "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def build(settings: Settings) -> GammaModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
         try:
-            model = GammaModel(GammaConfig(**settings.model.model_dump(), trained=True))
+            model = GammaModel(GammaConfig(**asdict(settings.model), trained=True))
         except ValueError as error:
             raise ConfigError(f"model: {error}") from error
         if model.input is not None:

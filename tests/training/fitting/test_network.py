@@ -46,7 +46,7 @@ def test_training_can_start_from_a_checkpoint(configure: Configure, tmp_path: Pa
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.backbone=vgg", "backbone must be one of"),
+        ("model.crop_size=500", "crop_size must be a multiple of 32"),
         ("start.checkpoint=/none", "/none"),
         ("start.encoder=/none.safetensors", "missing"),
     ],
