@@ -291,7 +291,7 @@ class ComposedRedis:
 
     def __init__(self, secret: Path, folder: Path) -> None:
         self.port = free_port()
-        self._environment = {
+        self.environment = {
             "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
             "GAMMA_REDIS_URL_FILE": str(secret),
         }
@@ -303,13 +303,13 @@ class ComposedRedis:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            self._command, cwd=self._data, env=self._environment, stdout=subprocess.DEVNULL
+            self._command, cwd=self._data, env=self.environment, stdout=subprocess.DEVNULL
         )
 
     def ping(self) -> int:
         command = ["sh", self.script, "ping", "-p", str(self.port)]
         return subprocess.run(
-            command, env=self._environment, capture_output=True, check=False
+            command, env=self.environment, capture_output=True, check=False
         ).returncode
 
     def wait(self) -> None:
@@ -389,3 +389,47 @@ def test_redis_without_password_does_not_start(tmp_path: Path, url: str) -> None
     )
     assert refused.returncode == 1
     assert "PASSWORD" in refused.stderr
+
+
+def test_a_snapshot_restores_what_was_there(
+    redis: ComposedRedis, secret: Path, tmp_path: Path
+) -> None:
+    redis.wait()
+    url = secret.read_text().replace("redis:6379", f"127.0.0.1:{redis.port}")
+    (tmp_path / "url").write_text(url)
+    environment = redis.environment | {"GAMMA_REDIS_URL_FILE": str(tmp_path / "url")}
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    for day in (1, 2):
+        (backups / f"redis-2026010{day}T000000Z.rdb").touch()
+
+    def run(*words: object, folder: Path = tmp_path) -> None:
+        command = ["sh", redis.script, *map(str, words)]
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+
+    with Redis.from_url(url) as client:
+        client.set("kept", b"\0" * 2**20, ex=3600)
+        run("backup", backups, 2)
+        client.flushall()
+    older, newest = sorted(file.name for file in backups.iterdir())
+    assert older == "redis-20260102T000000Z.rdb"
+    assert (backups / newest).stat().st_mode & 0o077 == 0
+    assert redis.stop() == 0
+    data = tmp_path / "data"
+    run("restore", backups / newest, folder=data)
+    redis.start()
+    redis.wait()
+    with Redis.from_url(url) as client:
+        assert client.dbsize() == 0  # data are never replaced
+        assert redis.stop() == 0
+        shutil.rmtree(data / "appendonlydir")
+        run("restore", backups / newest, folder=data)
+        redis.start()
+        redis.wait()
+        assert client.strlen("kept") == 2**20
+        assert 3000 < client.ttl("kept") <= 3600
+        client.set("new", 1)
+        assert redis.stop() == 0
+        redis.start()
+        redis.wait()
+        assert client.get("new") == b"1"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from app.contract.settings import Settings
 from app.http import server
@@ -29,6 +26,7 @@ from tests.deploy.files import (
     with_defaults,
 )
 from tests.deploy.manifests import (
+    CUSTOM,
     OVERLAYS,
     PODS,
     PROGRAMS,
@@ -42,9 +40,6 @@ from tests.deploy.manifests import (
 )
 
 KUBERNETES_VERSIONS = ("1.30", "1.37")  # the oldest that knows all we use, and a current one
-CUSTOM: Mapping[str, type[BaseModel]] = {
-    model.__name__: model for model in (PodMonitor, PrometheusRule, ScaledObject)
-}
 each_pod = pytest.mark.parametrize(("overlay", "name"), list(product(OVERLAYS, PODS)))
 
 
@@ -87,7 +82,7 @@ def test_unknown_field_is_rejected() -> None:
 
 # -- what the text tells to do ----------------------------------------------------------------
 
-TEXT = (ROOT / "docs/deployment.md").read_text()
+TEXT = (ROOT / "docs/kubernetes.md").read_text()
 
 
 def test_documented_overlay_builds(tmp_path: Path) -> None:
