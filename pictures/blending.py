@@ -11,6 +11,7 @@ from pictures import png
 from pictures.decoding import bands
 
 _BAND = 2**16  # pixels blended at once; fits into a core's cache
+_AREA = Image.Resampling.BOX
 
 
 def heat_map(mask: Image.Image, colours: bytes) -> Image.Image:
@@ -35,7 +36,7 @@ def composite(
 
     Args:
         picture: RGB.
-        mask_png: 8-bit grey PNG of the same size.
+        mask_png: 8-bit grey PNG; resampled to the size of the picture by area average.
         colours: RGB of each of the 256 mask values (768 bytes).
         alphas: Opacity of each of the 256 mask values, 0 to 255.
 
@@ -45,13 +46,25 @@ def composite(
 
     def blended() -> Iterator[NDArray[np.uint8]]:
         with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
+            fitting = mask if mask.size == picture.size else mask.resize(picture.size, _AREA)
             for box in bands(picture.size, _BAND):
-                weights = mask.crop(box)
+                weights = fitting.crop(box)
                 band = picture.crop(box)
                 band.paste(_coloured(weights, colours), mask=weights.point(alphas))
                 yield np.asarray(band)
 
     return png.encode(blended())
+
+
+def shrink(mask_png: bytes, side: int) -> bytes:
+    """Shrink a mask to fit into side x side pixels, by area average; it is never enlarged.
+
+    Returns:
+        8-bit grey PNG.
+    """
+    with Image.open(io.BytesIO(mask_png), formats=("PNG",)) as mask:
+        mask.thumbnail((side, side), _AREA)
+        return png.encode([np.asarray(mask)])
 
 
 def _coloured(mask: Image.Image, colours: bytes) -> Image.Image:

@@ -140,8 +140,17 @@ class Decoders:
         with self._run({"task": "preview", "side": side}, data) as result:
             return bytes(result)
 
-    def composite(self, data: bytes, mask_png: bytes, colours: bytes, alphas: bytes) -> bytes:
+    def composite(
+        self, data: bytes, mask_png: bytes, colours: bytes, alphas: bytes, side: int | None = None
+    ) -> bytes:
         """Blend a picture file with the heat map of its mask, as `blending.composite` does.
+
+        Args:
+            data: The whole file.
+            mask_png: 8-bit grey PNG.
+            colours: RGB of each mask value.
+            alphas: Opacity of each mask value.
+            side: The result fits into side x side pixels; None keeps the picture's size.
 
         Returns:
             PNG.
@@ -150,7 +159,16 @@ class Decoders:
             PictureError: If the picture cannot be decoded.
         """
         parts = (data, mask_png, colours, alphas)
-        with self._run({"task": "composite"}, *parts) as result:
+        with self._run({"task": "composite", "side": side}, *parts) as result:
+            return bytes(result)
+
+    def shrink(self, mask_png: bytes, side: int) -> bytes:
+        """Shrink a mask as `blending.shrink` does.
+
+        Raises:
+            PictureError: If the mask cannot be decoded.
+        """
+        with self._run({"task": "shrink", "side": side}, mask_png) as result:
             return bytes(result)
 
     def close(self) -> None:

@@ -86,7 +86,12 @@ def render(
 
 
 def composite(
-    decoders: Decoders, picture: bytes, mask_png: bytes, colormap: Colormap, opacity: float
+    decoders: Decoders,
+    picture: bytes,
+    mask_png: bytes,
+    colormap: Colormap,
+    opacity: float,
+    side: int | None = None,
 ) -> bytes:
     """Blend a picture with the heat map of its mask.
 
@@ -96,15 +101,16 @@ def composite(
         mask_png: 8-bit grey PNG of the picture's size.
         colormap: colours of the heat map.
         opacity: 0 to 1, at probability 1; scaled linearly below.
+        side: the result fits into side x side pixels; None keeps the picture's size.
 
     Returns:
-        Opaque PNG of the picture's size.
+        Opaque PNG.
 
     Raises:
         PictureError: if the picture cannot be decoded.
     """
     alphas = bytes(_alphas(opacity))
-    return decoders.composite(picture, mask_png, COLORMAPS[colormap].tobytes(), alphas)
+    return decoders.composite(picture, mask_png, COLORMAPS[colormap].tobytes(), alphas, side)
 
 
 def _alphas(opacity: float) -> list[int]:

@@ -93,14 +93,20 @@ def _composite(
     colours: bytes,
     alphas: bytes,
 ) -> None:
-    with decoding.upright(data, max_pixels=request["max_pixels"]) as picture:
+    limits = {"max_pixels": request["max_pixels"], "side": request["side"]}
+    with decoding.upright(data, **limits) as picture:
         result.write(blending.composite(picture, mask, colours, list(alphas)))
+
+
+def _shrink(request: dict[str, Any], result: mmap.mmap, mask: bytes) -> None:
+    result.write(blending.shrink(mask, request["side"]))
 
 
 _TASKS: dict[str, Callable[..., None]] = {
     "decode": _decode,
     "preview": _preview,
     "composite": _composite,
+    "shrink": _shrink,
 }
 
 

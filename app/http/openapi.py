@@ -44,7 +44,7 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "ETag": (
         "Identifies the body; send it as `If-None-Match` to avoid a repeated download.",
-        {"type": "string", "pattern": '^"[0-9a-f]{32}"$'},
+        {"type": "string", "pattern": '^(W/)?"[0-9a-f]{32}"$'},
     ),
     "Cache-Control": ("How long the answer may be cached, and by whom.", {"type": "string"}),
     "Content-Disposition": ("File name for saving.", {"type": "string"}),

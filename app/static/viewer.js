@@ -361,7 +361,7 @@ export class Viewer {
  * @param {Layer} layer
  */
 function heatMapPath({ id }, layer) {
-  return overlayPath(id, layer, "opacity=1");
+  return overlayPath(id, layer, `opacity=1&size=${SCREEN}`);
 }
 
 /**

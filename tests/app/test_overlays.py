@@ -127,6 +127,8 @@ def test_composite_is_upright_and_of_picture_size(
         {"colormap": "jet"},
         {"colormap": "turbo"},
         {"composite": "perhaps"},
+        {"size": "15"},
+        {"size": "8193"},
     ],
 )
 def test_invalid_values_are_refused(
@@ -138,15 +140,51 @@ def test_invalid_values_are_refused(
     assert next(iter(query)) in answer.json()["detail"]
 
 
+def test_masks_and_overlays_of_a_size_are_area_averages(
+    client: httpx2.Client, record: dict
+) -> None:
+    urls = record["masks"]["ai"]
+    whole = Image.open(io.BytesIO(client.get(urls["mask_url"]).content))
+    assert whole.size == (SIZE[1], SIZE[0])
+    small = Image.open(io.BytesIO(client.get(urls["mask_url"], params={"size": 80}).content))
+    assert (small.mode, small.size) == ("L", (50, 80))
+    blocks = np.asarray(whole).reshape(80, 4, 50, 4).mean((1, 3))
+    assert np.abs(np.asarray(small) - blocks).max() <= 1
+    layer = client.get(urls["overlay_url"], params={"size": 80, "opacity": 1}).content
+    assert (pixels(layer) == pixels(overlays.render(encode(small, "PNG"), opacity=1))).all()
+    larger = client.get(urls["mask_url"], params={"size": 8192})
+    assert larger.content == client.get(urls["mask_url"]).content
+
+
+def test_composite_of_a_size_is_the_preview_with_the_small_mask(
+    client: httpx2.Client, record: dict
+) -> None:
+    url = record["masks"]["ai"]["overlay_url"]
+    query = {"composite": True, "size": 80}
+    made = Image.open(io.BytesIO(client.get(url, params={**query, "opacity": 0}).content))
+    preview = client.get(f"/v1/detections/{record['id']}/image", params={"size": 80}).content
+    assert (made.mode, made.size) == ("RGB", (50, 80))
+    difference = np.asarray(made).astype(int) - np.asarray(Image.open(io.BytesIO(preview)))
+    assert np.abs(difference).mean() < 2  # JPEG
+    layer = Image.open(io.BytesIO(client.get(url, params={"size": 80, "opacity": 1}).content))
+    expected = Image.alpha_composite(made.convert("RGBA"), layer.convert("RGBA"))
+    strong = Image.open(io.BytesIO(client.get(url, params={**query, "opacity": 1}).content))
+    difference = np.asarray(strong).astype(int) - np.asarray(expected.convert("RGB"))
+    assert np.abs(difference).max() <= 1
+
+
 def _paths(record: dict) -> list[str]:
     base, urls = f"/v1/detections/{record['id']}", record["masks"]["ai"]
     return [
         f"{base}/image",
         f"{base}/image?size=64",
         urls["mask_url"],
+        f"{urls['mask_url']}?size=64",
         urls["overlay_url"],
+        f"{urls['overlay_url']}?size=64",
         f"{urls['overlay_url']}?colormap=viridis",
         f"{urls['overlay_url']}?composite=true",
+        f"{urls['overlay_url']}?composite=true&size=64",
     ]
 
 

@@ -290,7 +290,7 @@ def test_picture_comes_back_after_an_outage(page: Page, console: Console) -> Non
     MadeList(page, [made_record(0)])
     page.reload()
     expect(rows(page)).to_have_count(1)
-    pictures = re.compile(r"/(image\?size=2048|overlays/)")
+    pictures = re.compile(r"/(image|overlays/\w+\.png)\?.*size=2048")
     page.route(pictures, lambda route: route.abort())
     row(page, "picture 0.jpg").click()
     note = page.locator("#viewer-note")

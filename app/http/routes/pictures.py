@@ -25,7 +25,15 @@ from app.http.openapi import headers
 from app.http.pictures import refusal
 from app.http.problems import ServiceError
 from app.http.resources import Permit
-from app.http.routes.responses import OF_V1, Answers, DetectionId, problems
+from app.http.routes.responses import (
+    CONDITION,
+    OF_V1,
+    UNCHANGED,
+    Answers,
+    DetectionId,
+    is_known,
+    problems,
+)
 from app.http.routes.strict import StrictRoute
 from app.http.service import DECODERS, Service, service_of
 from pictures import overlays
@@ -40,7 +48,9 @@ router = APIRouter(
 # Limits memory: each decodes one picture, with up to 16 bytes per pixel for some formats.
 _DECODERS, _LARGE_DECODERS = CapacityLimiter(DECODERS), CapacityLimiter(1)
 _LARGE = 16_000_000  # pixels
-_NO_SLOT = contextlib.nullcontext()
+_Permit = AbstractAsyncContextManager[Permit]
+_Slot = AbstractAsyncContextManager[object]
+_NO_SLOT: _Slot = contextlib.nullcontext()
 _PNG = "image/png"
 _PIECE = 256 * 1024  # bytes
 _HEADERS = {
@@ -59,16 +69,15 @@ _MASK_PROBLEMS = (
     ErrorCode.TOO_MANY_DOWNLOADS,
     ErrorCode.STORAGE_UNAVAILABLE,
 )
-_CONDITION = {
-    "parameters": [
-        {
-            "name": "If-None-Match",
-            "in": "header",
-            "schema": {"type": "string"},
-            "description": "the `ETag` of an earlier answer",
-        }
-    ]
-}
+MaskSize = Annotated[
+    int | None,
+    Query(
+        ge=16,
+        le=8192,
+        description="maximum number of pixels per side; probabilities are averaged over areas. "
+        "Absent: the size of the picture",
+    ),
+]
 
 
 def _answers(*media_types: str) -> Answers:
@@ -81,10 +90,7 @@ def _answers(*media_types: str) -> Answers:
             "headers": fields,
             "content": {media_type: body for media_type in media_types},
         },
-        status.HTTP_304_NOT_MODIFIED: {
-            "description": "Not modified: `If-None-Match` matches",
-            "headers": fields,
-        },
+        **UNCHANGED,
     }
 
 
@@ -105,7 +111,7 @@ def _answers(*media_types: str) -> Answers:
             ErrorCode.DECODING_ABORTED,
         ),
     },
-    openapi_extra=_CONDITION,
+    openapi_extra=CONDITION,
 )
 async def image(
     request: Request,
@@ -147,20 +153,20 @@ async def image(
     "/masks/{head}.png",
     response_class=Response,
     responses={**_answers(_PNG), **problems(*_MASK_PROBLEMS)},
-    openapi_extra=_CONDITION,
+    openapi_extra=CONDITION,
 )
 async def mask(
     request: Request,
     detection_id: DetectionId,
     head: Head,
     caller: TheCaller,
+    size: MaskSize = None,
 ) -> Response:
     """Return a mask: 8-bit grey, size of the picture, 255 is a probability of 1."""
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
-    answer = _Answer(request, detection, "mask", head)
-    memory = service.resources.downloads.hold(caller.name, _mask_bytes(detection.image))
-    return answer.response(_PNG, memory, lambda: _mask(service, detection_id, head))
+    answer = _Answer(request, detection, "mask", head, size)
+    return answer.response(_PNG, *_mask_work(service, caller.name, detection, head, size))
 
 
 @router.get(
@@ -175,7 +181,7 @@ async def mask(
             ErrorCode.DECODING_ABORTED,
         ),
     },
-    openapi_extra=_CONDITION,
+    openapi_extra=CONDITION,
 )
 async def overlay(
     request: Request,
@@ -195,28 +201,45 @@ async def overlay(
         bool,
         Query(description="blend with the upright picture instead of a transparent background"),
     ] = False,
+    size: MaskSize = None,
 ) -> Response:
     """Return a mask as a heat map, transparent or blended with the picture."""
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(
-        request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite
+        request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite, size
     )
-    memory = service.resources.downloads.hold(caller.name, _mask_bytes(detection.image))
+    work = _mask_work(service, caller.name, detection, head, size)
+    memory, mask_png = work[:2]
     if not composite:
         return answer.response(
-            _PNG,
-            memory,
-            lambda: overlays.render(_mask(service, detection_id, head), colormap, opacity),
+            _PNG, memory, lambda: overlays.render(mask_png(), colormap, opacity), *work[2:]
         )
 
     def blended() -> bytes:
         picture, heat = _stored(service, detection_id), _mask(service, detection_id, head)
         with _refusing():
-            return overlays.composite(service.decoders, picture, heat, colormap, opacity)
+            return overlays.composite(service.decoders, picture, heat, colormap, opacity, size)
 
     slot = service.resources.renderings.hold(caller.name, 1)
     return answer.response(_PNG, memory, blended, _decoders(detection.image), slot)
+
+
+def _mask_work(
+    service: Service, owner: str, detection: Detection, head: Head, size: int | None
+) -> tuple[_Permit, Callable[[], bytes], CapacityLimiter | None, _Slot]:
+    """How to make a mask that fits into `size` pixels: arguments of `_Answer.response`."""
+    image = detection.image
+    memory = service.resources.downloads.hold(owner, _mask_bytes(image))
+    if size is None or size >= max(image.width, image.height):
+        return memory, lambda: _mask(service, detection.id, head), None, _NO_SLOT
+
+    def shrunk() -> bytes:
+        whole = _mask(service, detection.id, head)
+        with _refusing():
+            return service.decoders.shrink(whole, size)
+
+    return memory, shrunk, _decoders(image), service.resources.renderings.hold(owner, 1)
 
 
 def _mask_bytes(image: ImageInfo) -> int:
@@ -244,18 +267,15 @@ class _Answer:
             "ETag": tag,
             "Cache-Control": f"private, max-age={left}, immutable",
         }
-        given = ",".join(request.headers.getlist("if-none-match")).split(",")
-        self._known = left > 0 and any(
-            one.strip().removeprefix("W/") in (tag, "*") for one in given
-        )
+        self._known = left > 0 and is_known(request, tag)
 
     def response(
         self,
         media_type: str,
-        memory: AbstractAsyncContextManager[Permit],
+        memory: _Permit,
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None = None,
-        slot: AbstractAsyncContextManager[object] = _NO_SLOT,
+        slot: _Slot = _NO_SLOT,
     ) -> Response:
         """Create the response; 304 if the client has the file.
 
@@ -278,10 +298,10 @@ class _Download(Response):
         self,
         media_type: str,
         headers: dict[str, str],
-        memory: AbstractAsyncContextManager[Permit],
+        memory: _Permit,
         body: Callable[[], bytes],
         limiter: CapacityLimiter | None,
-        slot: AbstractAsyncContextManager[object],
+        slot: _Slot,
     ) -> None:
         super().__init__(media_type=media_type, headers=headers)
         self._memory = memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -69,6 +70,48 @@ def answer(description: str, *header_names: str, **bodies: BaseModel) -> dict[st
         "headers": headers(*header_names),
         "content": {"application/json": {"examples": shown}},
     }
+
+
+CONDITION = {
+    "parameters": [
+        {
+            "name": "If-None-Match",
+            "in": "header",
+            "schema": {"type": "string"},
+            "description": "the `ETag` of an earlier answer",
+        }
+    ]
+}
+"""OpenAPI entry of the request header field `If-None-Match`."""
+
+
+UNCHANGED: Answers = {
+    304: {
+        "description": "Not modified: `If-None-Match` matches",
+        "headers": headers("ETag", "Cache-Control"),
+    }
+}
+"""OpenAPI entry of status 304."""
+
+
+def is_known(request: Request, tag: str) -> bool:
+    """Whether `If-None-Match` names this `ETag`; compares weakly (RFC 9110, 13.1.2)."""
+    given = ",".join(request.headers.getlist("if-none-match")).split(",")
+    wanted = (tag.removeprefix("W/"), "*")
+    return any(one.strip().removeprefix("W/") in wanted for one in given)
+
+
+def record_answer(request: Request, body: BaseModel) -> Response:
+    """JSON response with an `ETag`; 304 if the client has this body.
+
+    The tag is weak, because the bytes also depend on the compression.
+    """
+    answer = json_answer(request, body)
+    tag = f'W/"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    if is_known(request, tag):
+        return Response(status_code=304, headers={**NO_STORE, "ETag": tag})
+    answer.headers["ETag"] = tag
+    return answer
 
 
 def json_answer(
