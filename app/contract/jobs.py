@@ -11,11 +11,12 @@ from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.job import Job
+from rq.registry import FinishedJobRegistry
 from rq.serializers import JSONSerializer
 
 from app.contract.records import WAITING_KEY
 from app.contract.schemas import JOB_FUNCTION
-from app.contract.scripts import BACKLOG, DETECTIONS
+from app.contract.scripts import BACKLOG, DETECTIONS, PLACES
 from app.contract.settings import Settings
 
 RESULT_TTL = 600  # s; read by RQ's own tools only, the result is in the record
@@ -60,6 +61,37 @@ class JobQueue:
         """Add the commands that remove a waiting job to `pipeline`."""
         pipeline.lrem(self._queue.key, 1, detection_id)
         pipeline.delete(Job.key_for(detection_id))
+
+
+class Place(NamedTuple):
+    """Place of a detection in the queue."""
+
+    position: int
+    """1 is next."""
+    wait: float | None
+    """Estimated time until a worker takes it, s; None if there is nothing to estimate from."""
+
+
+def places(redis: Redis, settings: Settings, arrivals: Mapping[str, float]) -> dict[str, Place]:
+    """Places of waiting detections, in one round trip.
+
+    The rate of the workers is that since the arrival of a detection, for at most half a minute:
+    while it waits they are busy.
+
+    Args:
+        redis: connected client.
+        settings: settings of this process.
+        arrivals: times of arrival by id, s since epoch.
+    """
+    registry = FinishedJobRegistry.key_template.format(settings.queue)
+    arguments = [time.time(), RESULT_TTL, *(word for one in arrivals.items() for word in one)]
+    keys = [queue_key(settings.queue), registry]
+    found = PLACES(keys, arguments, client=redis)
+    return {
+        name: Place(position, float(wait) if wait else None)
+        for name, (position, wait) in zip(arrivals, found, strict=True)
+        if position
+    }
 
 
 class Backlog(NamedTuple):

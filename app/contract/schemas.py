@@ -184,6 +184,17 @@ class Detection(BaseModel):
     id: str
     ref_id: str | None = Field(default=None, description="the caller's own reference")
     status: Status = Status.QUEUED
+    queue_position: int | None = Field(
+        default=None,
+        ge=1,
+        description="place in the queue, 1 is next; callers take turns, so that it can also grow. "
+        "Null unless the detection is queued, and in answers to uploads and webhooks",
+    )
+    expected_wait: Seconds | None = Field(
+        default=None,
+        description="estimated time until a worker begins with it, s: its place divided by the "
+        "current rate of all workers. Null: no position, or no detection has ended since it came",
+    )
     cached: bool = Field(
         default=False,
         description="whether the result is that of an earlier detection of the picture",

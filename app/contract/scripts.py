@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from redis.commands.core import Script
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from app.contract import records
 
@@ -55,6 +55,7 @@ def _load(*names: str) -> Script:
         RESERVATIONS=records.RESERVATIONS_KEY,
         RESERVED=records.RESERVED_KEY,
         RECORD_BYTES=4096,  # approximate memory of a record
+        QUEUED=JobStatus.QUEUED.value,
     )
 
 
@@ -67,4 +68,5 @@ FINISH = _load("holdings", "hold", "reserve", "place", "finish")
 DELETE = _load("holdings", "release", "reserve", "run", "delete")
 RESERVED = _load("holdings", "reserve", "reserved")
 DETECTIONS = _load("detections")
+PLACES = _load("places")
 BACKLOG = _load("backlog")

@@ -16,6 +16,7 @@ from app.contract.store import Store
 from app.http import metrics, problems
 from app.http.admission import AdmissionControl
 from app.http.aof_rewriter import AofRewriter
+from app.http.compression import Compression
 from app.http.guard import connect_guarded
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import Documented
@@ -69,7 +70,7 @@ def create_app(settings: Settings) -> ASGIApp:
     for router in _ROUTERS:
         metrics.start_at_zero(router.routes)
     page.mount_static(api)
-    return RequestMiddleware(api, root_path)
+    return RequestMiddleware(Compression(api), root_path)
 
 
 def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -> FastAPI:

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.contract import records
 from app.contract.directory import Directory
-from app.contract.jobs import JobQueue
+from app.contract.jobs import JobQueue, places
 from app.contract.schemas import (
     Detection,
     ErrorCode,
@@ -23,6 +23,7 @@ from app.contract.schemas import (
     ImageInfo,
     MaskInfo,
     Masks,
+    Status,
     Timings,
     ViewInfo,
     mask_path,
@@ -270,6 +271,29 @@ class Service:
         if detection is None:
             raise ServiceError(ErrorCode.NOT_FOUND)
         return detection
+
+    def in_queue(self, detections: Sequence[Detection]) -> list[Detection]:
+        """Add their place in the queue to queued detections; one more round trip if there are any.
+
+        A detection that a worker has taken since the record was read has no place.
+        """
+        arrivals = {
+            one.id: one.created_at.timestamp() for one in detections if one.status is Status.QUEUED
+        }
+        if not arrivals:
+            return list(detections)
+        found = places(self.store.redis, self.settings, arrivals)
+        return [
+            one.model_copy(
+                update={
+                    "queue_position": found[one.id].position,
+                    "expected_wait": found[one.id].wait,
+                }
+            )
+            if one.id in found
+            else one
+            for one in detections
+        ]
 
     def delete(self, detection_id: str, owner: str) -> None:
         """Delete a detection, and its job if it is waiting.

@@ -13,7 +13,15 @@ from app.http import examples
 from app.http.callers import TheCaller
 from app.http.listing import newest
 from app.http.problems import ServiceError
-from app.http.routes.responses import OF_V1, DetectionId, answer, json_answer, problems
+from app.http.routes.responses import (
+    CONDITION,
+    OF_V1,
+    UNCHANGED,
+    DetectionId,
+    answer,
+    problems,
+    record_answer,
+)
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 
@@ -27,9 +35,11 @@ _PROBLEMS = problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND)
     "",
     response_model=DetectionList,
     responses={
-        200: answer("The detections", page=examples.PAGE, named=examples.NAMED),
+        200: answer("The detections", "ETag", page=examples.PAGE, named=examples.NAMED),
+        **UNCHANGED,
         **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST),
     },
+    openapi_extra=CONDITION,
 )
 def read_list(
     request: Request,
@@ -60,11 +70,12 @@ def read_list(
                 ErrorCode.MALFORMED_REQUEST,
                 "`ids` cannot be combined with `limit`, `cursor` or `says`.",
             )
-        return json_answer(request, _named(service, caller.name, ids))
+        return record_answer(request, _named(service, caller.name, ids))
     page = newest(service.store, caller.name, limit, cursor, says)
     chosen = f"&says={says}" if says else ""
     following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}{chosen}"
-    return json_answer(request, DetectionList(detections=page.detections, next=following))
+    listed = DetectionList(detections=service.in_queue(page.detections), next=following)
+    return record_answer(request, listed)
 
 
 def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
@@ -72,8 +83,9 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
     if len(names) > _MAX_LISTED:
         raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"The limit is {_MAX_LISTED} ids.")
     found = dict(zip(names, service.store.get_owned(names, owner), strict=True))
+    existing = [detection for detection in found.values() if detection is not None]
     return DetectionList(
-        detections=[detection for detection in found.values() if detection is not None],
+        detections=service.in_queue(existing),
         missing=[name for name, detection in found.items() if detection is None],
     )
 
@@ -84,19 +96,24 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
     responses={
         200: answer(
             "The current record",
+            "ETag",
             "Server-Timing",
-            queued=examples.QUEUED,
+            queued=examples.QUEUED.model_copy(update={"queue_position": 12, "expected_wait": 4.0}),
             processing=examples.PROCESSING,
             succeeded=examples.SUCCEEDED,
             failed=examples.FAILED,
             expired=examples.EXPIRED,
         ),
+        **UNCHANGED,
         **_PROBLEMS,
     },
+    openapi_extra=CONDITION,
 )
 def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Response:
     """Return the record of a detection."""
-    return json_answer(request, service_of(request).record(detection_id, caller.name))
+    service = service_of(request)
+    (detection,) = service.in_queue([service.record(detection_id, caller.name)])
+    return record_answer(request, detection)
 
 
 @router.delete(
