@@ -1,6 +1,12 @@
-"""What a file says of its origin: the words that the API and the readers share."""
+"""What a file says of its origin: types that the API, workers and readers share."""
 
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, JsonValue, with_config
+
+_IN_RECORDS = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 class Source(StrEnum):
@@ -36,3 +42,52 @@ class Confidence(StrEnum):
     """The signature matches the file, but the signer is unknown: anyone can sign."""
     UNSIGNED = "unsigned"
     """No signature, or one that does not match: anyone can write it."""
+
+
+@with_config(_IN_RECORDS)
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement of the file about its origin, written by the creator of the file."""
+
+    source: Annotated[
+        Source,
+        Field(
+            description="`c2pa`: a signed manifest; `xmp`, `iptc`, `exif`: metadata; `text`: what "
+            "a generator writes; `alpha`: the same, hidden in the opacity; `watermark`: an "
+            "invisible one"
+        ),
+    ]
+    says: Annotated[
+        Says | None,
+        Field(
+            description="`generated` by AI; `composite`: parts are; `captured` with a camera; "
+            "`edited`; null: none of these"
+        ),
+    ] = None
+    by: Annotated[str | None, Field(description="signer, generator, camera or program")] = None
+    confidence: Annotated[
+        Confidence,
+        Field(
+            description="`signed_trusted`: the signature matches the file, and the signer is on "
+            "the trust list; `signed_untrusted`: it matches, and anyone may have signed; "
+            "`unsigned`: no signature that matches, anyone can write it"
+        ),
+    ] = Confidence.UNSIGNED
+    details: Annotated[
+        dict[str, JsonValue],
+        Field(description="depends on the source, see docs/provenance.md; plain text, not HTML"),
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceSummary:
+    """The strongest statement: trusted signatures first, then AI before editing before camera."""
+
+    says: Annotated[
+        Says | None, Field(description="null: no statement says it, which proves nothing")
+    ]
+    by: str | None
+    confidence: Confidence | None
+    text: Annotated[
+        str, Field(description="one or two sentences, with what the statement is worth")
+    ]

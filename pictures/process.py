@@ -33,7 +33,7 @@ from pictures.limits import Limits, limits_for
 from pictures.sandbox import enter_sandbox
 
 if TYPE_CHECKING:
-    from pictures.provenance.statement import Statement
+    from pictures.origin import Statement
 
 _BAND = 2**18  # pixels copied at once
 _QUALITY = 92  # of JPEG: no visible loss, a third of the size of PNG

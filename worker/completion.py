@@ -13,9 +13,8 @@ from rq.job import Job
 
 from app.contract.blobs import StorageUnavailableError
 from app.contract.details import detection_error
-from app.contract.provenance import Provenance
 from app.contract.registration import RegisteredWorker
-from app.contract.schemas import Detection, ErrorCode, Status
+from app.contract.schemas import Detection, ErrorCode, Provenance, Status
 from app.contract.store import Store
 from app.contract.tracing import Origin, origin_of
 from model.engine import ModelOutputError

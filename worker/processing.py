@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 import structlog
 import torch
 
-from app.contract.provenance import Provenance
 from app.contract.schemas import (
     Detection,
     DetectionError,
@@ -20,6 +19,7 @@ from app.contract.schemas import (
     Masks,
     Measured,
     ModelInfo,
+    Provenance,
     Status,
     Timings,
     ViewInfo,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.contract.provenance import Provenance
-from app.contract.schemas import Detection
+from app.contract.schemas import Detection, Provenance
 from app.contract.settings import Settings
 from pictures.decoders import Decoders, ProvenanceOptions
+from pictures.origin import Source, Statement
 from pictures.provenance import watermark
 from pictures.provenance.manifest import Manifests
-from pictures.provenance.statement import Reading, Source, Statement, fitting
+from pictures.provenance.statement import Reading, fitting
 from pictures.provenance.summary import summarise
 
 T = TypeVar("T")
@@ -73,13 +72,8 @@ class FileStatements:
 
 
 def _provenance(statements: list[Statement], *, incomplete: bool) -> Provenance:
-    return Provenance.model_validate(
-        {
-            "statements": [asdict(one) for one in statements],
-            "summary": asdict(summarise(statements, incomplete=incomplete)),
-            "incomplete": incomplete,
-        }
-    )
+    summary = summarise(statements, incomplete=incomplete)
+    return Provenance(statements=statements, summary=summary, incomplete=incomplete)
 
 
 def _attempt(read: Callable[[], T], otherwise: T) -> T:

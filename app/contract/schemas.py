@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
-from app.contract.provenance import Provenance, Says
 from pictures.findings import Note, Probability, Region, Thresholds, Verdict, View
+from pictures.origin import ProvenanceSummary, Says, Statement
 
 JOB_FUNCTION = "gamma.detect"
 """The only RQ function name that a worker accepts; it is compared, never imported."""
@@ -176,6 +176,20 @@ class DetectionError(BaseModel):
 
     code: ErrorCode
     detail: str
+
+
+class Provenance(BaseModel):
+    """Statements of a file about its origin, and their summary."""
+
+    statements: list[Statement] = Field(description="the C2PA manifest first")
+    summary: ProvenanceSummary
+    incomplete: bool = Field(
+        False, description="whether some metadata could not be read: broken or beyond the limits"
+    )
+
+    def has(self, says: Says) -> bool:
+        """Whether any statement says so."""
+        return any(one.says is says for one in self.statements)
 
 
 class Detection(BaseModel):

@@ -19,10 +19,9 @@ from rq.utils import utcformat
 
 from app.contract import records, scripts
 from app.contract.blobs import Blob, Blobs, RedisBlobs, blobs_of
-from app.contract.provenance import Provenance
 from app.contract.recorder import CommandRecorder
 from app.contract.reservation import reservation
-from app.contract.schemas import Detection, DetectionError, Head, Status
+from app.contract.schemas import Detection, DetectionError, Head, Provenance, Status
 from app.contract.settings import Settings
 from app.contract.submission import Acceptance, Submission
 from app.contract.workers import WorkerRegistry

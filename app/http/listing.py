@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from app.contract import records
-from app.contract.provenance import Says
 from app.contract.schemas import Detection
 from app.contract.store import Store
+from pictures.origin import Says
 
 _MAX_PAGES_READ = 10  # for one page of filtered results
 

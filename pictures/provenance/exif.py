@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
+from pictures.origin import Says, Source, Statement
 from pictures.provenance import editors
-from pictures.provenance.statement import MAX_TEXT, Says, Source, Statement, clean, present
+from pictures.provenance.statement import MAX_TEXT, clean, present
 
 _XMP, _IPTC = 700, 33723  # tags of TIFF
 _CODES = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"\0" * 8: "utf-8"}

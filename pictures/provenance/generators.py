@@ -8,15 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from pictures.origin import Says, Source, Statement
 from pictures.provenance import editors
-from pictures.provenance.statement import (
-    MAX_PROMPT,
-    Says,
-    Source,
-    Statement,
-    clean,
-    present,
-)
+from pictures.provenance.statement import MAX_PROMPT, clean, present
 
 Texts = Mapping[str, Sequence[str]]
 """By keyword, lower case; a keyword may occur more than once."""

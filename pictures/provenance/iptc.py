@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pictures.origin import Says, Source, Statement
 from pictures.provenance import editors
-from pictures.provenance.statement import Says, Source, Statement, clean, present
+from pictures.provenance.statement import clean, present
 
 _MARK, _HEAD = 0x1C, 5  # first byte of a dataset; bytes before its value
 _APPLICATION_RECORD = 2

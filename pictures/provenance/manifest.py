@@ -10,17 +10,10 @@ from typing import Any
 
 from c2pa import C2paError, Context, Reader
 
+from pictures.origin import Confidence, Says, Source, Statement
 from pictures.provenance import source_type
 from pictures.provenance.ingredients import Ingredient, Ingredients
-from pictures.provenance.statement import (
-    Confidence,
-    Says,
-    Source,
-    Statement,
-    clean,
-    present,
-    unreadable_manifest,
-)
+from pictures.provenance.statement import clean, present, unreadable_manifest
 
 TRUST = Path(__file__).parent / "trust"
 """Default trust lists; their dates are in README.md there."""

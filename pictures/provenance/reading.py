@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pictures.origin import Says, Source, Statement
 from pictures.provenance import embedded, exif, generators, iptc, stealth, xmp
 from pictures.provenance.embedded import MAX_PART
-from pictures.provenance.statement import MAX_OF_SOURCE, Reading, Says, Source, Statement
+from pictures.provenance.statement import MAX_OF_SOURCE, Reading
 
 T = TypeVar("T")
 

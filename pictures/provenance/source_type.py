@@ -1,6 +1,6 @@
 """IPTC digital source types, used in C2PA actions and in XMP."""
 
-from pictures.provenance.statement import Says
+from pictures.origin import Says
 
 SAYS = {
     "trainedAlgorithmicMedia": Says.GENERATED,

@@ -1,4 +1,4 @@
-"""Statements about the provenance of a file, and sanitising of their untrusted text."""
+"""Limits, parsing and sanitising of statements: they are untrusted text of a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
-from pictures.origin import Confidence as Confidence
-from pictures.origin import Says as Says
-from pictures.origin import Source as Source
+from pydantic import JsonValue, TypeAdapter
+
+from pictures.origin import Source, Statement
 
 MAX_BYTES = 12 * 1024
 """Approximate maximum size of all statements of a file as JSON, in bytes."""
@@ -32,20 +32,7 @@ _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 _FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul letters that look like spaces
 _MARKS = ("Mn", "Mc", "Me")  # categories of combining marks
 _MAX_MARKS = 4  # combining marks in a row
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A statement by one source in a file."""
-
-    source: Source
-    says: Says | None = None
-    """None if the source does not say how the picture was made."""
-    by: str | None = None
-    """Signer, generator, camera or program."""
-    confidence: Confidence = Confidence.UNSIGNED
-    details: dict[str, Any] = field(default_factory=dict)
-    """JSON values; the keys are listed in docs/provenance.md."""
+_STATEMENT = TypeAdapter(Statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +50,8 @@ def parse(value: object) -> Statement:
     Raises:
         ValueError: If it is invalid.
     """
-    if not isinstance(value, dict) or value.keys() != _FIELDS:
-        raise ValueError("the statement does not have the expected fields")
-    says, by, details = value["says"], value["by"], value["details"]
-    if not isinstance(details, dict) or not (by is None or isinstance(by, str)):
-        raise ValueError("the statement has fields of other types")
-    return Statement(
-        Source(value["source"]),
-        None if says is None else Says(says),
-        None if by is None else clean(by),
-        Confidence(value["confidence"]),
-        details,
-    )
-
-
-_FIELDS = {"source", "says", "by", "confidence", "details"}
+    statement = _STATEMENT.validate_python(value)
+    return replace(statement, by=statement.by and clean(statement.by))
 
 
 def fitting(statements: Iterable[Statement]) -> list[Statement]:
@@ -185,5 +159,6 @@ def present(**values: Any) -> dict[str, Any]:
 
 def unreadable_manifest(reason: str) -> Statement:
     """Return the statement for a C2PA manifest that cannot be read."""
-    details = {"valid": False, "trusted": False, "problems": [clean(reason)]}
+    problems: list[JsonValue] = [clean(reason)]
+    details: dict[str, JsonValue] = {"valid": False, "trusted": False, "problems": problems}
     return Statement(Source.C2PA, details=details)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from pictures import pngchunks
 from pictures.errors import PictureError
+from pictures.origin import Source, Statement
 from pictures.provenance import generators
 from pictures.provenance.embedded import MAX_PART
-from pictures.provenance.statement import Source, Statement
 from pictures.source import Source as Bytes
 
 _PLAIN, _COMPRESSED = b"stealth_pnginfo", b"stealth_pngcomp"

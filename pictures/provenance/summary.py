@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pictures.provenance.statement import Confidence, Says, Source, Statement, clean
+from pictures.origin import Confidence, ProvenanceSummary, Says, Source, Statement
+from pictures.provenance.statement import clean
 
 _SAYS = (Says.GENERATED, Says.COMPOSITE, Says.EDITED, Says.CAPTURED)
 _WORDS = {
@@ -23,18 +23,7 @@ _ABSENT = "That proves nothing: most pictures carry no such statement, and it is
 _INCOMPLETE = "Some metadata could not be read"
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The strongest statement of a file."""
-
-    says: Says | None
-    by: str | None
-    confidence: Confidence | None
-    text: str
-    """One or two sentences."""
-
-
-def summarise(statements: Sequence[Statement], *, incomplete: bool = False) -> Summary:
+def summarise(statements: Sequence[Statement], *, incomplete: bool = False) -> ProvenanceSummary:
     """Choose the strongest: trusted signatures first, then AI before editing before camera.
 
     Args:
@@ -45,13 +34,15 @@ def summarise(statements: Sequence[Statement], *, incomplete: bool = False) -> S
     if not telling:
         if incomplete:
             begin = f"{_INCOMPLETE}; the rest does not say"
-            return Summary(None, None, None, f"{begin} how the picture was made. {_ABSENT}")
+            return ProvenanceSummary(
+                None, None, None, f"{begin} how the picture was made. {_ABSENT}"
+            )
         begin = "The metadata of the file does not say" if statements else "The file does not say"
-        return Summary(None, None, None, f"{begin} how the picture was made. {_ABSENT}")
+        return ProvenanceSummary(None, None, None, f"{begin} how the picture was made. {_ABSENT}")
     best = min(telling, key=_rank)
     assert best.says is not None  # noqa: S101 - `telling` has no others
     text = (f"{_INCOMPLETE}. " if incomplete else "") + _text(best, _WORDS[best.says])
-    return Summary(best.says, best.by, best.confidence, text)
+    return ProvenanceSummary(best.says, best.by, best.confidence, text)
 
 
 def _rank(statement: Statement) -> tuple[bool, int]:

@@ -15,8 +15,9 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import JsonValue
 
-from pictures.provenance.statement import Says, Source, Statement
+from pictures.origin import Says, Source, Statement
 
 FALSE_POSITIVES = 1e-4
 """Maximum false positive rate: share of pictures without a watermark in which one is reported."""
@@ -81,7 +82,7 @@ def find(pixels: NDArray[np.uint8]) -> Statement | None:
     for votes, message in product(_votes(pixels), MESSAGES):
         right = int((_read(votes, len(message.bits)) == message.bits).sum())
         if right >= message.threshold:
-            details = {
+            details: dict[str, JsonValue] = {
                 "generator": message.program,
                 "method": "dwtDct",
                 "bits": len(message.bits),

@@ -10,16 +10,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 
 from defusedxml.ElementTree import XMLParser
 
+from pictures.origin import Confidence, Says, Source, Statement
 from pictures.provenance import editors, source_type
-from pictures.provenance.statement import (
-    MAX_PROMPT,
-    Confidence,
-    Says,
-    Source,
-    Statement,
-    clean,
-    present,
-)
+from pictures.provenance.statement import MAX_PROMPT, clean, present
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -119,7 +112,7 @@ def _is_remote(found: dict[str, str]) -> bool:
     return found.get("remote_manifest", "").startswith(("https://", "http://"))
 
 
-def _statement(details: dict[str, object]) -> Statement:
+def _statement(details: dict[str, Any]) -> Statement:
     named = [str(details.get(name, "")) for name in ("ai_system", "credit", "creator_tool")]
     naming = next(filter(editors.generator, named), "")
     generator = editors.generator(naming)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from pictures.origin import Says, Source, Statement
 from pictures.provenance import editors, reading
-from pictures.provenance.statement import Says, Source, Statement
 from tests.conftest import photo
 from tests.provenance import PARAMETERS, described, with_text
 from tests.samples import encoded

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pictures.decoders import Decoders, ProvenanceOptions
+from pictures.origin import Confidence, Says, Source, Statement
 from pictures.provenance.ingredients import Ingredients
 from pictures.provenance.manifest import Manifests
-from pictures.provenance.statement import Confidence, Reading, Says, Source, Statement
+from pictures.provenance.statement import Reading
 from tests import provenance
 from tests.conftest import photo
 from tests.provenance import OPENED, PLACED, action, signed

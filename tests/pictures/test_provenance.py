@@ -12,6 +12,7 @@ from dataclasses import asdict
 import pytest
 from PIL import Image
 
+from pictures.origin import Confidence, Says, Source, Statement
 from pictures.png import chunk
 from pictures.provenance import editors, exif, reading, xmp
 from pictures.provenance.embedded import MAX_PART
@@ -19,10 +20,6 @@ from pictures.provenance.statement import (
     MAX_BYTES,
     MAX_PROMPT,
     MAX_STATEMENTS,
-    Confidence,
-    Says,
-    Source,
-    Statement,
     clean,
     fitting,
     parse,
@@ -496,7 +493,7 @@ def test_long_manifest_keeps_its_validity(letter: str) -> None:
     [
         None,
         [],
-        {"source": "c2pa"},
+        {"says": None, "by": None, "confidence": "unsigned", "details": {}},
         {"source": "x", "says": None, "by": None, "confidence": "unsigned", "details": {}},
         {"source": "c2pa", "says": "x", "by": None, "confidence": "unsigned", "details": {}},
         {"source": "c2pa", "says": None, "by": 1, "confidence": "unsigned", "details": {}},

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from pictures.decoders import Decoders, ProvenanceOptions
-from pictures.provenance.statement import MAX_BYTES, Confidence, Source
+from pictures.origin import Confidence, Source
+from pictures.provenance.statement import MAX_BYTES
 from tests import provenance
 from tests.app.fuzzing import damaged
 

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from pictures.decoders import Decoders, ProvenanceOptions
+from pictures.origin import Says, Source
 from pictures.png import chunk
 from pictures.provenance import embedded, reading, watermark, xmp
 from pictures.provenance.embedded import MAX_PART, MAX_PARTS, MAX_TOTAL
-from pictures.provenance.statement import MAX_OF_SOURCE, Says, Source
+from pictures.provenance.statement import MAX_OF_SOURCE
 from pictures.provenance.summary import summarise
 from tests import provenance
 from tests.provenance import IPTC, PARAMETERS, with_text

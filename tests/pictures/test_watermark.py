@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pictures.origin import Says, Source
 from pictures.provenance import watermark
-from pictures.provenance.statement import Says, Source
 from pictures.provenance.watermark import FALSE_POSITIVES, MESSAGES, Message, find
 from tests.conftest import photo
 

@@ -9,9 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.contract import provenance as contract
 from app.contract.settings import Settings
-from pictures.provenance import statement
 from tests import provenance
 from tests.app.test_cli import gamma
 from tests.conftest import Serve, encode, photo, value
@@ -159,13 +157,6 @@ def test_metrics_and_logs(served: Serve, client: httpx2.Client) -> None:
         assert "violet" not in told
         assert "lighthouse" not in told
         assert "Test Generator" not in told
-
-
-def test_names_equal_readers_names() -> None:
-    for name in ("Source", "Says", "Confidence"):
-        ours, theirs = getattr(contract, name), getattr(statement, name)
-        assert {one.name: one.value for one in ours} == {one.name: one.value for one in theirs}
-    assert set(contract.Statement.model_fields) == set(statement.Statement.__dataclass_fields__)
 
 
 def test_unusable_trust_list(tmp_path: Path) -> None:

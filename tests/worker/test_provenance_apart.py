@@ -10,21 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.contract import provenance as contract
 from app.contract.schemas import Detection, ErrorCode, ImageInfo, Status, ViewInfo
 from app.contract.settings import Settings
 from model.detector import Detector
 from pictures.decoders import Decoders, ProvenanceOptions
 from pictures.findings import View
+from pictures.origin import Confidence, Says, Source, Statement
 from pictures.provenance import watermark
-from pictures.provenance.statement import (
-    MAX_STATEMENTS,
-    Confidence,
-    Reading,
-    Says,
-    Source,
-    Statement,
-)
+from pictures.provenance.statement import MAX_STATEMENTS, Reading
 from tests import provenance
 from tests.conftest import encode, photo
 from worker.processing import DecodedPicture, Outcome, Processor, describe
@@ -85,7 +78,7 @@ def test_same_file_scores_the_same_without_the_reader(
     without = outcome(processor, DESCRIBED)
     assert_same_score(with_reader, without)
     assert with_reader.detection.provenance is not None
-    assert with_reader.detection.provenance.has(contract.Says.GENERATED)
+    assert with_reader.detection.provenance.has(Says.GENERATED)
     assert without.detection.provenance is not None
     assert without.detection.provenance.statements == []
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pictures import decoding
 from pictures.errors import PictureError
-from pictures.provenance.statement import Says
+from pictures.origin import Says
 from training.data import provenance_counts
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row

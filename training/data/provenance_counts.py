@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from pictures.errors import PictureError
 from pictures.header import read_header
+from pictures.origin import Says
 from pictures.provenance import reading, watermark
 from pictures.provenance.manifest import Manifests
-from pictures.provenance.statement import Says, may_hold_manifest
+from pictures.provenance.statement import may_hold_manifest
 from pictures.provenance.summary import summarise
 from training.data.labels import LABELS
 from training.data.manifest import MAX_PIXELS, Row

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 
-from app.contract.provenance import Says
 from app.contract.records import CURSOR_PATTERN
 from app.contract.schemas import Detection, DetectionList, ErrorCode
 from app.http import examples
@@ -24,6 +23,7 @@ from app.http.routes.responses import (
 )
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
+from pictures.origin import Says
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pictures.provenance.statement import Says
+from pictures.origin import Says
 from pictures.provenance.watermark import MESSAGES
 from tests import provenance
 from tests.conftest import encode, photo
