@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +32,7 @@ SECRETS_VARIABLE = "GAMMA_SECRETS_DIR"
 
 _POINTERS = (CONFIG_VARIABLE, SECRETS_VARIABLE)
 _DEFAULT_FILE = "gamma.toml"
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 
 
 def _redis_url(given: SecretStr) -> SecretStr:
@@ -37,7 +40,18 @@ def _redis_url(given: SecretStr) -> SecretStr:
     return given
 
 
+def _origins(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse origins (RFC 6454): scheme, host and port, as browsers send them in `Origin`."""
+    entries = given.split(",") if isinstance(given, str) else given
+    origins = tuple(entry.strip() for entry in entries if entry.strip())
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin} is not an origin such as https://desk.example")
+    return origins
+
+
 _RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+_Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 _Keys = Annotated[Keys, BeforeValidator(Keys.parse)]
 RateLimitSetting = Annotated[RateLimit, BeforeValidator(RateLimit.parse)]
 SecretsSetting = Annotated[SigningSecrets, BeforeValidator(SigningSecrets.parse)]
@@ -132,6 +146,11 @@ class Settings(BaseSettings):
         False,
         description="without keys, bind beyond loopback and answer under any name; anyone who can "
         "connect may use the API",
+    )
+    cors_origins: Annotated[_Origins, NoDecode] = Field(
+        (),
+        description="origins whose web pages may call the API from a browser, e.g. "
+        "`https://desk.example`, separated by commas; needs keys",
     )
     metrics_host: str = Field("127.0.0.1", description="address of the metrics port")
     metrics_port: int = Field(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Lifespan
 
 from app.contract.jobs import JobQueue
@@ -19,7 +20,7 @@ from app.http.aof_rewriter import AofRewriter
 from app.http.compression import Compression
 from app.http.guard import connect_guarded
 from app.http.middleware import RequestMiddleware
-from app.http.openapi import Documented
+from app.http.openapi import RESPONSE_HEADERS, Documented
 from app.http.routes import detections, page, pictures, submissions, system
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
@@ -28,6 +29,17 @@ from app.webhooks.queue import Deliveries
 _ROUTERS = [
     *(module.router for module in (submissions, detections, pictures, system, page)),
     system.probes,
+]
+_CORS_REQUEST_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "traceparent",
+    "X-Request-ID",
 ]
 
 
@@ -70,7 +82,16 @@ def create_app(settings: Settings) -> ASGIApp:
     for router in _ROUTERS:
         metrics.start_at_zero(router.routes)
     page.mount_static(api)
-    return RequestMiddleware(Compression(api), root_path)
+    app: ASGIApp = Compression(api)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=list(RESPONSE_HEADERS),
+        )
+    return RequestMiddleware(app, root_path)
 
 
 def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -> FastAPI:
@@ -81,7 +102,7 @@ def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -
         version=version("gamma-detect"),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
-        servers=[{"url": root_path}] if root_path else None,
+        servers=[{"url": root_path or "/"}],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -11,7 +11,7 @@ from app.http.problems import MEDIA_TYPE
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 _EVERYWHERE = ("X-Request-ID", "traceresponse")
-_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {  # description and schema by name
     "X-Request-ID": (
         "Id of the request in answers and log lines: yours, if it has 1 to 64 letters, digits, "
         "`.`, `_`, `-`; otherwise a new one.",
@@ -71,7 +71,8 @@ def _correct(document: dict[str, Any]) -> None:
     """Add header fields, and remove FastAPI's validation errors, which are 400 problems here."""
     components = document["components"]
     components["headers"] = {
-        name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()
+        name: {"description": text, "schema": schema}
+        for name, (text, schema) in RESPONSE_HEADERS.items()
     }
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
