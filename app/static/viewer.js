@@ -1,7 +1,7 @@
 /** The picture with one heat map at a time, and the original beside it. */
 
 /** @import { Layer } from "./api.js" */
-/** @import { Entry, MaskedResult, Result } from "./library.js" */
+/** @import { Entry, MaskedResult } from "./library.js" */
 /** @typedef {Layer | "none"} Choice */
 
 import { overlayPath, renditionPath } from "./api.js";
@@ -81,7 +81,8 @@ export class Viewer {
     this.#root.hidden = result === null && (finished || (file === null && id === null));
     this.#tools.hidden = this.#layerControls.hidden = masked === null;
     if (this.#root.hidden) return;
-    if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN), record.image);
+    if (record !== null) this.zoom.fit(record.image.width, record.image.height);
+    if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN));
     else if (file !== null) this.#showFile(file);
     if (masked !== null && !this.#withOverlays) this.#overlay(masked);
   }
@@ -178,8 +179,7 @@ export class Viewer {
     this.#marks.replaceChildren();
     this.#missing.clear();
     this.#showMissing();
-    const size = entry?.record?.image;
-    if (size !== undefined) this.zoom.reset(size.width, size.height);
+    this.zoom.reset();
   }
 
   /** @param {File} file */
@@ -196,15 +196,9 @@ export class Viewer {
     }
   }
 
-  /**
-   * @param {string} path
-   * @param {Result["image"]} image
-   */
-  async #show(path, { width, height }) {
-    if (typeof this.#source === "string") return;
-    const isShown = !this.#pictures[0].hidden; // the file, at its size
-    if (this.#source === null || !isShown) this.zoom.reset(width, height);
-    await this.#replace(path);
+  /** @param {string} path */
+  async #show(path) {
+    if (typeof this.#source !== "string") await this.#replace(path);
   }
 
   /**
@@ -308,8 +302,8 @@ export class Viewer {
   #onPicture(picture) {
     picture.hidden = false;
     this.#arrange(); // the boxes were waiting for it
-    if (this.#entry?.record) return; // its record has the size already
-    this.zoom.reset(picture.naturalWidth, picture.naturalHeight);
+    // The size in the record counts; a browser may scale what it shows.
+    if (!this.#entry?.record) this.zoom.fit(picture.naturalWidth, picture.naturalHeight);
   }
 
   /**

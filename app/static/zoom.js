@@ -11,7 +11,8 @@ const PIXELS_FROM = 2; // from here on single pixels are shown as squares
 export class Zoom extends EventTarget {
   #root;
   /** @type {HTMLElement[]} */ #panes;
-  #width = 1;
+  #width = 0; // pixels; 0: not known yet
+  #height = 0;
   /** @type {number?} null: the whole picture fits */ #scale = null;
   #fitted = 1; // scale at which it fits, while it is magnified
   #out = byId("zoom-out", HTMLButtonElement);
@@ -33,13 +34,22 @@ export class Zoom extends EventTarget {
     return this.#scale !== null;
   }
 
+  /** Forget the size of the picture and show the whole of the next one. */
+  reset() {
+    this.#width = 0;
+    this.#height = 0;
+    this.#set(null);
+  }
+
   /**
-   * Show the whole of another picture.
+   * Take on the size of the picture; the same size again changes nothing.
    * @param {number} width pixels
    * @param {number} height pixels
    */
-  reset(width, height) {
+  fit(width, height) {
+    if (width === this.#width && height === this.#height) return;
     this.#width = width;
+    this.#height = height;
     this.#root.style.setProperty("--width", String(width));
     this.#root.style.setProperty("--ratio", String(width / height));
     this.#set(null);
@@ -93,7 +103,7 @@ export class Zoom extends EventTarget {
 
   #fitting() {
     if (this.magnified) return this.#fitted;
-    return stageOf(this.#visiblePane()).clientWidth / this.#width;
+    return this.#width === 0 ? 1 : stageOf(this.#visiblePane()).clientWidth / this.#width;
   }
 
   #visiblePane() {

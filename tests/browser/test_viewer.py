@@ -239,6 +239,37 @@ def test_overlay_lies_exactly_on_the_picture(page: Page) -> None:
     assert picture["height"] / picture["width"] == pytest.approx(SIZE[0] / SIZE[1], rel=0.01)
 
 
+def test_stage_has_the_shape_of_its_picture_when_the_record_comes_first(alone: Page) -> None:
+    """The record, the image's load event and the next frame come in this order."""
+    width, height = OTHER_SIZE
+    sent = made_record(1, image=made_record(1)["image"] | {"width": width, "height": height})
+    MadeList(alone, [made_record(0), sent])
+    alone.reload()
+    row(alone, "picture 0.jpg").click()
+    expect_natural_size(overlay(alone, "ai"), SIZE)
+    held: list[Route] = []
+    alone.route("**/late.png", lambda route: held.append(route))
+    alone.route("**/v1/detections", lambda route: route.fulfill(json=sent))
+    alone.evaluate(
+        """() => {
+            window.drawings = [];
+            window.requestAnimationFrame = (draw) => window.drawings.push(draw);
+            const real = URL.createObjectURL;
+            URL.createObjectURL = (data) => data instanceof File ? "/late.png" : real(data);
+        }"""
+    )
+    chosen = file(OTHER_SIZE, "tall.png")
+    with alone.expect_response("**/v1/detections"):
+        choose(alone, chosen)
+    held[0].fulfill(body=chosen["buffer"], content_type="image/png")
+    expect(alone.locator("#picture")).to_be_visible()
+    alone.evaluate("while (drawings.length > 0) drawings.shift()()")
+    expect(alone.locator("#detection-title")).to_have_text("tall.png")
+    expect(summary(alone)).to_be_visible()
+    stage = place(alone.locator("#stage"))
+    assert stage["width"] / stage["height"] == pytest.approx(width / height, rel=0.01)
+
+
 def test_boxes_lie_on_the_regions(page: Page) -> None:
     open_made(page, 4)
     stage, mark = place(page.locator("#stage")), place(page.locator(".mark"))
