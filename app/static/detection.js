@@ -11,6 +11,7 @@ import { renderResult } from "./result.js";
 import { savables, save } from "./saving.js";
 import * as states from "./states.js";
 
+const headline = byId("headline");
 const summary = byId("summary");
 const details = byId("details");
 const bar = byId("bar", HTMLProgressElement);
@@ -68,7 +69,7 @@ export class Detection {
     this.#renderProblem(entry);
     this.#viewer.render(entry);
     const { result, name } = entry;
-    summary.hidden = details.hidden = result === null;
+    headline.hidden = summary.hidden = details.hidden = result === null;
     const untrained = result !== null && this.#model.isUntrained(result.model);
     if (result !== null) this.#renderResult(result, name, untrained);
     this.#announce(states.announcement(entry, untrained));

@@ -9,7 +9,7 @@ import { badge } from "./provenance.js";
 import { FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
 import * as states from "./states.js";
-import { contradicted, percent } from "./words.js";
+import { percent, state } from "./words.js";
 
 /** @type {Record<string, number>} */
 const MOVES = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity };
@@ -316,7 +316,7 @@ function fill(row, entry, untrained) {
  */
 function tone({ result, finished, trouble }, untrained) {
   if (result !== null && untrained) return "none";
-  if (result !== null) return contradicted(result) ? "uncertain" : result.verdict;
+  if (result !== null) return state(result);
   if (trouble !== null) return "trouble";
   return finished ? "bad" : "pending";
 }

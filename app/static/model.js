@@ -9,7 +9,6 @@ import { Problem } from "./problem.js";
 import { unavailable } from "./states.js";
 
 const RETRY = 5000; // ms
-const roomy = matchMedia("(min-width: 40.01rem)"); // as in frame.css
 
 /** Dispatches `change` when facts about the model arrive. */
 export class ModelCard extends EventTarget {
@@ -74,7 +73,7 @@ export class ModelCard extends EventTarget {
   /** @param {ModelFacts} facts */
   #show({ name, version, trained, notice }) {
     if (notice === null) this.#notice.hidden = true;
-    else this.#warn(trained ? "How reliable a score is" : "Untrained model", notice, roomy.matches);
+    else this.#warn(trained ? "How reliable a score is" : "Untrained model", notice, false);
     say(this.#line, `Model ${name}, version ${version}`);
   }
 

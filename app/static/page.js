@@ -52,8 +52,8 @@ function select(entry, left = open) {
     list.focus(left);
     return;
   }
-  window.scrollTo({ top: 0 }); // narrow: the page scrolls; wide: the picture's own column
-  byId("detection").scrollTop = 0;
+  window.scrollTo({ top: 0 }); // narrow: the page scrolls; wide: what is below the heading
+  byId("columns").scrollTop = 0;
   // Narrow: the row that had the focus is hidden now.
   if (!document.activeElement?.checkVisibility()) focusHeading();
   if (entry.phase === "succeeded") viewer.prepare(list.at(1));

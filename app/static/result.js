@@ -25,27 +25,48 @@ const UNTRAINED = "The model that gave this score is untrained, so score and ver
  * @param {Options} options
  */
 export function renderResult(record, options) {
+  byId("headline").replaceChildren(...headline(record, options.untrained));
   byId("summary").replaceChildren(...summary(record, options.untrained));
   byId("details").replaceChildren(...details(record, options));
 }
 
 /**
+ * Verdict and score, which stay in sight.
+ * @param {Result} record
+ * @param {boolean} untrained
+ */
+function headline(record, untrained) {
+  const { manipulated } = record;
+  return [
+    element("h3", { className: `verdict ${tone(record, untrained)}` }, words.verdict(record)),
+    element(
+      "p",
+      { className: "score" },
+      element("span", { className: "number" }, words.percent(record.ai_probability)),
+      element("span", { className: "unit" }, "AI score"),
+      ...label(untrained),
+    ),
+    ...(hasMasks(record)
+      ? [
+          element(
+            "h3",
+            { className: `manipulated ${manipulated && !untrained ? "yes" : "no"}` },
+            `Manipulated: ${manipulated ? "yes" : "no"}`,
+          ),
+        ]
+      : []),
+  ];
+}
+
+/**
+ * What the headline means.
  * @param {Result} record
  * @param {boolean} untrained
  */
 function summary(record, untrained) {
   const { ai_probability: score, thresholds } = record;
-  const tone = untrained ? "none" : record.verdict;
   return [
-    element("h3", { className: `verdict ${tone}` }, words.verdict(record)),
-    element(
-      "p",
-      { className: "score" },
-      element("span", { className: "number" }, words.percent(score)),
-      element("span", { className: "unit" }, "AI score"),
-      ...label(untrained),
-    ),
-    meter(score, thresholds, tone),
+    meter(score, thresholds, tone(record, untrained)),
     element("p", {}, untrained ? UNTRAINED : words.verdictMeaning(record)),
     ...weakness(record, untrained),
     ...(hasMasks(record) ? changes(record, untrained) : []),
@@ -66,15 +87,8 @@ function weakness(record, untrained) {
  * @param {boolean} untrained
  */
 function changes(record, untrained) {
-  const { manipulated } = record;
   return [
     ...(untrained ? [] : [marks(record)]),
-    element(
-      "h3",
-      { className: `verdict manipulated ${manipulated && !untrained ? "yes" : "no"}` },
-      `Manipulated: ${manipulated ? "yes" : "no"}`,
-      ...label(untrained),
-    ),
     element("p", {}, words.manipulationMeaning(record)),
   ];
 }
@@ -83,6 +97,15 @@ function changes(record, untrained) {
 function marks(record) {
   const className = words.contradicted(record) ? "note" : "";
   return element("p", { className }, words.marksMeaning(record));
+}
+
+/**
+ * Name of the colour of verdict and score.
+ * @param {Result} record
+ * @param {boolean} untrained
+ */
+function tone(record, untrained) {
+  return untrained ? "none" : words.state(record);
 }
 
 /** @param {boolean} untrained */

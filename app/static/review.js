@@ -1,10 +1,13 @@
 /** Which entries the list shows, and in which order. Nothing here touches the DOM. */
 
 /** @import { Entry } from "./library.js" */
+
+import { state } from "./words.js";
+
 /** @typedef {(one: Entry, other: Entry) => number} Comparison */
 
-/** @param {string} verdict */
-const verdictIs = (verdict) => (/** @type {Entry} */ entry) => entry.result?.verdict === verdict;
+/** @param {string} name */
+const stateIs = (name) => (/** @type {Entry} */ { result }) => result !== null && state(result) === name;
 
 /**
  * Filters by name: their label, and whether an entry passes.
@@ -12,9 +15,10 @@ const verdictIs = (verdict) => (/** @type {Entry} */ entry) => entry.result?.ver
  */
 export const FILTERS = {
   all: { label: "All", passes: () => true },
-  ai_generated: { label: "Signs of AI", passes: verdictIs("ai_generated") },
-  uncertain: { label: "Uncertain", passes: verdictIs("uncertain") },
-  authentic: { label: "No sign of AI", passes: verdictIs("authentic") },
+  ai_generated: { label: "Signs of AI", passes: stateIs("ai_generated") },
+  uncertain: { label: "Uncertain", passes: stateIs("uncertain") },
+  contradicted: { label: "Low, but marked", passes: stateIs("contradicted") },
+  authentic: { label: "No sign of AI", passes: stateIs("authentic") },
   manipulated: {
     label: "Manipulated",
     passes: (entry) => entry.result?.manipulated === true,

@@ -4,9 +4,10 @@
 /** @import { Entry, Phase } from "./library.js" */
 /** @import { Problem } from "./problem.js" */
 
-import { GLUE, contradicted, counted, date, percent, verdict } from "./words.js";
+import { GLUE, counted, date, percent, state, verdict } from "./words.js";
 
 const SHORT_VERDICTS = {
+  contradicted: "Low, but marked",
   authentic: "No sign of AI",
   uncertain: "Uncertain",
   ai_generated: "Signs of AI",
@@ -66,7 +67,7 @@ export function short(entry, untrained) {
   const { phase, result, problem, trouble, sent } = entry;
   if (result !== null) {
     if (untrained) return "Untrained model";
-    return contradicted(result) ? "Low, but marked" : SHORT_VERDICTS[result.verdict];
+    return SHORT_VERDICTS[state(result)];
   }
   if (phase === "refused") return problem?.title ?? "";
   if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Delayed; trying again";

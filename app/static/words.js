@@ -7,12 +7,12 @@
 export const GLUE = "\u00a0";
 
 const VERDICTS = {
+  contradicted: "Low score, but parts are marked as AI",
   authentic: "No sign of AI generation found",
   uncertain: "Uncertain",
   ai_generated: "Signs of AI generation found",
 };
 
-const CONTRADICTED = "Low score, but parts are marked as AI";
 const WORTH_MENTIONING = 0.001; // share of a picture from which its marks are mentioned
 
 const MOSTLY_TEXT =
@@ -76,6 +76,15 @@ export function contradicted({ notes }) {
 }
 
 /**
+ * What a result is called, filtered by and coloured as: its verdict, unless the marks contradict it.
+ * @param {Result} record
+ * @returns {Result["verdict"] | "contradicted"}
+ */
+export function state(record) {
+  return contradicted(record) ? "contradicted" : record.verdict;
+}
+
+/**
  * Why the score means little, if it does.
  * @param {Result} record
  * @returns {string?}
@@ -89,7 +98,7 @@ export function weakness({ notes }) {
  * @param {Result} record
  */
 export function verdict(record) {
-  return contradicted(record) ? CONTRADICTED : VERDICTS[record.verdict];
+  return VERDICTS[state(record)];
 }
 
 /**

@@ -91,6 +91,10 @@ def finished(page: Page, size: tuple[int, int] = SIZE) -> None:
     expect(fact(page, "Size")).to_have_text(f"{size[0]} × {size[1]} pixels")
 
 
+def headline(page: Page) -> Locator:
+    return page.locator("#headline")
+
+
 def fact(page: Page, term: str) -> Locator:
     return page.locator("dl > div", has=page.get_by_text(term, exact=True)).locator("dd")
 

@@ -20,6 +20,7 @@ from tests.browser.pages import (
     fact,
     file,
     finished,
+    headline,
     made_record,
     names,
     overlay,
@@ -104,6 +105,16 @@ def test_filter_order_and_find(page: Page) -> None:
     assert names(page) == [made["ref_id"] for made in records[::-1]]
     page.get_by_label("Order").select_option("Name")
     assert names(page) == [made["ref_id"] for made in records]
+
+
+def test_marks_against_the_score_have_a_filter_of_their_own(alone: Page) -> None:
+    notes = ["marks_contradict_score"]
+    MadeList(alone, [made_record(0), made_record(1, verdict="authentic", notes=notes)])
+    alone.reload()
+    pick_filter(alone, "No sign of AI")
+    assert names(alone) == ["picture 0.jpg"]
+    pick_filter(alone, "Low, but marked")
+    assert names(alone) == ["picture 1.jpg"]
 
 
 def test_keys_go_from_picture_to_picture(page: Page) -> None:
@@ -219,13 +230,13 @@ def test_detections_of_other_clients_appear(page: Page) -> None:
 def test_permalink_opens_the_detection_again(page: Page, console: Console) -> None:
     choose(page, file())
     finished(page)
-    score = page.locator("#summary .number").inner_text()
+    score = headline(page).locator(".number").inner_text()
     link = page.get_by_role("link", name="Link to this detection").get_attribute("href")
     again = page.context.new_page()
     console.listen(again)
     again.goto(f"/{link}")
     finished(again)
-    expect(again.locator("#summary .number")).to_have_text(score)
+    expect(headline(again).locator(".number")).to_have_text(score)
     expect_natural_size(again.locator("#picture"), SIZE)
     expect_natural_size(overlay(again, "ai"), SIZE)
 

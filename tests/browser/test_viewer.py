@@ -13,6 +13,7 @@ from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 from pictures.blending import heat_map
 from pictures.overlays import COLORMAPS, Colormap
 from tests.browser.pages import (
+    FACTS,
     OTHER_SIZE,
     REGION,
     SIZE,
@@ -23,6 +24,7 @@ from tests.browser.pages import (
     fact,
     file,
     finished,
+    headline,
     made_record,
     overlay,
     record,
@@ -72,7 +74,7 @@ def test_result_of_a_picture(page: Page) -> None:
     finished(page)
     found = record(page)
     expect(page.get_by_role("heading", name="photo.png")).to_be_visible()
-    shown = summary(page).locator(".number").inner_text()
+    shown = headline(page).locator(".number").inner_text()
     assert float(re.sub(r"[^\d.]", "", shown)) == pytest.approx(
         found["ai_probability"] * 100, abs=0.1
     )
@@ -85,7 +87,7 @@ def test_result_of_a_picture(page: Page) -> None:
     if "marks_contradict_score" in found["notes"]:
         verdict = "Low score, but parts are marked as AI"
     manipulated = "yes" if found["manipulated"] else "no"
-    headings = summary(page).get_by_role("heading")
+    headings = headline(page).get_by_role("heading")
     expect(headings).to_have_text([verdict, f"Manipulated: {manipulated}"])
     expect(fact(page, "Examined")).to_contain_text("The whole picture")
     expect(fact(page, "Name").first).to_have_text(found["model"]["name"])
@@ -100,13 +102,18 @@ def test_result_of_a_picture(page: Page) -> None:
 def test_marks_that_contradict_the_score_are_reported(page: Page) -> None:
     marked = masks(ai=[REGION, REGION, REGION], area=0.316)
     open_made(page, 0, masks=marked, notes=["marks_contradict_score"])
-    expect(summary(page)).not_to_contain_text("No sign of AI")
+    expect(headline(page)).not_to_contain_text("No sign of AI")
     expect(summary(page).locator(".note")).to_contain_text(
         "below the threshold, but parts of it are marked as AI: 3 regions, 31.6 % of the picture"
     )
     expect(page.locator("#announcer")).to_contain_text("parts are marked as AI")
     expect(row(page, "picture 0.jpg")).to_contain_text("Low, but marked")
-    expect(row(page, "picture 0.jpg")).to_have_attribute("data-tone", "uncertain")
+    expect(row(page, "picture 0.jpg")).to_have_attribute("data-tone", "contradicted")
+    colours = [
+        page.locator(place).evaluate("e => getComputedStyle(e).color")
+        for place in ("#headline .verdict", ".row .figure")
+    ]
+    assert colours[0] == colours[1]
 
 
 def test_pages_of_text_are_reported(page: Page) -> None:
@@ -358,9 +365,42 @@ def test_states_are_visible_in_forced_colours(page: Page) -> None:
 
 def test_picture_and_its_legend_fit_the_window(page: Page) -> None:
     open_made(page, 4, image=made_record(4)["image"] | {"height": SIZE[0]})
-    expect(page.locator("#notice-text")).to_be_visible()
     detection, viewer = place(page.locator("#detection")), place(page.locator("#viewer"))
     assert viewer["y"] + viewer["height"] <= detection["y"] + detection["height"]
+
+
+@pytest.mark.parametrize(
+    ("window", "image"),
+    [
+        ((1280, 720), (6000, 4000)),
+        ((1280, 800), (4000, 3000)),
+        ((3840, 2160), (6000, 4000)),
+        ((375, 812), (3000, 4000)),
+        ((375, 812), (4000, 3000)),
+    ],
+)
+def test_picture_has_half_of_the_window_and_its_result_stays(
+    alone: Page, window: tuple[int, int], image: tuple[int, int]
+) -> None:
+    """The picture fills its pane, or the whole width where half of the window is more."""
+    alone.set_viewport_size({"width": window[0], "height": window[1]})
+    size = {"width": image[0], "height": image[1]}
+    MadeList(alone, [made_record(4, image=made_record(4)["image"] | size)])
+    notice = FACTS | {"notice": "A score is no proof. " * 20}
+    alone.route("**/v1/model", lambda route: route.fulfill(json=notice))
+    alone.reload()
+    expect(alone.locator("#notice-title")).to_be_visible()
+    rows(alone).click()
+    expect(alone.locator("#stage")).to_be_in_viewport(ratio=1)
+    stage, panes = place(alone.locator("#stage")), place(alone.locator("#panes"))
+    half = window[0] * window[1] / 2
+    assert panes["width"] * panes["height"] >= half or stage["width"] == window[0]
+    fills = (panes["width"] - stage["width"], panes["height"] - stage["height"])
+    assert min(fills) == pytest.approx(0, abs=1)
+    expect(headline(alone)).to_be_in_viewport(ratio=1)
+    fact(alone, "Total").scroll_into_view_if_needed()
+    for part in (".verdict", ".score .number", ".manipulated"):
+        expect(headline(alone).locator(part)).to_be_in_viewport(ratio=1)
 
 
 def test_phone_shows_the_picture_at_once(page: Page) -> None:
@@ -368,7 +408,7 @@ def test_phone_shows_the_picture_at_once(page: Page) -> None:
     open_made(page, 4)
     expect(page.locator("#notice-title")).to_be_visible()
     expect(page.locator("#stage")).to_be_in_viewport(ratio=1)
-    expect(summary(page).get_by_role("heading").first).to_be_in_viewport(ratio=1)
+    expect(headline(page)).to_be_in_viewport(ratio=1)
     names = ("Back to the list", "Previous", "Next", "Delete")
     assert len({place(page.get_by_role("button", name=name))["y"] for name in names}) == 1
     page.locator("#notice-title").click()
@@ -466,7 +506,7 @@ def test_a_glance_has_no_layers(page: Page) -> None:
     expect(page.locator("#details")).to_contain_text("does not show which parts")
     expect(page.locator("#tools")).to_be_hidden()
     expect(page.locator("#picture")).to_be_visible()
-    expect(summary(page)).not_to_contain_text("Manipulated")
+    expect(headline(page)).not_to_contain_text("Manipulated")
     expect(page.get_by_role("button", name="Mask", exact=True)).to_have_count(0)
     expect(page.get_by_role("button", name="Record", exact=True)).to_be_visible()
 
