@@ -31,6 +31,11 @@ _COLOURS = _ALL | {"runOnly": ["color-contrast"]}  # all that a theme changes
 _UNKNOWN: dict[str, object] = {"ai_probability": None, "verdict": None, "masks": None}
 
 
+@pytest.fixture
+def page(alone: Page) -> Page:
+    return alone
+
+
 def records() -> list[dict]:
     error = {"code": "image_truncated", "detail": "The file ends within the picture."}
     return [
