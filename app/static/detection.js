@@ -11,11 +11,15 @@ import { renderResult } from "./result.js";
 import { savables, save } from "./saving.js";
 import * as states from "./states.js";
 
+const deleteButton = byId("delete", HTMLButtonElement);
 const headline = byId("headline");
 const summary = byId("summary");
 const details = byId("details");
 const bar = byId("bar", HTMLProgressElement);
 const permalink = byId("permalink", HTMLAnchorElement);
+
+/** Tells the other tabs of this browser the id of a detection that was deleted. */
+const deletions = new BroadcastChannel("gamma-deletions");
 
 /** Shows one entry, or none. */
 export class Detection {
@@ -44,9 +48,14 @@ export class Detection {
     byId("retry").addEventListener("click", () => {
       if (this.#entry !== null) uploads.retry(this.#entry);
     });
-    byId("delete").addEventListener("click", () => this.askToDelete());
+    deleteButton.addEventListener("click", () => this.askToDelete());
     byId("delete-yes").addEventListener("click", () => this.#delete());
     byId("delete-no").addEventListener("click", () => this.#dialog.close());
+    deletions.addEventListener("message", ({ data: id }) => {
+      const entry = library.find(id);
+      if (entry === this.#entry && entry !== null) library.change(entry, { phase: "gone" });
+      else if (entry !== null) library.remove(entry);
+    });
     permalink.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into another tab or window
       event.preventDefault(); // the link leads to the current page
@@ -75,19 +84,25 @@ export class Detection {
     this.#announce(states.announcement(entry, untrained));
   }
 
-  /** Ask for confirmation and delete the open detection. */
+  /** Ask for confirmation and delete the open detection; remove a row that is all there is. */
   askToDelete() {
-    if (this.#entry === null || byId("delete").hidden) return;
+    if (this.#entry === null || deleteButton.hidden) return;
+    if (this.#entry.onlyHere) {
+      this.#lastAction = `${this.#entry.name} was removed.`;
+      this.#library.remove(this.#entry);
+      return;
+    }
     this.#dialog.showModal();
     byId("delete-no").focus();
   }
 
   /** @param {Entry} entry */
-  #renderHeading({ name, id, phase }) {
+  #renderHeading({ name, id, onlyHere }) {
     byId("detection-title").textContent = name;
     permalink.hidden = id === null;
     permalink.href = `#/${id}`;
-    byId("delete").hidden = id === null || phase === "gone";
+    deleteButton.hidden = id === null && !onlyHere;
+    deleteButton.textContent = onlyHere ? "Remove" : "Delete";
   }
 
   /** @param {Entry} entry */
@@ -154,6 +169,7 @@ export class Detection {
       forget(detectionPath(id));
       this.#lastAction = `${entry.name} was deleted.`;
       this.#library.remove(entry);
+      deletions.postMessage(id);
     });
   }
 

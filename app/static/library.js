@@ -56,6 +56,11 @@ export class Entry {
     return FINAL.has(this.phase);
   }
 
+  /** Whether there is nothing of it but this row: it was not sent, or the service has it no more. */
+  get onlyHere() {
+    return this.finished && (this.id === null || this.phase === "gone");
+  }
+
   /** Whether the service has the detection and it is unfinished. */
   get followed() {
     return FOLLOWED.has(this.phase);
@@ -162,6 +167,6 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
  * ms since the epoch, with the microseconds that Date.parse drops: a batch may arrive within one ms.
  * @param {string} iso
  */
-function time(iso) {
+export function time(iso) {
   return Date.parse(iso) + Number(`0.${/\.\d{3}(\d+)/.exec(iso)?.[1] ?? 0}`);
 }

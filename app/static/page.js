@@ -11,6 +11,7 @@ import { listen } from "./keyboard.js";
 import { Library } from "./library.js";
 import { List } from "./list.js";
 import { ModelCard } from "./model.js";
+import { forget } from "./pictures.js";
 import { count } from "./review.js";
 import * as states from "./states.js";
 import { Uploads } from "./uploads.js";
@@ -24,7 +25,7 @@ const library = new Library();
 const model = new ModelCard();
 const uploads = new Uploads(library);
 const follower = new Follower(library);
-const listing = new Listing(library);
+const listing = new Listing(library, (entry) => entry === open);
 const list = new List(library, model);
 const viewer = new Viewer();
 const detection = new Detection(library, uploads, model, viewer);
@@ -32,6 +33,7 @@ const detection = new Detection(library, uploads, model, viewer);
 let open = null;
 let place = 0; // of the open entry in the list
 let scrolled = 0; // scroll position when the list was left, pixels
+let caller = currentKey(); // the last one that was used
 /** @type {number?} */
 let frame = null;
 /** @type {Set<Entry>} */
@@ -122,6 +124,9 @@ function renderFrame() {
   const again = retriable();
   byId("retry-all").hidden = again.length === 0;
   byId("retry-all").textContent = `Try ${counted(again.length, "picture")} again`;
+  const unsent = removable();
+  byId("remove-all").hidden = unsent.length === 0;
+  byId("remove-all").textContent = `Remove ${counted(unsent.length, "picture")} without a result`;
   const { problem } = listing;
   say(byId("list-note"), problem && `The list may be incomplete. ${states.title(problem)}.`);
   renderNeighbours();
@@ -179,13 +184,30 @@ function renderKey() {
   byId("enter-key").hidden = !keyIsMissing();
 }
 
-function refreshAll() {
+function renewKey() {
   renderKey();
   if (keyIsMissing()) return;
+  const key = currentKey();
+  if (caller !== null && key !== caller) dropCaller();
+  caller = key;
   uploads.resume();
   listing.refresh();
   model.refresh();
   follower.soon();
+}
+
+/** Drop what was loaded with the former key; what is not sent yet stays. */
+function dropCaller() {
+  for (const entry of [...library.entries]) {
+    if (entry.phase === "gone") library.change(entry, { phase: "opening", record: null });
+    else if (entry.record !== null) library.remove(entry);
+  }
+  forget("");
+  listing.reset();
+}
+
+function removable() {
+  return [...library.entries].filter(({ onlyHere }) => onlyHere);
 }
 
 takePictures((files) => {
@@ -202,11 +224,14 @@ list.addEventListener("arranged", renderNeighbours);
 listing.addEventListener("change", renderFrame);
 model.addEventListener("change", render);
 uploads.addEventListener("change", renderPaused);
-keyEvents.addEventListener("change", refreshAll);
+keyEvents.addEventListener("change", renewKey);
 
 byId("cancel-all").addEventListener("click", () => uploads.cancelAll());
 byId("retry-all").addEventListener("click", () => {
   for (const entry of retriable()) uploads.retry(entry);
+});
+byId("remove-all").addEventListener("click", () => {
+  for (const entry of removable()) library.remove(entry);
 });
 byId("paused-retry").addEventListener("click", async () => {
   if (keyIsMissing()) await askAgain();

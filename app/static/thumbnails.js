@@ -8,6 +8,7 @@ import { load } from "./pictures.js";
 import { Problem } from "./problem.js";
 
 const SIZE = 256; // pixels, longest side: sharp on dense screens too
+const RETRY_DELAY = 10000; // ms until a failed download is retried
 const MARGIN = "400px"; // beyond the visible part of the list
 
 /** One for each list. */
@@ -60,7 +61,10 @@ export class Thumbnails {
     } catch (problem) {
       // The row has no picture then; the error is shown when the entry is opened.
       if (!(problem instanceof Problem)) throw problem;
-      if (problem.temporary) this.#sources.delete(row); // retry when the entry changes
+      if (!problem.temporary) return;
+      setTimeout(() => {
+        if (this.#sources.get(row) === id) this.#observer.observe(row); // again, once it is visible
+      }, RETRY_DELAY);
     }
   }
 }

@@ -369,6 +369,7 @@ function marksOf({ image, masks }, layer) {
     mark.style.setProperty("--y", String(y / image.height));
     mark.style.setProperty("--w", String(width / image.width));
     mark.style.setProperty("--h", String(height / image.height));
+    mark.classList.toggle("right", x > image.width / 2);
     const isTight = y < image.height * 0.1 && height < image.height * 0.3; // its number would cover it
     mark.classList.toggle("below", isTight);
     return mark;

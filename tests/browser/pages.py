@@ -220,11 +220,11 @@ class MadeList:
         self.thumbnails: set[str] = set()
         self._picture = encode(photo(*SIZE), "JPEG", quality=30)
         self._layer = encode(photo(*SIZE).convert("RGBA"), "PNG")
-        page.route("**/v1/detections?**", self._list)
+        page.route("**/v1/detections?**", self.list)
         page.route("**/v1/detections/*/image?**", self._image)
         page.route("**/v1/detections/*/overlays/**", self._overlay)
 
-    def _list(self, route: Route) -> None:
+    def list(self, route: Route) -> None:
         url = route.request.url
         asked = re.search(r"ids=([^&]*)", url)
         if asked:

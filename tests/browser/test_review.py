@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.pages import (
+    NO_PICTURE,
     OTHER_SIZE,
     SIZE,
     SMALL_SIZE,
@@ -225,6 +226,76 @@ def test_detections_of_other_clients_appear(page: Page) -> None:
     made.records[f"{3:032x}"] = made_record(3)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(rows(page)).to_have_count(4)
+
+
+def test_rows_deleted_elsewhere_vanish(alone: Page) -> None:
+    """When the page is looked at again; the open one stays, as not found."""
+    made = listed(alone, 130)
+    row(alone, "picture 40.jpg").click()
+    for number in (3, 40, 125):
+        del made.records[f"{number:032x}"]
+    alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows(alone)).to_have_count(128)
+    expect(alone.locator("#problem")).to_contain_text("Detection not found")
+    alone.get_by_role("button", name="Remove", exact=True).click()
+    expect(rows(alone)).to_have_count(127)
+    assert not {"picture 3.jpg", "picture 40.jpg", "picture 125.jpg"} & set(names(alone))
+
+
+def test_row_deleted_in_another_tab_vanishes_at_once(alone: Page) -> None:
+    listed(alone, 3)
+    alone.evaluate(f"new BroadcastChannel('gamma-deletions').postMessage('{1:032x}')")
+    expect(rows(alone)).to_have_count(2)
+    assert names(alone) == ["picture 0.jpg", "picture 2.jpg"]
+
+
+def test_rows_without_a_result_can_be_removed(alone: Page, console: Console) -> None:
+    console.provoked.append("415")
+    listed(alone, 1)
+    refusal = answer(problem("The file is not an image", "not_an_image"), 415)
+    alone.route("**/v1/detections", refusal)
+    choose(alone, *(NO_PICTURE | {"name": f"{n}.png"} for n in range(3)))
+    row(alone, "1.png").click()
+    expect(alone.locator("#problem")).to_be_visible()
+    alone.keyboard.press("x")
+    expect(rows(alone)).to_have_count(3)
+    alone.get_by_role("button", name="Remove 2 pictures without a result").click()
+    expect(rows(alone)).to_have_count(1)
+
+
+def test_rows_of_the_former_key_are_dropped(alone: Page, console: Console) -> None:
+    console.provoked.append("403")
+    alone.evaluate("sessionStorage.setItem('gamma-api-key', 'former')")
+    listed(alone, 3)
+    alone.unroute("**/v1/detections?**")
+    others = MadeList(alone, [made_record(7), made_record(8)])
+
+    def owned(route: Route) -> None:
+        if route.request.headers["authorization"] == "Bearer former":
+            answer(problem("The API key is not valid", "key_invalid"), 403)(route)
+        else:
+            others.list(route)
+
+    alone.route("**/v1/detections?**", owned)
+    alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    alone.get_by_role("textbox", name="API key").fill("other")
+    alone.keyboard.press("Enter")
+    expect(rows(alone)).to_have_count(2)
+    assert names(alone) == ["picture 7.jpg", "picture 8.jpg"]
+
+
+def test_thumbnail_comes_back_after_an_outage(alone: Page, console: Console) -> None:
+    console.provoked.append("ERR_FAILED")
+    alone.clock.install()
+    MadeList(alone, [made_record(0)])
+    alone.route("**/image?**", lambda route: route.abort())
+    with alone.expect_event("requestfailed"):
+        alone.reload()
+    alone.unroute("**/image?**")
+    MadeList(alone, [made_record(0)])
+    expect(rows(alone)).to_have_count(1)
+    alone.clock.fast_forward(15_000)
+    expect_natural_size(rows(alone).locator("img"), SIZE)
 
 
 def test_permalink_opens_the_detection_again(page: Page, console: Console) -> None:

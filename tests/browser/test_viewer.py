@@ -296,7 +296,8 @@ def test_boxes_can_be_seen_and_numbers_read_at_every_edge(page: Page) -> None:
     corner = {"box": [width - 12, height - 12, 12, 12], "area": 0.001, "score": 0.5}
     top = {"box": [width - 12, 0, 12, 12], "area": 0.001, "score": 0.5}
     whole = {"box": [0, 0, width, height], "area": 1.0, "score": 0.5}
-    open_made(page, 0, masks=masks(ai=[whole, corner, top]))
+    others = [corner | {"box": [width - 40, y, 12, 12]} for y in range(40, 360, 40)]
+    open_made(page, 0, masks=masks(ai=[whole, corner, top, *others, corner, corner]))
     stage = place(page.locator("#stage"))
     for mark in page.locator(".mark").all():
         number, box = place(mark.locator("span")), place(mark)
