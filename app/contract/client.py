@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import redis.asyncio
+import redis.asyncio.sentinel
 from redis import Redis
 from redis._parsers import Encoder
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.client import Pipeline
 from redis.connection import HiredisRespSerializer, PythonRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.utils import SENTINEL
+
+from app.contract import sentinel
 
 _LARGE_VALUE = 64 * 1024  # bytes
 _ENCODER = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call]
 
 # A replica; a failed write to disk; too few replicas.
 _REFUSALS = ("READONLY", "MISCONF", "NOREPLICAS")
+_DEMOTED = "UNBLOCKED"  # the master became a replica while a command waited
 
 
 class WritesRefusedError(ResponseError):
@@ -33,6 +45,8 @@ class _Typed:
         try:
             return super().parse_response(connection, command_name, **options)  # type: ignore[misc]
         except ResponseError as error:
+            if _DEMOTED in str(error):
+                raise RedisConnectionError(str(error)) from error.__cause__
             raise _typed(error) from error.__cause__
 
 
@@ -100,6 +114,73 @@ class Packer:
         return (self._plain if large else self._fast).pack(*words)  # type: ignore[no-any-return]
 
 
+class _MasterConnection(SentinelManagedConnection):
+    """A connection to the master, with two corrections of redis-py's."""
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As redis-py's, but a retry asks the sentinels again and not the last master."""
+        if self._sock is None:
+            self._connect_retry()  # type: ignore[no-untyped-call]
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+    def read_response(
+        self,
+        disable_decoding: bool = False,
+        *,
+        timeout: Any = SENTINEL,
+        disconnect_on_error: bool | None = True,
+        push_request: bool | None = False,
+    ) -> Any:
+        """As redis-py's, but disconnects after a timeout by default, as its other connections do.
+
+        The late reply would be read as that to the next command.
+        """
+        return super().read_response(
+            disable_decoding,
+            timeout=timeout,
+            disconnect_on_error=disconnect_on_error,
+            push_request=push_request,
+        )
+
+
+class _MasterSSLConnection(_MasterConnection, SentinelManagedSSLConnection):
+    pass
+
+
+C = TypeVar("C", bound=Client)
+
+
+def open_client(kind: type[C], url: str, **options: Any) -> C:
+    """Create a client of this class, of a server or of the master that sentinels name.
+
+    Args:
+        kind: class of the client.
+        url: as for `connect`.
+        options: of redis-py's connections.
+    """
+    service = sentinel.parse(url)
+    if service is None:
+        return cast(C, kind.from_url(url, **options))
+    own = dict(service.sentinel_options)
+    sentinels = Sentinel(service.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    options |= service.options
+    options["connection_class"] = _MasterSSLConnection if service.tls else _MasterConnection
+    return cast(C, sentinels.master_for(service.name, redis_class=kind, **options))  # type: ignore[no-untyped-call]
+
+
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """Create redis-py's asynchronous client; `url` as for `connect`."""
+    service = sentinel.parse(url)
+    if service is None:
+        return redis.asyncio.Redis.from_url(url)
+    own = {**service.sentinel_options, "retry": AsyncRetry(NoBackoff(), 0)}
+    sentinels = redis.asyncio.sentinel.Sentinel(service.sentinels, sentinel_kwargs=own)
+    return cast(
+        redis.asyncio.Redis,
+        sentinels.master_for(service.name, ssl=service.tls, **service.options),
+    )
+
+
 def check_url(url: str) -> None:
     """Check that `connect` accepts a URL, without connecting.
 
@@ -107,6 +188,9 @@ def check_url(url: str) -> None:
         ValueError: If it does not. The message omits the URL, which may contain a password.
     """
     try:
+        if sentinel.parse(url) is not None:
+            open_client(Client, url).connection_pool.make_connection()
+            return
         parts = urlsplit(url)
         # redis-py would use database 0 if the path is not a number.
         if re.fullmatch(".+" if parts.scheme == "unix" else r"(/\d*)?", parts.path):
@@ -115,8 +199,9 @@ def check_url(url: str) -> None:
     except (ValueError, TypeError, RedisError):  # from urllib and redis-py
         pass
     raise ValueError(
-        "is not a Redis URL: redis://:PASSWORD@HOST:6379/0, rediss://… (TLS) or unix:///PATH; "
-        "write special characters of a password as %XX"
+        "is not a Redis URL: redis://:PASSWORD@HOST:6379/0, rediss://… (TLS), unix:///PATH or "
+        "redis+sentinel://:PASSWORD@HOST:26379,HOST2:26379/MASTER/0; write special characters of a "
+        "password as %XX"
     )
 
 
@@ -124,11 +209,12 @@ def connect(url: str, *, retries: int = 4, timeout: float = 10.0) -> Redis:
     """Create a client that retries after connection errors and timeouts.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://` URL.
+        url: `redis://`, `rediss://` or `unix://` URL, or one of `sentinel`.
         retries: maximum number of retries, with growing pauses of up to 0.5 s; 4 take about 1 s.
         timeout: seconds to wait for an answer, per attempt; half of it for a connection.
     """
-    return Client.from_url(
+    return open_client(
+        Client,
         url,
         socket_connect_timeout=timeout / 2,
         socket_timeout=timeout,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import structlog
 from redis.backoff import ExponentialWithJitterBackoff
@@ -17,7 +17,15 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from app.contract.client import Client, Packer, TypedPipeline, connect
+from app.contract import sentinel
+from app.contract.client import (
+    Client,
+    Packer,
+    TypedPipeline,
+    WritesRefusedError,
+    connect,
+    open_client,
+)
 
 BUDGET = 2.0  # s
 
@@ -25,6 +33,7 @@ _PIECE = 2**20  # bytes; sending full pieces of a large command is not charged t
 _RETRIES = 4  # about a second in total
 _PROBE_TIMEOUT = 1.0  # s
 _PROBE_PAUSE = 0.5  # s
+_WAIT_SHARE = 0.5  # of the budget, in which a replica must confirm changes
 _MIN_TIMEOUT = 0.001  # s; 0 would make a socket non-blocking
 
 T = TypeVar("T")
@@ -155,11 +164,24 @@ class GuardedClient(Client):
     """
 
     breaker: Breaker
+    replicated = False
+    """Whether changes are confirmed only once a replica has them, so that a failover keeps them."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """As redis-py's."""
         with self.breaker.call():
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def _send_command_parse_response(
+        self, conn: Any, command_name: Any, *args: Any, **options: Any
+    ) -> Any:
+        """As redis-py's; a script may have changed something."""
+        reply = super()._send_command_parse_response(  # type: ignore[no-untyped-call]
+            conn, command_name, *args, **options
+        )
+        if self.replicated and command_name in ("EVAL", "EVALSHA"):
+            _wait_for_replica(conn)
+        return reply
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """As redis-py's."""
@@ -167,6 +189,7 @@ class GuardedClient(Client):
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
         pipeline.breaker = self.breaker
+        pipeline.replicated = self.replicated
         return pipeline
 
     def close(self) -> None:
@@ -177,11 +200,32 @@ class GuardedClient(Client):
 
 class _GuardedPipeline(TypedPipeline):
     breaker: Breaker
+    replicated: bool
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """As redis-py's."""
         with self.breaker.call():
             return super().execute(raise_on_error)
+
+    def _execute_transaction(
+        self, connection: Any, commands: Any, raise_on_error: bool
+    ) -> list[Any]:
+        """As redis-py's."""
+        replies = super()._execute_transaction(connection, commands, raise_on_error)
+        if self.replicated:
+            _wait_for_replica(connection)
+        return replies
+
+
+def _wait_for_replica(connection: Any) -> None:
+    """Wait until a replica has the changes of this connection; at once if there are none.
+
+    Raises:
+        WritesRefusedError: If none confirms it. The changes are made, and may be lost.
+    """
+    connection.send_command("WAIT", 1, max(1, int(_WAIT_SHARE * 1000 * current().left)))
+    if connection.read_response() < 1:
+        raise WritesRefusedError("NOREPLICAS no replica confirmed the change in time")
 
 
 class _Bounded:
@@ -229,16 +273,15 @@ def _timeout() -> float:
 def connect_guarded(url: str) -> GuardedClient:
     """Create the client for API processes; `url` as for `connect`."""
     probes = connect(url, retries=0, timeout=_PROBE_TIMEOUT)
-    client = cast(
+    client = open_client(
         GuardedClient,
-        GuardedClient.from_url(
-            url,
-            health_check_interval=30,
-            retry=_Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=_RETRIES),
-            retry_on_error=[RedisConnectionError, RedisTimeoutError],
-            command_packer=Packer(),
-        ),
+        url,
+        health_check_interval=30,
+        retry=_Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=_RETRIES),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        command_packer=Packer(),
     )
+    client.replicated = sentinel.parse(url) is not None
     pool = client.connection_pool
     pool.connection_class = type("BoundedConnection", (_Bounded, pool.connection_class), {})
     client.breaker = Breaker(probes.ping)

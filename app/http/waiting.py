@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator
 
 import anyio
-import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from app.contract.client import connect_async
 from app.contract.store import FINISHED_CHANNEL
 
 MAX_WAIT = 60  # s
@@ -98,7 +98,7 @@ class FinishedEvents:
         while True:
             try:
                 async with (
-                    redis.asyncio.Redis.from_url(self._url) as client,
+                    connect_async(self._url) as client,
                     client.pubsub(ignore_subscribe_messages=True) as channel,
                 ):
                     await channel.subscribe(FINISHED_CHANNEL)
