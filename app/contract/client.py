@@ -174,7 +174,7 @@ def connect_async(url: str) -> redis.asyncio.Redis:
     if service is None:
         return redis.asyncio.Redis.from_url(url)
     own = {**service.sentinel_options, "retry": AsyncRetry(NoBackoff(), 0)}
-    sentinels = redis.asyncio.sentinel.Sentinel(service.sentinels, sentinel_kwargs=own)
+    sentinels = redis.asyncio.sentinel.Sentinel(service.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
     return cast(
         redis.asyncio.Redis,
         sentinels.master_for(service.name, ssl=service.tls, **service.options),
