@@ -61,6 +61,7 @@ class CallerSettings(_Strict):
         queue_limit: maximum number of waiting detections; None: its share.
         storage_limit: maximum size of its pictures and masks in bytes; None: its share.
         webhook_secrets: secrets that sign its webhooks; None: webhooks are off.
+        webhook_url: URL for uploads that name none; None: they have no webhook.
     """
 
     weight: float = Field(1.0, ge=0.01, le=100)
@@ -68,6 +69,7 @@ class CallerSettings(_Strict):
     queue_limit: int | None = Field(None, ge=1)
     storage_limit: ByteSize | None = Field(None, ge=1)
     webhook_secrets: SecretsSetting | None = None
+    webhook_url: str | None = Field(None, pattern="^https?://", max_length=2048)
 
 
 class _Key(_Strict):
@@ -164,7 +166,9 @@ def _read(settings: Settings) -> Callers:
         CallersFileError: If the file is invalid, or a name or secret occurs twice.
     """
     common = CallerSettings(
-        rate_limit=settings.rate_limit, webhook_secrets=settings.webhook_secrets
+        rate_limit=settings.rate_limit,
+        webhook_secrets=settings.webhook_secrets,
+        webhook_url=settings.webhook_url,
     )
     if not settings.asks_for_keys:
         return Callers(None, {ANONYMOUS: common})

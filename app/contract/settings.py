@@ -238,6 +238,13 @@ class Settings(BaseSettings):
         description="secrets that sign webhooks of callers not in `GAMMA_CALLERS_FILE`, `whsec_` "
         "and base64; two during a rotation; unset: these callers have no webhooks",
     )
+    webhook_url: str | None = Field(
+        None,
+        description="webhook URL for uploads that name none, of callers not in "
+        "`GAMMA_CALLERS_FILE`; needs `GAMMA_WEBHOOK_SECRETS`",
+        pattern="^https?://",
+        max_length=2048,
+    )
     webhook_allow: Annotated[
         Annotated[Allowlist, BeforeValidator(Allowlist.parse)] | None, NoDecode
     ] = Field(

@@ -21,13 +21,13 @@ from app.http.compression import Compression
 from app.http.guard import connect_guarded
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import RESPONSE_HEADERS, Documented
-from app.http.routes import detections, page, pictures, submissions, system
+from app.http.routes import detections, page, pictures, submissions, system, webhooks
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 
 _ROUTERS = [
-    *(module.router for module in (submissions, detections, pictures, system, page)),
+    *(module.router for module in (submissions, detections, pictures, webhooks, system, page)),
     system.probes,
 ]
 _CORS_REQUEST_HEADERS = [
@@ -110,4 +110,5 @@ def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -
     )
     for router in _ROUTERS:
         api.include_router(router)
+    api.webhooks.include_router(webhooks.events)
     return api

@@ -217,15 +217,16 @@ class Service:
         return min(self.settings.max_tiles, max(1.0, image.width * image.height / _CROP))
 
     def webhook_url(self, given: str | None, owner: str) -> str | None:
-        """Check and normalise the webhook URL of an owner.
+        """Check and normalise a webhook URL; None: the owner's default URL, if it has one.
 
         Raises:
             ServiceError: If it is not allowed: `webhook_refused`.
         """
+        caller = self.directory.now.settings_of(owner)
+        given = given or caller.webhook_url
         if given is None:
             return None
-        secrets = self.directory.now.settings_of(owner).webhook_secrets
-        if self.deliveries is None or secrets is None:
+        if self.deliveries is None or caller.webhook_secrets is None:
             raise ServiceError(
                 ErrorCode.WEBHOOK_REFUSED,
                 "No secret is configured for your webhooks (GAMMA_WEBHOOK_SECRETS, or "

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import httpx2
 import structlog
-from pydantic import BaseModel
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Retry, get_current_job
 from rq.job import Job
 
 from app.contract import tracing
 from app.contract.directory import Directory
-from app.contract.records import Webhook
-from app.contract.schemas import ROOT_PATH, Detection
+from app.contract.schemas import ROOT_PATH
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.webhooks import metrics
+from app.webhooks.attempts import Attempt, AttemptLog, Outcome
 from app.webhooks.destinations import CircuitBreaker, Destination, ThreadShares
-from app.webhooks.metrics import Outcome
-from app.webhooks.queue import detection_of, webhook_of
+from app.webhooks.events import FinishedEvent, TestEvent
+from app.webhooks.queue import detection_of, target_of_test, webhook_of
 from app.webhooks.sending import NoAnswerError, Sender
 from app.webhooks.targets import TargetRefusedError, Targets
 
-EVENT = "detection.finished"
 _HTTP_GONE = 410  # the receiver wants no more deliveries
 _UNFINISHED_DELAY = 15  # s; a detection started just before its deadline is still running
 _UNLIMITED = 10**6  # retries of RQ; `Deliverer` counts attempts itself
@@ -36,13 +36,37 @@ _BUSY_DELAYS = (2, 5, 15, 60)  # s, while the destination uses its share of the 
 log = structlog.get_logger()
 
 
-class Event(BaseModel):
-    """Body of a webhook, sent as JSON."""
+@dataclass(frozen=True)
+class _Message:
+    """What a job sends.
 
-    event: str = EVENT
-    id: str
-    created_at: datetime
-    detection: Detection
+    Attributes:
+        owner: name of the caller.
+        url: where it is sent.
+        event: its body.
+        pauses: seconds before each retry.
+    """
+
+    owner: str
+    url: str
+    event: FinishedEvent | TestEvent
+    pauses: Sequence[int]
+
+    @property
+    def detection_id(self) -> str | None:
+        """Id of the detection; None: a test event."""
+        return self.event.detection.id if isinstance(self.event, FinishedEvent) else None
+
+    @property
+    def destination(self) -> Destination:
+        """Receiver, as far as limits are concerned."""
+        return Destination(self.owner, httpx2.URL(self.url).netloc.decode())
+
+
+class _Result(NamedTuple):
+    outcome: Outcome
+    reason: str
+    status: int | None = None
 
 
 class WebhooksOffError(ValueError):
@@ -71,6 +95,7 @@ class Deliverer:
         root_path: str,
     ) -> None:
         self._store = store
+        self._attempts = AttemptLog(store.redis)
         self._sender = sender
         self._directory = directory
         self._pauses = pauses
@@ -107,96 +132,113 @@ class Deliverer:
             PayloadError: If the job is not a delivery.
             DeliveryFailedError: If the attempt failed and no attempts are left.
         """
+        message = self._message(job)
+        if not isinstance(message, _Message):
+            return message
+        destination = message.destination
+        with self._shares.acquire(destination, alone=self._directory.now.alone) as acquired:
+            if acquired:
+                return self._deliver(job, message, destination)
+        turns = _count(job, "turns")
+        job.meta["turns"] = turns + 1
+        return Retry(max=_UNLIMITED, interval=_BUSY_DELAYS[min(turns, len(_BUSY_DELAYS) - 1)])
+
+    def _message(self, job: Job) -> _Message | str | Retry:
+        """What a job sends, or why it sends nothing now; raises as `run`."""
         detection_id = detection_of(job)
+        if detection_id is None:
+            owner, url = target_of_test(job)
+            return _Message(owner, url, TestEvent(id=job.id, created_at=datetime.now(UTC)), ())
         webhook = webhook_of(self._store.redis, detection_id)
         detection = self._store.get(detection_id)
         if webhook is None or detection is None:
             return "deleted"
         if not detection.status.finished:
             return Retry(max=_UNLIMITED, interval=_UNFINISHED_DELAY)
-        destination = Destination(webhook.owner, httpx2.URL(webhook.url).netloc.decode())
-        with self._shares.acquire(destination, alone=self._directory.now.alone) as acquired:
-            if acquired:
-                return self._deliver(job, webhook, detection, destination)
-        turns = _count(job, "turns")
-        job.meta["turns"] = turns + 1
-        return Retry(max=_UNLIMITED, interval=_BUSY_DELAYS[min(turns, len(_BUSY_DELAYS) - 1)])
-
-    def _deliver(
-        self, job: Job, webhook: Webhook, detection: Detection, destination: Destination
-    ) -> str | Retry:
-        """Make one attempt and record its outcome; returns and raises as `run`."""
-        tries = _count(job, "tries")
-        job.meta["tries"] = tries + 1
-        pause = self._pauses[tries] if tries < len(self._pauses) else None
-        started = time.perf_counter()
-        parent = tracing.trace_of(job.meta)
-        trace = tracing.Trace.begin() if parent is None else parent.child()
-        outcome, reason = self._try(
-            job.id, webhook, detection, trace, destination, last=pause is None
-        )
-        seconds = time.perf_counter() - started
-        metrics.DELIVERIES.labels(outcome).inc()
-        metrics.DELIVERY_DURATION.observe(seconds)
-        log.info(
-            "webhook",
-            detection_id=detection.id,
-            **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
-            delivery_id=job.id,
-            host=httpx2.URL(webhook.url).host,  # path and query may contain a secret
-            outcome=outcome,
-            reason=reason,
-            tries=tries + 1,
-            seconds=round(seconds, 4),
-        )
-        if outcome is Outcome.DELIVERED:
-            return outcome.value
-        if outcome is Outcome.RETRIED:
-            return Retry(max=_UNLIMITED, interval=cast(int, pause))
-        job.retries_left = 0
-        raise DeliveryFailedError(reason)
-
-    def _try(
-        self,
-        message_id: str,
-        webhook: Webhook,
-        detection: Detection,
-        trace: tracing.Trace,
-        destination: Destination,
-        *,
-        last: bool,
-    ) -> tuple[Outcome, str]:
-        """Send the event once; returns the outcome and a short reason."""
-        event = Event(
-            id=message_id,
+        event = FinishedEvent(
+            id=job.id,
             created_at=detection.finished_at or datetime.now(UTC),
             detection=detection,
         )
-        body = event.model_dump_json(context=self._links).encode()
-        secrets = self._directory.now.settings_of(webhook.owner).webhook_secrets
+        return _Message(webhook.owner, webhook.url, event, self._pauses)
+
+    def _deliver(self, job: Job, message: _Message, destination: Destination) -> str | Retry:
+        """Make one attempt and record its outcome; returns and raises as `run`."""
+        tries = _count(job, "tries")
+        job.meta["tries"] = tries + 1
+        pause = message.pauses[tries] if tries < len(message.pauses) else None
+        started, now = time.perf_counter(), datetime.now(UTC)
+        parent = tracing.trace_of(job.meta)
+        trace = tracing.Trace.begin() if parent is None else parent.child()
+        result = self._try(message, trace, destination, last=pause is None)
+        attempt = Attempt(
+            id=job.id,
+            detection_id=message.detection_id,
+            host=httpx2.URL(message.url).host,  # path and query may contain a secret
+            tried_at=now,
+            number=tries + 1,
+            outcome=result.outcome,
+            status=result.status,
+            reason=result.reason,
+            seconds=round(time.perf_counter() - started, 4),
+        )
+        self._record(message.owner, attempt)
+        metrics.DELIVERIES.labels(attempt.outcome).inc()
+        metrics.DELIVERY_DURATION.observe(attempt.seconds)
+        log.info(
+            "webhook",
+            detection_id=attempt.detection_id,
+            **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
+            delivery_id=job.id,
+            host=attempt.host,
+            outcome=attempt.outcome,
+            reason=attempt.reason,
+            tries=attempt.number,
+            seconds=attempt.seconds,
+        )
+        if attempt.outcome is Outcome.DELIVERED or message.detection_id is None:
+            return attempt.outcome.value
+        if attempt.outcome is Outcome.RETRIED:
+            return Retry(max=_UNLIMITED, interval=cast(int, pause))
+        job.retries_left = 0
+        raise DeliveryFailedError(attempt.reason)
+
+    def _record(self, owner: str, attempt: Attempt) -> None:
+        try:
+            self._attempts.add(owner, attempt)
+        except RedisError as error:  # the message was sent: do not send it again
+            log.error("webhook_attempt_unrecorded", delivery_id=attempt.id, error=str(error))
+
+    def _try(
+        self, message: _Message, trace: tracing.Trace, destination: Destination, *, last: bool
+    ) -> _Result:
+        """Send the message once."""
+        body = message.event.model_dump_json(context=self._links).encode()
+        secrets = self._directory.now.settings_of(message.owner).webhook_secrets
         if secrets is None:
-            return Outcome.REFUSED, "the caller has no signing secret any more"
-        signature = secrets.headers(message_id, int(time.time()), body)
+            return _Result(Outcome.REFUSED, "the caller has no signing secret any more")
+        signature = secrets.headers(message.event.id, int(time.time()), body)
         headers = {**signature, tracing.HEADER: trace.header()}
         failed = Outcome.FAILED if last else Outcome.RETRIED
         if not last and self._breaker.is_open(destination):
-            return failed, "not sent: the host did not answer recent deliveries"
+            return _Result(failed, "not sent: the host did not answer recent deliveries")
         try:
-            status = self._sender.post(webhook.url, body, headers)
+            status = self._sender.post(message.url, body, headers)
         except TargetRefusedError as error:
-            return Outcome.REFUSED, str(error)
+            return _Result(Outcome.REFUSED, str(error))
         except NoAnswerError as error:
             self._breaker.record(destination, answered=False)
-            return failed, str(error)
+            return _Result(failed, str(error))
         self._breaker.record(destination, answered=True)
         if 200 <= status < 300:
-            return Outcome.DELIVERED, f"HTTP {status}"
-        # Redirects count as failures.
-        return Outcome.FAILED if status == _HTTP_GONE else failed, f"HTTP {status}"
+            outcome = Outcome.DELIVERED
+        else:  # redirects count as failures
+            outcome = Outcome.FAILED if status == _HTTP_GONE else failed
+        return _Result(outcome, f"HTTP {status}", status)
 
 
 def deliver(detection_id: str) -> str | Retry:
-    """Job function for a stock RQ worker; `gamma webhooks` does not import it.
+    """Job function of a delivery for a stock RQ worker; `gamma webhooks` does not import it.
 
     Raises:
         WebhooksOffError: If there is no signing secret.
@@ -206,6 +248,11 @@ def deliver(detection_id: str) -> str | Retry:
     job = get_current_job()
     assert job is not None  # noqa: S101 - only RQ calls this function
     return Deliverer.of(Settings(), job.connection, threads=1).run(job)
+
+
+def deliver_test(owner: str, url: str) -> str | Retry:
+    """As `deliver`, for a test event."""
+    return deliver("")
 
 
 def _count(job: Job, what: str) -> int:

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from prometheus_client import Counter, Histogram, disable_created_metrics, start_http_server
 
+from app.webhooks.attempts import Outcome
+
 _DURATIONS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)  # s
-
-
-class Outcome(StrEnum):
-    """How an attempt ended."""
-
-    DELIVERED = "delivered"
-    RETRIED = "retried"
-    """Failed, will be retried."""
-    FAILED = "failed"
-    """Failed, no retries left."""
-    REFUSED = "refused"
-    """The target is not allowed."""
 
 
 DELIVERIES = Counter("gamma_webhook_deliveries", "Attempts to deliver a webhook", ["outcome"])

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.command.embedded import private_redis
 from app.http.problems import ServiceError
-from tests.app.receiver import Receiver, wait_for
+from tests.app.receiver import wait_for
 from tests.app.test_callers_file import BOB, NEW, OLD, key, replace, table
-from tests.app.test_webhooks import THREADS, Stack, snippet
+from tests.app.test_webhooks import THREADS, Stack, running, snippet
 
 ALICES, BOBS, FRESH = (f"whsec_{43 * letter}=" for letter in "AEI")
 
@@ -30,12 +29,8 @@ def callers(alices: str = f'["{ALICES}"]') -> str:
 def stack(tmp_path: Path) -> Iterator[Stack]:
     file = tmp_path / "callers.toml"
     file.write_text(callers())
-    with private_redis(tmp_path / "redis", 2**26) as (url, _), Receiver() as receiver:
-        stack = Stack(url, tmp_path, receiver)
-        stack.start(GAMMA_CALLERS_FILE=str(file))
-        wait_for(lambda: "webhooks_ready" in stack.log.read_text())
+    with running(tmp_path, GAMMA_CALLERS_FILE=str(file)) as stack:
         yield stack
-        stack.close()
 
 
 def done(stack: Stack, file: Path, owner: str) -> str:

@@ -120,7 +120,7 @@ class Stack:
         return Job.fetch(f"msg_{name}", self.redis, JSONSerializer)
 
     def arrivals(self, name: str) -> list[Arrival]:
-        return [a for a in self.receiver.arrivals if a.event["detection"]["id"] == name]
+        return [a for a in self.receiver.arrivals if a.event.get("detection", {}).get("id") == name]
 
     def lines(self, name: str) -> list[dict]:
         """Log lines of the attempts for a detection."""
@@ -147,6 +147,17 @@ class Stack:
         self.redis.close()
 
 
+@contextlib.contextmanager
+def running(folder: Path, **environment: str) -> Iterator[Stack]:
+    """A stack with one delivery worker."""
+    with private_redis(folder / "redis", 2**26) as (url, _), Receiver() as receiver:
+        stack = Stack(url, folder, receiver)
+        stack.start(**environment)
+        wait_for(lambda: "webhooks_ready" in stack.log.read_text())
+        yield stack
+        stack.close()
+
+
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with private_redis(tmp_path_factory.mktemp("redis"), 2**26) as (url, _):
@@ -166,13 +177,8 @@ def empty(redis_url: str, tmp_path: Path) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with one delivery worker, shared by tests that do not affect each other."""
-    folder = tmp_path_factory.mktemp("stack")
-    with private_redis(folder / "redis", 2**26) as (url, _), Receiver() as receiver:
-        stack = Stack(url, folder, receiver)
-        stack.start()
-        wait_for(lambda: "webhooks_ready" in stack.log.read_text())
+    with running(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
-        stack.close()
 
 
 def snippet() -> dict[str, object]:
