@@ -78,14 +78,21 @@ def _correct(document: dict[str, Any]) -> None:
         components["schemas"].pop(name, None)
     for operations in document["paths"].values():
         for operation in operations.values():
-            # The first paragraph of a docstring says more than the name of its function.
-            summary, _, rest = operation.pop("description").partition("\n\n")
-            operation["summary"] = " ".join(summary.split()).rstrip(".")
-            if rest:
-                operation["description"] = rest
+            _summarise(operation)
             answers = operation["responses"]
             if MEDIA_TYPE not in answers.get("422", {}).get("content", {MEDIA_TYPE: {}}):
                 del answers["422"]
             for entry in answers.values():
                 entry["headers"] = {**headers(*_EVERYWHERE), **entry.get("headers", {})}
             operation["responses"] = dict(sorted(answers.items()))
+    for event in document["webhooks"].values():
+        _summarise(event["post"])
+        del event["post"]["responses"]["422"]
+
+
+def _summarise(operation: dict[str, Any]) -> None:
+    """Set the summary: the first paragraph of a docstring says more than a function's name."""
+    summary, _, rest = operation.pop("description").partition("\n\n")
+    operation["summary"] = " ".join(summary.split()).rstrip(".")
+    if rest:
+        operation["description"] = rest

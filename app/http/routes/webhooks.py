@@ -9,17 +9,18 @@ from fastapi import APIRouter, Query, Request, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contract.schemas import ErrorCode
+from app.http import examples
 from app.http.callers import TheCaller
 from app.http.problems import ServiceError
-from app.http.routes.responses import OF_V1, problems
+from app.http.routes.responses import OF_V1, answer, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import service_of
-from app.webhooks.attempts import Attempt, AttemptLog
+from app.webhooks.attempts import Attempt, AttemptLog, Outcome
 from app.webhooks.events import FinishedEvent, TestEvent
 from app.webhooks.queue import TEST_INTERVAL, Deliveries, webhook_of
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=StrictRoute)
-events = APIRouter()
+events = APIRouter(generate_unique_id_function=lambda route: route.name)
 """Requests that the service sends, for the OpenAPI document."""
 
 _MAX_IDS = 100
@@ -70,7 +71,27 @@ class Tested(BaseModel):
     id: str = Field(description="id of the message; its attempt will be in the log")
 
 
-@router.get("/attempts", responses=_COMMON)
+_ATTEMPTS = Attempts(
+    attempts=[
+        Attempt(
+            id=f"msg_{examples.SUCCEEDED.id}",
+            detection_id=examples.SUCCEEDED.id,
+            host="hooks.example.com",
+            tried_at=examples.SUCCEEDED.created_at,
+            number=1,
+            outcome=Outcome.RETRIED,
+            status=503,
+            reason="HTTP 503",
+            seconds=0.21,
+        )
+    ]
+)
+_REPLAYED = Replayed(
+    replayed=[examples.SUCCEEDED.id], skipped={examples.QUEUED.id: Skipped.UNFINISHED}
+)
+
+
+@router.get("/attempts", responses={200: answer("The attempts", attempts=_ATTEMPTS), **_COMMON})
 def attempts(
     request: Request,
     caller: TheCaller,
@@ -87,7 +108,14 @@ def attempts(
     return Attempts(attempts=log.latest(caller.name, limit, detection_id))
 
 
-@router.post("/replay", responses={**_COMMON, **problems(ErrorCode.WEBHOOK_REFUSED)})
+@router.post(
+    "/replay",
+    responses={
+        200: answer("What is sent again", replayed=_REPLAYED),
+        **_COMMON,
+        **problems(ErrorCode.WEBHOOK_REFUSED),
+    },
+)
 def replay(request: Request, caller: TheCaller, body: Replay) -> Replayed:
     """Send the messages of finished detections again."""
     service, deliveries = service_of(request), _deliveries(request)
@@ -111,7 +139,11 @@ def replay(request: Request, caller: TheCaller, body: Replay) -> Replayed:
 @router.post(
     "/test",
     status_code=status.HTTP_202_ACCEPTED,
-    responses={**_COMMON, **problems(ErrorCode.WEBHOOK_REFUSED, ErrorCode.RATE_LIMITED)},
+    responses={
+        202: answer("The test event", queued=Tested(id=f"msg_{examples.QUEUED.id}")),
+        **_COMMON,
+        **problems(ErrorCode.WEBHOOK_REFUSED, ErrorCode.RATE_LIMITED),
+    },
 )
 def test(request: Request, caller: TheCaller, body: Test) -> Tested:
     """Send a test event once, to a URL or to your default URL."""
@@ -141,9 +173,15 @@ def _deliveries(request: Request) -> Deliveries:
 
 @events.post("detection.finished", status_code=204)
 def detection_finished(body: FinishedEvent) -> None:
-    """A detection has ended. Answer 2xx within ten seconds."""
+    """A detection has ended.
+
+    Answer 2xx within ten seconds.
+    """
 
 
 @events.post("webhook.test", status_code=204)
 def webhook_test(body: TestEvent) -> None:
-    """A test event that you requested. Answer 2xx within ten seconds."""
+    """A test event that you requested.
+
+    Answer 2xx within ten seconds.
+    """
