@@ -46,6 +46,8 @@ class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-ca
             share one threshold (calibration).
         thresholds: The fields of `Thresholds` by name.
         glance_thresholds: Thresholds of verdicts from the glance alone.
+        min_side: Shortest side in pixels from which scores carry information, measured; smaller
+            pictures are not judged. 0: all are.
         format_version: Version of the checkpoint format.
     """
 
@@ -62,6 +64,7 @@ class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-ca
     mask_offsets: dict[str, float] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
     glance_thresholds: dict[str, float] = field(default_factory=dict)
+    min_side: int = 0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -97,6 +100,8 @@ class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-ca
         for name in ("classification_weight", "ai_weight", "manipulation_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative")
+        if self.min_side < 0:
+            raise ValueError("min_side must not be negative")
         if self.crop_size < 32 or self.crop_size % 32:
             raise ValueError("crop_size must be a multiple of 32")
         if not len(self.image_mean) == len(self.image_std) == 3 or not min(self.image_std) > 0:

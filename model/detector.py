@@ -32,7 +32,7 @@ from model.text import mostly_text
 from model.tower import TowerError
 from model.views import Crops, Layout
 from pictures import decoding
-from pictures.findings import Note, Thresholds, Verdict, View
+from pictures.findings import Note, NotJudged, Thresholds, Verdict, View
 
 _FULL_CROP = 512  # pixels; the paper's
 _CPU_BUDGET = 12  # tiles of `View.AUTO`: 1.1 s of two cores in bfloat16, 1.7 s in float32
@@ -109,6 +109,7 @@ class Detector:
             dtype=str(self._engine.dtype).removeprefix("torch."),
             thresholds=Thresholds(**config.thresholds),
             glance_thresholds=Thresholds(**config.glance_thresholds),
+            min_side=config.min_side,
             glances=self._engine.glances,
             checkpoint=checkpoint,
             results=results,
@@ -210,6 +211,13 @@ class Detector:
             PictureError: The picture cannot be read.
         """
         return decoding.decode(data, max_pixels=self._max_pixels)
+
+    def not_judged(self, picture: NDArray[np.uint8]) -> NotJudged | None:
+        """Why a picture (H, W, 3) must get no score and no verdict; None if it may.
+
+        Callers that show results check this before `cut`; measurements score such pictures too.
+        """
+        return NotJudged.TOO_SMALL if min(picture.shape[:2]) < self.info.min_side else None
 
     def cut(self, picture: NDArray[np.uint8], view: View) -> Crops:
         """Cut a picture (H, W, 3) into the crops of a view.

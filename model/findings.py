@@ -28,6 +28,8 @@ class DetectorInfo:
     thresholds: Thresholds
     glance_thresholds: Thresholds
     """Thresholds of verdicts from the glance alone."""
+    min_side: int
+    """As in `GammaConfig`."""
     glances: bool
     """Whether the network has a prior (`model.glance`)."""
     checkpoint: str | None

@@ -33,6 +33,13 @@ class Verdict(StrEnum):
     AI_GENERATED = "ai_generated"
 
 
+class NotJudged(StrEnum):
+    """Why a picture gets no score and no verdict."""
+
+    TOO_SMALL = "too_small"
+    """Its short side is below the model's `min_side`."""
+
+
 class Note(StrEnum):
     """Reasons to be careful with a score."""
 

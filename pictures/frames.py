@@ -4,6 +4,9 @@ from pictures import giffile, isomedia, pngchunks, tiff
 from pictures.errors import PictureError
 from pictures.source import Source
 
+EXAMINED = 1
+"""Number of the frame or page that `decoding` reads: the first that is displayed."""
+
 _WEBP_CHUNKS, _WEBP_CHUNK_HEAD = 12, 8  # offset of the first chunk; bytes of type and size
 _WEBP_FLAGS, _WEBP_ANIMATED = 20, 2
 

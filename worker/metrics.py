@@ -122,6 +122,7 @@ def expose(info: WorkerInfo, batch_limit: int, host: str, port: int) -> None:
     SCORE.labels(info.model.version)
     for verdict, manipulated in product(Verdict, (True, False, None)):
         count_verdict(info.model.version, verdict, manipulated, 0)
+    count_verdict(info.model.version, None, None, 0)
     if info.device.startswith("cuda"):
         device = torch.device(info.device)
         allocated = DEVICE_MEMORY.labels("allocated")
@@ -139,11 +140,18 @@ def stage(name: str) -> AbstractContextManager[object]:
 
 
 def count_verdict(
-    model_version: str, verdict: Verdict, manipulated: bool | None, count: int = 1
+    model_version: str, verdict: Verdict | None, manipulated: bool | None, count: int = 1
 ) -> None:
-    """Count detections that succeeded; `manipulated` is None without masks."""
+    """Count detections that succeeded.
+
+    Args:
+        model_version: version of the model.
+        verdict: None if the picture was not judged.
+        manipulated: None without masks.
+        count: how many.
+    """
     label = "unknown" if manipulated is None else str(manipulated).lower()
-    VERDICTS.labels(model_version, verdict, label).inc(count)
+    VERDICTS.labels(model_version, verdict or "not_judged", label).inc(count)
 
 
 def count_statements(provenance: Provenance | None) -> None:

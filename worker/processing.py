@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 import torch
@@ -33,7 +34,7 @@ from model.engine import CropOutputs, DeviceError, GlanceFeatures
 from model.findings import Finding
 from model.regions import MaskSummary
 from model.views import Crops
-from pictures import png
+from pictures import frames, png
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.findings import Verdict
@@ -91,8 +92,8 @@ class Processor:
         """Decode a picture and cut it into crops.
 
         Returns:
-            The input of the forward pass; a failed record if the picture is invalid; None if its
-            file has expired; any other error.
+            The input of the forward pass; a final record if the picture is invalid or not judged;
+            None if its file has expired; any other error.
         """
         if picture is None:
             return None
@@ -103,7 +104,8 @@ class Processor:
             with metrics.stage("decode"):
                 started = time.perf_counter()
                 statements.pixels = pixels = self._decoders.decode(picture)
-                crops = self._detector.cut(pixels, record.view.mode)
+                reason = self._detector.not_judged(pixels)
+                crops = None if reason else self._detector.cut(pixels, record.view.mode)
                 seconds = time.perf_counter() - started
             with metrics.stage("watermark"):
                 record = statements.added_to(record)
@@ -116,6 +118,9 @@ class Processor:
             return Outcome(failed(statements.added_to(record), refused))
         except Exception as error:  # an unexpected error must not affect other pictures
             return error
+        if crops is None:
+            metrics.count_verdict(self._info.model.version, None, None)
+            return Outcome(self._ended(record, queued, seconds, not_judged=reason))
         return DecodedPicture(record, crops, queued, seconds)
 
     def provenance(self, picture: bytes) -> Provenance:
@@ -196,35 +201,43 @@ class Processor:
 
     def _succeeded(self, ready: DecodedPicture, finding: Finding, encode: float) -> Detection:
         detection = ready.detection
+        return self._ended(
+            detection,
+            ready.queued,
+            ready.decode,
+            ready.forward,
+            encode,
+            ai_probability=finding.ai_probability,
+            verdict=finding.verdict,
+            manipulated=finding.manipulated,
+            notes=list(finding.notes),
+            thresholds=finding.thresholds,
+            masks=_masks(detection.id, finding),
+            view=ViewInfo(
+                mode=detection.view.mode,
+                tiles=finding.layout.tiles,
+                glances=len(finding.layout.glances),
+                frame=frames.EXAMINED,
+                scale=finding.layout.scale,
+            ),
+        )
+
+    def _ended(
+        self,
+        detection: Detection,
+        queued: float,
+        decode: float,
+        forward: float = 0.0,
+        encode: float = 0.0,
+        **result: Any,
+    ) -> Detection:
+        """The record of a detection that succeeded; times in seconds."""
         now = datetime.now(UTC)
-        timings = Timings(
-            queued=ready.queued,
-            decode=ready.decode,
-            forward=ready.forward,
-            encode=encode,
-            total=max(0.0, (now - detection.created_at).total_seconds()),
-        )
+        total = max(0.0, (now - detection.created_at).total_seconds())
+        timings = Timings(queued=queued, decode=decode, forward=forward, encode=encode, total=total)
         metrics.observe(timings)
-        return detection.model_copy(
-            update={
-                "status": Status.SUCCEEDED,
-                "ai_probability": finding.ai_probability,
-                "verdict": finding.verdict,
-                "manipulated": finding.manipulated,
-                "notes": list(finding.notes),
-                "thresholds": finding.thresholds,
-                "masks": _masks(detection.id, finding),
-                "view": ViewInfo(
-                    mode=detection.view.mode,
-                    tiles=finding.layout.tiles,
-                    glances=len(finding.layout.glances),
-                    scale=finding.layout.scale,
-                ),
-                "model": self._info.model,
-                "timings": timings,
-                "finished_at": now,
-            }
-        )
+        ended = {"status": Status.SUCCEEDED, "finished_at": now, "timings": timings}
+        return detection.model_copy(update={**ended, "model": self._info.model, **result})
 
 
 def failed(detection: Detection, error: DetectionError) -> Detection:
@@ -244,6 +257,7 @@ def describe(detector: Detector, name: str) -> WorkerInfo:
         backbone=info.backbone,
         parameters=info.parameters,
         crop_size=info.crop_size,
+        min_side=info.min_side,
         thresholds=info.thresholds,
         device=info.device,
         dtype=info.dtype,

@@ -20,15 +20,19 @@ from app.command.console import console
 from app.command.scores import Scores, to_line
 from app.contract.schemas import Head
 from app.contract.settings import Settings
-from pictures import finding
+from pictures import finding, frames
 from pictures.blending import heat_map
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
 from pictures.findings import View
+from pictures.header import read_header
 from pictures.overlays import COLORMAPS, Colormap
 
-_FINDINGS = ("ai_probability", "verdict", "manipulated", "notes", "file_says", "model_version")
+_FINDINGS = (
+    *("ai_probability", "verdict", "manipulated", "not_judged", "notes", "frame", "frames"),
+    *("file_says", "model_version"),
+)
 _COLUMNS = ("file", *_FINDINGS, "error")
 
 Row = dict[str, Any]
@@ -232,20 +236,25 @@ def _detect(
         data = entry.read_bytes()
         said = FileStatements(decoders, data)
         said.pixels = decoders.decode(data)
-        found = detector.examine(said.pixels, view)
+        reason = detector.not_judged(said.pixels)
+        found = None if reason else detector.examine(said.pixels, view)
     except OSError as error:
         return {"file": name, "error": reason_of(error)}
     except (PictureError, GlanceError, ModelOutputError) as error:
         return {"file": name, "error": str(error)}
-    if maps is not None and found.masks is not None:
+    if maps is not None and found is not None and found.masks is not None:
         maps.write(entry, found.masks)
     origin = said.provenance
+    kind = read_header(data, max_pixels=said.pixels.size).format
     return {
         "file": name,
-        "ai_probability": round(found.ai_probability, 6),
-        "verdict": str(found.verdict),
-        "manipulated": found.manipulated,
-        "notes": [str(note) for note in found.notes],
+        "ai_probability": found and round(found.ai_probability, 6),
+        "verdict": found and str(found.verdict),
+        "manipulated": found and found.manipulated,
+        "not_judged": reason and str(reason),
+        "notes": [str(note) for note in found.notes] if found else [],
+        "frame": frames.EXAMINED,
+        "frames": frames.count_frames(data, kind),
         "file_says": origin.summary.says and str(origin.summary.says),
         "provenance": origin.model_dump(mode="json"),
         "model_version": detector.info.version,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
-from pictures.findings import Note, Probability, Region, Thresholds, Verdict, View
+from pictures.findings import Note, NotJudged, Probability, Region, Thresholds, Verdict, View
 from pictures.origin import ProvenanceSummary, Says, Statement
 
 JOB_FUNCTION = "gamma.detect"
@@ -125,6 +125,11 @@ class ViewInfo(BaseModel):
         default=None,
         description="number of glances at the whole picture, or parts of it, strongly shrunk",
     )
+    frame: int | None = Field(
+        default=None,
+        description="examined frame of an animation or page of a TIFF, of `image.frames`: 1 is "
+        "the first that is displayed",
+    )
     scale: float | None = Field(
         default=None,
         description="scale at which the crops (without crops: the glance) were taken; "
@@ -216,6 +221,12 @@ class Detection(BaseModel):
     ai_probability: Probability | None = None
     verdict: Verdict | None = None
     manipulated: bool | None = Field(default=None, description="null without masks")
+    not_judged: NotJudged | None = Field(
+        default=None,
+        description="why a detection that succeeded has no score, verdict and masks. `too_small`: "
+        "a side is shorter than the model's `min_side` (`GET /v1/model`), and below it scores are "
+        "guesses. More reasons may be added",
+    )
     notes: list[Note] = Field(
         default=[],
         description="reasons to be careful with the score. `marks_contradict_score`: the "
@@ -289,6 +300,7 @@ class WorkerInfo(BaseModel):
     backbone: str
     parameters: int
     crop_size: int
+    min_side: int = 0
     thresholds: Thresholds
     device: str
     dtype: str
@@ -305,6 +317,9 @@ class ModelFacts(BaseModel):
     backbone: str
     parameters: int
     crop_size: int = Field(description="side of a crop, pixels")
+    min_side: int = Field(
+        description="shortest side of a picture that gets a score, pixels; 0: any picture does"
+    )
     thresholds: Thresholds
     notice: str | None = Field(description="reliability of the scores")
     measured: Measured | None = Field(

@@ -157,7 +157,7 @@ SUCCEEDED = QUEUED.model_copy(
                 [Region(box=(402, 310, 380, 305), area=0.06, score=0.8)],
             ),
         ),
-        "view": ViewInfo(mode=View.AUTO, tiles=12, glances=1, scale=1.0),
+        "view": ViewInfo(mode=View.AUTO, tiles=12, glances=1, frame=1, scale=1.0),
         "model": ModelInfo(name="gamma", version="1", digest="b2eac525d4c33f22"),
         "provenance": Provenance(
             statements=[
@@ -236,6 +236,7 @@ MODEL = ModelFacts(
     backbone="mit_b2",
     parameters=27_500_000,
     crop_size=512,
+    min_side=64,
     thresholds=_THRESHOLDS,
     notice=notice(trained=True, measured=_MEASURED),
     measured=_MEASURED,

@@ -119,8 +119,8 @@ export class Detection {
 
   /** @param {Entry} entry */
   #renderProblem(entry) {
-    const { finished, phase, requestId, file } = entry;
-    const failed = finished && phase !== "succeeded";
+    const { finished, result, requestId, file } = entry;
+    const failed = finished && result === null;
     byId("problem").hidden = !failed;
     if (!failed) return;
     const { title, detail, code, again } = states.failure(entry);

@@ -48,7 +48,13 @@ export class Entry {
 
   /** The record, if it has a result. */
   get result() {
-    return this.phase === "succeeded" ? /** @type {Result} */ (this.record) : null;
+    const judged = this.phase === "succeeded" && !this.record?.not_judged;
+    return judged ? /** @type {Result} */ (this.record) : null;
+  }
+
+  /** Whether the picture was examined, but gets no score. */
+  get unjudged() {
+    return this.phase === "succeeded" && this.result === null;
   }
 
   /** Whether the entry will not change any more. */

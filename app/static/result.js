@@ -134,11 +134,11 @@ function meter(score, thresholds, tone) {
  */
 function details(record, { untrained, point, savables, openCard }) {
   const { image, view, model, masks, timings } = record;
-  const limits = words.coverageMeaning(view);
+  const limits = words.coverageMeaning(record);
   return [
     ...facts(
       "Coverage",
-      ["Examined", words.coverage(view)],
+      ["Examined", words.coverage(record)],
       ["Scale", words.scale(view.scale)],
       ["Marked as AI", masks && words.percent(masks.ai.area_fraction)],
       ["Marked as changed", masks && words.percent(masks.manipulation.area_fraction)],

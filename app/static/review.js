@@ -26,7 +26,7 @@ export const FILTERS = {
   pending: { label: "In progress", passes: (entry) => !entry.finished },
   unresolved: {
     label: "No result",
-    passes: (entry) => entry.finished && entry.phase !== "succeeded",
+    passes: (entry) => entry.finished && entry.result === null,
   },
 };
 

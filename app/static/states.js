@@ -69,6 +69,7 @@ export function short(entry, untrained) {
     if (untrained) return "Untrained model";
     return SHORT_VERDICTS[state(result)];
   }
+  if (entry.unjudged) return failure(entry).title;
   if (phase === "refused") return problem?.title ?? "";
   if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Delayed; trying again";
   if (phase !== "sending") return SHORT[phase] ?? "";
@@ -112,6 +113,19 @@ export function failure(entry) {
       const { code, detail } = reason(record);
       const explanation = EXPIRED[code]?.(record) ?? detail;
       return { title: "This detection has expired", detail: explanation, code, again: true };
+    }
+    case "succeeded": {
+      const { not_judged: code, image } = /** @type {Detection} */ (entry.record);
+      const detail =
+        `It has ${image.width} × ${image.height} pixels. The model's scores of such small ` +
+        "pictures are guesses, so it gets no score. If you have a larger version, send that.";
+      const small = code === "too_small";
+      return {
+        title: small ? "Too small to judge" : "Not judged",
+        detail: small ? detail : "The model gives pictures like this one no score.",
+        code,
+        again: false,
+      };
     }
     default: {
       const { code, detail } = reason(/** @type {Detection} */ (entry.record));
@@ -158,7 +172,7 @@ export function tally({ all, pending, batch }, more) {
  * @param {Entry[]} entries that are all finished
  */
 export function allDone(entries) {
-  const failed = entries.filter(({ phase }) => phase !== "succeeded").length;
+  const failed = entries.filter(({ result }) => result === null).length;
   const without = failed === 0 ? "" : `, ${failed.toLocaleString("en")} of them without a result`;
   return `All ${counted(entries.length, "picture")} are done${without}.`;
 }

@@ -76,9 +76,10 @@ export class Viewer {
   /** @param {Entry} entry */
   render(entry) {
     if (entry !== this.#entry) this.#start(entry);
-    const { result, record, file, id, finished } = entry;
+    const { result, record, file, id, finished, unjudged } = entry;
     const masked = result !== null && hasMasks(result) ? result : null;
-    this.#root.hidden = result === null && (finished || (file === null && id === null));
+    const isLost = finished && !unjudged;
+    this.#root.hidden = result === null && (isLost || (file === null && id === null));
     this.#tools.hidden = this.#layerControls.hidden = masked === null;
     if (this.#root.hidden) return;
     if (record !== null) this.zoom.fit(record.image.width, record.image.height);

@@ -152,10 +152,12 @@ export function manipulationMeaning({ masks, thresholds }) {
 
 /**
  * Which part of the picture the model saw.
- * @param {Detection["view"]} view
+ * @param {Detection} record
  */
-export function coverage({ mode, tiles }) {
-  const part = mode === "center" ? "The centre of the picture only" : "The whole picture";
+export function coverage({ view, image }) {
+  const { mode, tiles } = view;
+  const whole = several(image) ? frame(image, view) : "The whole picture";
+  const part = mode === "center" ? "The centre of the picture only" : whole;
   if (mode === "glance") return `${part}, at a glance`;
   return tiles === null ? part : `${part}, in ${counted(tiles, "tile")}`;
 }
@@ -169,11 +171,15 @@ export function scale(value) {
 
 /**
  * Limits of the result due to the coverage, if any.
- * @param {Detection["view"]} view
+ * @param {Detection} record
  * @returns {string?}
  */
-export function coverageMeaning({ mode, scale: value }) {
+export function coverageMeaning({ view, image }) {
+  const { mode, scale: value } = view;
   const limits = [];
+  if (several(image)) {
+    limits.push(`${frame(image, view)} was examined; the file's other pictures were not.`);
+  }
   if (mode === "center") limits.push("Only the centre was examined.");
   if (value !== null && value < 1) {
     limits.push(
@@ -185,6 +191,23 @@ export function coverageMeaning({ mode, scale: value }) {
     limits.push("A glance gives no masks: it does not show which parts are AI-made or changed.");
   }
   return limits.length === 0 ? null : limits.join(" ");
+}
+
+/**
+ * Whether a file is an animation or has several pages.
+ * @param {Detection["image"]} image
+ */
+function several({ frames }) {
+  return frames !== null && frames > 1;
+}
+
+/**
+ * Which picture of an animation or of several pages was examined.
+ * @param {Detection["image"]} image
+ * @param {Detection["view"]} view
+ */
+function frame({ format, frames }, { frame: number }) {
+  return `${format === "TIFF" ? "Page" : "Frame"} ${number ?? 1} of ${frames}`;
 }
 
 /** @param {number} value */

@@ -72,6 +72,7 @@ class StandIn:
             backbone="none",
             parameters=1,
             crop_size=16,
+            min_side=12,
             thresholds=_THRESHOLDS,
             device="cpu",
             dtype="float32",
@@ -86,8 +87,8 @@ class StandIn:
         record = self._take(name)
         return record is not None and self.deliver(record)
 
-    def deliver(self, record: Detection) -> bool:
-        """Write the result of a started detection."""
+    def deliver(self, record: Detection, **changes: object) -> bool:
+        """Write the result of a started detection, with these changes."""
 
         def mask(head: Head) -> MaskInfo:
             urls = {"mask_url": mask_path(record.id, head)}
@@ -104,6 +105,7 @@ class StandIn:
             "model": self.model,
             "timings": _TIMINGS,
             "finished_at": datetime.now(UTC),
+            **changes,
         }
         with self.redis.pipeline() as pipeline:
             masks = self.store.keep_masks({record.id: self.MASKS})[record.id]

@@ -29,6 +29,8 @@ from pictures.provenance.statement import Reading
 from tests.conftest import encode, photo
 from tests.samples import heic
 
+MIN_SIDE = 30
+
 Detect = Callable[..., Result]
 
 
@@ -42,6 +44,9 @@ class Model:
 
     def check(self) -> None:
         pass
+
+    def not_judged(self, picture: np.ndarray) -> str | None:
+        return "too_small" if min(picture.shape[:2]) < MIN_SIDE else None
 
     def examine(self, picture: np.ndarray, view: object) -> Any:
         self.asked += 1
@@ -140,6 +145,29 @@ def test_cells_of_csv(detect: Detect) -> None:
     plant("a/1.jpg")
     (row,) = csv.DictReader(io.StringIO(detect("--csv", "a").stdout))
     assert (row["manipulated"], row["notes"], row["error"]) == ("", "first second", "")
+
+
+def test_a_small_picture_gets_no_score(detect: Detect, model: Model) -> None:
+    plant("enough.jpg")
+    Path("small.jpg").write_bytes(encode(photo(MIN_SIDE - 1, 900)))
+    answer = detect("--json", "--overlays", "maps", "enough.jpg", "small.jpg")
+    assert answer.exit_code == 0, answer.stderr
+    enough, small = rows(answer.stdout)
+    assert enough["not_judged"] is None
+    assert small["not_judged"] == "too_small"
+    assert (small["ai_probability"], small["verdict"], small["manipulated"]) == (None, None, None)
+    assert model.asked == 1
+    assert not list(Path("maps").glob("small*"))
+
+
+def test_which_of_how_many_frames_was_scored(detect: Detect) -> None:
+    plant("still.jpg")
+    frames = [photo(40, 40, seed) for seed in range(3)]
+    moving = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    Path("moving.gif").write_bytes(moving)
+    still, moving = rows(detect("--json", "still.jpg", "moving.gif").stdout)
+    assert (still["frame"], still["frames"]) == (1, 1)
+    assert (moving["frame"], moving["frames"]) == (1, 3)
 
 
 def test_missing_files(detect: Detect) -> None:

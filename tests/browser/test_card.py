@@ -47,6 +47,7 @@ def open_card(page: Page, **changes: object) -> Locator:
         backbone="mit_b0",
         parameters=5_822_707,
         crop_size=256,
+        min_side=64,
         thresholds=Thresholds(
             uncertain=0.3701108247041702,
             ai_generated=0.822585791349411,

@@ -345,6 +345,33 @@ def test_picture_comes_back_after_an_outage(page: Page, console: Console) -> Non
     expect(page.locator(".mark")).to_have_count(1)
 
 
+def test_a_picture_too_small_to_judge_has_no_score(page: Page) -> None:
+    nothing = dict.fromkeys(("ai_probability", "verdict", "manipulated", "masks", "thresholds"))
+    MadeList(page, [made_record(0), made_record(1, not_judged="too_small", **nothing)])
+    page.reload()
+    expect(row(page, "picture 1.jpg")).to_contain_text("Too small to judge")
+    row(page, "picture 1.jpg").click()
+    expect(page.locator("#problem-title")).to_have_text("Too small to judge")
+    expect(page.locator("#problem-detail")).to_contain_text(f"{SIZE[0]} × {SIZE[1]} pixels")
+    expect_natural_size(page.locator("#picture"), SIZE)
+    expect(page.locator("#summary")).to_be_hidden()
+    row(page, "picture 0.jpg").click()
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator("#summary")).to_be_visible()
+
+
+@pytest.mark.parametrize(("kind", "noun"), [("GIF", "Frame"), ("TIFF", "Page")])
+def test_result_says_which_frame_was_examined(page: Page, kind: str, noun: str) -> None:
+    made = made_record(0)
+    made["image"] |= {"format": kind, "frames": 12}
+    made["view"] |= {"frame": 1}
+    MadeList(page, [made])
+    page.reload()
+    row(page, "picture 0.jpg").click()
+    expect(fact(page, "Examined")).to_have_text(f"{noun} 1 of 12, in 2 tiles")
+    expect(page.locator("#details")).to_contain_text(f"{noun} 1 of 12 was examined; the file's")
+
+
 def test_states_are_visible_in_forced_colours(page: Page) -> None:
     page.emulate_media(forced_colors="active")
     MadeList(page, [made_record(0), made_record(4)])

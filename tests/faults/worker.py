@@ -160,6 +160,7 @@ class FaultyDetector(Detector):
             backbone="none",
             parameters=0,
             crop_size=CROP,
+            min_side=0,
             device="cpu",
             dtype="float32",
             thresholds=Thresholds(0.4, 0.6, 0.5, 0.1),

@@ -350,11 +350,10 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
     if detection.error is not None:  # expired, in the queue or after it
         raise ServiceError(detection.error.code, detection.error.detail, detection=path)
     if detection.masks is None:
-        raise ServiceError(
-            ErrorCode.NO_MASKS,
-            f"The view `{detection.view.mode}` gives no masks; use another view.",
-            detection=path,
-        )
+        why = f"The view `{detection.view.mode}` gives no masks; use another view."
+        if detection.not_judged is not None:
+            why = f"The picture was not judged: {detection.not_judged}."
+        raise ServiceError(ErrorCode.NO_MASKS, why, detection=path)
     return detection
 
 

@@ -48,6 +48,7 @@ def model(request: Request) -> ModelFacts:
         backbone=worker.backbone,
         parameters=worker.parameters,
         crop_size=worker.crop_size,
+        min_side=worker.min_side,
         thresholds=worker.thresholds,
         notice=notice(trained=worker.trained, measured=worker.measured),
         measured=worker.measured,
