@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import typer
+from pydantic import JsonValue
 from rich.table import Table
 
 from pictures.finding import summarise
@@ -16,9 +16,9 @@ from training.data import journal, objects, originals
 from training.data.align import Aligner
 from training.data.blend import Blender
 from training.data.crop import Cropper
-from training.data.engines import ClassicalEngine, Engine
+from training.data.engines import ClassicalEngine, Engine, Fill
 from training.data.inpaint import Inpainter, InpaintError, Plan
-from training.data.journal import Report
+from training.data.manifest import Row
 from training.data.masks import MaskType
 from training.data.objects import Objects
 from training.data.originals import Originals
@@ -47,24 +47,16 @@ _OBJECTS = typer.Option(
     help="COCO's instances_*.json, or a folder of object maps: PNGs named like the pictures, "
     "one colour per object class, black = background",
 )
+_Manifest = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="Manifest of any kinds")
+]
+_Count = Annotated[
+    int | None, typer.Option(min=1, help="Number of items [default: one per picture]")
+]
 _Seed = Annotated[int, typer.Option(min=0, help="Random seed")]
 _Workers = Annotated[int, typer.Option(min=1, help="Number of threads")]
+_EngineName = Literal["autoencoder", "diffusers", "classical"]
 _CORES = os.cpu_count() or 1
-
-
-class EngineName(StrEnum):
-    """Inpainting engine."""
-
-    AUTOENCODER = "autoencoder"
-    DIFFUSERS = "diffusers"
-    CLASSICAL = "classical"
-
-
-class FillName(StrEnum):
-    """Content that the autoencoder engine puts into the region."""
-
-    DONOR = "donor"
-    NOISE = "noise"
 
 
 def tamper(
@@ -74,9 +66,7 @@ def tamper(
     pictures: _Originals,
     out: _Out,
     objects_from: Annotated[Path, _OBJECTS],
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Number of forgeries [default: one per picture]")
-    ] = None,
+    count: _Count = None,
     seed: _Seed = 0,
     workers: _Workers = _CORES,
 ) -> None:
@@ -85,21 +75,13 @@ def tamper(
     Split the pictures first, so that both pictures of a splice belong to one split.
     """
     forger = Forger(how, _load(pictures), _load_objects(objects_from), out, seed)
-    report = journal.run_items(
-        out,
-        forger.settings,
-        count or forger.pictures,
-        forger.make,
-        workers=workers,
-        title=f"{how} into {out}",
-    )
-    _tell(report)
+    _make(forger, out, count or forger.pictures, workers, f"{how} into {out}")
 
 
 def inpaint(
     pictures: _Originals,
     out: _Out,
-    engine: Annotated[EngineName, typer.Option(help="Inpainting engine; classical is not AI")],
+    engine: Annotated[_EngineName, typer.Option(help="Inpainting engine; classical is not AI")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -112,16 +94,14 @@ def inpaint(
         list[MaskType] | None,
         typer.Option(help="Mask type, repeatable [default: all that are possible]"),
     ] = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Number of generations [default: one per picture]")
-    ] = None,
+    count: _Count = None,
     prompt: Annotated[
         str, typer.Option(help="Prompt for diffusers; {category} is replaced by the object's name")
     ] = "",
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of diffusers")] = 30,
     fill: Annotated[
-        FillName, typer.Option(help="Fill of the autoencoder: latents of another picture, or noise")
-    ] = FillName.DONOR,
+        Fill, typer.Option(help="Fill of the autoencoder: latents of another picture, or noise")
+    ] = Fill.DONOR,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1 ...; auto: CUDA if available")
     ] = "auto",
@@ -134,11 +114,11 @@ def inpaint(
 
     The pictures are lossless and have the size of their originals; `data align` makes JPEGs.
     """
-    if (model is None) is not (engine is EngineName.CLASSICAL):
+    if (model is None) is not (engine == "classical"):
         raise typer.BadParameter(
             "autoencoder and diffusers need --model, classical takes none", param_hint="--model"
         )
-    if prompt and engine is not EngineName.DIFFUSERS:
+    if prompt and engine != "diffusers":
         raise typer.BadParameter("only diffusers takes a prompt", param_hint="--prompt")
     source = _load(pictures)
     inpainter = Inpainter(
@@ -157,15 +137,8 @@ def inpaint(
         return
     if not plan.fits:
         raise InpaintError(f"{out}: not enough free disk space for the plan")
-    report = journal.run_items(
-        out,
-        inpainter.settings,
-        total,
-        inpainter.make,
-        workers=1,  # the engine is the bottleneck, and uses all cores or the GPU
-        title=f"inpainting into {out}",
-    )
-    _tell(report)
+    # One thread: the engine is the bottleneck, and uses all cores or the GPU.
+    _make(inpainter, out, total, 1, f"inpainting into {out}")
 
 
 def blend(
@@ -185,21 +158,11 @@ def blend(
 ) -> None:
     """Paste original pixels back outside the mask. Pictures are paired by source id."""
     blender = Blender(inpainted, _load(from_originals or inpainted), out)
-    report = journal.run_items(
-        out,
-        blender.settings,
-        len(blender.rows),
-        blender.make,
-        workers=workers,
-        title=f"blending into {out}",
-    )
-    _tell(report)
+    _make(blender, out, len(blender.rows), workers, f"blending into {out}")
 
 
 def align(
-    pictures: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="Manifest of any kinds")
-    ],
+    pictures: _Manifest,
     out: _Out,
     everything: Annotated[
         bool,
@@ -221,54 +184,36 @@ def align(
     aligner = Aligner(
         pictures, out, everything=everything, quality=quality, subsampling=subsampling
     )
-    report = journal.run_items(
-        out,
-        aligner.settings,
-        len(aligner.rows),
-        aligner.make,
-        workers=workers,
-        title=f"to JPEG {quality}, {subsampling}, in {out}",
-    )
     _output.print(f"JPEG quality {quality}, chroma subsampling {subsampling}")
-    _tell(report)
+    _make(aligner, out, len(aligner.rows), workers, f"JPEGs in {out}")
 
 
 def crop(
-    pictures: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="Manifest of any kinds")
-    ],
+    pictures: _Manifest,
     out: _Out,
     size: Annotated[int, typer.Option(min=1, help="Side of the central square, pixels")],
     workers: _Workers = _CORES,
 ) -> None:
     """Crop all pictures to one size, lossless. Smaller pictures are skipped."""
     cropper = Cropper(pictures, out, size=size)
-    report = journal.run_items(
-        out,
-        cropper.settings,
-        len(cropper.rows),
-        cropper.make,
-        workers=workers,
-        title=f"central {size} x {size} pixels, in {out}",
-    )
     _output.print(f"{cropper.skipped} smaller pictures skipped")
-    _tell(report)
+    _make(cropper, out, len(cropper.rows), workers, f"cropping into {out}")
 
 
-def _engine(name: EngineName, model: str, fill: FillName, steps: int, device: str) -> Engine:
-    if name is EngineName.CLASSICAL:
+def _engine(name: _EngineName, model: str, fill: Fill, steps: int, device: str) -> Engine:
+    if name == "classical":
         return ClassicalEngine()
     import torch
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if name is EngineName.DIFFUSERS:
+    if name == "diffusers":
         from training.data.diffusion import DiffusionEngine
 
         return DiffusionEngine(model, steps=steps, device=device)
-    from training.data.autoencoder import AutoencoderEngine, Fill
+    from training.data.autoencoder import AutoencoderEngine
 
-    return AutoencoderEngine(model, fill=Fill(fill), device=device)
+    return AutoencoderEngine(model, fill=fill, device=device)
 
 
 def _load_objects(path: Path) -> Objects:
@@ -305,6 +250,17 @@ def _tell_left_out(reasons: Sequence[str]) -> None:
         _errors.print(f"left out for {len(reasons) - _SHOWN} more reasons")
 
 
-def _tell(report: Report) -> None:
+class _Maker(Protocol):
+    """A tool that makes pictures item by item."""
+
+    @property
+    def settings(self) -> dict[str, JsonValue]: ...
+
+    def make(self, item: int, /) -> list[Row]: ...
+
+
+def _make(maker: _Maker, out: Path, count: int, workers: int, title: str) -> None:
+    """Make all items that are missing, and print what was made and left out."""
+    report = journal.run_items(out, maker.settings, count, maker.make, workers=workers, title=title)
     _tell_left_out(report.skipped)
     _output.print(f"{report.rows} pictures, {report.manifest}", soft_wrap=True)

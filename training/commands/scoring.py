@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -54,31 +55,12 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Evaluate a model on sets of pictures in three format modes, next to the paper's numbers."""
-    from training.measuring.evaluate import evaluate as run
+    from training.measuring.evaluate import evaluate as measure
     from training.measuring.report import to_markdown
-    from training.measuring.scores import fingerprint, make_detector
 
-    chosen = load_sets(sets, split)
-    check_sizes(chosen, crop)
-    model = _load(checkpoint)
-    kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
-    with progress_bar() as bar:
-        task = bar.add_task("scoring", total=2 * sum(len(s.rows) for s in chosen))
-        summary = run(
-            make_detector(model, device=device),
-            chosen,
-            out,
-            kept,
-            checkpoint=checkpoint,
-            view=View(view),
-            crop=crop,
-            resamples=resamples,
-            advance=lambda: bar.advance(task),
-        )
-    text = to_markdown(summary)
-    write_text(summary.model_dump_json(indent=2) + "\n", out / "summary.json")
-    write_text(text, out / "summary.md")
-    print(text)
+    given = (checkpoint, sets, out, view, split, crop, device)
+    summary = _measure(measure, 2, *given, resamples=resamples)
+    _write(summary, to_markdown(summary), out / "summary")
     print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
     if degraded is not None:
         robustness(checkpoint, [degraded], out / "robustness", view, split, crop, device)
@@ -96,29 +78,11 @@ def robustness(
     """Evaluate a model under JPEG, WebP, blur, noise, resizing, crops and screenshots."""
     from training.data.changes import DEGRADATIONS
     from training.measuring.robustness import measure_robustness, to_markdown
-    from training.measuring.scores import fingerprint, make_detector
 
-    chosen = load_sets(sets, split)
-    check_sizes(chosen, crop)
-    model = _load(checkpoint)
-    kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
-    changes = 1 + sum(len(levels) for levels in DEGRADATIONS.values())
-    with progress_bar() as bar:
-        task = bar.add_task("scoring", total=changes * sum(len(s.rows) for s in chosen))
-        report = measure_robustness(
-            make_detector(model, device=device),
-            chosen,
-            out,
-            kept,
-            checkpoint=checkpoint,
-            view=View(view),
-            crop=crop,
-            advance=lambda: bar.advance(task),
-        )
-    text = to_markdown(report)
-    write_text(report.model_dump_json(indent=2) + "\n", out / "robustness.json")
-    write_text(text, out / "robustness.md")
-    print(text)
+    passes = 1 + sum(len(levels) for levels in DEGRADATIONS.values())
+    given = (checkpoint, sets, out, view, split, crop, device)
+    report = _measure(measure_robustness, passes, *given)
+    _write(report, to_markdown(report), out / "robustness")
     print(f"Written to {out}: robustness.md, .json, .png, pictures.parquet")
 
 
@@ -226,6 +190,47 @@ def export(
     print(f"Serve it: gamma serve --checkpoint {out}")
     if push is not None:
         print(f"Uploaded to {upload(out, push)}")
+
+
+def _measure(
+    measure: Callable[..., _Report],
+    passes: int,
+    checkpoint: Source,
+    sets: Sets,
+    out: Out,
+    view: Look,
+    split: Split,
+    crop: Crop,
+    device: Device,
+    **options: int,
+) -> _Report:
+    """Score every picture `passes` times, with a progress bar; scores in `out` are reused."""
+    from training.measuring.scores import fingerprint, make_detector
+
+    chosen = load_sets(sets, split)
+    check_sizes(chosen, crop)
+    model = _load(checkpoint)
+    kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
+    with progress_bar() as bar:
+        task = bar.add_task("scoring", total=passes * sum(len(s.rows) for s in chosen))
+        return measure(
+            make_detector(model, device=device),
+            chosen,
+            out,
+            kept,
+            checkpoint=checkpoint,
+            view=View(view),
+            crop=crop,
+            advance=lambda: bar.advance(task),
+            **options,
+        )
+
+
+def _write(report: BaseModel, text: str, stem: Path) -> None:
+    """Write a report as JSON and Markdown, and print the latter."""
+    write_text(report.model_dump_json(indent=2) + "\n", stem.with_suffix(".json"))
+    write_text(text, stem.with_suffix(".md"))
+    print(text)
 
 
 def _load(source: str) -> GammaModel:

@@ -7,7 +7,6 @@ region are replaced by noise or by those of another picture.
 from __future__ import annotations
 
 import pickle
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,22 +17,13 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.data.engines import EngineError, Task, pad
+from training.data.engines import EngineError, Fill, Task, pad
 from training.data.labels import Kind
 
 _WIDTH = 64  # channels
 _POOL_WIDTH = 256
 _POOL_GROUPS = 4
 _TAEF2_LATENTS = 32  # channels
-
-
-class Fill(StrEnum):
-    """Replacement of the latents in the region."""
-
-    NOISE = "noise"
-    """Gaussian noise with the mean and standard deviation of each latent channel."""
-    DONOR = "donor"
-    """The latents of another picture."""
 
 
 class Autoencoder(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -17,6 +18,15 @@ _RADIUS = 3  # pixels, neighbourhood of classical inpainting
 
 class EngineError(UserError):
     """An engine cannot be loaded; the message names the source."""
+
+
+class Fill(StrEnum):
+    """What an autoencoder puts into the region."""
+
+    NOISE = "noise"
+    """Gaussian noise with the mean and standard deviation of each latent channel."""
+    DONOR = "donor"
+    """The latents of another picture."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,9 +25,9 @@ from tests.training.data.forging import (
     rows_of,
 )
 from training.data import autoencoder, journal, manifest, masks
-from training.data.autoencoder import AutoencoderEngine, Fill, TinyFlux2
+from training.data.autoencoder import AutoencoderEngine, TinyFlux2
 from training.data.blend import blend
-from training.data.engines import EngineError, Task
+from training.data.engines import EngineError, Fill, Task
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.masks import MaskType
 
