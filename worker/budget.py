@@ -11,8 +11,8 @@ from contextlib import contextmanager
 class Budget:
     """Blocks threads while the amount in use has reached a limit.
 
-    An acquisition of any size succeeds below the limit, so none waits for ever. The amount in use
-    may exceed the limit by one acquisition per thread.
+    An acquisition of any size succeeds below the limit, so that none waits forever. The amount in
+    use may exceed the limit by one acquisition per thread.
     """
 
     def __init__(self, limit: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -152,7 +152,10 @@ class Pipeline:
         self._computing.join()
         self._encoders.shutdown()
         if self._unconfirmed:
-            self._check_or_abort()
+            try:
+                self._check()
+            except Exception as error:  # the device or a bug
+                self._abort(error)
         self._results.put(None)
         self._delivering.join()
 
@@ -177,8 +180,7 @@ class Pipeline:
             return
         if len(records) < len(names):
             self._results.put({name: None for name in names if name not in records})
-        found = list(records.values())
-        for part in _parts(found, [record.image.bytes for record in found], _FETCHED_BYTES // 2):
+        for part in _parts(records.values(), lambda r: r.image.bytes, _FETCHED_BYTES // 2):
             self._fetch_pictures(part)
 
     def _fetch_pictures(self, records: list[Detection]) -> None:
@@ -191,8 +193,8 @@ class Pipeline:
             self._bytes.release(size)
             self._results.put({record.id: error for record in records})
             return
-        fetched = list(zip(records, pictures, strict=True))
-        for part in _parts(fetched, [_pixels(record) for record in records], _TASK_PIXELS):
+        fetched = zip(records, pictures, strict=True)
+        for part in _parts(fetched, lambda pair: _pixels(pair[0]), _TASK_PIXELS):
             self._decoders.submit(self._decode, part)
 
     def _decode(self, fetched: list[tuple[Detection, bytes | None]]) -> None:
@@ -280,12 +282,6 @@ class Pipeline:
                 f"the outputs of {len(self._nonfinite)} consecutive pictures are not finite"
             )
 
-    def _check_or_abort(self) -> None:
-        try:
-            self._check()
-        except Exception as error:  # the device or a bug
-            self._abort(error)
-
     def _compute(self, shares: list[Share[str]]) -> None:
         """Run a batch; on an error, halve it until the picture that causes it is alone."""
         items = [self._in_progress[share.key] for share in shares]
@@ -321,8 +317,7 @@ class Pipeline:
             for name, _ in computed:
                 del self._in_progress[name]
             self._stall.succeeded(time.monotonic())
-        sizes = [_pixels(item.ready.detection) for _, item in computed]
-        for part in _parts(computed, sizes, _TASK_PIXELS):
+        for part in _parts(computed, lambda pair: _pixels(pair[1].ready.detection), _TASK_PIXELS):
             self._encoders.submit(self._conclude, part)
 
     def _fail(self, name: str, error: Exception) -> None:
@@ -379,16 +374,16 @@ class Pipeline:
         self._bytes.lift()
 
 
-def _parts(items: Sequence[T], sizes: Sequence[int], limit: int) -> Iterator[list[T]]:
-    """Split a list into parts of total size at most `limit`; larger items are alone."""
+def _parts(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Split items into parts of total size at most `limit`; larger items are alone."""
     part: list[T] = []
     total = 0
-    for item, size in zip(items, sizes, strict=True):
-        if part and total + size > limit:
+    for item in items:
+        if part and total + size(item) > limit:
             yield part
             part, total = [], 0
         part.append(item)
-        total += size
+        total += size(item)
     if part:
         yield part
 

@@ -44,7 +44,7 @@ def options(settings: Settings) -> ProvenanceOptions:
 class FileStatements:
     """Statements of a picture's file, and of the watermark once its pixels are decoded.
 
-    Raises nothing: an error is logged and costs only statements, never the score.
+    Errors are logged, not raised: statements are missing then, and the score is unaffected.
     """
 
     def __init__(self, decoders: Decoders, picture: bytes) -> None:
@@ -59,7 +59,7 @@ class FileStatements:
         pixels = self.pixels
         if pixels is not None:
             mark = _attempt(lambda: watermark.find(pixels), None)
-            if mark is not None:  # before those that anyone can add in numbers
+            if mark is not None:  # before unsigned metadata, of which a file may have a lot
                 first = sum(one.source is Source.C2PA for one in statements)
                 statements.insert(first, mark)
         incomplete = self._found.incomplete
