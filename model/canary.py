@@ -83,7 +83,7 @@ def check(detector: Detector, canary: Canary | None) -> None:
     if not differences.max() <= TOLERANCE:
         worst = np.unravel_index(differences.argmax(), differences.shape)
         raise ModelSickError(
-            f"{name} does not answer as it did when it was exported: {_READINGS[worst[1]]} of a "
+            f"the outputs of {name} differ from those at its export: {_READINGS[worst[1]]} of a "
             f"known picture is {found[worst]:.3f} instead of {canary.readings[worst]:.3f}"
         )
 

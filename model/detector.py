@@ -226,7 +226,9 @@ class Detector:
             GlanceError: The view is `glance`, and the network has no prior.
         """
         if view is View.GLANCE and not self.info.glances:
-            raise GlanceError(f"{self.info.name} {self.info.version} has no prior to glance with")
+            raise GlanceError(
+                f"{self.info.name} {self.info.version} has no prior, which the view `glance` needs"
+            )
         most = self._tile_budget if view is View.AUTO else self._max_tiles
         crops = views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)
         return crops._replace(layout=replace(crops.layout, mostly_text=mostly_text(picture)))

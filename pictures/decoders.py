@@ -69,7 +69,7 @@ class Decoders:
         Args:
             count: Number of processes; further callers wait.
             max_pixels: Maximum width times height of a picture.
-            provenance: Options of `statements`; None if it is to return nothing.
+            provenance: Options of `statements`; None: it returns nothing.
         """
         self._max_pixels = max_pixels
         self._provenance = provenance
@@ -291,7 +291,7 @@ def _environment() -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "LC_ALL": "C.UTF-8",
-        # Reuse freed memory for the next picture; requesting it anew takes half of the time.
+        # Reuse freed memory for the next picture; allocating it again takes half of the time.
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(2**25),
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),

@@ -1,4 +1,4 @@
-"""What is asked and said of a picture: the words that the API, workers and the model share."""
+"""Views, verdicts, notes, thresholds and regions: types that the API and the model share."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum

@@ -18,7 +18,7 @@ _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract sockets and signals
 
 
 def enter_sandbox() -> None:
-    """Forbid this process to write, open or execute files and to use TCP, for good.
+    """Forbid this process to write, open or execute files and to use TCP, permanently.
 
     Imports must be complete by then. Without Landlock (Linux before 5.13, macOS) only writing is
     forbidden.

@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         ge=0,
     )
     cache: bool = Field(
-        True, description="answer a picture that the caller sent before with the earlier result"
+        True, description="return the earlier result if the caller sends a picture again"
     )
     host: str = Field("127.0.0.1", description="address the API binds")
     port: int = Field(8000, description="port of the API", ge=0, le=65535)

@@ -354,10 +354,10 @@ class Store:
         Args:
             detection_id: which.
             error: why.
-            provenance: what its file says all the same.
+            provenance: provenance of its file, if it was read.
 
         Returns:
-            False if it was final or gone already.
+            False if it is final or deleted already.
         """
         detection = self.get(detection_id)
         if detection is None or detection.status.finished:

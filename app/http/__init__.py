@@ -1,1 +1,1 @@
-"""The HTTP API: routes, and what stands between a request and the queue."""
+"""The HTTP API: routes, admission control, uploads, errors and metrics."""

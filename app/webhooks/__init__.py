@@ -1,1 +1,1 @@
-"""Webhooks: telling a URL of the caller's that a detection has ended, safely and signed."""
+"""Webhooks: signed requests to a caller's URL when a detection has ended."""

@@ -150,7 +150,7 @@ def test_log_events_exist(where: str, text: str) -> None:
         ("device", "out of memory at "),
         ("device", " cannot be used"),
         ("model-sick", "NaN model"),
-        ("model-sick", "does not answer as it did when it was exported"),
+        ("model-sick", "differ from those at its export"),
     ],
 )
 def test_messages_of_runbooks_exist(page: str, message: str) -> None:

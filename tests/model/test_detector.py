@@ -253,7 +253,7 @@ def test_parts_of_the_crops_give_the_same_outputs(make_detector, small_tower, ph
 
 
 def test_network_without_prior_refuses_glance(make_detector, photo):
-    with pytest.raises(GlanceError, match="has no prior to glance with"):
+    with pytest.raises(GlanceError, match="has no prior"):
         make_detector().detect(png(photo(64, 64)), View.GLANCE)
 
 

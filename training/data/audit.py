@@ -50,7 +50,7 @@ class Audit:
     limit: float
     """Maximum balanced accuracy of one attribute."""
     problems: dict[str, list[str]] = field(default_factory=dict)
-    """Problems that forbid training, with examples."""
+    """Problems that would bias training, with examples."""
     remarks: dict[str, list[str]] = field(default_factory=dict)
     """Remarks to check, with examples."""
 

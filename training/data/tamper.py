@@ -149,7 +149,7 @@ class Forger:
                 continue
             if forged is not None:
                 return [self._save(item, target, source, parameters, *forged)]
-        raise SkippedError(f"given up after {_ATTEMPTS} attempts: {trouble}")
+        raise SkippedError(f"no forgery after {_ATTEMPTS} attempts: {trouble}")
 
     def _paste(
         self, target: Row, source: Row, parameters: Parameters, rng: np.random.Generator

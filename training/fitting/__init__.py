@@ -1,1 +1,1 @@
-"""Training: the network before step one, the loop, its batches and its checkpoints."""
+"""Training: initial weights, the loop, batches and checkpoints."""

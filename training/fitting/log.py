@@ -1,4 +1,4 @@
-"""The log of a run (`log.jsonl`, TensorBoard, terminal), and what its accuracies tell."""
+"""The log of a run (`log.jsonl`, TensorBoard, terminal), and early stopping on its accuracies."""
 
 from __future__ import annotations
 

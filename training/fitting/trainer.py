@@ -193,7 +193,7 @@ class Trainer:
         self._grad_norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
         # Gradients are averaged over processes here: all processes see the same norm.
         if not bool(self._grad_norm.isfinite()):
-            with torch.no_grad():  # the forward pass may have spoiled the running statistics
+            with torch.no_grad():  # the forward pass may have put NaN into the running statistics
                 for buffer, before in zip(self._network.buffers(), buffers, strict=True):
                     buffer.copy_(before)
             self.checkpoints.save(self.step, self.log.history)
@@ -285,7 +285,7 @@ class Trainer:
         self.log.advance(self.step)
         evaluates = self._evaluates()
         if self._sum([float(self.stop_requested)])[0]:
-            self.log.say(f"asked to stop: writing a checkpoint of step {self.step}")
+            self.log.say(f"stop requested: writing a checkpoint of step {self.step}")
             self._ending = "signal"
         last = bool(self._ending) or self.step >= self._total_steps
         if last or self.step % train.log_every == 0:

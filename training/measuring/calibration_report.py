@@ -1,4 +1,4 @@
-"""The result of a calibration: its record, its place in a checkpoint, and its description."""
+"""The result of a calibration: report, storage in a checkpoint, and description."""
 
 from __future__ import annotations
 

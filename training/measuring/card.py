@@ -30,7 +30,7 @@ _TOWER_LICENCE = (
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Facts for the card beside the config; None or empty: unknown, and stated as such."""
+    """Facts for the card in addition to the config; the card says what is unknown (None or empty)."""
 
     settings: Settings | None = None
     """Settings of the run."""
@@ -54,7 +54,7 @@ class Licence:
     reason: str
 
 
-def licence_that_follows(facts: RunFacts) -> Licence:
+def derived_licence(facts: RunFacts) -> Licence:
     """Derive the licence of trained weights from that of the initial weights."""
     if facts.settings is None:
         return Licence(facts.licence or "unknown", "The initial weights are not recorded.")
@@ -87,7 +87,7 @@ def licence_that_follows(facts: RunFacts) -> Licence:
 
 def write_card(config: GammaConfig, facts: RunFacts, *, half: bool) -> str:
     """Return the card: Markdown with the hub's metadata."""
-    licence = licence_that_follows(facts)
+    licence = derived_licence(facts)
     stored = "large tensors in float16, small ones in float32" if half else "float32"
     sections = [
         "---",

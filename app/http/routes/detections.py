@@ -56,7 +56,7 @@ def read_list(
     ] = None,
     says: Annotated[
         Says | None,
-        Query(description="those alone whose file says so, see `provenance.statements`"),
+        Query(description="only detections whose file says so, see `provenance.statements`"),
     ] = None,
 ) -> Response:
     """List your detections, newest first, in pages; or return those in `ids`.

@@ -9,7 +9,7 @@ import pytest
 from model.config import GammaConfig
 from tests.training.conftest import small_settings
 from training.data.manifest import read
-from training.measuring.card import RunFacts, licence_that_follows, write_card
+from training.measuring.card import RunFacts, derived_licence, write_card
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_licence_is_inherited_from_initial_weights(
     tree: Path, overrides: tuple[str, ...], identifier: str, reason: str
 ) -> None:
     settings = small_settings(tree, *overrides)
-    found = licence_that_follows(RunFacts(settings=settings))
+    found = derived_licence(RunFacts(settings=settings))
     assert found.identifier == identifier
     assert reason in found.reason
 
@@ -39,8 +39,8 @@ def test_tower_keeps_its_licence() -> None:
 def test_stated_licence_does_not_replace_an_inherited_one(tree: Path) -> None:
     free = RunFacts(settings=small_settings(tree), licence="mit")
     bound = RunFacts(settings=small_settings(tree, "start.encoder=nvidia/mit-b0"), licence="mit")
-    assert licence_that_follows(free).identifier == "mit"
-    assert licence_that_follows(bound).identifier == "other"
+    assert derived_licence(free).identifier == "mit"
+    assert derived_licence(bound).identifier == "other"
 
 
 def test_card_states_known_and_unknown_facts(tree: Path) -> None:
