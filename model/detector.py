@@ -227,7 +227,7 @@ class Detector:
         """
         if view is View.GLANCE and not self.info.glances:
             raise GlanceError(
-                f"{self.info.name} {self.info.version} has no prior, which the view `glance` needs"
+                f"{self.info.name} {self.info.version} has no prior for the view `glance`"
             )
         most = self._tile_budget if view is View.AUTO else self._max_tiles
         crops = views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)

@@ -91,7 +91,7 @@ _DETAILS = {
         "the picture cannot be decoded: broken data stream when reading image file"
     ).detail,
     ErrorCode.DECODING_ABORTED: DecodingAbortedError(ABORTED).detail,
-    ErrorCode.VIEW_REFUSED: "gamma 1 has no prior, which the view `glance` needs; use another view.",
+    ErrorCode.VIEW_REFUSED: "gamma 1 has no prior for the view `glance`; use another view.",
     ErrorCode.METHOD_NOT_ALLOWED: "PUT /v1/detections",
     ErrorCode.DETECTION_UNFINISHED: "The detection is processing.",
     ErrorCode.NO_MASKS: "The view `glance` gives no masks; use another view.",

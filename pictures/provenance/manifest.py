@@ -121,7 +121,7 @@ class _History:
     """Manifests of a file: the active one and those of its ingredients.
 
     With `trusted`, only ingredients count that are themselves signed by trusted signers: a trusted
-    signer of a later version does not answer for what others signed before.
+    signature of a later version does not make earlier ones trusted.
     """
 
     def __init__(self, store: Mapping[str, Any]) -> None:

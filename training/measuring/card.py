@@ -30,7 +30,7 @@ _TOWER_LICENCE = (
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Facts for the card in addition to the config; the card says what is unknown (None or empty)."""
+    """Facts for the card beside the config; the card says what is unknown (None or empty)."""
 
     settings: Settings | None = None
     """Settings of the run."""
