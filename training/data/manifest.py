@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
 
 from pictures.decoding import decode
 from pictures.errors import PictureError
@@ -65,10 +65,8 @@ Text = Annotated[str, AfterValidator(_encodable)]
 """Text that can be stored as UTF-8; not every file name can."""
 
 
-class Row(BaseModel):
+class Row(BaseModel, extra="forbid", frozen=True):
     """One picture. Paths are relative to the manifest's folder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Text
     kind: Kind

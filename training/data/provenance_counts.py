@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from pictures.errors import PictureError
 from pictures.header import read_header
@@ -43,10 +43,8 @@ def says(data: bytes, pixels: NDArray[np.uint8] | None = None) -> Says | None:
     return summarise([*found, *([] if marked is None else [marked])]).says
 
 
-class ProvenanceCounts(BaseModel):
+class ProvenanceCounts(BaseModel, frozen=True):
     """Number of pictures of a class whose files state how they were made."""
-
-    model_config = ConfigDict(frozen=True)
 
     pictures: int
     says: dict[str, int]

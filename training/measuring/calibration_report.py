@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from model.checkpoint import CONFIG_FILE
 from model.config import Pooling
@@ -20,10 +20,8 @@ FALSE_POSITIVE_RATES = {"uncertain": 0.10, "middle": 0.05, "ai_generated": 0.01}
 """False positive rate of each threshold; `middle` is only reported."""
 
 
-class PoolingReport(BaseModel):
+class PoolingReport(BaseModel, frozen=True):
     """Result of one pooling."""
-
-    model_config = ConfigDict(frozen=True)
 
     temperature: float
     nll: float
@@ -31,10 +29,8 @@ class PoolingReport(BaseModel):
     auc: float
 
 
-class GlanceCalibration(BaseModel):
+class GlanceCalibration(BaseModel, frozen=True):
     """Calibration of verdicts from the glance alone, on whole pictures."""
-
-    model_config = ConfigDict(frozen=True)
 
     temperature: float
     nll: float
@@ -46,10 +42,8 @@ class GlanceCalibration(BaseModel):
     """True positive rate of each threshold."""
 
 
-class Calibration(BaseModel):
+class Calibration(BaseModel, frozen=True):
     """Chosen values, and the measurements behind them."""
-
-    model_config = ConfigDict(frozen=True)
 
     view: View
     pictures: dict[str, int]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from model.detector import Detector
 from pictures.errors import PictureError
@@ -54,10 +54,8 @@ _GALLERY_PER_KIND = 3  # pictures
 _MASK_FIELDS = [pa.field(n, pa.float64()) for n in MaskScore.model_fields]
 
 
-class FalseAlarms(BaseModel):
+class FalseAlarms(BaseModel, frozen=True):
     """False positives among the pictures of one source."""
-
-    model_config = ConfigDict(frozen=True)
 
     n: int
     called: float
@@ -68,10 +66,8 @@ class FalseAlarms(BaseModel):
     """95 % Wilson interval of `called`."""
 
 
-class SetReport(BaseModel):
+class SetReport(BaseModel, frozen=True):
     """Results of one set in one format mode."""
-
-    model_config = ConfigDict(frozen=True)
 
     overall: Measures | None
     """None if no picture could be read."""
@@ -85,10 +81,8 @@ class SetReport(BaseModel):
     """Pictures left out, with reasons."""
 
 
-class Summary(BaseModel):
+class Summary(BaseModel, frozen=True):
     """Results of an evaluation."""
-
-    model_config = ConfigDict(frozen=True)
 
     checkpoint: str
     name: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, log_loss, roc_curve
 
@@ -18,13 +18,11 @@ Labels = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
 
-class Measures(BaseModel):
+class Measures(BaseModel, frozen=True):
     """Metrics of image scores; None where they need both classes and one is missing.
 
     A picture is called AI-generated if its probability is at or above the threshold.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     n: int
     n_ai: int
@@ -51,10 +49,8 @@ class Measures(BaseModel):
     """95 % bootstrap intervals of accuracy, balanced accuracy and AUC."""
 
 
-class MaskScore(BaseModel):
+class MaskScore(BaseModel, extra="forbid", frozen=True):
     """Metrics of one mask of one picture, over the analysed part."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     true_area: float
     """Share of positive pixels by label, 0 to 1."""
@@ -68,14 +64,12 @@ class MaskScore(BaseModel):
     """Pixel AUC; None if all pixels have one label."""
 
 
-class MaskMeasures(BaseModel):
+class MaskMeasures(BaseModel, frozen=True):
     """Means of `MaskScore` over pictures.
 
     `*_positives` are means over pictures with a non-empty true mask; `*_all` over all pictures with
     labels; `auc` over pictures with pixels of both labels.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     n: int
     n_positives: int

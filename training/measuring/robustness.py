@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from model.detector import Detector
 from pictures.findings import View
@@ -28,10 +28,8 @@ class NothingReadableError(UserError):
     """None of the pictures can be read."""
 
 
-class Condition(BaseModel):
+class Condition(BaseModel, frozen=True):
     """Result of one degradation."""
-
-    model_config = ConfigDict(frozen=True)
 
     series: str
     level: float
@@ -41,10 +39,8 @@ class Condition(BaseModel):
     """Share of pictures whose verdict differs from that of the clean picture."""
 
 
-class Robustness(BaseModel):
+class Robustness(BaseModel, frozen=True):
     """Results of all degradations."""
-
-    model_config = ConfigDict(frozen=True)
 
     checkpoint: str
     name: str

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from model.detector import Detector, Part
 from model.findings import Finding
@@ -82,10 +82,8 @@ class Score:
     """Pixel counts by label and mask level (2, 256), for each head with labels."""
 
 
-class Record(BaseModel):
+class Record(BaseModel, extra="forbid", frozen=True):
     """A stored result of one picture."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     set_name: str
     path: str

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from training.data import manifest
 from training.data.manifest import Row, Split
@@ -29,10 +29,8 @@ class PictureSet:
     rows: tuple[Row, ...]
 
 
-class Suite(BaseModel):
+class Suite(BaseModel, extra="forbid", frozen=True):
     """A TOML file with names and manifest paths under `[sets]`, relative to its folder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sets: dict[str, Path]
 
