@@ -5,7 +5,7 @@ The file is TOML, with one table per caller:
     [newsroom]
     keys = [
         { sha256 = "1f0c…" },
-        { sha256 = "9be7…", expires = 2026-12-24T00:00:00Z },
+        { name = "anna", sha256 = "9be7…", expires = 2026-12-24T00:00:00Z },
     ]
     rate_limit = "600/minute"
     webhook_secrets = ["whsec_…"]
@@ -18,6 +18,7 @@ import re
 import threading
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Annotated, Any
 
 import structlog
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ByteSize,
@@ -40,6 +42,7 @@ from app.contract.settings import RateLimitSetting, SecretsSetting, Settings
 
 _FIELD = r"[a-z0-9_]{1,20}"
 _CHECK_INTERVAL = 1.0  # s, between checks of the file for changes
+_KEYS_PER_NAME = 2  # an old and a new one, during a rotation
 
 log = structlog.get_logger()
 
@@ -73,14 +76,24 @@ class CallerSettings(_Strict):
 
 
 class _Key(_Strict):
+    name: str | None = None
     sha256: str = Field(pattern="^[0-9a-fA-F]{64}$")
     expires: AwareDatetime | None = None
+
+
+def _check_names(keys: list[_Key]) -> list[_Key]:
+    for name, times in Counter(key.name for key in keys).items():
+        if name is not None and not is_caller_name(name):
+            raise ValueError("a key has a name that is invalid in GAMMA_API_KEYS")
+        if times > _KEYS_PER_NAME:
+            raise ValueError(f"more than {_KEYS_PER_NAME} keys have the same name, or none")
+    return keys
 
 
 class _Table(CallerSettings):
     """A caller in the file."""
 
-    keys: Annotated[list[_Key], Field(min_length=1, max_length=2)]
+    keys: Annotated[list[_Key], Field(min_length=1), AfterValidator(_check_names)]
 
 
 _TABLES = TypeAdapter(dict[str, _Table])
@@ -182,7 +195,10 @@ def _read(settings: Settings) -> Callers:
         own = {field: getattr(table, field) for field in CallerSettings.model_fields}
         own["rate_limit"] = table.rate_limit or settings.rate_limit
         found[name] = CallerSettings(**own)
-        keys += tuple(Key(name, bytes.fromhex(k.sha256), k.expires) for k in table.keys)
+        keys += tuple(
+            Key(name, one.name or name, bytes.fromhex(one.sha256), one.expires)
+            for one in table.keys
+        )
     try:
         return Callers(Keys(keys), found)
     except ValueError as error:

@@ -22,12 +22,14 @@ class Key:
     """A key of a caller.
 
     Attributes:
-        caller: name of the caller.
+        caller: name of the caller, a team if it has several keys.
+        name: name of the key.
         digest: SHA-256 of the secret; the secret itself is not kept.
         expires: time of expiry; None: never.
     """
 
     caller: str
+    name: str
     digest: bytes = field(repr=False)
     expires: datetime | None = None
 
@@ -52,8 +54,8 @@ class Keys:
         if len({key.digest for key in self.entries}) < len(self.entries):
             raise ValueError("two keys have the same secret")
 
-    def caller_of(self, secret: str) -> str | None:
-        """Name of the caller with this secret; None if it is unknown or expired.
+    def find(self, secret: str) -> Key | None:
+        """The key with this secret; None if it is unknown or expired.
 
         The time taken reveals nothing about the keys: all are compared, each in constant time.
         """
@@ -62,11 +64,13 @@ class Keys:
         for key in self.entries:
             if hmac.compare_digest(key.digest, presented):
                 found = key
-        return None if found is None or found.expired else found.caller
+        return None if found is None or found.expired else found
 
     @classmethod
     def parse(cls, given: str | Sequence[str] | Keys) -> Keys:
         """Parse `name=secret` and `name=sha256:<hex>`, separated by commas or lines.
+
+        A name may be `name@team`; without a team, the key is a team of its own.
 
         Raises:
             ValueError: If an entry is invalid; the message contains no secrets.
@@ -74,27 +78,29 @@ class Keys:
         if isinstance(given, Keys):
             return given
         entries = re.split(r"[,\n]", given) if isinstance(given, str) else list(given)
-        digests: dict[str, bytes] = {}
+        keys: dict[tuple[str, str], Key] = {}
         for number, entry in enumerate((e.strip() for e in entries if e.strip()), start=1):
-            name, equals, secret = entry.partition("=")
+            names, equals, secret = entry.partition("=")
             if not equals:
                 raise ValueError(f"key {number} does not have the form name=secret")
-            if not is_caller_name(name):
+            name, at, team = names.partition("@")
+            caller = team if at else name
+            if not (is_caller_name(name) and is_caller_name(caller)):
                 # The message omits the name, which in a garbled list may be the secret.
                 raise ValueError(
-                    f"the name of key {number} must have 1 to 64 letters, digits, `.`, `_` and "
-                    f"`-`, and must not be `{ANONYMOUS}`"
+                    f"name and team of key {number} must have 1 to 64 letters, digits, `.`, `_` "
+                    f"and `-`, and must not be `{ANONYMOUS}`"
                 )
-            if name in digests:
-                raise ValueError(f"key {number} repeats the name {name}")
-            digests[name] = _digest(number, secret)
-        if not digests:
+            if (caller, name) in keys:
+                raise ValueError(f"key {number} repeats the name {names}")
+            keys[caller, name] = Key(caller, name, _digest(number, secret))
+        if not keys:
             raise ValueError("there are no keys")
-        return cls(tuple(Key(name, digest) for name, digest in digests.items()))
+        return cls(tuple(keys.values()))
 
 
 def is_caller_name(name: str) -> bool:
-    """Whether this is a valid name of a caller."""
+    """Whether this is a valid name of a caller or a key."""
     return bool(_NAME.fullmatch(name)) and name != ANONYMOUS
 
 

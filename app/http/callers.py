@@ -20,9 +20,15 @@ from app.http.service import service_of
 
 @dataclass(frozen=True)
 class Caller:
-    """The sender of a request, who owns the detections that it creates."""
+    """The sender of a request.
+
+    Attributes:
+        name: caller or team, which owns the detections that it creates.
+        key: name of the key.
+    """
 
     name: str
+    key: str
 
 
 class _Key(HTTPBearer):
@@ -39,7 +45,7 @@ class _Key(HTTPBearer):
             _check_origin(request)
         credentials = None if keys is None else await super().__call__(request)
         caller = _caller(keys, credentials)
-        request.state.caller = caller.name
+        request.state.caller, request.state.key = caller.name, caller.key
         return caller
 
 
@@ -76,13 +82,13 @@ def _names_this_machine(host: str) -> bool:
 
 def _caller(keys: Keys | None, credentials: HTTPAuthorizationCredentials | None) -> Caller:
     if keys is None:
-        return Caller(ANONYMOUS)
+        return Caller(ANONYMOUS, ANONYMOUS)
     if credentials is None:
         raise ServiceError(ErrorCode.KEY_MISSING)
-    name = keys.caller_of(credentials.credentials)
-    if name is None:
+    key = keys.find(credentials.credentials)
+    if key is None:
         raise ServiceError(ErrorCode.KEY_INVALID)
-    return Caller(name)
+    return Caller(key.caller, key.name)
 
 
 identify = _Key(

@@ -107,6 +107,7 @@ def _record(scope: Scope, method: str, status: int, seconds: float) -> None:
         seconds=round(seconds, 4),
         code=code,
         caller=scope["state"].get("caller"),
+        key=scope["state"].get("key"),
         detection_id=scope.get("path_params", {}).get("detection_id")
         or scope["state"].get("detection_id"),
     )

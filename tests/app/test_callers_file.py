@@ -17,6 +17,7 @@ from app.contract.reservation import RECORD_BYTES
 from app.contract.settings import Settings
 from tests.app.conftest import new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem, replicas
+from tests.app.test_keys import caller_of
 from tests.app.test_webhook_rules import SECRET
 
 OLD, NEW, BOB = "the-old-key-of-alice-1", "the-new-key-of-alice-2", "the-key-of-bob-2222222"
@@ -65,9 +66,9 @@ def test_callers_of_file_and_variable(file: Path) -> None:
     )
     callers = Directory(settings).now
     assert callers.keys is not None
-    known = {secret: callers.keys.caller_of(secret) for secret in (OLD, NEW, BOB)}
+    known = {secret: caller_of(callers.keys, secret) for secret in (OLD, NEW, BOB)}
     assert known == {OLD: "alice", NEW: "alice", BOB: "b.o-b_1"}
-    assert callers.keys.caller_of("the-key-of-carol-3") == "carol"
+    assert caller_of(callers.keys, "the-key-of-carol-3") == "carol"
     assert callers.settings_of("alice").rate_limit == RateLimit(5, 86_400)
     assert callers.settings_of("b.o-b_1").rate_limit == RateLimit(9, 86_400)
     assert callers.settings_of("b.o-b_1").webhook_secrets is None, "no secret of others"
@@ -76,14 +77,23 @@ def test_callers_of_file_and_variable(file: Path) -> None:
     assert not any(part in shown for part in (digest(OLD), SECRET, "MfKQ"))
 
 
+def test_named_keys_of_a_team(file: Path) -> None:
+    named = key(NEW).replace("{", '{ name = "anna",')
+    file.write_text(table("news", key(OLD), named))
+    keys = Directory(Settings(callers_file=file)).now.keys
+    assert keys is not None
+    found = [keys.find(secret) for secret in (OLD, NEW)]
+    assert [(one.caller, one.name) for one in found if one] == [("news", "news"), ("news", "anna")]
+
+
 def test_key_is_valid_until_it_expires(file: Path) -> None:
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     file.write_text(table("alice", key(OLD, now - hour), key(NEW, now + hour)))
     keys = Directory(Settings(callers_file=file)).now.keys
     assert keys is not None
-    assert keys.caller_of(OLD) is None
-    assert keys.caller_of(NEW) == "alice"
+    assert caller_of(keys, OLD) is None
+    assert caller_of(keys, NEW) == "alice"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +104,7 @@ def test_key_is_valid_until_it_expires(file: Path) -> None:
         ("keys = 1", "keys"),
         (table("alice"), "alice.keys"),
         (table("alice", key(OLD), key(NEW), key(BOB)), "alice.keys"),
+        (table("alice", key(OLD).replace("{", '{ name = "a b",')), "alice.keys"),
         (table("alice", f'{{ sha256 = "{digest(OLD)[:-1]}" }}'), "alice.keys.0.sha256"),
         (table("alice", f'{{ secret = "{OLD}" }}'), "alice.keys.0.secret"),
         (table("alice", f'"{OLD}"'), "alice.keys.0"),

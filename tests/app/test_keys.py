@@ -24,20 +24,31 @@ STRANGER = "a-stranger-tries-this-one"
 # -- the list of keys -----------------------------------------------------------------------------
 
 
+def caller_of(keys: Keys, secret: str) -> str | None:
+    found = keys.find(secret)
+    return found and found.caller
+
+
 def test_secrets_and_hashes_of_callers() -> None:
     keys = Keys.parse(KEYS)
-    assert keys.caller_of(ALICE) == "alice"
-    assert keys.caller_of(BOB) == "bob"
-    assert keys.caller_of(KEYS.strip().rpartition("sha256:")[2]) is None, "a hash is no key"
+    assert caller_of(keys, ALICE) == "alice"
+    assert caller_of(keys, BOB) == "bob"
+    assert caller_of(keys, KEYS.strip().rpartition("sha256:")[2]) is None, "a hash is no key"
     for wrong in ("", ALICE[:-1], ALICE + "x", ALICE.upper(), STRANGER, "ÿ"):
-        assert keys.caller_of(wrong) is None
+        assert caller_of(keys, wrong) is None
+
+
+def test_keys_of_a_team() -> None:
+    keys = Keys.parse(f"anna@news={ALICE},news={BOB},anna@sports={STRANGER}")
+    named = [(key.caller, key.name) for key in map(keys.find, (ALICE, BOB, STRANGER)) if key]
+    assert named == [("news", "anna"), ("news", "news"), ("sports", "anna")]
 
 
 def test_forms_of_the_list() -> None:
     one = Keys.parse(KEYS)
     assert Keys.parse(KEYS.replace("\n", ",")) == one
     assert Keys.parse(["", *KEYS.split()]) == one
-    assert Keys.parse(f"a={ALICE}==").caller_of(f"{ALICE}==") == "a"
+    assert caller_of(Keys.parse(f"a={ALICE}=="), f"{ALICE}==") == "a"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +62,11 @@ def test_forms_of_the_list() -> None:
         f"{'a' * 65}={ALICE}",
         f"anonymous={ALICE}",
         f"a={ALICE},a={BOB}",
+        f"a@t={ALICE},a@t={BOB}",
+        f"a@={ALICE}",
+        f"@t={ALICE}",
+        f"a@t@u={ALICE}",
+        f"a@anonymous={ALICE}",
         f"a={ALICE},b={ALICE}",
         "a=",
         "a=tooshortsecret",
@@ -79,7 +95,7 @@ def test_all_keys_are_compared_in_every_case(
 
     keys = Keys.parse(KEYS)
     monkeypatch.setattr(hmac, "compare_digest", compare_digest)
-    keys.caller_of(presented)
+    caller_of(keys, presented)
     assert compared == [key.digest for key in keys.entries]
 
 

@@ -281,7 +281,7 @@ def test_program_starts_with_the_secrets(
         assert (settings.host, settings.port) == ("0.0.0.0", 8000)
         assert settings.api_keys is not None
         key = (secrets / "gamma_api_keys").read_text().split("=")[1]
-        assert settings.api_keys.caller_of(key) == "default"
+        assert settings.api_keys.find(key).caller == "default"
 
 
 class ComposedRedis:
