@@ -126,6 +126,7 @@ def api(
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
     from app.http.server import OpenBindError, run
+    from app.reviews.database import DatabaseUrlError
 
     settings = _settings(
         host=host,
@@ -141,6 +142,7 @@ def api(
         RedisUrlMissingError,
         CallersFileError,
         StorageSetupError,
+        DatabaseUrlError,
         OSError,
     ) as error:
         raise _fail(error) from None

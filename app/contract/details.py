@@ -30,6 +30,10 @@ DETAILS = {
         "Redis's memory is used, or reserved for the results of waiting pictures."
     ),
     ErrorCode.STORAGE_UNAVAILABLE: "Pictures cannot be stored or read at the moment.",
+    ErrorCode.REVIEW_CONFLICT: "Somebody has changed the review since you read it.",
+    ErrorCode.REVIEWS_UNAVAILABLE: (
+        "The database of reviews cannot be reached at the moment. Detections are not affected."
+    ),
     ErrorCode.NO_WORKER: "No warm worker is alive.",
     ErrorCode.INTERNAL_ERROR: "Internal server error.",
 }

@@ -72,6 +72,9 @@ class ErrorCode(StrEnum):
     STORAGE_FULL = "storage_full"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     NO_WORKER = "no_worker"
+    REVIEW_CONFLICT = "review_conflict"
+    ASSIGNMENT_TAKEN = "assignment_taken"
+    REVIEWS_UNAVAILABLE = "reviews_unavailable"
     INTERNAL_ERROR = "internal_error"
 
 

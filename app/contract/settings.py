@@ -50,6 +50,13 @@ def _origins(given: str | Sequence[str]) -> tuple[str, ...]:
     return origins
 
 
+def _database_url(given: SecretStr) -> SecretStr:
+    if not re.match(r"postgres(ql)?(\+psycopg)?://[^/]", given.get_secret_value()):
+        raise ValueError("it must begin with postgresql://")
+    return given
+
+
+_DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 _RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 _Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 _Keys = Annotated[Keys, BeforeValidator(Keys.parse)]
@@ -91,7 +98,9 @@ class Settings(BaseSettings):
         "unset: in Redis",
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$",
     )
-    data_dir: Path = Field(Path(".gamma"), description="directory of the private Redis's files")
+    data_dir: Path = Field(
+        Path(".gamma"), description="directory of the files of the private Redis and of SQLite"
+    )
     queue: str = Field("gamma", description="name of the RQ queue", pattern=r"^[A-Za-z0-9_-]+$")
     queue_limit: int = Field(
         10_000, description="number of waiting jobs above which uploads get 503", ge=1
@@ -131,8 +140,8 @@ class Settings(BaseSettings):
     )
     api_keys: Annotated[_Keys | None, NoDecode] = Field(
         None,
-        description="callers and their secrets, `name=secret` or `name=sha256:…`, separated by "
-        "commas or lines; unset: no keys are needed",
+        description="keys of callers, `name=secret`, `name=sha256:…` or `name@team=…`, separated "
+        "by commas or lines; unset: no keys are needed",
     )
     callers_file: Path | None = Field(
         None,
@@ -141,6 +150,18 @@ class Settings(BaseSettings):
     )
     rate_limit: Annotated[RateLimitSetting | None, NoDecode] = Field(
         None, description="maximum upload rate of a caller, e.g. `600/minute`; unset: no limit"
+    )
+    database_url: _DatabaseUrl | None = Field(
+        None,
+        description="PostgreSQL database of reviews, `postgresql://USER:PASSWORD@HOST/NAME`; "
+        "required for several replicas of the API; unset: SQLite, `reviews.db` in `GAMMA_DATA_DIR`",
+    )
+    review_retention: int = Field(400, description="how long reviews are kept, days", ge=1)
+    review_lock: int = Field(
+        300,
+        description="how long a detection that a reviewer has opened is not given to another, s",
+        ge=10,
+        le=86_400,
     )
     allow_anonymous: bool = Field(
         False,

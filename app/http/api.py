@@ -21,13 +21,35 @@ from app.http.compression import Compression
 from app.http.guard import connect_guarded
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import RESPONSE_HEADERS, Documented
-from app.http.routes import detections, page, pictures, submissions, system, webhooks
+from app.http.reviewing import Reviewing
+from app.http.routes import (
+    assignments,
+    detections,
+    page,
+    pictures,
+    reviews,
+    submissions,
+    system,
+    webhooks,
+)
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from app.webhooks.queue import Deliveries
 
 _ROUTERS = [
-    *(module.router for module in (submissions, detections, pictures, webhooks, system, page)),
+    *(
+        module.router
+        for module in (
+            submissions,
+            detections,
+            pictures,
+            reviews,
+            assignments,
+            webhooks,
+            system,
+            page,
+        )
+    ),
     system.probes,
 ]
 _CORS_REQUEST_HEADERS = [
@@ -44,18 +66,20 @@ _CORS_REQUEST_HEADERS = [
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """Create the ASGI application of an API process; all state is in Redis.
+    """Create the ASGI application of an API process; all state is in Redis and the database.
 
     Raises:
         RedisUrlMissingError: If no Redis is configured.
         CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
         StorageSetupError: If `GAMMA_STORE` is set and the extra `s3` is not installed.
+        DatabaseUrlError: If `GAMMA_DATABASE_URL` is invalid.
     """
     url = settings.required_redis_url
     redis = connect_guarded(url)
     store, queue = Store.open(redis, settings), JobQueue(redis, settings)
     deliveries = Deliveries(redis, settings) if settings.may_sign_webhooks else None
     service = Service(settings, store, queue, FinishedEvents(url), deliveries)
+    reviewing = Reviewing(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +92,7 @@ def create_app(settings: Settings) -> ASGIApp:
             if settings.erase_within:
                 rewriter = AofRewriter(redis, settings.erase_within)
                 await stack.enter_async_context(rewriter.running())
+            await stack.enter_async_context(reviewing.running())
             stack.callback(service.decoders.close)  # starts them before the first request
             yield
         redis.close()
@@ -76,6 +101,7 @@ def create_app(settings: Settings) -> ASGIApp:
     api = documented(lifespan, root_path)
     api.state.root_path = root_path
     api.state.service = service
+    api.state.reviewing = reviewing
     api.state.directory = service.directory
     api.state.admission = AdmissionControl(settings, redis, service.directory)
     problems.install(api)

@@ -9,6 +9,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.contract.details import DETAILS
+from app.contract.reviews import (
+    Assignment,
+    AssignmentList,
+    Decision,
+    Facts,
+    NextDetection,
+    Review,
+    ReviewEntry,
+    ReviewList,
+    ReviewResults,
+    ReviewState,
+)
 from app.contract.schemas import (
     BatchEntry,
     BatchResults,
@@ -96,11 +108,14 @@ _DETAILS = {
     ErrorCode.DETECTION_UNFINISHED: "The detection is processing.",
     ErrorCode.NO_MASKS: "The view `glance` gives no masks; use another view.",
     ErrorCode.WEBHOOK_REFUSED: "Plain http is not allowed; use https.",
+    ErrorCode.ASSIGNMENT_TAKEN: "Ben has it open until 12:05:00 UTC.",
     ErrorCode.QUEUE_SHARE_FULL: "5000 of your detections wait, which is your share of the queue.",
     ErrorCode.QUEUE_FULL: "10000 detections are waiting, the oldest for 412 s.",
     ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited 1834 s.",
 }
 _OF_A_DETECTION = {
+    ErrorCode.ASSIGNMENT_TAKEN,
+    ErrorCode.REVIEW_CONFLICT,
     ErrorCode.DETECTION_UNFINISHED,
     ErrorCode.DETECTION_FAILED,
     ErrorCode.DETECTION_EXPIRED,
@@ -241,6 +256,49 @@ MODEL = ModelFacts(
     notice=notice(trained=True, measured=_MEASURED),
     measured=_MEASURED,
 )
+_DECIDED = _CREATED + timedelta(minutes=2)
+REVIEW = Review(
+    **Facts.of(SUCCEEDED).__dict__,
+    detection_id=_ID,
+    version=1,
+    decision=Decision.AI,
+    note="Six fingers.",
+    reviewer="Anna",
+    key="anna",
+    created_at=_DECIDED,
+)
+_WITHDRAWAL = REVIEW.model_copy(
+    update={
+        "version": 2,
+        "decision": Decision.WITHDRAWN,
+        "note": None,
+        "created_at": _DECIDED + timedelta(minutes=1),
+    }
+)
+ASSIGNMENT = Assignment(
+    detection_id=_ID, reviewer="Anna", key="anna", expires_at=_DECIDED + timedelta(minutes=5)
+)
+REVIEW_STATE = ReviewState(detection_id=_ID, review=REVIEW, history=[REVIEW], assignment=None)
+WITHDRAWN = ReviewState(
+    detection_id=_ID, review=None, history=[_WITHDRAWAL, REVIEW], assignment=None
+)
+REVIEW_PAGE = ReviewList(reviews=[REVIEW], next="/v1/reviews?limit=1&cursor=1769860920000000-7")
+NAMED_REVIEWS = ReviewList(
+    reviews=[REVIEW], missing=["00000000000000000000000000000000"], assignments=[]
+)
+REVIEW_RESULTS = ReviewResults(
+    results=[
+        ReviewEntry(detection_id=_ID, status=201, review=REVIEW),
+        ReviewEntry(
+            detection_id="00000000000000000000000000000000",
+            status=404,
+            problem=problem(ErrorCode.NOT_FOUND),
+        ),
+    ]
+)
+NEXT = NextDetection(detection=SUCCEEDED, assignment=ASSIGNMENT)
+NOTHING_LEFT = NextDetection()
+ASSIGNED = AssignmentList(assignments=[ASSIGNMENT])
 ALIVE = ServiceStatus()
 USAGE = Usage(
     caller="newsroom",

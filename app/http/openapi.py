@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.contract.reviews import ReviewConflict
 from app.http.problems import MEDIA_TYPE
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -43,7 +44,8 @@ RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {  # description and s
         {"type": "string", "examples": ["queued;dur=13.0, forward;dur=412.0, total;dur=480.0"]},
     ),
     "ETag": (
-        "Identifies the body; send it as `If-None-Match` to avoid a repeated download.",
+        "Identifies the body; send it as `If-None-Match` to avoid a repeated download. Of reviews: "
+        "send it as `If-Match` with your decision.",
         {"type": "string", "pattern": '^(W/)?"[0-9a-f]{32}"$'},
     ),
     "Cache-Control": ("How long the answer may be cached, and by whom.", {"type": "string"}),
@@ -74,6 +76,10 @@ def _correct(document: dict[str, Any]) -> None:
         name: {"description": text, "schema": schema}
         for name, (text, schema) in RESPONSE_HEADERS.items()
     }
+    # The one problem with a field of its own; the schemas that it refers to are there.
+    conflict = ReviewConflict.model_json_schema(ref_template="#/components/schemas/{model}")
+    conflict.pop("$defs")
+    components["schemas"][ReviewConflict.__name__] = conflict
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     for operations in document["paths"].values():

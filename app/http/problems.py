@@ -18,7 +18,9 @@ from starlette.status import HTTP_401_UNAUTHORIZED
 from app.contract.blobs import StorageUnavailableError
 from app.contract.client import WritesRefusedError
 from app.contract.details import DETAILS
+from app.contract.reviews import Review, ReviewConflict
 from app.contract.schemas import ROOT_PATH, ErrorCode, Problem
+from app.reviews.database import ReviewsUnavailableError
 from pictures.errors import PICTURE_ERRORS
 
 MEDIA_TYPE = "application/problem+json"
@@ -57,6 +59,9 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.STORAGE_FULL: (503, "The storage is full"),
     ErrorCode.STORAGE_UNAVAILABLE: (503, "The storage is unavailable"),
     ErrorCode.NO_WORKER: (503, "No worker is ready"),
+    ErrorCode.REVIEW_CONFLICT: (412, "The review has changed"),
+    ErrorCode.ASSIGNMENT_TAKEN: (409, "Somebody else has the detection open"),
+    ErrorCode.REVIEWS_UNAVAILABLE: (503, "Reviews are unavailable"),
     ErrorCode.INTERNAL_ERROR: (500, "Internal server error"),
 }
 """HTTP status and title of each code."""
@@ -71,6 +76,7 @@ _RETRY_AFTER = {  # s
     ErrorCode.STORAGE_FULL: 10,
     ErrorCode.STORAGE_UNAVAILABLE: 5,
     ErrorCode.NO_WORKER: 5,
+    ErrorCode.REVIEWS_UNAVAILABLE: 5,
 }
 _CODE_OF_STATUS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
 
@@ -80,8 +86,9 @@ OUTAGES = (
     OutOfMemoryError,
     WritesRefusedError,
     StorageUnavailableError,
+    ReviewsUnavailableError,
 )
-"""Exceptions that mean that Redis or the bucket is unavailable."""
+"""Exceptions that mean that Redis, the bucket or the database is unavailable."""
 
 log = structlog.get_logger()
 
@@ -113,6 +120,21 @@ class ServiceError(Exception):
         self.retry_after = _RETRY_AFTER.get(code) if retry_after is None else retry_after
 
 
+class ReviewConflictError(ServiceError):
+    """`review_conflict`.
+
+    Args:
+        review: the current decision; None: there is none.
+        tag: `ETag` of the detection's reviews.
+        detection: path of the record.
+    """
+
+    def __init__(self, review: Review | None, tag: str, detection: str) -> None:
+        super().__init__(ErrorCode.REVIEW_CONFLICT, detection=detection)
+        self.review = review
+        self.tag = tag
+
+
 def document(request: Request, error: ServiceError) -> Problem:
     """The problem document of an error, with the id of the request."""
     return describe(error, request.state.request_id)
@@ -121,7 +143,7 @@ def document(request: Request, error: ServiceError) -> Problem:
 def describe(error: ServiceError, request_id: str) -> Problem:
     """The problem document of an error."""
     status, title = STATUS[error.code]
-    return Problem(
+    described = Problem(
         type=f"/docs#{error.code}",
         title=title,
         status=status,
@@ -131,6 +153,9 @@ def describe(error: ServiceError, request_id: str) -> Problem:
         detection=error.detection,
         retry_after=error.retry_after,
     )
+    if isinstance(error, ReviewConflictError):
+        return ReviewConflict(**dict(described), review=error.review)
+    return described
 
 
 def problem(request: Request, error: ServiceError) -> Response:
@@ -144,6 +169,8 @@ def problem(request: Request, error: ServiceError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.detection is not None:
         headers["Location"] = link(request, error.detection)
+    if isinstance(error, ReviewConflictError):
+        headers["ETag"] = error.tag
     content = described.model_dump(mode="json", exclude_none=True, context=link_context(request))
     return JSONResponse(content, described.status, headers, MEDIA_TYPE)
 
@@ -175,6 +202,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 def of_outage(error: Exception) -> ServiceError:
     """Log one of `OUTAGES` and convert it to a `ServiceError`."""
+    if isinstance(error, ReviewsUnavailableError):  # logged by the database
+        return ServiceError(ErrorCode.REVIEWS_UNAVAILABLE)
     if isinstance(error, StorageUnavailableError):
         log.error("storage_unavailable", error=str(error))
         return ServiceError(ErrorCode.STORAGE_UNAVAILABLE)

@@ -59,6 +59,7 @@ def run(settings: Settings) -> None:
         RedisUrlMissingError: If no Redis is configured.
         CallersFileError: If `GAMMA_CALLERS_FILE` is invalid.
         StorageSetupError: If `GAMMA_STORE` is set and the extra `s3` is not installed.
+        DatabaseUrlError: If `GAMMA_DATABASE_URL` is invalid.
         PortError: If a port is in use.
     """
     check_binding(settings)

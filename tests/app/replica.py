@@ -33,6 +33,7 @@ class Replica:
             "GAMMA_PORT": str(self.port),
             "GAMMA_METRICS_PORT": str(self.metrics_port),
             "GAMMA_LOG_FORMAT": "json",
+            "GAMMA_DATA_DIR": str(log.parent / "data"),
         }
         with log.open("w") as output:
             self.process = subprocess.Popen(

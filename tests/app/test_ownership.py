@@ -11,6 +11,7 @@ from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import Replica, assert_problem
 
 PLACEHOLDERS = {"head": ("ai", "manipulation")}
+BODIES = {"review": {"decision": "ai"}}
 
 
 def routes_of_a_detection(document: dict, detection_id: str) -> list[tuple[str, str]]:
@@ -23,7 +24,13 @@ def routes_of_a_detection(document: dict, detection_id: str) -> list[tuple[str, 
         for name in re.findall(r"{(\w+)}", paths[0]):
             paths = [p.replace(f"{{{name}}}", v) for p in paths for v in PLACEHOLDERS[name]]
         calls += [(method.upper(), path) for method in methods for path in paths]
-    return sorted(calls, key=lambda call: call[0] == "DELETE")
+    # What deletes the detection comes last.
+    return sorted(calls, key=lambda call: (call[0] == "DELETE", -len(call[1])))
+
+
+def ask(client: httpx2.Client, method: str, path: str) -> httpx2.Response:
+    body = BODIES.get(path.rpartition("/")[2]) if method == "POST" else None
+    return client.request(method, path, json=body)
 
 
 def test_detections_of_other_callers_are_not_found(
@@ -35,21 +42,22 @@ def test_detections_of_other_callers_are_not_found(
     assert {method for method, _ in calls} >= {"GET", "DELETE"}
     assert len(calls) >= 7
     for method, path in calls:
-        foreign = bob.request(method, path)
+        foreign = ask(bob, method, path)
         assert_problem(foreign, 404, "not_found")
         assert foreign.json()["detail"] == "There is no detection with this id.", path
     for method, path in calls:
-        assert alice.request(method, path).is_success, f"{method} {path}"
+        assert ask(alice, method, path).is_success, f"{method} {path}"
 
 
 def test_every_call_needs_a_key(pair: list[Replica], alice: httpx2.Client) -> None:
     name = post(alice).json()["id"]
     calls = routes_of_a_detection(alice.get("/openapi.json").json(), name)
     calls += [("GET", "/v1/detections"), ("POST", "/v1/detections")]
-    calls += [("POST", "/v1/detections/batch")]
+    calls += [("POST", "/v1/detections/batch"), ("GET", "/v1/reviews"), ("POST", "/v1/reviews")]
+    calls += [("POST", "/v1/reviews/next"), ("GET", "/v1/reviews/assigned")]
     with pair[0].client() as nobody:
         for method, path in calls:
-            assert_problem(nobody.request(method, path), 401, "key_missing")
+            assert_problem(ask(nobody, method, path), 401, "key_missing")
 
 
 def test_lists_contain_own_detections_only(alice: httpx2.Client, bob: httpx2.Client) -> None:

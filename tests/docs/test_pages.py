@@ -50,7 +50,7 @@ def test_a_page_names_settings_that_exist(page: str) -> None:
 
 
 def test_the_table_of_calls_has_every_call() -> None:
-    rows = re.findall(r"^\| (`(?:GET|POST|DELETE) /.*?) \|", PAGES["docs/api.md"], re.MULTILINE)
+    rows = re.findall(r"^\| (`(?:GET|POST|PUT|DELETE) /.*?) \|", PAGES["docs/api.md"], re.MULTILINE)
     table = {call for row in rows for call in re.findall(r"`(.*?)`", row)}
     document = {
         f"{method.upper()} {path}"

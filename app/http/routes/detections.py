@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
 
 from app.contract.records import CURSOR_PATTERN
 from app.contract.schemas import Detection, DetectionList, ErrorCode
@@ -12,6 +13,7 @@ from app.http import examples
 from app.http.callers import TheCaller
 from app.http.listing import newest
 from app.http.problems import ServiceError
+from app.http.reviewing import reviewing_of
 from app.http.routes.responses import (
     CONDITION,
     OF_V1,
@@ -126,8 +128,25 @@ def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Resp
         ErrorCode.MALFORMED_REQUEST,
         ErrorCode.NOT_FOUND,
         ErrorCode.STORAGE_UNAVAILABLE,
+        ErrorCode.REVIEWS_UNAVAILABLE,
     ),
 )
-def delete(request: Request, detection_id: DetectionId, caller: TheCaller) -> None:
+async def delete(
+    request: Request,
+    detection_id: DetectionId,
+    caller: TheCaller,
+    purge: Annotated[
+        bool,
+        Query(
+            description="also erase notes and names in its reviews, even if the detection itself "
+            "is gone; decisions and the hash of the picture stay"
+        ),
+    ] = False,
+) -> None:
     """Delete a detection: record, picture and masks. A waiting one is not computed."""
-    service_of(request).delete(detection_id, caller.name)
+    erased = purge and await reviewing_of(request).reviews.erase(caller.name, detection_id)
+    try:
+        await run_in_threadpool(service_of(request).delete, detection_id, caller.name)
+    except ServiceError as error:
+        if not (erased and error.code is ErrorCode.NOT_FOUND):
+            raise

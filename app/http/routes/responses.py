@@ -35,6 +35,7 @@ _HEADERS = {  # of problems, by HTTP status
     401: ("WWW-Authenticate",),
     409: ("Retry-After", "Location"),
     410: ("Location",),
+    412: ("ETag", "Location"),
     422: ("Location",),
     429: ("Retry-After",),
     500: ("Location",),

@@ -1,4 +1,4 @@
-"""Routes that refuse unknown and repeated query parameters."""
+"""Routes that refuse unknown and repeated query parameters, and too large JSON bodies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, get_args, get_origin
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.types import Message
 
 from app.contract.schemas import ErrorCode
 from app.http.problems import ServiceError
 
 _MAX_PARAMETERS = 128
+_MAX_BODY = 64 * 1024  # bytes
 _MAX_NAME = 100  # characters of an unknown parameter's name in the message
 
 
@@ -33,6 +35,42 @@ class StrictRoute(APIRoute):
             return await handle(request)
 
         return strict
+
+
+class JsonRoute(StrictRoute):
+    """A strict route that reads a JSON body of limited size."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As of `StrictRoute`, with the body read in advance."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def bounded(request: Request) -> Response:
+            body = await _body(request)
+
+            async def receive() -> Message:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            return await handle(Request(request.scope, receive))
+
+        return bounded
+
+
+async def _body(request: Request) -> bytes:
+    """Read the body.
+
+    Raises:
+        ServiceError: If it is too large: `upload_too_large`.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY:
+            raise ServiceError(
+                ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {_MAX_BODY} bytes for a JSON body."
+            )
+    return bytes(body)
 
 
 def _is_list(annotation: Any) -> bool:

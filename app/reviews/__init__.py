@@ -1,0 +1,1 @@
+"""Reviews of detections in a SQL database: SQLite, or PostgreSQL."""
