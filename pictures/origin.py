@@ -91,3 +91,19 @@ class ProvenanceSummary:
     text: Annotated[
         str, Field(description="one or two sentences, with what the statement is worth")
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Statements of a file about its origin, and their summary."""
+
+    statements: Annotated[list[Statement], Field(description="the C2PA manifest first")]
+    summary: ProvenanceSummary
+    incomplete: Annotated[
+        bool,
+        Field(description="whether some metadata could not be read: broken or beyond the limits"),
+    ] = False
+
+    def has(self, says: Says) -> bool:
+        """Whether any statement says so."""
+        return any(one.says is says for one in self.statements)

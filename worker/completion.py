@@ -14,10 +14,11 @@ from rq.job import Job
 from app.contract.blobs import StorageUnavailableError
 from app.contract.details import detection_error
 from app.contract.registration import RegisteredWorker
-from app.contract.schemas import Detection, ErrorCode, Provenance, Status
+from app.contract.schemas import Detection, ErrorCode, Status
 from app.contract.store import Store
 from app.contract.tracing import Origin, origin_of
 from model.engine import ModelOutputError
+from pictures.origin import Provenance
 from worker import jobs, metrics
 from worker.jobs import TakenJob
 from worker.metrics import JobOutcome

@@ -15,9 +15,9 @@ from prometheus_client import (
     start_http_server,
 )
 
-from app.contract.schemas import Provenance, Timings, WorkerInfo
+from app.contract.schemas import Timings, WorkerInfo
 from pictures.findings import Verdict
-from pictures.origin import Confidence, Says, Source
+from pictures.origin import Confidence, Provenance, Says, Source
 from worker.policy import Reason
 
 _DURATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # s

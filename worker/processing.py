@@ -20,7 +20,6 @@ from app.contract.schemas import (
     Masks,
     Measured,
     ModelInfo,
-    Provenance,
     Status,
     Timings,
     ViewInfo,
@@ -38,6 +37,7 @@ from pictures import frames, png
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.findings import Verdict
+from pictures.origin import Provenance
 from worker import metrics
 from worker.provenance import FileStatements
 

@@ -9,10 +9,10 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.contract.schemas import Detection, Provenance
+from app.contract.schemas import Detection
 from app.contract.settings import Settings
 from pictures.decoders import Decoders, ProvenanceOptions
-from pictures.origin import Source, Statement
+from pictures.origin import Provenance, Source, Statement
 from pictures.provenance import watermark
 from pictures.provenance.manifest import Manifests
 from pictures.provenance.statement import Reading, fitting

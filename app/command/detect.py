@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic import TypeAdapter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -27,6 +28,7 @@ from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
 from pictures.findings import View
 from pictures.header import read_header
+from pictures.origin import Provenance
 from pictures.overlays import COLORMAPS, Colormap
 
 _FINDINGS = (
@@ -256,7 +258,7 @@ def _detect(
         "frame": frames.EXAMINED,
         "frames": frames.count_frames(data, kind),
         "file_says": origin.summary.says and str(origin.summary.says),
-        "provenance": origin.model_dump(mode="json"),
+        "provenance": TypeAdapter(Provenance).dump_python(origin, mode="json"),
         "model_version": detector.info.version,
         "model_digest": detector.info.digest,
         "view": str(view),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
 from pictures.findings import Note, NotJudged, Probability, Region, Thresholds, Verdict, View
-from pictures.origin import ProvenanceSummary, Says, Statement
+from pictures.origin import Provenance, Says
 
 JOB_FUNCTION = "gamma.detect"
 """The only RQ function name that a worker accepts; it is compared, never imported."""
@@ -184,20 +184,6 @@ class DetectionError(BaseModel):
 
     code: ErrorCode
     detail: str
-
-
-class Provenance(BaseModel):
-    """Statements of a file about its origin, and their summary."""
-
-    statements: list[Statement] = Field(description="the C2PA manifest first")
-    summary: ProvenanceSummary
-    incomplete: bool = Field(
-        False, description="whether some metadata could not be read: broken or beyond the limits"
-    )
-
-    def has(self, says: Says) -> bool:
-        """Whether any statement says so."""
-        return any(one.says is says for one in self.statements)
 
 
 class Detection(BaseModel):

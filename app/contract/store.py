@@ -21,10 +21,11 @@ from app.contract import records, scripts
 from app.contract.blobs import Blob, Blobs, RedisBlobs, blobs_of
 from app.contract.recorder import CommandRecorder
 from app.contract.reservation import reservation
-from app.contract.schemas import Detection, DetectionError, Head, Provenance, Status
+from app.contract.schemas import Detection, DetectionError, Head, Status
 from app.contract.settings import Settings
 from app.contract.submission import Acceptance, Submission
 from app.contract.workers import WorkerRegistry
+from pictures.origin import Provenance
 
 FINISHED_CHANNEL = "gamma:finished"
 """Pub/sub channel; a message is `ID ENDING`, see `records.read_ending`."""

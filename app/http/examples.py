@@ -37,7 +37,6 @@ from app.contract.schemas import (
     ModelFacts,
     ModelInfo,
     Problem,
-    Provenance,
     ServiceStatus,
     Status,
     Timings,
@@ -53,7 +52,7 @@ from app.http.problems import ServiceError, describe
 from pictures.decoders import ABORTED
 from pictures.errors import DecodingAbortedError, TruncatedPictureError, UndecodablePictureError
 from pictures.findings import Region, Thresholds, Verdict, View
-from pictures.origin import Confidence, ProvenanceSummary, Says, Source, Statement
+from pictures.origin import Confidence, Provenance, ProvenanceSummary, Says, Source, Statement
 
 _ID = "2ab9aef0810946318aef48d20bccd202"
 _REQUEST_ID = "0f5c2a7d9e3b4c61a8d7e6f5b4c3d2e1"
