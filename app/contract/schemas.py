@@ -63,6 +63,8 @@ class ErrorCode(StrEnum):
     NO_MASKS = "no_masks"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     WEBHOOK_REFUSED = "webhook_refused"
+    FETCH_REFUSED = "fetch_refused"
+    FETCH_FAILED = "fetch_failed"
     QUEUE_SHARE_FULL = "queue_share_full"
     QUEUE_FULL = "queue_full"
     QUEUE_SLOW = "queue_slow"
@@ -310,6 +312,9 @@ class ModelFacts(BaseModel):
         description="shortest side of a picture that gets a score, pixels; 0: any picture does"
     )
     thresholds: Thresholds
+    fetch: bool = Field(
+        default=False, description="whether an upload may name a `url` in place of a file"
+    )
     notice: str | None = Field(description="reliability of the scores")
     measured: Measured | None = Field(
         default=None, description="null: the checkpoint has no results"

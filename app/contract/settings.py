@@ -273,6 +273,16 @@ class Settings(BaseSettings):
         description="hosts, addresses and networks that webhooks may reach although they are not "
         "public, also by http",
     )
+    fetch: bool = Field(
+        False, description="`on` lets uploads name a `url`, which the API then fetches"
+    )
+    fetch_allow: Annotated[
+        Annotated[Allowlist, BeforeValidator(Allowlist.parse)] | None, NoDecode
+    ] = Field(
+        None,
+        description="hosts, addresses and networks that may be fetched from although they are not "
+        "public, also by http",
+    )
     webhook_timeout: float = Field(
         10.0, description="timeout of one webhook attempt, s", gt=0, le=60
     )

@@ -108,6 +108,8 @@ _DETAILS = {
     ErrorCode.NO_MASKS: "The view `glance` gives no masks; use another view.",
     ErrorCode.WEBHOOK_REFUSED: "Plain http is not allowed; use https.",
     ErrorCode.ASSIGNMENT_TAKEN: "Ben has it open until 12:05:00 UTC.",
+    ErrorCode.FETCH_REFUSED: "www.example.com resolves to an address that is not public.",
+    ErrorCode.FETCH_FAILED: "The picture could not be fetched: the answer has status 404.",
     ErrorCode.QUEUE_SHARE_FULL: "5000 of your detections wait, which is your share of the queue.",
     ErrorCode.QUEUE_FULL: "10000 detections are waiting, the oldest for 412 s.",
     ErrorCode.QUEUE_SLOW: "The oldest of your 8112 waiting detections has waited 1834 s.",

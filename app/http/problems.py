@@ -50,6 +50,8 @@ STATUS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.NO_MASKS: (404, "The detection has no masks"),
     ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The idempotency key was used for another request"),
     ErrorCode.WEBHOOK_REFUSED: (422, "The webhook URL is not accepted"),
+    ErrorCode.FETCH_REFUSED: (422, "The URL of the picture is not accepted"),
+    ErrorCode.FETCH_FAILED: (422, "The picture could not be fetched"),
     ErrorCode.QUEUE_TIMEOUT: (410, "The detection expired in the queue"),
     ErrorCode.QUEUE_SHARE_FULL: (429, "Your share of the queue is full"),
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 
 from app.contract.schemas import ErrorCode
 from app.contract.settings import Settings
+from app.http.fetching import FETCHES
 from app.http.problems import ServiceError
 
 _MAX_WAITING = 32  # requests per caller; their bodies use memory
@@ -34,6 +35,7 @@ class Resources:
         self.large = FairSemaphore(_LARGE, "bytes", timeout=60)
         too_many = ErrorCode.TOO_MANY_DOWNLOADS
         self.renderings = FairSemaphore(_RENDERINGS, "renderings", 30, too_many)
+        self.fetches = FairSemaphore(FETCHES, "fetches", timeout=15)
         self.downloads = FairSemaphore(_DOWNLOADS, "bytes", 30, too_many)
 
 

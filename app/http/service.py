@@ -34,6 +34,7 @@ from app.contract.store import Store
 from app.contract.submission import Acceptance, Submission
 from app.http import guard
 from app.http.coalescer import Coalescer
+from app.http.fetching import Fetcher
 from app.http.metrics import CACHED, IMAGE_PIXELS, UPLOAD_BYTES, WAITING
 from app.http.pictures import inspect
 from app.http.problems import (
@@ -80,6 +81,11 @@ class Service:
     def decoders(self) -> Decoders:
         """Decoders of previews, in separate processes without access to secrets."""
         return Decoders(DECODERS, max_pixels=self.settings.max_pixels)
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """Fetches pictures by URL."""
+        return Fetcher(self.settings)
 
     @cached_property
     def resources(self) -> Resources:

@@ -67,14 +67,14 @@ class Sender:
         async with (
             asyncio.timeout(self._timeout),
             httpcore2.AsyncConnectionPool(
-                ssl_context=self._tls, network_backend=_CheckedAddresses(self._targets)
+                ssl_context=self._tls, network_backend=CheckedAddresses(self._targets)
             ) as pool,
             pool.stream("POST", target, headers=sent, content=body) as response,
         ):
             return response.status
 
 
-class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
+class CheckedAddresses(httpcore2.AsyncNetworkBackend):
     """Resolves names, and connects to allowed addresses only.
 
     TLS still verifies the host of the URL, which httpcore passes when it starts TLS.

@@ -1,6 +1,6 @@
-"""Allowed webhook targets: rules for URLs and for the addresses that hosts resolve to.
+"""Rules for the URLs of webhooks and fetches, and for the addresses that hosts resolve to.
 
-URLs are checked when they are submitted, addresses before each delivery. The connection uses the
+URLs are checked when they are submitted, addresses before each request. The connection uses the
 checked address, which prevents DNS rebinding.
 """
 
@@ -12,6 +12,7 @@ from functools import partial
 
 import anyio.to_thread
 import httpx2
+from anyio import CapacityLimiter
 
 from app.contract.addresses import Allowlist, address_of, is_host_name, is_public
 
@@ -21,14 +22,21 @@ _MAX_PORT = 65535
 
 
 class TargetRefusedError(ValueError):
-    """A webhook target is not allowed; the message is written for the caller."""
+    """A target is not allowed; the message is written for the caller."""
 
 
 class Targets:
     """The rules for targets, with the configured exceptions."""
 
-    def __init__(self, allowlist: Allowlist | None) -> None:
+    def __init__(self, allowlist: Allowlist | None, limiter: CapacityLimiter | None = None) -> None:
+        """Set the rules.
+
+        Args:
+            allowlist: exceptions.
+            limiter: limits the threads that resolve names; None: the process's default.
+        """
         self._allowlist = allowlist or Allowlist()
+        self._limiter = limiter
 
     def check(self, url: str) -> str:
         """Check and normalise a URL, without DNS.
@@ -68,7 +76,9 @@ class Targets:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
             # Abandoned on timeout, because getaddrinfo takes none.
-            found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
+            found = await anyio.to_thread.run_sync(
+                look_up, abandon_on_cancel=True, limiter=self._limiter
+            )
         except UnicodeError:
             raise TargetRefusedError(f"The host name {host} is invalid.") from None
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -28,6 +28,9 @@ class StrictRoute(APIRoute):
             parameter.alias: _is_list(parameter.field_info.annotation)
             for parameter in self.dependant.query_params
         }
+        for documented in (self.openapi_extra or {}).get("parameters", ()):
+            if documented["in"] == "query":  # read by the route itself
+                repeatable[documented["name"]] = False
 
         async def strict(request: Request) -> Response:
             if request.scope["query_string"]:

@@ -21,13 +21,14 @@ from app.contract.submission import Submission
 from app.http import examples
 from app.http.admission import admit, take
 from app.http.callers import TheCaller
+from app.http.forms import Form, FormRules, Upload
 from app.http.metrics import REJECTIONS
 from app.http.openapi import headers
 from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
 from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
-from app.http.uploads import Form, FormRules, Upload, open_form
+from app.http.uploads import open_upload
 from app.http.waiting import preferred_wait
 from pictures.findings import View
 from pictures.header import MEDIA_TYPES
@@ -53,6 +54,13 @@ _FIELDS: dict[str, Any] = {
     },
 }
 _NAMES = ("ref_id", *_FIELDS)
+_URL = {
+    "type": "string",
+    "format": "uri",
+    "description": "in place of a file: https URL of the picture, which the service fetches if "
+    "`fetch` of `GET /v1/model` is true; the address must be public",
+    "examples": ["https://www.example.com/photo.jpg"],
+}
 _REF_ID = {
     "type": "string",
     "minLength": 1,
@@ -118,14 +126,52 @@ _FILE_PROBLEMS = (
 )
 
 
-def _request_body(properties: dict[str, Any], required: str) -> dict[str, Any]:
-    form = {
-        "schema": {"type": "object", "required": [required], "properties": properties},
-        "encoding": {required: {"contentType": ", ".join(MEDIA_TYPES.values())}},
-    }
+def _form(properties: dict[str, Any], file: str, **schema: Any) -> dict[str, Any]:
     return {
-        "requestBody": {"required": True, "content": {"multipart/form-data": form}},
-        "parameters": _HEADERS,
+        "schema": {"type": "object", "properties": properties, **schema},
+        "encoding": {file: {"contentType": ", ".join(MEDIA_TYPES.values())}},
+    }
+
+
+def _one_picture() -> dict[str, Any]:
+    """The bodies of `create`: a form, the bytes alone, or JSON; and fields in the query."""
+    fields = {**_FIELDS, "url": _URL, "ref_id": _REF_ID}
+
+    def either(name: str) -> dict[str, Any]:
+        return {"oneOf": [{"required": [name]}, {"required": ["url"]}]}
+
+    encoded = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "description": "the picture in base64, without line breaks and `data:` prefix",
+    }
+    content = {
+        "multipart/form-data": _form({"file": _FILE, **fields}, "file", **either("file")),
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"image": encoded, **fields},
+                "additionalProperties": False,
+                **either("image"),
+            }
+        },
+        **{
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in (*MEDIA_TYPES.values(), "application/octet-stream")
+        },
+    }
+    query = [
+        {
+            "name": name,
+            "in": "query",
+            "schema": {key: value for key, value in field.items() if key != "description"},
+            "description": f"the field `{name}`, for bodies that are the picture alone",
+        }
+        for name, field in fields.items()
+    ]
+    return {
+        "requestBody": {"required": False, "content": content},
+        "parameters": [*_HEADERS, *query],
     }
 
 
@@ -162,19 +208,30 @@ def _with_rate_limit(answers: Answers) -> Answers:
                 queued=examples.QUEUED,
                 processing=examples.PROCESSING,
             ),
-            **problems(*_REQUEST_PROBLEMS, *_FILE_PROBLEMS),
+            **problems(
+                *_REQUEST_PROBLEMS,
+                *_FILE_PROBLEMS,
+                ErrorCode.FETCH_REFUSED,
+                ErrorCode.FETCH_FAILED,
+            ),
         }
     ),
-    openapi_extra=_request_body({"file": _FILE, **_FIELDS, "ref_id": _REF_ID}, "file"),
+    openapi_extra=_one_picture(),
 )
 async def create(request: Request, caller: TheCaller) -> Response:
-    """Upload one picture."""
+    """Upload one picture.
+
+    As a form; as a body that is the picture alone, with fields in the query; as JSON with the
+    picture in base64; or as the `url` of a picture.
+    """
     service = service_of(request)
     async with service.resources.connections.hold(caller.name, 1):
         await admit(request, caller)
         most = int(service.settings.max_upload)
-        rules = FormRules("file", _NAMES, max_files=1, max_bytes=most)
-        async with open_form(request, rules, service.resources, caller.name) as form:
+        rules = FormRules("file", (*_NAMES, "url"), max_files=1, max_bytes=most)
+        async with open_upload(
+            request, rules, service.resources, caller.name, service.fetcher
+        ) as form:
             options = _options(request, form, service)
             (file,) = form.files
             ref_id = _ref_id(form.field("ref_id"))
@@ -225,19 +282,33 @@ async def create(request: Request, caller: TheCaller) -> Response:
             **problems(*_REQUEST_PROBLEMS),
         }
     ),
-    openapi_extra=_request_body(
-        {
-            "files": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_FILES},
-            **_FIELDS,
-            "ref_id": {
-                "type": "array",
-                "items": {**_REF_ID, "minLength": 0},
-                "maxItems": MAX_FILES,
-                "description": "none, or one for each file, in order; empty: none",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": _form(
+                    {
+                        "files": {
+                            "type": "array",
+                            "items": _FILE,
+                            "minItems": 1,
+                            "maxItems": MAX_FILES,
+                        },
+                        **_FIELDS,
+                        "ref_id": {
+                            "type": "array",
+                            "items": {**_REF_ID, "minLength": 0},
+                            "maxItems": MAX_FILES,
+                            "description": "none, or one for each file, in order; empty: none",
+                        },
+                    },
+                    "files",
+                    required=["files"],
+                )
             },
         },
-        "files",
-    ),
+        "parameters": _HEADERS,
+    },
 )
 async def create_batch(request: Request, caller: TheCaller) -> Response:
     """Upload up to 64 pictures; each is accepted or refused separately.
@@ -250,7 +321,9 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
         await admit(request, caller)
         most = int(service.settings.max_batch_upload)
         rules = FormRules("files", _NAMES, max_files=MAX_FILES, max_bytes=most)
-        async with open_form(request, rules, service.resources, caller.name) as form:
+        async with open_upload(
+            request, rules, service.resources, caller.name, service.fetcher
+        ) as form:
             options = _options(request, form, service)
             ref_ids = _ref_ids(form)
             admitted, refusal = 1, None

@@ -39,7 +39,8 @@ _CHECKS = CapacityLimiter(2)  # separate threads, so that other requests do not 
 )
 def model(request: Request) -> ModelFacts:
     """Return facts about the model of the newest live worker."""
-    worker = _live(service_of(request))[-1]
+    service = service_of(request)
+    worker = _live(service)[-1]
     return ModelFacts(
         name=worker.model.name,
         version=worker.model.version,
@@ -49,6 +50,7 @@ def model(request: Request) -> ModelFacts:
         parameters=worker.parameters,
         crop_size=worker.crop_size,
         min_side=worker.min_side,
+        fetch=service.settings.fetch,
         thresholds=worker.thresholds,
         notice=notice(trained=worker.trained, measured=worker.measured),
         measured=worker.measured,
