@@ -62,7 +62,7 @@ function send(file, key, { idempotencyKey, signal, onProgress }) {
   // XMLHttpRequest, because fetch does not report upload progress.
   const request = new XMLHttpRequest();
   const form = new FormData();
-  form.append("file", file);
+  form.append("file", file, file.name.split("/").at(-1)); // the path is in the reference
   if (file.name !== "") form.append("ref_id", reference(file.name));
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();

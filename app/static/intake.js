@@ -1,13 +1,18 @@
 /** Takes pictures that are chosen, dropped anywhere on the page, or pasted. */
 
-import { byId, say } from "./dom.js";
+import { announce, byId, say } from "./dom.js";
 import { isTypedInto } from "./keyboard.js";
 
 // Browsers do not know the types of all formats that the service accepts.
 const PICTURE = /^image\/|\.(heic|heif|avif|tiff?)$/i;
 
+const UNNAMED = /^image\.[a-z0-9]+$/i; // what browsers call a pasted screenshot
+const NAMED = 3; // skipped files that are named
+const collator = new Intl.Collator("en", { numeric: true });
+
 /**
- * @param {(files: File[]) => void} onPictures called with the files of each choice, drop or paste
+ * @param {(files: File[]) => void} onPictures called with the files of each choice, drop or paste;
+ *     files of folders have their path as name
  */
 export function takePictures(onPictures) {
   const chooser = byId("file", HTMLInputElement);
@@ -15,9 +20,11 @@ export function takePictures(onPictures) {
   const hint = byId("drop-hint");
   let depth = 0; // number of elements under the dragged files
 
-  /** @type {(files: File[], otherwise?: string) => void} */
-  const take = (files, otherwise = "") => {
-    say(note, files.length === 0 ? otherwise : null);
+  /** @type {(files: File[], otherwise?: string, skipped?: string[]) => void} */
+  const take = (files, otherwise = "", skipped = []) => {
+    const text = skipped.length > 0 ? skippedText(skipped) : files.length === 0 ? otherwise : null;
+    say(note, text);
+    if (text !== null) announce(text);
     if (files.length > 0) onPictures(files);
   };
 
@@ -31,7 +38,7 @@ export function takePictures(onPictures) {
     if (event.clipboardData === null) return;
     const { files, types } = event.clipboardData;
     if (isTypedInto(event.target) && types.includes("text/plain")) return; // for the field
-    take([...files], "There is no picture in the clipboard.");
+    take([...files].map(withTime), "There is no picture in the clipboard.");
   });
 
   window.addEventListener("dragenter", (event) => {
@@ -49,8 +56,8 @@ export function takePictures(onPictures) {
     event.preventDefault();
     depth = 0;
     hint.hidden = true;
-    const files = await filesOf(event.dataTransfer?.items ?? []);
-    take(files, "This is not a picture file. Save the picture first, then drop the file.");
+    const { files, skipped } = await filesOf(event.dataTransfer?.items ?? []);
+    take(files, "This is not a picture file. Save the picture first, then drop the file.", skipped);
   });
 }
 
@@ -59,16 +66,50 @@ function holdsFiles(event) {
   return event.dataTransfer?.types.includes("Files") ?? false;
 }
 
+/** @param {string[]} skipped */
+function skippedText(skipped) {
+  const named = skipped.slice(0, NAMED).join(", ");
+  const more = skipped.length > NAMED ? `, and ${skipped.length - NAMED} more` : "";
+  return `Skipped, because no picture: ${named}${more}.`;
+}
+
 /**
- * The dropped files, and the pictures in dropped folders.
+ * A pasted file; a screenshot is named after the time, because all have the same name.
+ * @param {File} file
+ * @param {number} place among the pasted files
+ */
+function withTime(file, place) {
+  if (!UNNAMED.test(file.name)) return file;
+  const two = (/** @type {number} */ number) => String(number).padStart(2, "0");
+  const now = new Date();
+  const day = [now.getFullYear(), two(now.getMonth() + 1), two(now.getDate())].join("-");
+  const time = [now.getHours(), now.getMinutes(), now.getSeconds()].map(two).join(".");
+  const number = place === 0 ? "" : ` (${place + 1})`;
+  return renamed(file, `Pasted ${day} ${time}${number}.${file.name.split(".").at(-1)}`);
+}
+
+/**
+ * @param {File} file
+ * @param {string} name
+ */
+function renamed(file, name) {
+  return new File([file], name, { type: file.type, lastModified: file.lastModified });
+}
+
+/**
+ * The dropped files, and the pictures in dropped folders in the order of their paths.
  * @param {Iterable<DataTransferItem>} items
+ * @returns {Promise<{files: File[], skipped: string[]}>} `skipped`: paths of other files in folders
  */
 async function filesOf(items) {
+  /** @type {string[]} */
+  const skipped = [];
   const found = [...items].map((item) => {
     const entry = item.webkitGetAsEntry();
-    return isFolder(entry) ? picturesIn(entry) : item.getAsFile();
+    return isFolder(entry) ? picturesIn(entry, skipped) : item.getAsFile();
   });
-  return (await Promise.all(found)).flat().filter((file) => file !== null);
+  const files = (await Promise.all(found)).flat().filter((file) => file !== null);
+  return { files, skipped: skipped.sort(collator.compare) };
 }
 
 /**
@@ -81,19 +122,31 @@ function isFolder(entry) {
 
 /**
  * @param {FileSystemDirectoryEntry} folder
+ * @param {string[]} skipped gets the paths of what is no picture or cannot be read
  * @returns {Promise<File[]>}
  */
-async function picturesIn(folder) {
-  const reader = folder.createReader();
-  /** @type {() => Promise<FileSystemEntry[]>} */
-  const read = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-  /** @type {Promise<File | File[]>[]} */
-  const found = [];
-  for (let some = await read(); some.length > 0; some = await read()) {
-    found.push(...some.map((entry) => (isFolder(entry) ? picturesIn(entry) : fileOf(entry))));
+async function picturesIn(folder, skipped) {
+  /** @type {File[]} */
+  const files = [];
+  const inside = async (/** @type {FileSystemEntry} */ entry) => {
+    if (isFolder(entry)) {
+      files.push(...(await picturesIn(entry, skipped)));
+      return;
+    }
+    const path = entry.fullPath.replace(/^\//, "");
+    const file = await fileOf(entry).catch(() => null);
+    if (file !== null && (PICTURE.test(file.type) || PICTURE.test(file.name))) files.push(renamed(file, path));
+    else if (!entry.name.startsWith(".")) skipped.push(path);
+  };
+  try {
+    const reader = folder.createReader();
+    /** @type {() => Promise<FileSystemEntry[]>} */
+    const read = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    for (let some = await read(); some.length > 0; some = await read()) await Promise.all(some.map(inside));
+  } catch {
+    skipped.push(folder.fullPath.replace(/^\//, ""));
   }
-  const files = (await Promise.all(found)).flat();
-  return files.filter(({ type, name }) => PICTURE.test(type) || PICTURE.test(name));
+  return files.sort((one, other) => collator.compare(one.name, other.name));
 }
 
 /**

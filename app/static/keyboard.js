@@ -1,8 +1,9 @@
 /** Single-key shortcuts, which the user can switch off. */
 
 import { byId, element } from "./dom.js";
+import { recall, remember } from "./preferences.js";
 
-const OFF = "gamma-shortcuts-off"; // a preference, so it outlives the tab
+const OFF = "shortcuts-off";
 
 const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
 
@@ -14,16 +15,14 @@ export function listen(shortcuts) {
   const byKey = new Map(shortcuts.flatMap(({ keys, act }) => keys.map((key) => [key, act])));
   const dialog = byId("help-dialog", HTMLDialogElement);
   const toggle = byId("shortcuts", HTMLInputElement);
-  toggle.checked = localStorage.getItem(OFF) === null;
-  toggle.addEventListener("change", () => {
-    if (toggle.checked) localStorage.removeItem(OFF);
-    else localStorage.setItem(OFF, "true");
-  });
+  toggle.checked = recall(OFF) === null;
+  toggle.addEventListener("change", () => remember(OFF, toggle.checked ? null : "true"));
   byId("help-keys").append(...shortcuts.map(helpRow));
   byId("open-help").addEventListener("click", () => dialog.showModal());
   document.addEventListener("keydown", (event) => {
     const { target, altKey, ctrlKey, metaKey, defaultPrevented } = event;
-    if (!toggle.checked || altKey || ctrlKey || metaKey || defaultPrevented) return;
+    if (altKey || ctrlKey || metaKey || defaultPrevented) return;
+    if (!toggle.checked && event.key !== "Escape") return; // which nobody types by accident
     if (isTypedInto(target) || document.querySelector("dialog[open]") !== null) return;
     const act = byKey.get(name(event));
     if (act === undefined) return;

@@ -100,9 +100,13 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
     return this.#entries.has(entry);
   }
 
-  /** @param {File} file */
-  addFile(file) {
-    return this.#add({ file, phase: "waiting", added: Math.max(Date.now(), this.#newest + 1) });
+  /**
+   * Add files that were chosen together; the first of them counts as the newest.
+   * @param {File[]} files
+   */
+  addFiles(files) {
+    const first = Math.max(Date.now(), this.#newest + 1) + files.length;
+    return files.map((file, place) => this.#add({ file, phase: "waiting", added: first - place }));
   }
 
   /**

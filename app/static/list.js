@@ -5,6 +5,7 @@
 /** @import { Emitter } from "./dom.js" */
 
 import { byId, element, within } from "./dom.js";
+import { recall, remember } from "./preferences.js";
 import { badge } from "./provenance.js";
 import { FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
@@ -47,6 +48,9 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     });
     for (const control of [this.#filters, this.#order, this.#find]) {
       control.addEventListener("input", () => this.#arrange());
+    }
+    for (const control of [this.#filters, this.#order]) {
+      control.addEventListener("change", () => this.#remember());
     }
     this.#root.addEventListener("click", (event) => {
       const entry = this.#entryAt(event.target);
@@ -149,15 +153,22 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   #offer() {
+    const filter = recalled("filter", FILTERS);
     for (const [name, { label }] of Object.entries(FILTERS)) {
       const input = element("input", { type: "radio", name: "filter", value: name });
-      input.checked = name === "all";
+      input.checked = name === filter;
       const number = element("span", { className: "count" }, "0");
       this.#filters.append(element("label", {}, input, element("span", {}, `${label} `, number)));
     }
     for (const [name, { label }] of Object.entries(ORDERS)) {
       this.#order.append(element("option", { value: name }, label));
     }
+    this.#order.value = recalled("order", ORDERS);
+  }
+
+  #remember() {
+    remember("filter", within(this.#filters, "input:checked", HTMLInputElement).value);
+    remember("order", this.#order.value);
   }
 
   /** @param {Entry} entry */
@@ -271,7 +282,7 @@ function makeRow() {
     "div",
     { className: "row", role: "option", tabIndex: -1 },
     element("img", { className: "thumbnail", alt: "", draggable: false }),
-    element("span", { className: "name" }),
+    element("span", { className: "name", dir: "auto" }),
     element("span", { className: "state" }),
     element("span", { className: "figure" }),
     element("span", { className: "origin" }),
@@ -279,6 +290,16 @@ function makeRow() {
     element("progress", { ariaHidden: "true" }),
   );
   return row;
+}
+
+/**
+ * What the user chose last, or else the first choice.
+ * @param {string} name of the preference
+ * @param {Record<string, unknown>} choices
+ */
+function recalled(name, choices) {
+  const value = recall(name);
+  return value !== null && Object.hasOwn(choices, value) ? value : Object.keys(choices)[0];
 }
 
 /**

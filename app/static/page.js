@@ -61,6 +61,17 @@ function select(entry, left = open) {
   if (entry.phase === "succeeded") viewer.prepare(list.at(1));
 }
 
+function close() {
+  select(null);
+  writeAddress();
+}
+
+/** From a magnified picture to the whole of it, and from there to the list. */
+function leave() {
+  if (viewer.zoom.magnified) viewer.zoom.toggle();
+  else if (open !== null) close();
+}
+
 function focusHeading() {
   byId("detection-title").focus({ preventScroll: true });
 }
@@ -240,10 +251,7 @@ byId("paused-retry").addEventListener("click", async () => {
 byId("older").addEventListener("click", () => listing.loadOlder());
 byId("previous").addEventListener("click", () => list.step(-1));
 byId("next").addEventListener("click", () => list.step(1));
-byId("back").addEventListener("click", () => {
-  select(null);
-  writeAddress();
-});
+byId("back").addEventListener("click", close);
 byId("enter-key").addEventListener("click", askAgain);
 byId("forget-key").addEventListener("click", () => {
   forgetKey();
@@ -264,6 +272,7 @@ listen([
   { keys: ["+"], label: "Zoom in", act: () => viewer.zoom.by(1) },
   { keys: ["-"], label: "Zoom out", act: () => viewer.zoom.by(-1) },
   { keys: ["x", "Delete"], label: "Delete the open picture", act: () => detection.askToDelete() },
+  { keys: ["Escape"], label: "Whole picture again, or close it", act: leave },
   { keys: ["c"], label: "About the model", act: () => model.open() },
   { keys: ["?"], label: "Keyboard shortcuts", act: () => byId("open-help").click() },
 ]);

@@ -1,5 +1,7 @@
 /** A failed request. */
 
+import { readable } from "./words.js";
+
 const TEMPORARY = new Set([0, 429, 502, 503, 504]);
 
 /** All fields can be shown to the user. */
@@ -42,7 +44,7 @@ export class Problem extends Error {
 export function problemOf(status, header, body) {
   return new Problem({
     title: body?.title ?? `The service answered with HTTP status ${status}`,
-    detail: body?.detail ?? "No reason was given.",
+    detail: readable(body?.detail ?? "No reason was given."),
     code: body?.code ?? `http_${status}`,
     status,
     requestId: body?.request_id ?? header("X-Request-ID"),

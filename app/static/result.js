@@ -165,11 +165,14 @@ function details(record, { untrained, point, savables, openCard }) {
     ),
     ...facts(
       "Picture",
-      ["Reference", record.ref_id],
+      ["Reference", record.ref_id && element("bdi", {}, record.ref_id)],
+      ["Id", element("code", {}, record.id)],
       ["Size", `${image.width} × ${image.height} pixels`],
       ["File", `${image.format}, ${words.bytes(image.bytes)}`],
       ["SHA-256", element("code", {}, image.sha256)],
-      ["Kept until", element("time", { dateTime: record.expires_at }, words.date(record.expires_at))],
+      ["Uploaded", time(record.created_at)],
+      ["Finished", record.finished_at && time(record.finished_at)],
+      ["Kept until", time(record.expires_at)],
     ),
     ...facts(
       "Time",
@@ -221,6 +224,11 @@ function where(x, y) {
   const row = third(y, ["top", "middle", "bottom"]);
   const column = third(x, ["left", "centre", "right"]);
   return row === "middle" && column === "centre" ? "centre" : `${row} ${column}`;
+}
+
+/** @param {string} iso */
+function time(iso) {
+  return element("time", { dateTime: iso }, words.date(iso));
 }
 
 /**

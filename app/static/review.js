@@ -44,8 +44,8 @@ const byScore = (sign) => (one, other) => {
  * @type {Record<string, {label: string, compare: Comparison}>}
  */
 export const ORDERS = {
-  arrival: { label: "By arrival", compare: (one, other) => newestFirst(other, one) },
   newest: { label: "Newest first", compare: newestFirst },
+  oldest: { label: "Oldest first", compare: (one, other) => newestFirst(other, one) },
   highest: { label: "Highest AI score first", compare: byScore(-1) },
   lowest: { label: "Lowest AI score first", compare: byScore(1) },
   changed: { label: "Most marked as changed", compare: byArea },

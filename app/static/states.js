@@ -4,7 +4,7 @@
 /** @import { Entry, Phase } from "./library.js" */
 /** @import { Problem } from "./problem.js" */
 
-import { GLUE, counted, date, percent, state, verdict } from "./words.js";
+import { GLUE, counted, date, percent, readable, state, verdict } from "./words.js";
 
 const SHORT_VERDICTS = {
   contradicted: "Low, but marked",
@@ -199,7 +199,8 @@ export function announcement(entry, untrained) {
 
 /** @param {Detection} record that has failed or expired */
 function reason({ error }) {
-  return /** @type {NonNullable<typeof error>} */ (error);
+  const { code, detail } = /** @type {NonNullable<typeof error>} */ (error);
+  return { code, detail: readable(detail) };
 }
 
 /** @param {number} sent */

@@ -35,7 +35,7 @@ export class Uploads extends EventTarget {
 
   /** @param {File[]} files */
   add(files) {
-    const entries = files.map((file) => this.#library.addFile(file));
+    const entries = this.#library.addFiles(files);
     this.#waiting.push(...entries);
     this.#sendNext();
     return entries;

@@ -8,6 +8,7 @@ import { overlayPath, renditionPath } from "./api.js";
 import { all, byId, element, say, within } from "./dom.js";
 import { hasMasks } from "./library.js";
 import { load } from "./pictures.js";
+import { recall, remember } from "./preferences.js";
 import { Problem } from "./problem.js";
 import * as words from "./words.js";
 import { Zoom } from "./zoom.js";
@@ -15,6 +16,7 @@ import { Zoom } from "./zoom.js";
 const SCREEN = 2048; // pixels, longest side; enough while the whole picture is shown
 const LARGEST = 8192; // pixels, longest side; when single pixels matter
 const RETRY_DELAY = 3000; // ms until a failed download is retried
+const BESIDE = "side-by-side";
 const PICTURE = "the picture"; // in notes
 const NO_PICTURE = "This browser cannot show this format; a preview from the service follows.";
 /** @type {Layer[]} */
@@ -45,6 +47,8 @@ export class Viewer {
   #boxes = byId("boxes", HTMLInputElement);
 
   constructor() {
+    this.#beside.checked = recall(BESIDE) !== null;
+    this.#beside.addEventListener("change", () => this.#rememberBeside());
     this.zoom = new Zoom(this.#panes);
     this.zoom.addEventListener("change", () => this.#sharpen());
     this.#tools.addEventListener("input", ({ target }) => {
@@ -127,7 +131,12 @@ export class Viewer {
 
   toggleBeside() {
     this.#beside.checked = !this.#beside.checked;
+    this.#rememberBeside();
     this.#arrange();
+  }
+
+  #rememberBeside() {
+    remember(BESIDE, this.#beside.checked ? "true" : null);
   }
 
   toggleBoxes() {

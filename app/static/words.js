@@ -44,9 +44,24 @@ export function seconds(value) {
   return value < 1 ? `${Math.round(value * 1000)}${GLUE}ms` : `${value.toFixed(2)}${GLUE}s`;
 }
 
-/** @param {string} iso time as the service writes it */
+/**
+ * Date and time with its zone.
+ * @param {string} iso time as the service writes it
+ */
 export function date(iso) {
-  return new Date(iso).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  return new Date(iso).toLocaleString("en", {
+    dateStyle: "medium",
+    timeStyle: "long",
+    hourCycle: "h23",
+  });
+}
+
+/**
+ * A text of the service with readable numbers of bytes.
+ * @param {string} text
+ */
+export function readable(text) {
+  return text.replace(/\b(\d{4,})( more)? bytes\b/g, (_, count, more = "") => bytes(Number(count)) + more);
 }
 
 /**

@@ -158,6 +158,9 @@ FACTS = {
     "notice": None,
 }
 
+OLDEST_FIRST = "localStorage.setItem('gamma-order', 'oldest')"
+"""JavaScript that chooses the order of the list, as a user would have before."""
+
 REGION = {"box": [64, 40, 160, 100], "area": 0.06, "score": 0.87}
 
 

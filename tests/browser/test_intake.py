@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.pages import (
+    FACTS,
     NO_PICTURE,
     OTHER_SIZE,
     SIZE,
@@ -137,18 +139,66 @@ def test_drop_of_something_else(page: Page) -> None:
     expect(page.locator("#intake-note")).to_contain_text("This is not a picture file")
 
 
-def test_drop_of_a_folder(page: Page, tmp_path: Path) -> None:
-    """All pictures in it are uploaded, and no other files."""
+def accept_all(page: Page) -> None:
+    """Each upload is queued, under the name it was sent with."""
+
+    def accept(route: Route) -> None:
+        data = route.request.post_data_buffer or b""
+        sent = re.search(rb'name="ref_id"\r\n\r\n(.*?)\r\n', data)
+        number = zlib.crc32(sent[1] if sent else b"")
+        route.fulfill(json=made_record(number, status="queued", ref_id=sent and sent[1].decode()))
+
+    page.route("**/v1/detections", accept)
+
+
+def test_drop_of_a_folder(alone: Page, tmp_path: Path) -> None:
+    """Pictures have their path and natural order; what is no picture is named."""
     (tmp_path / "inner").mkdir()
-    (tmp_path / "notes.txt").write_text("no picture")
-    for path in (tmp_path / "a.png", tmp_path / "inner" / "b.png"):
-        path.write_bytes(encode(photo(*SMALL_SIZE), "PNG"))
-    session = page.context.new_cdp_session(page)
+    for name in ("notes.txt", "inner/list.csv", ".hidden"):
+        (tmp_path / name).write_text("no picture")
+    for name in ("a10.png", "a2.png", "inner/b.png"):
+        (tmp_path / name).write_bytes(encode(photo(*SMALL_SIZE), "PNG"))
+    accept_all(alone)
+    session = alone.context.new_cdp_session(alone)
     data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
-    expect(rows(page)).to_have_count(2)
-    assert sorted(names(page)) == ["a.png", "b.png"]
+    expect(rows(alone)).to_have_count(3)
+    folder = tmp_path.name
+    assert names(alone) == [f"{folder}/{name}" for name in ("a2.png", "a10.png", "inner/b.png")]
+    note = alone.locator("#intake-note")
+    expect(note).to_have_text(
+        f"Skipped, because no picture: {folder}/inner/list.csv, {folder}/notes.txt."
+    )
+
+
+def test_pasted_screenshot_is_named_after_the_time(alone: Page) -> None:
+    accept_all(alone)
+    paste(alone, TRANSFER, [[list(file(SMALL_SIZE)["buffer"]), "image.png"]])
+    name = re.compile(r"^Pasted \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d\.png$")
+    expect(alone.locator("#detection-title")).to_have_text(name)
+
+
+def test_bytes_in_errors_can_be_read(alone: Page, console: Console) -> None:
+    console.provoked.append("413")
+    detail = "The limit is 52428800 bytes for an upload."
+    refusal = answer(problem("The upload is too large", "upload_too_large", detail), 413)
+    alone.route("**/v1/detections", refusal)
+    choose(alone, file(SMALL_SIZE))
+    expect(alone.locator("#problem-detail")).to_have_text("The limit is 52.4 MB for an upload.")
+
+
+def test_words_of_a_phone(browser: Browser, page_files: str) -> None:
+    """A finger taps; nothing is dropped, pasted or typed."""
+    options = {"has_touch": True, "is_mobile": True, "viewport": {"width": 375, "height": 812}}
+    with browser.new_context(base_url=page_files, **options) as context:
+        phone = context.new_page()
+        phone.route("**/v1/model", lambda route: route.fulfill(json=FACTS))
+        MadeList(phone, [])
+        phone.goto("/")
+        expect(phone.get_by_text("Tap to choose")).to_be_visible()
+        expect(phone.get_by_text("Drop pictures anywhere")).to_be_hidden()
+        expect(phone.get_by_role("button", name="Keyboard")).to_be_hidden()
 
 
 def test_thumbnail_is_not_dragged(page: Page) -> None:

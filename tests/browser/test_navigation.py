@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.pages import MadeList, made_record, names, row, rows
+from tests.browser.pages import OLDEST_FIRST, MadeList, made_record, names, row, rows
 
 MANY = 120  # more than one page of the service's list
 
@@ -16,6 +16,7 @@ def title(page: Page) -> Locator:
 
 def listed(page: Page, count: int = MANY) -> MadeList:
     made = MadeList(page, [made_record(number) for number in range(count)])
+    page.evaluate(OLDEST_FIRST)
     page.reload()
     expect(rows(page)).to_have_count(count)
     return made
@@ -119,6 +120,21 @@ def test_title_of_the_page_names_the_open_picture(page: Page) -> None:
     expect(page).to_have_title("picture 0.jpg · GAMMA")
     page.go_back()
     expect(page).to_have_title("GAMMA · were these pictures made by AI?")
+
+
+def test_escape_closes_the_picture(alone: Page) -> None:
+    """After it was magnified, it first shows the whole of it; shortcuts may be off."""
+    alone.evaluate("localStorage.setItem('gamma-shortcuts-off', 'true')")
+    listed(alone, 1)
+    rows(alone).click()
+    expect(alone.locator("#stage")).to_be_visible()
+    alone.locator("#stage").dblclick()
+    expect(alone.locator("#zoom-value")).not_to_have_text("Fit")
+    alone.keyboard.press("Escape")
+    expect(alone.locator("#zoom-value")).to_have_text("Fit")
+    alone.keyboard.press("Escape")
+    expect(alone.locator("#detection")).to_be_hidden()
+    expect(rows(alone)).to_be_focused()
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.browser.pages import (
     NO_PICTURE,
+    OLDEST_FIRST,
     OTHER_SIZE,
     SIZE,
     SMALL_SIZE,
@@ -37,6 +38,7 @@ MANY = 400
 
 def listed(page: Page, count: int) -> MadeList:
     made = MadeList(page, [made_record(number) for number in range(count)])
+    page.evaluate(OLDEST_FIRST)
     page.reload()
     expect(rows(page)).to_have_count(count)
     return made
@@ -106,6 +108,32 @@ def test_filter_order_and_find(page: Page) -> None:
     assert names(page) == [made["ref_id"] for made in records[::-1]]
     page.get_by_label("Order").select_option("Name")
     assert names(page) == [made["ref_id"] for made in records]
+
+
+def test_order_filter_and_side_by_side_are_remembered(alone: Page) -> None:
+    MadeList(alone, [made_record(n) for n in range(8)])
+    alone.reload()
+    expect(rows(alone).first).to_contain_text("picture 7.jpg")
+    pick_filter(alone, "Manipulated")
+    alone.get_by_label("Order").select_option("Oldest first")
+    rows(alone).first.click()
+    alone.keyboard.press("s")
+    alone.reload()
+    expect(rows(alone).first).to_contain_text("picture 0.jpg")
+    assert names(alone) == ["picture 0.jpg", "picture 4.jpg"]
+    expect(alone.get_by_role("group", name="Original")).to_be_visible()
+
+
+def test_names_of_any_script_ids_and_times_are_shown(alone: Page) -> None:
+    name = "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}.jpg"
+    MadeList(alone, [made_record(1, ref_id=name)])
+    alone.reload()
+    rows(alone).click()
+    for shown in (alone.locator("#detection-title"), rows(alone).locator(".name")):
+        expect(shown).to_have_css("direction", "rtl")
+    expect(fact(alone, "Id")).to_have_text(f"{1:032x}")
+    expect(fact(alone, "Uploaded")).to_have_text(re.compile(r"2026, 00:00:01 (UTC|GMT)"))
+    expect(fact(alone, "Kept until")).to_have_text(re.compile(r"\d\d:\d\d:\d\d \S+$"))
 
 
 def test_marks_against_the_score_have_a_filter_of_their_own(alone: Page) -> None:
@@ -178,7 +206,7 @@ def test_list_survives_a_reload(page: Page) -> None:
     expect(page.get_by_role("heading", name="one.png")).to_be_visible()
     finished(page, SMALL_SIZE)
     expect(rows(page)).to_have_count(2)
-    assert names(page) == [made["ref_id"] for made in newest_first[::-1]]
+    assert names(page) == [made["ref_id"] for made in newest_first]
     assert page.locator(".row .figure").all_inner_texts() == [scores[n] for n in names(page)]
 
 
@@ -187,7 +215,7 @@ def test_order_of_arrival_within_a_millisecond(page: Page) -> None:
     MadeList(page, [made_record(n, created_at=time) for n, time in enumerate(times)])
     page.reload()
     expect(rows(page)).to_have_count(9)
-    assert names(page) == [f"picture {n}.jpg" for n in range(9)]
+    assert names(page) == [f"picture {n}.jpg" for n in reversed(range(9))]
 
 
 def test_list_that_cannot_be_fetched_says_so(page: Page, console: Console) -> None:
