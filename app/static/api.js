@@ -20,6 +20,8 @@ import { Problem, problemOf, unreachable, unreadable } from "./problem.js";
  */
 
 const DETECTIONS = "v1/detections";
+const NOT_MODIFIED = 304;
+const KEPT_LISTS = 8; // answers, to be used again
 const LONGEST_REFERENCE = 200; // characters
 
 /** Maximum number of ids in a request, and of records in an answer. */
@@ -107,7 +109,7 @@ function send(file, key, { idempotencyKey, signal, onProgress }) {
  */
 export async function listDetections(next) {
   const query = next === null ? `?limit=${PAGE}` : new URL(next, location.href).search;
-  return json(await ask(`${DETECTIONS}${query}`));
+  return (await askList(query)).list;
 }
 
 /**
@@ -118,8 +120,30 @@ export async function listDetections(next) {
  * @throws {import("./problem.js").Problem}
  */
 export async function getDetections(ids) {
-  const response = await ask(`${DETECTIONS}?ids=${ids.map(encodeURIComponent).join(",")}`);
-  return { ...(await json(response)), requestId: response.headers.get("X-Request-ID") };
+  const { list, requestId } = await askList(`?ids=${ids.map(encodeURIComponent).join(",")}`);
+  return { ...list, requestId };
+}
+
+/** @type {Map<string, {tag: string, list: DetectionList}>} by key and query; the latest last */
+const lists = new Map();
+
+/**
+ * Request a list; one that has not changed is not sent again.
+ * @param {string} query
+ */
+async function askList(query) {
+  const name = `${currentKey()} ${query}`;
+  const known = lists.get(name);
+  const response = await ask(`${DETECTIONS}${query}`, {}, known?.tag);
+  const requestId = response.headers.get("X-Request-ID");
+  if (response.status === NOT_MODIFIED && known !== undefined) return { list: known.list, requestId };
+  /** @type {DetectionList} */
+  const list = await json(response);
+  const tag = response.headers.get("ETag");
+  lists.delete(name);
+  if (tag !== null) lists.set(name, { tag, list });
+  for (const oldest of lists.keys()) if (lists.size > KEPT_LISTS) lists.delete(oldest);
+  return { list, requestId };
 }
 
 /**
@@ -223,13 +247,15 @@ function reference(name) {
 /**
  * @param {string} path
  * @param {RequestInit} options
- * @returns {Promise<Response>} a success
+ * @param {string} [tag] `ETag` of an earlier answer
+ * @returns {Promise<Response>} a success, or status 304
  */
-async function ask(path, options = {}) {
+async function ask(path, options = {}, tag) {
   for (;;) {
     const key = currentKey();
     /** @type {Record<string, string>} */
     const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+    if (tag !== undefined) headers["If-None-Match"] = tag;
     /** @type {Response} */
     let response;
     try {
@@ -237,7 +263,7 @@ async function ask(path, options = {}) {
     } catch {
       throw unreachable();
     }
-    if (response.ok) return response;
+    if (response.ok || response.status === NOT_MODIFIED) return response;
     const body = await response.json().catch(() => null);
     const problem = problemOf(response.status, (name) => response.headers.get(name), body);
     if (!problem.wantsKey || !(await askForKey(key))) throw problem;

@@ -5,10 +5,9 @@
 
 import { deleteDetection, detectionPath } from "./api.js";
 import { announce, byId, factRows, say } from "./dom.js";
+import { remaining } from "./estimate.js";
 import { forget } from "./pictures.js";
 import { Problem } from "./problem.js";
-import { renderResult } from "./result.js";
-import { savables, save } from "./saving.js";
 import * as states from "./states.js";
 
 const deleteButton = byId("delete", HTMLButtonElement);
@@ -28,6 +27,7 @@ export class Detection {
   #viewer;
   /** @type {Entry?} */ #entry = null;
   /** @type {{result: Result, untrained: boolean}?} what is shown was made from */ #shown = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #announced = ""; // last announcement about the entry
   #lastAction = ""; // action that was not announced yet
   #dialog = byId("delete-dialog", HTMLDialogElement);
@@ -109,12 +109,29 @@ export class Detection {
   #renderProgress(entry) {
     const { phase, sent, trouble, finished } = entry;
     byId("progress").hidden = finished;
+    say(byId("estimate"), null);
     if (finished) return;
     byId("phase").textContent = states.phase(entry);
     byId("cancel").hidden = phase !== "sending" && phase !== "waiting";
     if (phase === "waiting" || (phase === "sending" && sent < 1)) bar.value = sent;
-    else bar.removeAttribute("value");
+    else this.#renderEstimate(entry);
     say(byId("trouble"), trouble && states.trouble(trouble));
+  }
+
+  /**
+   * How long the entry takes, and will take; again every second.
+   * @param {Entry} entry
+   */
+  #renderEstimate(entry) {
+    clearTimeout(this.#timer);
+    const elapsed = (Date.now() - entry.since) / 1000;
+    const left = remaining(entry, this.#library.entries, elapsed);
+    say(byId("estimate"), states.duration(entry, elapsed, left));
+    if (left === null || entry.phase !== "processing") bar.removeAttribute("value");
+    else bar.value = elapsed / (elapsed + left);
+    this.#timer = setTimeout(() => {
+      if (this.#entry === entry && entry.followed) this.#renderEstimate(entry);
+    }, 1000);
   }
 
   /** @param {Entry} entry */
@@ -135,9 +152,15 @@ export class Detection {
    * @param {string} name of the picture
    * @param {boolean} untrained whether its score means nothing
    */
-  #renderResult(result, name, untrained) {
+  async #renderResult(result, name, untrained) {
     if (this.#shown?.result === result && this.#shown.untrained === untrained) return;
-    this.#shown = { result, untrained };
+    const shown = { result, untrained };
+    this.#shown = shown;
+    const [{ renderResult }, { savables }] = await Promise.all([
+      import("./result.js"), // not needed for the list
+      import("./saving.js"),
+    ]);
+    if (this.#shown !== shown) return;
     renderResult(result, {
       untrained,
       point: (layer, place) => this.#viewer.point(layer, place),
@@ -154,7 +177,8 @@ export class Detection {
    * @param {Result} record
    * @param {string} name of the picture
    */
-  #save(savable, record, name) {
+  async #save(savable, record, name) {
+    const { save } = await import("./saving.js");
     const { shownLayer: layer, opacity } = this.#viewer;
     return save(savable, { record, name, layer, opacity });
   }

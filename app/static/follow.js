@@ -10,19 +10,27 @@ import { Problem } from "./problem.js";
 const FIRST_DELAY = 250; // ms
 const SLOWEST_DELAY = 2000; // ms
 const GROWTH = 1.4;
+const WINDOW = 16; // unfinished records that are polled each time: the oldest, and the open one
+const SWEEP = 32; // every so often all of them, because not all finish in turn
 const REFRESH = 30000; // ms between two requests for new detections
 const AT_ONCE = 500; // records that are listed automatically
 
-/** Polls all unfinished detections, many in one request. */
+/** Polls unfinished detections, many in one request. */
 export class Follower {
   #library;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #delay = FIRST_DELAY;
   #asking = false;
+  #polls = 0;
+  #isOpen;
 
-  /** @param {import("./library.js").Library} library */
-  constructor(library) {
+  /**
+   * @param {import("./library.js").Library} library
+   * @param {(entry: Entry) => boolean} isOpen whether an entry is shown, so that it is always polled
+   */
+  constructor(library, isOpen) {
     this.#library = library;
+    this.#isOpen = isOpen;
     library.addEventListener("change", ({ detail: entry }) => {
       if (entry.followed && !this.#asking && this.#timer === undefined) this.soon();
     });
@@ -39,8 +47,8 @@ export class Follower {
     if (this.#asking) return;
     this.#asking = true;
     let pause = 0;
+    const followed = this.#due();
     try {
-      const followed = [...this.#library.entries].filter((entry) => entry.followed);
       for (let start = 0; start < followed.length; start += PAGE) {
         pause = Math.max(pause, await this.#ask(followed.slice(start, start + PAGE)));
       }
@@ -49,8 +57,19 @@ export class Follower {
       this.#timer = undefined;
     }
     if (![...this.#library.entries].some((entry) => entry.followed)) return;
+    if (followed.filter(({ finished }) => finished).length > WINDOW / 2) this.#delay = FIRST_DELAY;
     this.#timer = setTimeout(() => this.#poll(), Math.max(pause, this.#delay));
     this.#delay = Math.min(this.#delay * GROWTH, SLOWEST_DELAY);
+  }
+
+  /** The entries to poll now: the service works through them from the oldest on. */
+  #due() {
+    const followed = [...this.#library.entries]
+      .filter((entry) => entry.followed)
+      .sort((one, other) => createdAt(one) - createdAt(other));
+    this.#polls += 1;
+    if (this.#polls % SWEEP === 0) return followed;
+    return followed.filter((entry, place) => place < WINDOW || this.#isOpen(entry));
   }
 
   /**
@@ -76,6 +95,14 @@ export class Follower {
       return (problem.retryAfter ?? 0) * 1000;
     }
   }
+}
+
+/**
+ * When the service took it; of one that is known only by its id, long ago.
+ * @param {Entry} entry
+ */
+function createdAt({ record }) {
+  return record === null ? 0 : time(record.created_at);
 }
 
 /** Lists the caller's detections, including those of other clients. Dispatches `change`. */

@@ -45,6 +45,7 @@ export class Entry {
   /** @type {Problem?} why it was refused */ problem = null;
   /** @type {Problem?} why it makes no progress */ trouble = null;
   /** @type {number} when it was added, ms since the epoch */ added = 0;
+  /** @type {number} when its phase changed last, ms since the epoch */ since = Date.now();
 
   /** The record, if it has a result. */
   get result() {
@@ -141,6 +142,7 @@ export class Library extends /** @type {new () => Emitter<Entry>} */ (EventTarge
   change(entry, fields) {
     if (!this.#entries.has(entry)) return; // removed during a request for it
     if ("id" in fields && entry.id !== null) this.#byId.delete(entry.id);
+    if (fields.phase !== undefined && fields.phase !== entry.phase) entry.since = Date.now();
     Object.assign(entry, fields);
     if (entry.id !== null) {
       const other = this.find(entry.id);

@@ -6,7 +6,6 @@
 
 import { byId, element, within } from "./dom.js";
 import { recall, remember } from "./preferences.js";
-import { badge } from "./provenance.js";
 import { FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
 import * as states from "./states.js";
@@ -322,7 +321,7 @@ function fill(row, entry, untrained) {
   row.title = entry.name;
   setText(within(row, ".state"), states.short(entry, untrained));
   setText(within(row, ".figure"), result === null ? "" : percent(result.ai_probability));
-  setText(within(row, ".origin"), badge(result));
+  setText(within(row, ".origin"), states.badge(result));
   setText(within(row, ".changed"), result?.manipulated ? "manipulated" : "");
   row.dataset.tone = tone(entry, untrained);
   bar.hidden = entry.finished;

@@ -3,7 +3,6 @@
 /** @import { ModelFacts } from "./api.js" */
 
 import { getModel } from "./api.js";
-import { renderCard } from "./card.js";
 import { byId, element, say } from "./dom.js";
 import { Problem } from "./problem.js";
 import { unavailable } from "./states.js";
@@ -55,17 +54,18 @@ export class ModelCard extends EventTarget {
   }
 
   /** Show the card. */
-  open() {
-    this.#fill();
+  async open() {
+    await this.#fill();
     this.#dialog.showModal();
     this.#body.scrollTop = 0;
   }
 
-  #fill() {
+  async #fill() {
     if (this.#facts === null) {
       const why = this.#problem === null ? "The service has not answered yet." : this.#problem.detail;
       this.#body.replaceChildren(element("p", {}, `There is no information about the model. ${why}`));
     } else {
+      const { renderCard } = await import("./card.js");
       this.#body.replaceChildren(...renderCard(this.#facts));
     }
   }

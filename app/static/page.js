@@ -24,8 +24,9 @@ const narrow = matchMedia("(max-width: 59.99rem)"); // as in frame.css
 const library = new Library();
 const model = new ModelCard();
 const uploads = new Uploads(library);
-const follower = new Follower(library);
-const listing = new Listing(library, (entry) => entry === open);
+const isOpen = (/** @type {Entry} */ entry) => entry === open;
+const follower = new Follower(library, isOpen);
+const listing = new Listing(library, isOpen);
 const list = new List(library, model);
 const viewer = new Viewer();
 const detection = new Detection(library, uploads, model, viewer);

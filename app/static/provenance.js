@@ -13,14 +13,6 @@ import { element, factRows } from "./dom.js";
  */
 
 /** @type {Record<Says, string>} */
-const BADGES = {
-  generated: "file: AI",
-  composite: "file: partly AI",
-  captured: "file: camera",
-  edited: "file: edited",
-};
-
-/** @type {Record<Says, string>} */
 const CLAIMS = {
   generated: "as AI-generated",
   composite: "as partly AI-generated",
@@ -79,15 +71,6 @@ const FOLDED = [
   ["negative_prompt", "Negative prompt"],
   ["settings", "Settings"],
 ];
-
-/**
- * A few characters for the list; empty if the file does not tell.
- * @param {Detection?} record
- */
-export function badge(record) {
-  const says = record?.provenance?.summary.says;
-  return says ? BADGES[says] : "";
-}
 
 /**
  * How statement and score disagree, if they do.

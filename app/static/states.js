@@ -6,11 +6,21 @@
 
 import { GLUE, counted, date, percent, readable, state, verdict } from "./words.js";
 
+const LONG = 3; // seconds after which the page says how long a state lasts
+
 const SHORT_VERDICTS = {
   contradicted: "Low, but marked",
   authentic: "No sign of AI",
   uncertain: "Uncertain",
   ai_generated: "Signs of AI",
+};
+
+/** @type {Record<import("./provenance.js").Says, string>} */
+const BADGES = {
+  generated: "file: AI",
+  composite: "file: partly AI",
+  captured: "file: camera",
+  edited: "file: edited",
 };
 
 /** @type {Partial<Record<Phase, string>>} */
@@ -72,8 +82,19 @@ export function short(entry, untrained) {
   if (entry.unjudged) return failure(entry).title;
   if (phase === "refused") return problem?.title ?? "";
   if (trouble !== null) return trouble.wantsKey ? "Waiting for a key" : "Delayed; trying again";
+  const place = position(entry);
+  if (place !== null) return `Queued, position ${place.toLocaleString("en")}`;
   if (phase !== "sending") return SHORT[phase] ?? "";
   return sent < 1 ? `Uploading: ${share(sent)}` : "Being checked";
+}
+
+/**
+ * A few characters for the list; empty if the file does not tell.
+ * @param {Detection?} record
+ */
+export function badge(record) {
+  const says = record?.provenance?.summary.says;
+  return says ? BADGES[says] : "";
 }
 
 /**
@@ -84,6 +105,35 @@ export function phase(entry) {
   if (entry.phase !== "sending") return PHASES[entry.phase] ?? "";
   if (entry.sent < 1) return `Uploading: ${share(entry.sent)} sent`;
   return "Uploaded: the service is checking the file.";
+}
+
+/**
+ * How long an entry takes; nothing while that is short.
+ * @param {Entry} entry
+ * @param {number} elapsed seconds since its state changed
+ * @param {number?} left seconds that it will probably take
+ * @returns {string?}
+ */
+export function duration(entry, elapsed, left) {
+  const place = position(entry);
+  const parts = [
+    ...(place === null ? [] : [`Position ${place.toLocaleString("en")} in the queue`]),
+    ...(elapsed < LONG ? [] : [`for ${time(elapsed)} so far`]),
+    ...(left === null || elapsed < LONG ? [] : [`about ${time(left)} left`]),
+  ];
+  if (parts.length === 0) return null;
+  const text = parts.join(", ");
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+}
+
+/**
+ * Place in the queue, 1: the next.
+ * @param {Entry} entry
+ * @returns {number?} null if it is not queued, or the service does not say
+ */
+export function position({ phase, record }) {
+  const { queue_position: place } = /** @type {{queue_position?: number | null}} */ (record ?? {});
+  return phase === "queued" ? (place ?? null) : null;
 }
 
 /**
@@ -201,6 +251,12 @@ export function announcement(entry, untrained) {
 function reason({ error }) {
   const { code, detail } = /** @type {NonNullable<typeof error>} */ (error);
   return { code, detail: readable(detail) };
+}
+
+/** @param {number} seconds */
+function time(seconds) {
+  if (seconds < 90) return counted(Math.max(1, Math.round(seconds)), "second");
+  return counted(Math.round(seconds / 60), "minute");
 }
 
 /** @param {number} sent */

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zlib
 from collections.abc import Callable, Sequence
 
 from playwright.sync_api import (
@@ -221,6 +223,8 @@ class MadeList:
     def __init__(self, page: Page, records: Sequence[dict]) -> None:
         self.records = {made["id"]: made for made in records}
         self.thumbnails: set[str] = set()
+        self.bytes = 0  # of all lists that were sent
+        self.unchanged = 0  # lists that were not sent again
         self._picture = encode(photo(*SIZE), "JPEG", quality=30)
         self._layer = encode(photo(*SIZE).convert("RGBA"), "PNG")
         page.route("**/v1/detections?**", self.list)
@@ -234,14 +238,24 @@ class MadeList:
             ids = asked[1].split(",")
             found = [self.records[i] for i in ids if i in self.records]
             missing = [i for i in ids if i not in self.records]
-            route.fulfill(json={"detections": found, "next": None, "missing": missing})
+            self._fulfill(route, {"detections": found, "next": None, "missing": missing})
             return
         start = int((re.search(r"cursor=(\d+)", url) or [0, 0])[1])
         newest_first = list(self.records.values())[::-1]
         more = start + 100 < len(newest_first)
         following = f"/v1/detections?limit=100&cursor={start + 100}" if more else None
         page = newest_first[start : start + 100]
-        route.fulfill(json={"detections": page, "next": following, "missing": []})
+        self._fulfill(route, {"detections": page, "next": following, "missing": []})
+
+    def _fulfill(self, route: Route, answer: dict) -> None:
+        body = json.dumps(answer)
+        tag = f'"{zlib.crc32(body.encode())}"'
+        if route.request.headers.get("if-none-match") == tag:
+            self.unchanged += 1
+            route.fulfill(status=304, headers={"ETag": tag})
+            return
+        self.bytes += len(body)
+        route.fulfill(body=body, content_type="application/json", headers={"ETag": tag})
 
     def _image(self, route: Route) -> None:
         if "size=256" in route.request.url:

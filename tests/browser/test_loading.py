@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Response, expect
 
 from tests.browser.pages import (
     FACTS,
@@ -28,6 +30,20 @@ def test_loads_without_errors_and_shows_the_model(page: Page) -> None:
     expect(page.locator("#model-line")).to_contain_text(version)
     expect(page.locator("#detection")).to_be_hidden()
     expect(page.locator("#review")).to_be_hidden()
+
+
+def test_first_load_is_light(alone: Page) -> None:
+    """At most 60 kB, compressed as most servers do."""
+    loaded: dict[str, int] = {}
+
+    def weigh(response: Response) -> None:
+        if "/v1/" not in response.url:
+            loaded[response.url] = len(gzip.compress(response.body(), 6))
+
+    alone.on("response", weigh)
+    alone.reload(wait_until="networkidle")
+    assert len(loaded) > 10
+    assert sum(loaded.values()) <= 60_000
 
 
 def test_policy_stops_foreign_and_inline_code(page: Page, console: Console) -> None:

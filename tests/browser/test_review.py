@@ -36,6 +36,11 @@ from tests.browser.pages import (
 MANY = 400
 
 
+def queued_record(number: int) -> dict:
+    unknown = {"ai_probability": None, "verdict": None, "masks": None, "timings": None}
+    return made_record(number, status="queued", finished_at=None, **unknown)
+
+
 def listed(page: Page, count: int) -> MadeList:
     made = MadeList(page, [made_record(number) for number in range(count)])
     page.evaluate(OLDEST_FIRST)
@@ -61,6 +66,60 @@ def test_four_hundred_pictures(page: Page) -> None:
         page.keyboard.press("k")
     expect(page.locator("#detection-title")).to_have_text(f"picture {MANY - 31}.jpg")
     expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def test_following_many_pictures_costs_little(alone: Page) -> None:
+    """Four of 400 finish in a second; lists of at most 2 MB are sent, uncompressed."""
+    alone.clock.install()
+    made = MadeList(alone, [queued_record(number) for number in range(MANY)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(MANY)
+    for number in range(MANY):
+        made.records[f"{number:032x}"] = made_record(number)
+        if number % 8 != 7 or number == MANY - 1:
+            continue
+        with alone.expect_request("**/v1/detections?ids=*"):
+            alone.clock.run_for(2000)
+    unfinished = rows(alone).filter(has_text="Queued")
+    while unfinished.count() > 0:
+        alone.clock.run_for(2000)
+    assert made.bytes <= 2_000_000
+
+
+def test_a_list_that_has_not_changed_is_not_sent_again(alone: Page) -> None:
+    made = MadeList(alone, [made_record(n) for n in range(3)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(3)
+    sent = made.bytes
+    for _ in range(2):
+        with alone.expect_response("**/v1/detections?limit=*") as answered:
+            alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        assert answered.value.status == 304
+        expect(alone.locator("#list-note")).to_be_hidden()
+    assert (made.bytes, made.unchanged) == (sent, 2)
+
+
+def test_place_in_the_queue_and_time_left(alone: Page) -> None:
+    alone.clock.install()
+    timings = made_record(0)["timings"] | {"queued": 1.0, "total": 21.0}
+    done = [
+        made_record(n, timings=timings, finished_at=f"2026-01-01T12:00:0{n}Z") for n in range(4)
+    ]
+    waiting = queued_record(9)
+    made = MadeList(alone, [*done, waiting | {"queue_position": 12}])
+    alone.reload()
+    expect(row(alone, "picture 9.jpg")).to_contain_text("Queued, position 12")
+    row(alone, "picture 9.jpg").click()
+    estimate = alone.locator("#estimate")
+    expect(estimate).to_contain_text("Position 12 in the queue")
+    alone.clock.run_for(4000)
+    expect(estimate).to_have_text(re.compile(r"so far, about 32\sseconds left"))
+    made.records[waiting["id"]] = waiting | {"status": "processing"}
+    alone.clock.run_for(4000)
+    expect(alone.locator("#phase")).to_contain_text("Processing")
+    alone.clock.run_for(10_000)
+    expect(estimate).to_have_text(re.compile(r"^For 1\d\sseconds so far, about \d+\sseconds left\.$"))
+    expect(alone.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.[4-9]"))
 
 
 def test_older_ones_are_listed_on_demand(page: Page) -> None:
