@@ -42,13 +42,13 @@ from app.http.routes.responses import (
     json_answer,
     problems,
 )
-from app.http.routes.strict import JsonRoute
+from app.http.routes.strict import StrictRoute
 from app.http.service import service_of
 from app.reviews import export
 from app.reviews.reviewer import Reviewer
 from app.reviews.store import ConflictError, Filter, Seen, current
 
-router = APIRouter(tags=["reviews"], route_class=JsonRoute)
+router = APIRouter(tags=["reviews"], route_class=StrictRoute)
 
 _OF_REVIEWS = (*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.REVIEWS_UNAVAILABLE)
 _ONE = "/v1/detections/{detection_id}/review"

@@ -19,10 +19,10 @@ _MAX_NAME = 100  # characters of an unknown parameter's name in the message
 
 
 class StrictRoute(APIRoute):
-    """Refuses unknown query parameters, and repeated ones that are not lists."""
+    """Refuses unknown query parameters, repeated ones that are not lists, and large JSON bodies."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """As FastAPI's, with the check in front."""
+        """As FastAPI's, with the checks in front."""
         handle = super().get_route_handler()
         repeatable = {
             parameter.alias: _is_list(parameter.field_info.annotation)
@@ -35,36 +35,18 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             if request.scope["query_string"]:
                 _check(request, repeatable)
+            if self.body_field is not None:
+                request = await _read(request)
             return await handle(request)
 
         return strict
 
 
-class JsonRoute(StrictRoute):
-    """A strict route that reads a JSON body of limited size."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """As of `StrictRoute`, with the body read in advance."""
-        handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
-
-        async def bounded(request: Request) -> Response:
-            body = await _body(request)
-
-            async def receive() -> Message:
-                return {"type": "http.request", "body": body, "more_body": False}
-
-            return await handle(Request(request.scope, receive))
-
-        return bounded
-
-
-async def _body(request: Request) -> bytes:
-    """Read the body.
+async def _read(request: Request) -> Request:
+    """The request with its body in memory.
 
     Raises:
-        ServiceError: If it is too large: `upload_too_large`.
+        ServiceError: If the body is too large: `upload_too_large`.
     """
     body = bytearray()
     async for piece in request.stream():
@@ -73,7 +55,11 @@ async def _body(request: Request) -> bytes:
             raise ServiceError(
                 ErrorCode.UPLOAD_TOO_LARGE, f"The limit is {_MAX_BODY} bytes for a JSON body."
             )
-    return bytes(body)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    return Request(request.scope, receive)
 
 
 def _is_list(annotation: Any) -> bool:

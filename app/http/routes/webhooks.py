@@ -113,7 +113,7 @@ def attempts(
     responses={
         200: answer("What is sent again", replayed=_REPLAYED),
         **_COMMON,
-        **problems(ErrorCode.WEBHOOK_REFUSED),
+        **problems(ErrorCode.UPLOAD_TOO_LARGE, ErrorCode.WEBHOOK_REFUSED),
     },
 )
 def replay(request: Request, caller: TheCaller, body: Replay) -> Replayed:
@@ -142,7 +142,7 @@ def replay(request: Request, caller: TheCaller, body: Replay) -> Replayed:
     responses={
         202: answer("The test event", queued=Tested(id=f"msg_{examples.QUEUED.id}")),
         **_COMMON,
-        **problems(ErrorCode.WEBHOOK_REFUSED, ErrorCode.RATE_LIMITED),
+        **problems(ErrorCode.UPLOAD_TOO_LARGE, ErrorCode.WEBHOOK_REFUSED, ErrorCode.RATE_LIMITED),
     },
 )
 def test(request: Request, caller: TheCaller, body: Test) -> Tested:
