@@ -13,7 +13,7 @@ import { Problem, problemOf, unreachable, unreadable } from "./problem.js";
  */
 
 /**
- * @typedef {Complete<import("gamma-api").Detection>} Detection
+ * @typedef {Complete<import("gamma-api").DetectionOutput>} Detection
  * @typedef {Complete<import("gamma-api").DetectionList>} DetectionList
  * @typedef {Complete<import("gamma-api").ModelFacts>} ModelFacts
  * @typedef {import("gamma-api").Head} Layer

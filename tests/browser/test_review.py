@@ -118,7 +118,8 @@ def test_place_in_the_queue_and_time_left(alone: Page) -> None:
     alone.clock.run_for(4000)
     expect(alone.locator("#phase")).to_contain_text("Processing")
     alone.clock.run_for(10_000)
-    expect(estimate).to_have_text(re.compile(r"^For 1\d\sseconds so far, about \d+\sseconds left\.$"))
+    said = re.compile(r"^For 1\d\sseconds so far, about \d+\sseconds left\.$")
+    expect(estimate).to_have_text(said)
     expect(alone.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.[4-9]"))
 
 
