@@ -122,8 +122,12 @@ class Database:
             yield
         finally:
             task.cancel()
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._engine.dispose()
+            self.close()
+
+    def close(self) -> None:
+        """Close all connections, without waiting for calls in progress."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
 
     def migrate(self) -> None:
         """Create or upgrade the tables; several processes may do so at the same time.
