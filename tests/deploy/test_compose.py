@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
@@ -43,20 +45,48 @@ def seconds(duration: str) -> float:
     return timedelta(minutes=int(minutes), seconds=int(rest)).total_seconds()
 
 
-def test_file_matches_compose_specification() -> None:
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "check_jsonschema"),
-            *("--builtin-schema", "vendor.compose-spec", COMPOSE_FILE),
-        ],
-        check=True,
-    )
+class _Loader(yaml.SafeLoader):
+    """Reads Compose's tag `!override` as a plain list."""
+
+
+def _plain(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> list[Any]:
+    return list(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor("!override", _plain)
+OVERRIDES = {
+    file.stem: yaml.load(file.read_text(), _Loader)
+    for file in sorted((ROOT / "deploy/compose").glob("*.yml"))
+}
+
+
+def test_files_match_compose_specification(tmp_path: Path) -> None:
+    for name, override in OVERRIDES.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(override))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    subprocess.run([*command, COMPOSE_FILE, *tmp_path.glob("*.json")], check=True)
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_examples_of_overrides_fit_the_compose_file(name: str) -> None:
+    override = OVERRIDES[name]
+    known = {f"GAMMA_{name.upper()}" for name in Settings.model_fields}
+    for service_name, service in override["services"].items():
+        base = service.get("extends", {"file": COMPOSE_FILE.name, "service": service_name})
+        assert base["file"] == COMPOSE_FILE.name
+        assert base["service"] in SERVICES
+        variables = service.get("environment", {})
+        assert {v for v in variables if v.startswith("GAMMA_")} <= known
+        assert set(service.get("networks", ())) <= set(override.get("networks", ()))
+        for secret in service.get("secrets", ()):
+            assert secret["source"] in override["secrets"]
+            assert not secret["target"].startswith("/run/secrets")  # of our settings
 
 
 def test_services() -> None:
     ours = {"api", "worker", "worker-gpu", "webhooks"}
     assert set(OURS) == ours
-    assert set(SERVICES) == ours | {"redis", "prometheus", "grafana"}
+    assert set(SERVICES) == ours | {"redis", "prometheus", "alertmanager", "grafana"}
 
 
 @each_service
@@ -82,6 +112,8 @@ def test_services_run_without_privileges(name: str) -> None:
 @each_service
 def test_services_have_memory_limits(name: str) -> None:
     assert re.fullmatch(r"[1-9]\d*[mg]", with_defaults(SERVICES[name]["mem_limit"]))
+    # A worker takes all that is idle, and gives way.
+    assert float(with_defaults(SERVICES[name]["cpus"])) > 0 or SERVICES[name]["cpu_shares"] < 1024
 
 
 def test_upload_space_fits_into_tmpfs() -> None:
@@ -130,11 +162,12 @@ def test_network_access() -> None:
     }
     assert members == {
         "backend": {"redis", *programs},
-        "metrics": {"prometheus", *programs},
+        "metrics": {"prometheus", "alertmanager", *programs},
         "dashboards": {"grafana", "prometheus"},
         "edge": {"api"},
         "console": {"grafana"},
         "egress": {"webhooks"},
+        "notify": {"alertmanager"},
     }
     for name in ("backend", "metrics", "dashboards"):
         assert compose()["networks"][name] == {"internal": True}
@@ -198,6 +231,7 @@ def test_services_get_only_their_secrets() -> None:
     found = {name: service.get("secrets") for name, service in SERVICES.items()}
     assert found == {
         "prometheus": None,
+        "alertmanager": None,
         "grafana": None,
         "redis": ["gamma_redis_url"],
         "api": ["gamma_redis_url", "gamma_api_keys", "gamma_webhook_secrets"],
