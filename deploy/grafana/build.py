@@ -6,12 +6,18 @@ the questions, then run it; a test compares the two.
 A panel has a title (the question), a help (how to read the answer, and what to do if it is red), a
 Grafana unit, and queries, each under the legend of its series. `kind` is one of `KINDS` (default:
 `lines`), `size` its width (of 24) and height. `steps` maps colours to the values at which they
-begin; `most` is the end of the axis; `empty` is shown if there is no series.
+begin; `most` is the end of the axis; `empty` is shown if there is no series; `scale: log` is for
+values of different magnitude.
+
+A panel links the dashboards that its help names. `--runbooks URL` also links the pages of
+docs/runbooks/ that it names, where they are published.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +56,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def dashboard(name: str) -> dict[str, Any]:
+def dashboard(name: str, runbooks: str | None = None) -> dict[str, Any]:
     """Grafana's form of `questions/NAME.yml`."""
     source = yaml.safe_load((QUESTIONS / f"{name}.yml").read_text())
     panels: list[dict[str, Any]] = []
@@ -63,7 +69,9 @@ def dashboard(name: str) -> dict[str, Any]:
             w, h = question.get("size", (8, 8))
             if x + w > COLUMNS:
                 y, x, height = y + height, 0, 0
-            panels.append({**_panel(question), "gridPos": {"h": h, "w": w, "x": x, "y": y}})
+            panels.append(
+                {**_panel(question, runbooks), "gridPos": {"h": h, "w": w, "x": x, "y": y}}
+            )
             x, height = x + w, max(height, h)
         y += height
     return {
@@ -83,7 +91,7 @@ def dashboard(name: str) -> dict[str, Any]:
     }
 
 
-def _panel(question: dict[str, Any]) -> dict[str, Any]:
+def _panel(question: dict[str, Any], runbooks: str | None) -> dict[str, Any]:
     grafana_type, options, custom, ends = KINDS[question.get("kind", "lines")]
     defaults: dict[str, Any] = {"unit": question["unit"], "min": 0}
     if "most" in question:
@@ -95,6 +103,9 @@ def _panel(question: dict[str, Any]) -> dict[str, Any]:
         defaults["thresholds"] = {"mode": "absolute", "steps": steps}
         if custom:
             custom = {**custom, "thresholdsStyle": {"mode": "line"}}
+    if question.get("scale") == "log":
+        scale = {"type": "symlog", "log": 10, "linearThreshold": 1}  # shows zero too
+        custom = {**custom, "scaleDistribution": scale}
     if custom:
         defaults["color"] = {"mode": "palette-classic"}
         defaults["custom"] = custom
@@ -115,11 +126,28 @@ def _panel(question: dict[str, Any]) -> dict[str, Any]:
         "type": grafana_type,
         "title": question["title"],
         "description": question["help"],
+        "links": _links_in(question["help"], runbooks),
         "datasource": SOURCE,
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": options,
         "targets": targets,
     }
+
+
+def _links_in(text: str, runbooks: str | None) -> list[dict[str, Any]]:
+    """Links to what a help names."""
+    found = [
+        (
+            f"the {name} dashboard",
+            f"/d/gamma-{name}?${{__url_time_range}}&${{datasource:queryparam}}",
+        )
+        for name in re.findall(r"(\w+) dashboard", text)
+        if (QUESTIONS / f"{name}.yml").exists()
+    ]
+    if runbooks is not None:
+        pages = dict.fromkeys(re.findall(r"docs/runbooks/([a-z-]+)\.md", text))
+        found += [(f"runbook: {page}", f"{runbooks}/{page}.md") for page in pages]
+    return [{"title": title, "url": url} for title, url in found]
 
 
 def _links() -> dict[str, Any]:
@@ -150,11 +178,14 @@ def names() -> list[str]:
     return sorted(file.stem for file in QUESTIONS.glob("*.yml"))
 
 
-def render(name: str) -> str:
+def render(name: str, runbooks: str | None = None) -> str:
     """The text of `dashboards/NAME.json`."""
-    return json.dumps(dashboard(name), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(dashboard(name, runbooks), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build Grafana's dashboards.")
+    parser.add_argument("--runbooks", metavar="URL", help="where docs/runbooks/ is published")
+    base = parser.parse_args().runbooks
     for each in names():
-        (DASHBOARDS / f"{each}.json").write_text(render(each))
+        (DASHBOARDS / f"{each}.json").write_text(render(each, base and base.rstrip("/")))

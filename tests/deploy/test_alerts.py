@@ -6,13 +6,13 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from app.contract.schemas import ErrorCode
 from tests.conftest import require_program
-from tests.deploy.files import ROOT
 from tests.deploy.promql import RULES_FILE, RUNBOOKS, alerts
 
 pytestmark = pytest.mark.slow
@@ -88,8 +88,8 @@ class Scene:
     fires: dict[str, set[str]]
     step: int = 15
 
-    def write(self, file: Path) -> None:
-        """Write it in promtool's form."""
+    def text(self) -> str:
+        """It in promtool's form."""
         tests = [
             {
                 "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
@@ -114,7 +114,7 @@ class Scene:
                 }
             ],
         }
-        file.write_text(yaml.safe_dump(scene))
+        return yaml.safe_dump(scene)
 
 
 def _spelt_out(values: str, step: int) -> str:
@@ -256,6 +256,12 @@ SCENES = [
         step=60,
     ),
     Scene(
+        "a tenth is refused for hours, then nothing",
+        {REJECTED % "queue_slow": "0+20x420 8400x600"},
+        {"7h": {"GammaUploadsRefused"}, "427m": set()},
+        step=60,
+    ),
+    Scene(
         "all callers are above their own limits, or send nonsense",
         {REJECTED % "rate_limited": "0+190", REJECTED % "upload_too_large": "0+190"},
         {"1h": set(), "7h": set()},
@@ -389,7 +395,7 @@ SCENES = [
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
 def test_alerts_fire(scene: Scene, tmp_path: Path) -> None:
     file = tmp_path / "scene.yml"
-    scene.write(file)
+    file.write_text(scene.text())
     done = subprocess.run(
         [require_program("promtool"), "test", "rules", file],
         stdout=subprocess.PIPE,
@@ -409,7 +415,7 @@ def test_alerts_have_a_severity_and_a_runbook() -> None:
     for name, alert in alerts().items():
         assert alert["labels"]["severity"] in ("page", "ticket"), name
         assert alert["annotations"]["summary"], name
-        page = (ROOT / alert["annotations"]["runbook"]).read_text()
+        page = (RUNBOOKS / runbook(alert)).read_text()
         assert name in page.splitlines()[0], name
 
 
@@ -420,9 +426,33 @@ def test_error_codes_in_rules_exist() -> None:
 
 
 def test_every_alert_has_its_runbook() -> None:
-    found = {f"docs/runbooks/{file.name}" for file in RUNBOOKS.glob("*.md")}
-    found.remove("docs/runbooks/README.md")
-    assert found == {alert["annotations"]["runbook"] for alert in alerts().values()}
+    found = {file.name for file in RUNBOOKS.glob("*.md")} - {"README.md"}
+    assert found == {runbook(alert) for alert in alerts().values()}
+
+
+def runbook(alert: dict[str, Any]) -> str:
+    """The file that an alert links."""
+    base, _, page = alert["annotations"]["runbook_url"].partition("/")
+    assert base == "{{ $externalLabels.runbooks }}"
+    return str(page)
+
+
+def test_links_begin_with_the_address_of_the_runbooks(tmp_path: Path) -> None:
+    scene = yaml.safe_load(Scene("no worker", {'gamma_workers{instance="a"}': "0"}, {}).text())
+    (test,) = scene["tests"]
+    summary = alerts()["GammaNoWorker"]["annotations"]["summary"]
+    url = "https://ops.example/runbooks"
+    annotations = {"summary": summary, "runbook_url": f"{url}/no-worker.md"}
+    expected = {"exp_labels": {"severity": "page"}, "exp_annotations": annotations}
+    test |= {
+        "external_labels": {"runbooks": url},
+        "alert_rule_test": [
+            {"eval_time": "10m", "alertname": "GammaNoWorker", "exp_alerts": [expected]}
+        ],
+    }
+    file = tmp_path / "scene.yml"
+    file.write_text(yaml.safe_dump(scene))
+    subprocess.run([require_program("promtool"), "test", "rules", file], check=True)
 
 
 def test_runbooks_have_all_sections() -> None:
@@ -437,8 +467,7 @@ def test_runbooks_have_all_sections() -> None:
 def test_runbook_index_lists_all_alerts() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[.*\]\((.*)\) \|$", _index(), re.MULTILINE)
     assert sorted(rows) == sorted(
-        (name, alert["labels"]["severity"], Path(alert["annotations"]["runbook"]).name)
-        for name, alert in alerts().items()
+        (name, alert["labels"]["severity"], runbook(alert)) for name, alert in alerts().items()
     )
 
 

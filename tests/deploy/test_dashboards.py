@@ -92,6 +92,29 @@ def test_panels_fill_the_grid_and_do_not_overlap(name: str) -> None:
 
 
 @each_panel
+def test_panel_links_the_dashboards_it_names(panel: dict[str, Any]) -> None:
+    named = set(re.findall(r"(\w+) dashboard", panel["description"])) & set(DASHBOARDS)
+    linked = {link["url"].partition("?")[0] for link in panel["links"]}
+    assert linked == {f"/d/{DASHBOARDS[name]['uid']}" for name in named}
+
+
+def test_panels_link_runbooks_where_they_are_published(builder: ModuleType) -> None:
+    for name, shown in DASHBOARDS.items():
+        built = builder.dashboard(name, "https://ops.example/runbooks")
+        for panel, plain in zip(panels(built), panels(shown), strict=True):
+            pages = re.findall(r"docs/runbooks/(\S+?\.md)", panel["description"])
+            urls = [f"https://ops.example/runbooks/{page}" for page in dict.fromkeys(pages)]
+            added = [link["url"] for link in panel["links"] if link not in plain["links"]]
+            assert added == urls
+
+
+def test_a_long_and_a_short_queue_are_readable_together() -> None:
+    (panel,) = [panel for _, panel in PANELS if panel["title"] == "How many uploads wait?"]
+    scale = panel["fieldConfig"]["defaults"]["custom"]["scaleDistribution"]
+    assert scale["type"] == "symlog"  # logarithmic, and shows zero
+
+
+@each_panel
 def test_panels_have_question_and_advice(panel: dict[str, Any]) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     assert panel["title"].endswith("?")

@@ -170,7 +170,12 @@ OTHER_WORDS = {
     *("delivery_id", "span_id", "trace_id"),  # of log lines
     *("aof_enabled", "aof_last_write_status", "ssl_ca_certs"),  # of Redis and redis-py
     *("sentinel_password", "sentinel_username"),
-    *("proxy_request_buffering", "sample_limit", "when_required"),  # of nginx, Prometheus, AWS
+    *(
+        "proxy_request_buffering",
+        "sample_limit",
+        "runbook_url",
+        "when_required",
+    ),  # of nginx, Prometheus, AWS
     *("under_way", "whsec_new", "whsec_old"),  # of examples
 }
 
