@@ -15,6 +15,7 @@ from training.data.importers.layout import Layout
 from training.data.importers.localisation import CASIA, COLUMBIA, COVERAGE, DSO1, IMD2020, NIST16
 from training.data.importers.pairs import IMDL_JSON, MVSS_LIST, PAIRS
 from training.data.importers.parquet import OPENSDI
+from training.data.importers.reviews import REVIEWS
 from training.data.importers.table import COCO_INPAINT
 from training.data.importers.tampcoco import TAMPCOCO
 
@@ -41,4 +42,5 @@ LAYOUTS: dict[str, Layout] = {
     "imdl-json": IMDL_JSON,
     "pairs": PAIRS,
     "mvss-list": MVSS_LIST,
+    "reviews": REVIEWS,
 }

@@ -48,7 +48,7 @@ def _coco_inpaint(root: Path, choices: Choices) -> Iterator[Item | Note]:
     if choices.table is None:
         raise LayoutError(f"{root}: this data set has no fixed layout; name its table with --table")
     columns = {name: choices.columns.get(name, name) for name in FIELDS}
-    for number, record in enumerate(_records(choices.table), start=1):
+    for number, record in enumerate(records(choices.table), start=1):
         if number == 1 and (missing := _absent(record, choices.columns)):
             raise LayoutError(f"{choices.table}: no column {missing}; it has {', '.join(record)}")
         values = {name: _text(record.get(column)) for name, column in columns.items()}
@@ -110,7 +110,12 @@ def _text(value: object) -> str | None:
     return str(value)
 
 
-def _records(file: Path) -> Iterator[dict[str, Any]]:
+def records(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table (`.csv`, `.tsv`, `.json`, `.jsonl`, `.parquet`).
+
+    Raises:
+        LayoutError: It cannot be read.
+    """
     try:
         match file.suffix.lower():
             case ".csv" | ".tsv" as suffix:
