@@ -107,6 +107,7 @@ class Trainer:
             self._kept = cast(GammaModel, self._average.module)
         set_seed(train.seed)
         self._model = accelerator.prepare_model(model)
+        self._trained = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(model, train.weight_decay), train.learning_rate, fused=True
         )
@@ -189,8 +190,8 @@ class Trainer:
             with nullcontext() if part is parts[-1] else self._accelerator.no_sync(self._model):
                 loss = self.compute_loss(self._to_inputs(part, "train"), counts, means)
                 self._accelerator.backward(loss / len(parts))
-        limit = self._settings.train.max_grad_norm or float("inf")
-        self._grad_norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        self._grad_norm = nn.utils.get_total_norm(gradients)
         # Gradients are averaged over processes here: all processes see the same norm.
         if not bool(self._grad_norm.isfinite()):
             with torch.no_grad():  # the forward pass may have put NaN into the running statistics
@@ -202,10 +203,12 @@ class Trainer:
                 f"step {self.step + 1}: the loss or its gradient is not finite. "
                 f"Pictures of the step: {paths}"
             )
+        if limit := self._settings.train.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self._trained, limit, self._grad_norm)
         self._optimizer.step()
         self._learning_rate = self._optimizer.param_groups[0]["lr"]
         self._scheduler.step()
-        self._model.zero_grad()
+        self._optimizer.zero_grad()
         if self._average is not None:
             self._average.update_parameters(self._network)
         self.step += 1
