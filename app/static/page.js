@@ -35,6 +35,8 @@ let open = null;
 let place = 0; // of the open entry in the list
 let scrolled = 0; // scroll position when the list was left, pixels
 let caller = currentKey(); // the last one that was used
+/** @type {Promise<import("./closer.js").Closer>?} loaded with the first result */
+let closer = null;
 /** @type {number?} */
 let frame = null;
 /** @type {Set<Entry>} */
@@ -110,6 +112,8 @@ function render() {
   }
   document.title = open === null ? TITLE : `${open.name} · GAMMA`;
   detection.render(open);
+  if (open?.result) closer ??= import("./closer.js").then(({ Closer }) => new Closer());
+  closer?.then((made) => made.render(open));
   document.body.classList.toggle("opened", open !== null);
   renderFrame();
 }
