@@ -100,7 +100,7 @@ class Processor:
         queued = max(0.0, time.time() - record.created_at.timestamp())
         try:
             with metrics.stage("provenance"):
-                statements = FileStatements(self._decoders, picture)
+                statements = self._read_statements(picture)
             with metrics.stage("decode"):
                 started = time.perf_counter()
                 statements.pixels = pixels = self._decoders.decode(picture)
@@ -185,12 +185,7 @@ class Processor:
         try:
             outputs = CropOutputs(*map(torch.cat, zip(*ready.parts, strict=True)))
             finding = self._detector.conclude(ready.crops.layout, outputs, ready.sight)
-            masks: dict[Head, bytes] = {}
-            if finding.masks is not None:
-                masks = {
-                    Head.AI: png.encode([finding.masks.ai.values]),
-                    Head.MANIPULATION: png.encode([finding.masks.manipulation.values]),
-                }
+            masks = self._encode_masks(finding)
             detection = self._succeeded(ready, finding, time.perf_counter() - started)
         except Exception as error:  # an unexpected error must not affect other pictures
             return error
@@ -198,6 +193,17 @@ class Processor:
         metrics.SCORE.labels(version).observe(finding.ai_probability)
         metrics.count_verdict(version, Verdict(finding.verdict), finding.manipulated)
         return Outcome(detection, masks)
+
+    def _read_statements(self, picture: bytes) -> FileStatements:
+        return FileStatements(self._decoders, picture)
+
+    def _encode_masks(self, finding: Finding) -> dict[Head, bytes]:
+        if finding.masks is None:
+            return {}
+        return {
+            Head.AI: png.encode([finding.masks.ai.values]),
+            Head.MANIPULATION: png.encode([finding.masks.manipulation.values]),
+        }
 
     def _succeeded(self, ready: DecodedPicture, finding: Finding, encode: float) -> Detection:
         detection = ready.detection
