@@ -272,6 +272,63 @@ def detect(
 
 
 @app.command()
+def scan(
+    source: Annotated[
+        str,
+        typer.Argument(help="Folder, s3://BUCKET/PREFIX, or list of paths (.txt, .parquet)."),
+    ],
+    out: Annotated[
+        str, typer.Option(help="Folder or s3://BUCKET/PREFIX for the results, as Parquet files.")
+    ],
+    actors: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of models at work [default: one per GPU or machine]."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster [default: this machine alone]."),
+    ] = None,
+    partition_size: Annotated[
+        int, typer.Option(min=1, help="Pictures per Parquet file.", show_default=True)
+    ] = 1000,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the results of another scan in OUT.")
+    ] = False,
+    view: Annotated[str | None, _option("default_view", "--view")] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+) -> None:
+    """Score millions of pictures with Ray; repeat the command to resume.
+
+    The exit code is 1 if there are no pictures.
+    """
+    from app.command.scan.plan import PlanError
+    from app.command.scan.run import ScanError
+    from app.command.scan.run import scan as run_scan
+    from app.command.scan.sources import SourceError
+    from model.checkpoint import CheckpointError
+
+    settings = _settings(checkpoint=checkpoint, device=device, default_view=view)
+    try:
+        found = run_scan(
+            source,
+            out,
+            settings,
+            partition_size=partition_size,
+            actors=actors,
+            address=address,
+            overwrite=overwrite,
+        )
+    except (ScanError, SourceError, PlanError, CheckpointError, ImportError, OSError) as error:
+        raise _fail(error) from None
+    except KeyboardInterrupt:
+        console(stderr=True).print("interrupted; run the same command to resume")
+        raise typer.Exit(_INTERRUPTED) from None
+    if not found:
+        raise typer.Exit(1)
+
+
+@app.command()
 def openapi() -> None:
     """Print the OpenAPI document of the API."""
     from app.http.api import documented

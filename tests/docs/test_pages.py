@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.command.cli import app as cli
+from app.command.scan.table import schema
 from app.contract.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from app.contract.signing import SigningSecrets
 from app.http.api import documented
@@ -168,6 +169,7 @@ OTHER_WORDS = {
     *(name.lower() for name in SETTINGS),
     *Settings.model_fields,
     *("delivery_id", "span_id", "trace_id"),  # of log lines
+    *(*schema().names, "file_unreadable"),  # of `gamma scan`
     *("aof_enabled", "aof_last_write_status", "ssl_ca_certs"),  # of Redis and redis-py
     *("sentinel_password", "sentinel_username"),
     *(

@@ -1,0 +1,1 @@
+"""`gamma scan`: scores of all pictures of a folder, a bucket or a list, as Parquet files."""
