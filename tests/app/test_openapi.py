@@ -11,8 +11,6 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
-from openapi_spec_validator import validate
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     negative_data_rejection,
@@ -65,10 +63,14 @@ def test_checked_in_document_is_current(document: dict[str, Any]) -> None:
 
 
 def test_document_is_valid(document: dict[str, Any]) -> None:
+    from openapi_spec_validator import validate  # not above: it takes seconds to import
+
     validate(document)
 
 
 def test_every_answer_has_examples_that_fit(document: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator  # not above: it takes seconds to import
+
     for operation, status, answer in answers(document):
         for media_type, content in answer.get("content", {}).items():
             if not media_type.endswith("json"):

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
-from pydantic import BaseModel
 
 from tests.deploy.files import kubernetes
 
@@ -17,11 +14,6 @@ PROGRAMS = ("api", "webhooks", "worker")
 PODS = (*PROGRAMS, "redis")
 
 Object = dict[str, Any]
-
-CUSTOM: Mapping[str, type[BaseModel]] = {
-    model.__name__: model for model in (PodMonitor, PrometheusRule, ScaledObject)
-}
-"""Schemas of the kinds that Kubernetes itself does not know."""
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 

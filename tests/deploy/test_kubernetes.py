@@ -7,10 +7,8 @@ import subprocess
 from itertools import product
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from app.contract.settings import Settings
 from app.http import server
@@ -26,7 +24,6 @@ from tests.deploy.files import (
     with_defaults,
 )
 from tests.deploy.manifests import (
-    CUSTOM,
     OVERLAYS,
     PODS,
     PROGRAMS,
@@ -39,7 +36,6 @@ from tests.deploy.manifests import (
     workloads,
 )
 
-KUBERNETES_VERSIONS = ("1.30", "1.37")  # the oldest that knows all we use, and a current one
 each_pod = pytest.mark.parametrize(("overlay", "name"), list(product(OVERLAYS, PODS)))
 
 
@@ -57,15 +53,9 @@ def environment(overlay: str, name: str) -> dict[str, str]:
 
 def problem(manifest: Object) -> str | None:
     """What the published schemas say against a manifest; an unknown field is a problem."""
-    try:
-        if model := CUSTOM.get(manifest["kind"]):
-            model.model_validate(manifest, extra="forbid")
-        else:
-            for version in KUBERNETES_VERSIONS:
-                kubernetes_validate.validate(manifest, version, strict=True)
-    except (ValidationError, kubernetes_validate.ValidationError) as error:
-        return str(error)
-    return None
+    from tests.deploy import schemas
+
+    return schemas.problem(manifest)
 
 
 @each_overlay

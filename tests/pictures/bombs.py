@@ -3,15 +3,21 @@
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 from PIL import Image
 
 from tests.samples import box, encoded, every_format, heic, heif_grid, png, tiff, tiff_body
 
 MIB = 2**20
-ZEROS = zlib.compress(bytes(300 * MIB), 9)  # 0.3 MB
 PIXELS = (b"IDAT", zlib.compress(bytes(64 * (3 * 64 + 1))))
 EXIF = b"Exif\0\0II*\0"
+
+
+@cache
+def _zeros() -> bytes:
+    """300 MiB of zeros, compressed to 0.3 MB: this takes seconds."""
+    return zlib.compress(bytes(300 * MIB), 9)
 
 
 def _jpeg(*, scans: int = 0, comments: int = 0, filling: int = 0, exif: int = 0) -> bytes:
@@ -41,8 +47,8 @@ def _tiff(*more: tuple[int, int, int]) -> bytes:
     entries += more
     at = tiff_body(len(entries) + 2)
     place = (273, 279) if more[0][0] == 278 else (324, 325)
-    entries += [(place[0], 4, at), (place[1], 4, len(ZEROS))]
-    return tiff(*sorted(entries), body=ZEROS)
+    entries += [(place[0], 4, at), (place[1], 4, len(_zeros()))]
+    return tiff(*sorted(entries), body=_zeros())
 
 
 def _tiff_values(tag: int, kind: int, count: int, size: int) -> bytes:
@@ -160,19 +166,19 @@ def _heif_invalid_name() -> bytes:
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
-    "png text": lambda: png(64, 64, (b"zTXt", b"a\0\0" + ZEROS), PIXELS),
-    "png profile": lambda: png(64, 64, (b"iCCP", b"a\0\0" + ZEROS), PIXELS),
-    "png pixels": lambda: png(64, 64, (b"IDAT", ZEROS)),
+    "png text": lambda: png(64, 64, (b"zTXt", b"a\0\0" + _zeros()), PIXELS),
+    "png profile": lambda: png(64, 64, (b"iCCP", b"a\0\0" + _zeros()), PIXELS),
+    "png pixels": lambda: png(64, 64, (b"IDAT", _zeros())),
     "png chunks": lambda: png(64, 64, *[(b"tEXt", b"a\0b")] * 250_000, PIXELS),
     "png exif": lambda: png(64, 64, *[(b"eXIf", EXIF[6:] + bytes(7 * MIB))] * 6, PIXELS),
-    "png international text": lambda: png(64, 64, (b"iTXt", b"a\0\1\0\0\0" + ZEROS), PIXELS),
-    "png text after the pixels": lambda: png(64, 64, PIXELS, (b"zTXt", b"a\0\0" + ZEROS)),
+    "png international text": lambda: png(64, 64, (b"iTXt", b"a\0\1\0\0\0" + _zeros()), PIXELS),
+    "png text after the pixels": lambda: png(64, 64, PIXELS, (b"zTXt", b"a\0\0" + _zeros())),
     "png chunks before a frame": lambda: _apng(*[(b"tEXt", b"a\0b")] * 2_000_000),
     "png pieces of a frame": lambda: _apng(_frame(64), *[(b"fdAT", bytes(4))] * 2_000_000),
-    "png pixels of a frame": lambda: _apng(_frame(1), (b"fdAT", bytes(4) + ZEROS)),
+    "png pixels of a frame": lambda: _apng(_frame(1), (b"fdAT", bytes(4) + _zeros())),
     "png pieces": lambda: png(64, 64, *[(b"IDAT", b"")] * 2_000_000),
     "png size": lambda: png(2**30, 2**30, PIXELS),
-    "png line": lambda: png(1, 60_000_000, (b"IDAT", ZEROS)),
+    "png line": lambda: png(1, 60_000_000, (b"IDAT", _zeros())),
     "jpeg comments": lambda: _jpeg(comments=500_000),
     "jpeg filling": lambda: _jpeg(filling=2_000_000),
     "jpeg scans": lambda: _jpeg(scans=20_000),

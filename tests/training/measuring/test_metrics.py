@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score as library_f1
-from sklearn.metrics import jaccard_score, roc_auc_score
 
 from training.measuring import metrics
 from training.measuring.metrics import MaskScore
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1], bool)
 SCORES = np.array([0.1, 0.2, 0.3, 0.8, 0.4, 0.6, 0.7, 0.9])
+
+
+@pytest.fixture
+def library() -> Any:
+    """The metrics of scikit-learn."""
+    import sklearn.metrics  # not above: it takes seconds to import
+
+    return sklearn.metrics
 
 
 def test_image_metrics_by_hand() -> None:
@@ -51,12 +59,12 @@ def test_calibrated_scores_have_no_calibration_error() -> None:
     assert metrics.calibration_error(labels, scores, np.ones(8)) == 0
 
 
-def test_weighted_auc_equals_the_librarys() -> None:
+def test_weighted_auc_equals_the_librarys(library: Any) -> None:
     rng = np.random.default_rng(0)
     labels = rng.random(300) < 0.3
     scores = np.round(rng.random(300) + 0.3 * labels, 1)  # with many ties
     weights = rng.integers(0, 4, 300).astype(float)
-    expected = roc_auc_score(labels, scores, sample_weight=weights)
+    expected = library.roc_auc_score(labels, scores, sample_weight=weights)
     assert metrics.area_under_roc(labels, scores, weights) == pytest.approx(expected)
 
 
@@ -91,16 +99,16 @@ def test_versions_of_one_original_do_not_narrow_intervals() -> None:
     assert metrics.bootstrap(labels, scores, 0.5, groups, resamples=0) == {}
 
 
-def test_masks_by_hand_and_by_the_library() -> None:
+def test_masks_by_hand_and_by_the_library(library: Any) -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(1000) < 0.2
     mask = np.clip(rng.normal(100 + 60 * truth, 40), 0, 255).astype(np.uint8)
     histogram = np.bincount(mask + 256 * truth.astype(int), minlength=512).reshape(2, 256)
     found = metrics.measure_mask(histogram, 0.5)
     marked = mask >= 127.5
-    assert found.f1 == pytest.approx(library_f1(truth, marked))
-    assert found.iou == pytest.approx(jaccard_score(truth, marked))
-    assert found.auc == pytest.approx(roc_auc_score(truth, mask))
+    assert found.f1 == pytest.approx(library.f1_score(truth, marked))
+    assert found.iou == pytest.approx(library.jaccard_score(truth, marked))
+    assert found.auc == pytest.approx(library.roc_auc_score(truth, mask))
     assert (found.area, found.true_area) == (marked.mean(), truth.mean())
 
 
