@@ -22,6 +22,9 @@ from PIL import Image
 from tests.buckets import Bucket, BucketServer
 from tests.ports import free_port, free_ports
 
+# Also for the processes that tests start: they outnumber the cores, and idle threads spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _READY = re.compile(r"GAMMA is ready on (\S+)")
 _START_TIMEOUT = 120  # s
 _FINAL_TIMEOUT = 90  # s
