@@ -32,7 +32,7 @@ from app.http import descriptors, examples, metrics
 from app.webhooks.queue import Deliveries
 from pictures.findings import View
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
-from tests.app.test_cli import gamma
+from tests.app.test_cli import gamma, gamma_here
 from tests.app.test_webhook_rules import SECRET
 from tests.buckets import Bucket
 from tests.conftest import free_port
@@ -325,7 +325,7 @@ def test_the_command(tmp_path: Path, good: str, redis: Redis) -> None:
     assert {one["state"] for one in answer["findings"]} == {"ok", "note"}
     redis.config_set("maxmemory", 0)
     try:
-        bad = gamma("doctor", cwd=tmp_path, GAMMA_REDIS_URL=good, COLUMNS="20", **free)
+        bad = gamma_here("doctor", cwd=tmp_path, GAMMA_REDIS_URL=good, COLUMNS="20", **free)
     finally:
         with contextlib.suppress(RedisError):
             redis.config_set("maxmemory", 2**26)
