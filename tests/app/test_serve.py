@@ -14,7 +14,8 @@ import pytest
 from redis import Redis
 from rq.suspension import resume, suspend
 
-from tests.app.test_cli import gamma
+from tests.app.conftest import wait_for
+from tests.app.test_cli import gamma, gamma_here
 from tests.conftest import Serve, encode, free_port, free_ports, photo, wait_until_final
 from tests.deploy.live import serve
 
@@ -36,42 +37,44 @@ def kill_redis(service: Serve) -> None:
     redis.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_process_and_no_socket(
-    tmp_path: Path, number: int, quick: dict[str, str]
-) -> None:
-    service = Serve(tmp_path / "data", **quick).wait_until_ready()
+def stopped(service: Serve, number: int) -> int:
+    """Send a signal; returns the exit code. No process and no socket is left."""
     processes = descendants(service)
-    assert len(processes) == 7  # Redis, worker, API, and two decoders of each of the latter
-    assert (service.data_dir / "redis.sock").is_socket()
-    assert service.stop(number) == 0
+    code = service.stop(number)
     assert not psutil.wait_procs(processes, timeout=30)[1]
-    assert not (service.data_dir / "redis.sock").exists()
+    return code
 
 
 def test_queued_work_survives_a_restart(tmp_path: Path, quick: dict[str, str]) -> None:
     data_dir = tmp_path / "data"
-    url = f"unix://{data_dir / 'redis.sock'}"
+    socket_file = data_dir / "redis.sock"
     first = Serve(data_dir, **quick).wait_until_ready()
-    with Redis.from_url(url) as redis, first.client() as client:
+    assert (
+        len(descendants(first)) == 7
+    )  # Redis, worker, API, and two decoders of each of the latter
+    assert socket_file.is_socket()
+    with Redis.from_url(f"unix://{socket_file}") as redis, first.client() as client:
         suspend(redis)  # nothing is done before the restart
         answers = [
             client.post("/v1/detections", files={"file": encode(photo(90, 90, seed))})
             for seed in range(6)
         ]
     ids = [answer.json()["id"] for answer in answers]
-    assert first.stop() == 0
+    assert stopped(first, signal.SIGTERM) == 0
+    assert not socket_file.exists()
     second = Serve(data_dir, **quick).wait_until_ready()
     try:
-        with Redis.from_url(url) as redis, second.client() as client:
+        with Redis.from_url(f"unix://{socket_file}") as redis, second.client() as client:
             resume(redis)
             records = [wait_until_final(client, name) for name in ids]
         assert [record["status"] for record in records] == ["succeeded"] * len(ids)
+        assert stopped(second, signal.SIGINT) == 0
+        assert not socket_file.exists()
     finally:
         second.stop()
 
 
-def test_a_killed_worker_is_replaced_and_its_work_done(
+def test_a_killed_worker_is_replaced_and_a_killed_supervisor_leaves_no_process(
     tmp_path: Path, quick: dict[str, str]
 ) -> None:
     service = Serve(tmp_path / "data", **quick).wait_until_ready()
@@ -85,6 +88,7 @@ def test_a_killed_worker_is_replaced_and_its_work_done(
             )
         assert answer.status_code == 200
         assert "died" in service.log
+        stopped(service, signal.SIGKILL)
     finally:
         service.stop()
 
@@ -119,39 +123,68 @@ def test_killed_redis_is_restarted_or_the_service_ends(tmp_path: Path, small_mod
         service.stop()
 
 
-def test_killing_the_supervisor_leaves_no_process(tmp_path: Path, quick: dict[str, str]) -> None:
-    service = Serve(tmp_path / "data", **quick).wait_until_ready()
-    processes = descendants(service)
-    service.stop(signal.SIGKILL)
-    assert not psutil.wait_procs(processes, timeout=30)[1]
+KEY = "alice-secret-0123456789"
 
 
-def test_proxy_variables_are_ignored_between_processes(
-    tmp_path: Path, quick: dict[str, str]
-) -> None:
+@pytest.fixture(scope="module")
+def unusual(
+    tmp_path_factory: pytest.TempPathFactory, quick: dict[str, str]
+) -> Iterator[tuple[Serve, dict[str, str]]]:
+    """A service with keys, proxy variables and a long path; and the proxy variables."""
+    folder = tmp_path_factory.mktemp("unusual").joinpath(*["directory-with-a-long-name"] * 5)
+    folder.mkdir(parents=True)
     nobody = f"127.0.0.1:{free_port()}"
     proxies = {
         name: f"{scheme}://{nobody}"
         for scheme, upper in (("http", "HTTP_PROXY"), ("socks5", "ALL_PROXY"))
         for name in (upper, upper.lower())
     }
-    service = Serve(tmp_path / "data", **quick, **proxies)
+    service = Serve(folder / "data", GAMMA_API_KEYS=f"alice={KEY}", **quick, **proxies)
     try:
-        service.wait_until_ready()
-        ports = {
-            "GAMMA_PORT": service.url.rpartition(":")[2],
-            "GAMMA_METRICS_PORT": str(service.metrics_port),
-        }
-        doctor = gamma("doctor", cwd=tmp_path, **ports, **proxies)
-        assert doctor.stdout.count("GAMMA is running") == 2
+        yield service.wait_until_ready(), proxies
     finally:
         assert service.stop() == 0
 
 
-def test_a_data_directory_in_use(service: Serve) -> None:
-    second = Serve(service.data_dir)
+def test_proxy_variables_are_ignored_between_processes(
+    tmp_path: Path, unusual: tuple[Serve, dict[str, str]]
+) -> None:
+    service, proxies = unusual
+    ports = {
+        "GAMMA_PORT": service.url.rpartition(":")[2],
+        "GAMMA_METRICS_PORT": str(service.metrics_port),
+    }
+    doctor = gamma_here("doctor", cwd=tmp_path, **ports, **proxies)
+    assert doctor.stdout.count("GAMMA is running") == 2
+
+
+def test_long_data_directory_path(unusual: tuple[Serve, dict[str, str]]) -> None:
+    service, _ = unusual
+    assert len(str(service.data_dir / "redis.sock")) > 108  # the longest address of a socket
+    with service.client() as client:
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_data_directory_in_use(unusual: tuple[Serve, dict[str, str]]) -> None:
+    second = Serve(unusual[0].data_dir)
     assert second.stop(0) == 1
     assert "in use by another" in second.log
+
+
+def test_keys(unusual: tuple[Serve, dict[str, str]]) -> None:
+    service, _ = unusual
+    files = {"file": encode(photo(64, 64), "PNG")}
+    with service.client() as client:
+        assert client.get("/").status_code == 200
+        assert client.post("/v1/detections", files=files).status_code == 401
+        client.headers["Authorization"] = f"Bearer {KEY}"
+        answer = client.post("/v1/detections", files=files, headers={"Prefer": "wait=60"})
+        assert answer.status_code == 200
+        record = answer.json()
+        assert client.get(record["masks"]["ai"]["mask_url"]).status_code == 200
+    wait_for(lambda: record["id"] in service.log)  # requests are logged
+    assert "key_missing" in service.log
+    assert KEY not in service.log
 
 
 @pytest.fixture
@@ -209,36 +242,7 @@ def test_port_in_use_for_single_commands(
     assert f"port {taken} ({setting}) is in use by another program" in ended.stderr
 
 
-def test_long_data_directory_path(tmp_path: Path, quick: dict[str, str]) -> None:
-    deep = tmp_path.joinpath(*["directory-with-a-long-name"] * 5, "data")
-    deep.parent.mkdir(parents=True)
-    service = Serve(deep, **quick).wait_until_ready()
-    try:
-        with service.client() as client:
-            assert client.get("/readyz").status_code == 200
-    finally:
-        assert service.stop() == 0
-
-
 def test_binding_beyond_loopback_needs_allow_anonymous(tmp_path: Path) -> None:
     refused = Serve(tmp_path / "data", "--host", "0.0.0.0")
     assert refused.stop(0) == 1
     assert "--allow-anonymous" in refused.log
-
-
-def test_keys(tmp_path: Path, quick: dict[str, str]) -> None:
-    secret = "alice-secret-0123456789"
-    service = Serve(tmp_path / "data", GAMMA_API_KEYS=f"alice={secret}", **quick)
-    try:
-        files = {"file": encode(photo(64, 64), "PNG")}
-        with service.wait_until_ready().client() as client:
-            assert client.get("/").status_code == 200
-            assert client.post("/v1/detections", files=files).status_code == 401
-            client.headers["Authorization"] = f"Bearer {secret}"
-            answer = client.post("/v1/detections", files=files, headers={"Prefer": "wait=60"})
-            assert answer.status_code == 200
-            assert client.get(answer.json()["masks"]["ai"]["mask_url"]).status_code == 200
-    finally:
-        assert service.stop() == 0
-    assert "key_missing" in service.log  # requests are logged
-    assert secret not in service.log
