@@ -18,6 +18,8 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.buckets import Bucket, BucketServer
 from tests.ports import free_port, free_ports
@@ -31,17 +33,39 @@ _FINAL_TIMEOUT = 90  # s
 
 
 _SLOW_FOLDERS = ("attacks/", "browser/", "faults/", "training/fitting/")
+_SHIPPED_SERVICE = {
+    "tests/app/test_concurrency.py",
+    "tests/app/test_detections.py",
+    "tests/docs/test_readme.py",
+}
 _SLOW_FIXTURES = {"shipped_service", "small_model"}  # a whole service is started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, or needs a browser, by where it is and what it asks for."""
+    """Mark what is slow, or needs a browser, by where it is and what it asks for.
+
+    Files with slow tests come first: a long one at the end would keep one process busy alone.
+    """
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
         if path.startswith(_SLOW_FOLDERS) or _SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker("slow")
         if path.startswith("browser/"):
             item.add_marker("browser")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return _Scheduler(config, log)
+
+
+class _Scheduler(LoadFileScheduling):
+    """Gives the files that share `shipped_service` to one process, which starts it once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "shipped_service" if file in _SHIPPED_SERVICE else file
 
 
 def require_program(*names: str) -> str:

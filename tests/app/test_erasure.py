@@ -18,8 +18,8 @@ from app.http.aof_rewriter import AofRewriter
 from tests.app.receiver import wait_for
 from tests.conftest import Serve, encode, photo
 
-WITHIN = 6  # s
-RETENTION = 40  # s
+WITHIN = 4  # s
+RETENTION = 20  # s
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,8 @@ from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, free_port, value
 from tests.docs.files import blocks
 
+pytestmark = pytest.mark.slow  # processes of their own, which are killed
+
 OLD_SECRET = "whsec_" + 43 * "A" + "="
 PICTURE = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
 THREADS = 8  # of a delivery worker

@@ -16,7 +16,7 @@ from tests.conftest import Serve, encode, photo, value
 from tests.pictures.test_watermark import MESSAGES, marked, natural
 from worker.provenance import TrustListError, options
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,7 @@ def test_autoencoder_of_flux(tmp_path: Path, taef2: Path, fill: Fill) -> None:
     assert len({row.mask_type for row in rows}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["AutoencoderTiny", "AutoencoderKL"])
 def test_autoencoders_of_diffusers(tmp_path: Path, form: str) -> None:
     import diffusers
@@ -255,6 +256,7 @@ def test_autoencoders_of_diffusers(tmp_path: Path, form: str) -> None:
     assert {row.mask_type for row in rows} == {"random-polygon"}
 
 
+@pytest.mark.slow
 def test_pipeline_of_diffusers(tmp_path: Path, pipeline: Path) -> None:
     common = (
         *("inpaint", make_pictures(tmp_path), "--engine", "diffusers", "--model", pipeline),
@@ -291,6 +293,7 @@ def test_classical_inpainting_is_manipulated_but_not_ai(tmp_path: Path) -> None:
         assert (repainted[white] != original[white]).any()
 
 
+@pytest.mark.slow
 def test_killed_run_continues_with_the_same_pixels(tmp_path: Path, taef2: Path) -> None:
     pictures = make_pictures(tmp_path)
     common = (
