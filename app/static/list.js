@@ -12,7 +12,17 @@ import * as states from "./states.js";
 import { percent, state } from "./words.js";
 
 /** @type {Record<string, number>} */
-const MOVES = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity };
+const MOVES = {
+  ArrowRight: 1,
+  ArrowLeft: -1,
+  ArrowDown: 1,
+  ArrowUp: -1,
+  PageDown: 8,
+  PageUp: -8,
+  Home: -Infinity,
+  End: Infinity,
+};
+const VERTICAL = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp"]);
 
 /** Dispatches `select` (detail: the entry) when the user picks a row. */
 export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) {
@@ -61,8 +71,8 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
       if (altKey || ctrlKey || metaKey || entry === undefined) return;
       if (key === "Enter" || key === " ") this.#pick(entry);
       else if (!(key in MOVES)) return;
-      else if (this.#selected !== null) this.step(MOVES[key]);
-      else this.focus(this.at(MOVES[key]) ?? this.#current); // opened only when chosen
+      else if (this.#selected !== null) this.step(this.#move(key));
+      else this.focus(this.at(this.#move(key)) ?? this.#current); // opened only when chosen
       event.preventDefault();
     });
     this.#root.addEventListener("focusin", ({ target }) => {
@@ -116,6 +126,15 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     if (inList || document.activeElement === document.body) {
       this.#rows.get(entry)?.focus({ preventScroll: true });
     }
+  }
+
+  /**
+   * How many entries a key moves; up and down by a line, in which a grid has several.
+   * @param {string} key
+   */
+  #move(key) {
+    const columns = getComputedStyle(this.#root).gridTemplateColumns.split(" ").length;
+    return MOVES[key] * (VERTICAL.has(key) ? columns : 1);
   }
 
   /**

@@ -2,6 +2,7 @@
 
 /** @import { Entry } from "./library.js" */
 
+import { conceal, followSettings, reveal } from "./appearance.js";
 import { Detection } from "./detection.js";
 import { all, announce, byId, say } from "./dom.js";
 import { Follower, Listing } from "./follow.js";
@@ -49,7 +50,9 @@ const batch = new Set(); // entries since all were finished last
  */
 function select(entry, left = open) {
   if (open === null) scrolled = window.scrollY;
+  if (open !== entry) conceal();
   open = entry;
+  document.body.classList.toggle("opened", entry !== null); // before the list scrolls to the entry
   list.select(entry);
   render();
   if (entry === null) {
@@ -114,7 +117,6 @@ function render() {
   detection.render(open);
   if (open?.result) closer ??= import("./closer.js").then(({ Closer }) => new Closer());
   closer?.then((made) => made.render(open));
-  document.body.classList.toggle("opened", open !== null);
   renderFrame();
 }
 
@@ -276,6 +278,7 @@ listen([
   { keys: ["z"], label: "Actual size or fit", act: () => viewer.zoom.toggle() },
   { keys: ["+"], label: "Zoom in", act: () => viewer.zoom.by(1) },
   { keys: ["-"], label: "Zoom out", act: () => viewer.zoom.by(-1) },
+  { keys: ["v"], label: "Show a blurred picture", act: reveal },
   { keys: ["x", "Delete"], label: "Delete the open picture", act: () => detection.askToDelete() },
   { keys: ["Escape"], label: "Whole picture again, or close it", act: leave },
   { keys: ["c"], label: "About the model", act: () => model.open() },
@@ -289,6 +292,7 @@ window.addEventListener("beforeunload", (event) => {
   if (uploads.pending > 0) event.preventDefault(); // what is not sent yet would be lost
 });
 
+followSettings();
 renderKey();
 model.refresh();
 listing.refresh();

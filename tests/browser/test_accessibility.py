@@ -70,6 +70,20 @@ def untrained(page: Page) -> None:
     expect(page.locator(".score .badge")).to_be_visible()
 
 
+def as_a_blurred_grid(page: Page) -> None:
+    opened(page)
+    page.get_by_text("Grid", exact=True).click()
+    page.get_by_text("Blur", exact=True).click()
+    expect(page.get_by_role("button", name="Show the picture")).to_be_visible()
+
+
+def looking_closer(page: Page) -> None:
+    opened(page)
+    page.route("**/v1/detections/*/image", lambda route: route.fulfill(body=file()["buffer"]))
+    page.get_by_label("Look closer").select_option("Error level")
+    expect(page.locator("#closer-image")).to_be_visible()
+
+
 def magnified(page: Page) -> None:
     opened(page)
     page.keyboard.press("s")
@@ -135,6 +149,8 @@ STATES: list[Callable[[Page], None]] = [
     listed,
     opened,
     untrained,
+    as_a_blurred_grid,
+    looking_closer,
     magnified,
     without_result,
     queued,

@@ -184,6 +184,42 @@ def test_order_filter_and_side_by_side_are_remembered(alone: Page) -> None:
     expect(alone.get_by_role("group", name="Original")).to_be_visible()
 
 
+def test_grid_of_thumbnails(alone: Page) -> None:
+    """It is remembered, and arrow keys move by lines of it."""
+    listed(alone, 30)
+    alone.get_by_text("Grid", exact=True).click()
+    alone.reload()
+    expect(rows(alone)).to_have_count(30)
+    boxes = [box for entry in rows(alone).all()[:12] if (box := entry.bounding_box())]
+    columns = sum(box["y"] == boxes[0]["y"] for box in boxes)
+    assert columns > 4
+    assert all(box["height"] > box["width"] for box in boxes)
+    rows(alone).first.focus()
+    alone.keyboard.press("ArrowDown")
+    alone.keyboard.press("ArrowRight")
+    expect(rows(alone).nth(columns + 1)).to_be_focused()
+    alone.keyboard.press("Enter")
+    expect(alone.locator("#detection-title")).to_have_text(f"picture {columns + 1}.jpg")
+    expect(rows(alone).nth(columns + 1)).to_be_in_viewport()
+
+
+def test_pictures_are_blurred_until_asked_for(alone: Page) -> None:
+    listed(alone, 2)
+    alone.get_by_text("Blur", exact=True).click()
+    alone.reload()
+    expect(rows(alone).first.locator("img")).to_have_css("filter", re.compile("blur"))
+    rows(alone).first.click()
+    picture = alone.locator("#picture")
+    expect(picture).to_have_css("filter", re.compile("blur"))
+    alone.get_by_role("button", name="Show the picture").click()
+    expect(picture).to_have_css("filter", "none")
+    alone.keyboard.press("j")
+    expect(alone.locator("#detection-title")).to_have_text("picture 1.jpg")
+    expect(picture).to_have_css("filter", re.compile("blur"))
+    alone.keyboard.press("v")
+    expect(picture).to_have_css("filter", "none")
+
+
 def test_names_of_any_script_ids_and_times_are_shown(alone: Page) -> None:
     name = "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}.jpg"
     MadeList(alone, [made_record(1, ref_id=name)])
