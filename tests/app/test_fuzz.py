@@ -28,6 +28,7 @@ UPLOADS = 160
 MOST_GROWTH = 64  # MiB
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # seconds of work; but a busy machine is not a hang
 def test_decoders_only_read_or_refuse() -> None:
     child = subprocess.run(

@@ -28,7 +28,10 @@ from tests.app.conftest import StandIn, new_picture
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import encode, photo
 
-pytestmark = pytest.mark.timeout(400)  # tens of seconds of work; a busy machine is not a hang
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),  # tens of seconds of work; a busy machine is not a hang
+]
 
 
 def test_unexpected_error_of_one_upload_does_not_affect_others(
