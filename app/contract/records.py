@@ -83,6 +83,11 @@ def held_bytes_key(owner: str) -> str:
     return f"gamma:held-bytes:{owner}"
 
 
+def events_key(owner: str) -> str:
+    """Stream of an owner's latest endings: id and status of each detection."""
+    return f"gamma:events:{owner}"
+
+
 def worker_key(name: str) -> str:
     """JSON of a live worker's `WorkerInfo`."""
     return f"gamma:worker:{name}"

@@ -259,6 +259,13 @@ class DetectionList(BaseModel):
     )
 
 
+class DetectionEvent(BaseModel):
+    """Data of an event of `GET /v1/events`."""
+
+    id: str = Field(description="id of the detection")
+    status: Status = Field(description="`succeeded` or `failed`")
+
+
 class MeasuredRow(BaseModel):
     """Measured accuracy on pictures of one generator, or of all, against photographs."""
 

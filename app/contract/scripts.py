@@ -21,6 +21,9 @@ from rq.job import Job, JobStatus
 
 from app.contract import records
 
+MAX_EVENTS = 1000
+"""Approximate number of endings that are kept for each owner."""
+
 _LUA = Path(__file__).with_name("lua")
 
 
@@ -52,6 +55,8 @@ def _load(*names: str) -> Script:
         WAITING=records.waiting_key(""),
         HOLDINGS=records.holdings_key(""),
         HELD_BYTES=records.held_bytes_key(""),
+        EVENTS=records.events_key(""),
+        MAX_EVENTS=MAX_EVENTS,
         RESERVATIONS=records.RESERVATIONS_KEY,
         RESERVED=records.RESERVED_KEY,
         RECORD_BYTES=4096,  # approximate memory of a record

@@ -25,6 +25,7 @@ from app.http.reviewing import Reviewing
 from app.http.routes import (
     assignments,
     detections,
+    events,
     page,
     pictures,
     reviews,
@@ -42,6 +43,7 @@ _ROUTERS = [
         for module in (
             submissions,
             detections,
+            events,
             pictures,
             reviews,
             assignments,

@@ -319,3 +319,6 @@ READY = ServiceStatus(workers=2, suspended=False)
 def shown(summary: str, body: BaseModel, *, exclude_none: bool = False) -> dict[str, Any]:
     """An entry of an OpenAPI `examples` object."""
     return {"summary": summary, "value": body.model_dump(mode="json", exclude_none=exclude_none)}
+
+
+EVENT = f'id: 1769860800480-0\nevent: detection\ndata: {{"id":"{_ID}","status":"succeeded"}}\n\n'

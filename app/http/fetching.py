@@ -72,7 +72,7 @@ class Fetcher:
                             async for chunk in response.aiter_stream():
                                 yield chunk
                             return
-                        url = _location(checked, response)
+                        url = str(checked.join(_field(response, b"location")))
                 raise _failed(f"more than {_MAX_REDIRECTS} redirects")
         except TargetRefusedError as error:
             raise ServiceError(ErrorCode.FETCH_REFUSED, str(error)) from None
@@ -95,13 +95,6 @@ def _target(url: httpx2.URL) -> httpcore2.URL:
 def _field(response: httpcore2.Response, wanted: bytes) -> str:
     values = [value for name, value in response.headers if name.lower() == wanted]
     return values[0].decode("latin-1") if values else ""
-
-
-def _location(url: httpx2.URL, response: httpcore2.Response) -> str:
-    try:
-        return str(url.join(_field(response, b"location")))
-    except (httpx2.InvalidURL, UnicodeError):
-        raise _failed("a redirect is invalid") from None
 
 
 def _check(response: httpcore2.Response) -> None:

@@ -36,6 +36,7 @@ class Resources:
         too_many = ErrorCode.TOO_MANY_DOWNLOADS
         self.renderings = FairSemaphore(_RENDERINGS, "renderings", 30, too_many)
         self.fetches = FairSemaphore(FETCHES, "fetches", timeout=15)
+        self.streams = FairSemaphore(settings.max_connections // 4, "streams", 0, too_many)
         self.downloads = FairSemaphore(_DOWNLOADS, "bytes", 30, too_many)
 
 

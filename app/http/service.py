@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 
 from fastapi import Request
@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.contract import records
 from app.contract.directory import Directory
+from app.contract.events import Ending, endings_after
 from app.contract.jobs import JobQueue, places
 from app.contract.schemas import (
     Detection,
@@ -157,6 +158,11 @@ class Service:
     @cached_property
     def _records(self) -> Coalescer[tuple[str, str], Detection | None]:
         return Coalescer(self.store.get_each)
+
+    @cached_property
+    def endings(self) -> Coalescer[tuple[str, str], list[Ending]]:
+        """Reads the endings after positions, see `endings_after`."""
+        return Coalescer(partial(endings_after, self.store.redis))
 
     def submit(self, submission: Submission) -> Detection:
         """Submit one picture, see `submit_all`.

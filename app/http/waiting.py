@@ -65,6 +65,8 @@ class FinishedEvents:
     def __init__(self, url: str) -> None:
         self._url = url
         self._recent: dict[str, bytes] = {}  # oldest first
+        self.next_ending = asyncio.Event()
+        """Set at the next ending of any detection, then replaced."""
         self._waiting: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     @contextlib.asynccontextmanager
@@ -109,6 +111,8 @@ class FinishedEvents:
                 await asyncio.sleep(_RECONNECT_DELAY)
 
     def _dispatch(self, message: bytes) -> None:
+        self.next_ending.set()
+        self.next_ending = asyncio.Event()
         name, _, ending = message.partition(b" ")
         detection_id = name.decode("ascii", "replace")
         self._recent[detection_id] = ending

@@ -5,7 +5,8 @@
 --   name of the masks, their size (bytes), and of each mask its head and entry
 --
 -- The record is written first: if Redis is full, the script fails before it has changed anything.
--- The cache entry then points to the record. The webhook's job moves from RQ's schedule to its queue.
+-- The cache entry then points to the record, the owner's stream gets the ending, and the webhook's job
+-- moves from RQ's schedule to its queue.
 local record = KEYS[1]
 local status, json, model, id, channel, expiry, now, masks, bytes = unpack(ARGV, 1, 9)
 local found = redis.call('HMGET', record, 'status', 'cache', 'webhook', 'owner', 'reservation')
@@ -29,5 +30,9 @@ if found[3] then
         place(webhook.queue_key, webhook.job_id, found[4], 1, expiry)
     end
 end
+local events = events_key(found[4])
+local event = redis.call('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*', 'id', id, 'status', status)
+redis.call('HSET', record, 'event', event)
+outlive(events, expiry)
 redis.call('PUBLISH', channel, id .. ' ' .. status .. ' ' .. json)
 return 1

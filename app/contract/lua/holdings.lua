@@ -3,6 +3,7 @@ local function masks_key(owner, name)
 end
 local function waiting_key(owner) return WAITING .. owner end
 local function holdings_key(owner) return HOLDINGS .. owner end
+local function events_key(owner) return EVENTS .. owner end
 local function held_bytes_key(owner) return HELD_BYTES .. owner end
 local function holders_key(key) return key .. ':holders' end
 local function parsed(holding)

@@ -18,6 +18,7 @@ from app.http.routes.responses import (
     CONDITION,
     OF_V1,
     UNCHANGED,
+    WAIT,
     DetectionId,
     answer,
     problems,
@@ -25,12 +26,15 @@ from app.http.routes.responses import (
 )
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
+from app.http.waiting import preferred_wait
 from pictures.origin import Says
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
 _MAX_LISTED = 100
-_PROBLEMS = problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND)
+_PROBLEMS = problems(
+    *OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.TOO_MANY_UPLOADS
+)
 
 
 @router.get(
@@ -99,6 +103,7 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
         200: answer(
             "The current record",
             "ETag",
+            "Preference-Applied",
             "Server-Timing",
             queued=examples.QUEUED.model_copy(update={"queue_position": 12, "expected_wait": 4.0}),
             processing=examples.PROCESSING,
@@ -109,13 +114,23 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
         **UNCHANGED,
         **_PROBLEMS,
     },
-    openapi_extra=CONDITION,
+    openapi_extra={"parameters": [*CONDITION["parameters"], *WAIT["parameters"]]},
 )
-def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Response:
-    """Return the record of a detection."""
+async def read(request: Request, detection_id: DetectionId, caller: TheCaller) -> Response:
+    """Return the record of a detection, at once or when it has ended (`Prefer: wait`)."""
     service = service_of(request)
-    (detection,) = service.in_queue([service.record(detection_id, caller.name)])
-    return record_answer(request, detection)
+    detection = await run_in_threadpool(service.record, detection_id, caller.name)
+    wait = preferred_wait(request.headers.getlist("prefer"))
+    headers = {} if wait is None else {"Preference-Applied": f"wait={wait}"}
+    if wait and not detection.status.finished:
+        async with service.resources.connections.hold(caller.name, 1):
+            waited = await service.wait([detection], caller.name, wait, request.is_disconnected)
+        final = waited[detection.id]
+        if isinstance(final, ServiceError):
+            raise final
+        detection = final
+    (detection,) = await run_in_threadpool(service.in_queue, [detection])
+    return record_answer(request, detection, headers)
 
 
 @router.delete(

@@ -73,6 +73,16 @@ def answer(description: str, *header_names: str, **bodies: BaseModel) -> dict[st
     }
 
 
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string", "examples": ["wait=30"]},
+    "description": "`wait=N`: hold the answer until the result is there, at most N seconds "
+    "(N ≤ 60; RFC 7240)",
+}
+WAIT = {"parameters": [_PREFER]}
+"""OpenAPI entry of the request header field `Prefer`."""
+
 CONDITION = {
     "parameters": [
         {
@@ -102,12 +112,14 @@ def is_known(request: Request, tag: str) -> bool:
     return any(one.strip().removeprefix("W/") in wanted for one in given)
 
 
-def record_answer(request: Request, body: BaseModel) -> Response:
+def record_answer(
+    request: Request, body: BaseModel, headers: Mapping[str, str] | None = None
+) -> Response:
     """JSON response with an `ETag`; 304 if the client has this body.
 
     The tag is weak, because the bytes also depend on the compression.
     """
-    answer = json_answer(request, body)
+    answer = json_answer(request, body, headers=headers)
     tag = f'W/"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
     if is_known(request, tag):
         return Response(status_code=304, headers={**NO_STORE, "ETag": tag})

@@ -25,7 +25,7 @@ from app.http.forms import Form, FormRules, Upload
 from app.http.metrics import REJECTIONS
 from app.http.openapi import headers
 from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
-from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
+from app.http.routes.responses import OF_V1, WAIT, Answers, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from app.http.uploads import open_upload
@@ -75,13 +75,7 @@ _FILE = {
     "description": f"a picture: {', '.join(MEDIA_TYPES)}; the bytes decide, not the name",
 }
 _HEADERS = [
-    {
-        "name": "Prefer",
-        "in": "header",
-        "schema": {"type": "string", "examples": ["wait=30"]},
-        "description": "`wait=N`: hold the answer until the result is there, at most N "
-        "seconds (N ≤ 60; RFC 7240)",
-    },
+    *WAIT["parameters"],
     {
         "name": "Idempotency-Key",
         "in": "header",

@@ -1,0 +1,133 @@
+"""`GET /v1/events`: endings of the caller's detections as Server-Sent Events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.contract.events import POSITION_PATTERN, Ending, last_position
+from app.contract.schemas import DetectionEvent, ErrorCode
+from app.http import examples, guard
+from app.http.callers import TheCaller
+from app.http.problems import OUTAGES, of_outage
+from app.http.routes.responses import NO_STORE, OF_V1, WAIT, problems
+from app.http.routes.strict import StrictRoute
+from app.http.service import Service, service_of
+from app.http.waiting import MAX_WAIT, preferred_wait
+
+router = APIRouter(prefix="/v1/events", tags=["detections"], route_class=StrictRoute)
+
+_DATA = DetectionEvent.model_json_schema(ref_template="#/components/schemas/{model}")
+_DATA.pop("$defs")  # `Status` is part of the document
+_MEDIA_TYPE = "text/event-stream"
+_HEARTBEAT = 15.0  # s, between two reads if no message comes; below the timeout of most proxies
+_PAUSE = 0.25  # s, at least, between two reads
+_RETRY = 1000  # ms, until a client connects again
+
+
+@router.get(
+    "",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A stream of events named `detection`, whose data is JSON",
+            "content": {
+                _MEDIA_TYPE: {
+                    "schema": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": _DATA,
+                    },
+                    "example": examples.EVENT,
+                }
+            },
+        },
+        **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.TOO_MANY_DOWNLOADS),
+    },
+    openapi_extra=WAIT,
+)
+async def events(
+    request: Request,
+    caller: TheCaller,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            pattern=POSITION_PATTERN, description="`id` of the last event that you have received"
+        ),
+    ] = None,
+) -> Response:
+    """Follow the ends of your detections, as Server-Sent Events.
+
+    Without `Last-Event-ID` the stream begins with the next end. With it, it begins with the first
+    one after that event; about 1,000 are kept until the detections expire. The service closes a
+    stream after 60 s, or after the seconds of `Prefer: wait`: connect again with `Last-Event-ID`,
+    as browsers do by themselves.
+    """
+    service = service_of(request)
+    start = last_event_id
+    if start is None:
+        start = await run_in_threadpool(last_position, service.store.redis, caller.name)
+    wait = preferred_wait(request.headers.getlist("prefer"))
+    seconds = MAX_WAIT if wait is None else wait
+    permit = service.resources.streams.hold(caller.name, 1)
+    return _Stream(_events(service, caller.name, start, seconds), permit)
+
+
+class _Stream(StreamingResponse):
+    """A stream that holds a permit while it is sent; ends when the client disconnects."""
+
+    def __init__(
+        self, content: AsyncIterator[str], permit: AbstractAsyncContextManager[object]
+    ) -> None:
+        super().__init__(
+            content, headers={**NO_STORE, "X-Accel-Buffering": "no"}, media_type=_MEDIA_TYPE
+        )
+        self._permit = permit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._permit:
+            await super().__call__(scope, receive, send)
+
+
+async def _events(
+    service: Service, owner: str, position: str, seconds: float
+) -> AsyncIterator[str]:
+    """Events and heartbeats for so many seconds, without blocking a thread."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    yield f"retry: {_RETRY}\n\n"
+    while True:
+        ending = service.events.next_ending  # before the read, so that none is missed
+        guard.begin()  # a new budget for each read
+        try:
+            (found,) = await service.endings([(owner, position)])
+        except OUTAGES as error:
+            of_outage(error)
+            return
+        for one in found:
+            yield _format(one)
+            position = one.position
+        left = deadline - loop.time()
+        if left <= 0:
+            return
+        if found:
+            await asyncio.sleep(min(_PAUSE, left))
+            continue
+        yield ": waiting\n\n"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_HEARTBEAT, left)):
+                await ending.wait()
+                await asyncio.sleep(_PAUSE)
+
+
+def _format(ending: Ending) -> str:
+    data = DetectionEvent(id=ending.detection_id, status=ending.status).model_dump_json()
+    return f"id: {ending.position}\nevent: detection\ndata: {data}\n\n"
