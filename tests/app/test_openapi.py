@@ -21,6 +21,7 @@ from app.contract.client import connect
 from app.contract.schemas import ErrorCode
 from app.http.api import documented
 from app.http.problems import STATUS
+from pictures.header import MEDIA_TYPES
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import Replica
 
@@ -106,6 +107,10 @@ SEED = 1
 UNKNOWABLE = [positive_data_acceptance, negative_data_rejection]
 
 schemathesis.openapi.format("binary", st.sampled_from([*PICTURES, b"", b"GIF89a", b"no picture"]))
+schemathesis.serializer.alias(
+    [kind for kind in MEDIA_TYPES.values() if kind not in ("image/png", "image/jpeg")],
+    "application/octet-stream",
+)
 DESCRIBED = schemathesis.openapi.from_dict(
     documented().openapi(), config=schemathesis.Config(seed=SEED)
 )

@@ -41,10 +41,17 @@ _RETRY = 1000  # ms, until a client connects again
             "description": "A stream of events named `detection`, whose data is JSON",
             "content": {
                 _MEDIA_TYPE: {
-                    "schema": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "contentSchema": _DATA,
+                    "schema": {  # of an event
+                        "type": "object",
+                        "properties": {
+                            "id": {"type": "string"},
+                            "event": {"type": "string", "const": "detection"},
+                            "data": {
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                                "contentSchema": _DATA,
+                            },
+                        },
                     },
                     "example": examples.EVENT,
                 }
@@ -58,11 +65,11 @@ async def events(
     request: Request,
     caller: TheCaller,
     last_event_id: Annotated[
-        str | None,
+        str,
         Header(
             pattern=POSITION_PATTERN, description="`id` of the last event that you have received"
         ),
-    ] = None,
+    ] = "",
 ) -> Response:
     """Follow the ends of your detections, as Server-Sent Events.
 
@@ -73,7 +80,7 @@ async def events(
     """
     service = service_of(request)
     start = last_event_id
-    if start is None:
+    if not start:
         start = await run_in_threadpool(last_position, service.store.redis, caller.name)
     wait = preferred_wait(request.headers.getlist("prefer"))
     seconds = MAX_WAIT if wait is None else wait
