@@ -17,7 +17,7 @@ from app.contract.schemas import Status
 START = "0-0"
 """Position before the first entry of a stream."""
 
-POSITION_PATTERN = r"^([0-9]{1,20}-[0-9]{1,20})?$"
+POSITION_PATTERN = r"^([0-9]{1,18}-[0-9]{1,18})?$"
 """A position in a stream, see `Ending`; or none."""
 
 _MAX_READ = 100  # entries at once

@@ -251,11 +251,24 @@ class DetectionList(BaseModel):
     detections: list[Detection] = Field(description="newest first; with `ids`: in their order")
     next: Link | None = Field(
         default=None,
-        description="path of the next page, if there is one; with `says` a page may be short, or "
-        "empty, with others to follow",
+        description="path of the next page, if there is one; with conditions a page may be short, "
+        "or empty, with others to follow",
     )
     missing: list[str] = Field(
         default=[], description="those of `ids` that do not exist or belong to another caller"
+    )
+
+
+class Deletions(BaseModel):
+    """Response of `DELETE /v1/detections`."""
+
+    dry_run: bool = Field(description="true: nothing was deleted")
+    deleted: list[str] = Field(description="ids that were deleted, or would be")
+    missing: list[str] = Field(
+        default=[], description="those of `ids` that do not exist or belong to another caller"
+    )
+    more: bool = Field(
+        description="whether others may meet the conditions: repeat the request until it is false"
     )
 
 

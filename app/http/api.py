@@ -24,6 +24,7 @@ from app.http.openapi import RESPONSE_HEADERS, Documented
 from app.http.reviewing import Reviewing
 from app.http.routes import (
     assignments,
+    bulk,
     detections,
     events,
     page,
@@ -42,6 +43,7 @@ _ROUTERS = [
         module.router
         for module in (
             submissions,
+            bulk,  # its paths must not be taken for ids
             detections,
             events,
             pictures,

@@ -24,6 +24,7 @@ from app.contract.reviews import (
 from app.contract.schemas import (
     BatchEntry,
     BatchResults,
+    Deletions,
     Detection,
     DetectionError,
     DetectionList,
@@ -322,3 +323,4 @@ def shown(summary: str, body: BaseModel, *, exclude_none: bool = False) -> dict[
 
 
 EVENT = f'id: 1769860800480-0\nevent: detection\ndata: {{"id":"{_ID}","status":"succeeded"}}\n\n'
+DELETIONS = Deletions(dry_run=False, deleted=[_ID], more=False)

@@ -314,10 +314,14 @@ class Service:
         Raises:
             ServiceError: If the owner has no such detection: `not_found`.
         """
+        if not self.discard(detection_id, owner):
+            raise ServiceError(ErrorCode.NOT_FOUND)
+
+    def discard(self, detection_id: str, owner: str) -> bool:
+        """As `delete`; returns False if the owner has no such detection."""
         commands = self.store.recorder()
         self.queue.withdraw(commands, detection_id)
-        if not self.store.delete(detection_id, owner, commands):
-            raise ServiceError(ErrorCode.NOT_FOUND)
+        return self.store.delete(detection_id, owner, commands)
 
 
 def _reused(known: Detection, new: Detection) -> Detection:

@@ -12,6 +12,7 @@ from typing import Any
 
 from app.contract.reviews import Review
 from app.contract.schemas import ModelInfo
+from app.contract.spreadsheet import as_text
 from app.reviews.store import Filter, Reviews, Row
 from pictures.findings import Thresholds
 
@@ -26,8 +27,6 @@ _PARTS = {
     "model": list(ModelInfo.model_fields),
 }
 _TEXTS = ("note", "reviewer", "key")
-# A spreadsheet takes a cell that begins so for a formula (CWE-1236); it ignores spaces before it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def cursor(row: Row) -> str:
@@ -94,8 +93,8 @@ def _cells(review: Review) -> list[Any]:
     for name, value in review.model_dump(mode="json").items():
         if name in _PARTS:
             cells += [(value or {}).get(part) for part in _PARTS[name]]
-        elif name in _TEXTS and value and value.lstrip(" ").startswith(_FORMULA):
-            cells.append(f"'{value}")  # spreadsheets show it as text
+        elif name in _TEXTS and value:
+            cells.append(as_text(value))
         else:
             cells.append(value)
     return cells

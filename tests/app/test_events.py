@@ -91,7 +91,7 @@ def test_the_stream_is_short_and_expires(alice: httpx2.Client, standin: StandIn)
     assert 0 < standin.redis.ttl(key) <= 86_400 + 60
 
 
-@pytest.mark.parametrize("position", ["x", "1", "-1-0", "1-0-0"])
+@pytest.mark.parametrize("position", ["x", "1", "-1-0", "1-0-0", f"1-{2**64}"])
 def test_invalid_position(alice: httpx2.Client, position: str) -> None:
     answer = alice.get("/v1/events", headers={"Last-Event-ID": position, "Prefer": "wait=0"})
     assert_problem(answer, 400, "malformed_request")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
@@ -11,7 +12,7 @@ from app.contract.records import CURSOR_PATTERN
 from app.contract.schemas import Detection, DetectionList, ErrorCode
 from app.http import examples
 from app.http.callers import TheCaller
-from app.http.listing import newest
+from app.http.listing import MAX_NAMED, NO_FILTER, TheFilter, named, newest
 from app.http.problems import ServiceError
 from app.http.reviewing import reviewing_of
 from app.http.routes.responses import (
@@ -27,11 +28,9 @@ from app.http.routes.responses import (
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from app.http.waiting import preferred_wait
-from pictures.origin import Says
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
-_MAX_LISTED = 100
 _PROBLEMS = problems(
     *OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.TOO_MANY_UPLOADS
 )
@@ -55,39 +54,36 @@ def read_list(
         Query(description="only these detections, at most 100: `a,b,c`, or repeated"),
     ] = None,
     limit: Annotated[
-        int, Query(ge=1, le=_MAX_LISTED, description="maximum number of detections")
+        int, Query(ge=1, le=MAX_NAMED, description="maximum number of detections")
     ] = 50,
     cursor: Annotated[
         str | None, Query(pattern=CURSOR_PATTERN, description="from `next` of the previous page")
     ] = None,
-    says: Annotated[
-        Says | None,
-        Query(description="only detections whose file says so, see `provenance.statements`"),
-    ] = None,
+    chosen: TheFilter = NO_FILTER,
 ) -> Response:
     """List your detections, newest first, in pages; or return those in `ids`.
 
-    New detections do not shift the following pages.
+    New detections do not shift the following pages. With conditions other than times a page may be
+    short, or empty, with others to follow.
     """
     service = service_of(request)
     if ids is not None:
-        if {"limit", "cursor", "says"} & request.query_params.keys():
+        if len(request.query_params.keys()) > 1:
             raise ServiceError(
-                ErrorCode.MALFORMED_REQUEST,
-                "`ids` cannot be combined with `limit`, `cursor` or `says`.",
+                ErrorCode.MALFORMED_REQUEST, "`ids` cannot be combined with other parameters."
             )
         return record_answer(request, _named(service, caller.name, ids))
-    page = newest(service.store, caller.name, limit, cursor, says)
-    chosen = f"&says={says}" if says else ""
-    following = page.cursor and f"{router.prefix}?limit={limit}&cursor={page.cursor}{chosen}"
+    page = newest(service.store, caller.name, limit, cursor, chosen)
+    following = None
+    if page.cursor is not None:
+        query = {**request.query_params, "limit": limit, "cursor": page.cursor}
+        following = f"{router.prefix}?{urlencode(query)}"
     listed = DetectionList(detections=service.in_queue(page.detections), next=following)
     return record_answer(request, listed)
 
 
 def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
-    names = list(dict.fromkeys(name for part in ids for name in part.split(",") if name))
-    if len(names) > _MAX_LISTED:
-        raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"The limit is {_MAX_LISTED} ids.")
+    names = named(ids)
     found = dict(zip(names, service.store.get_owned(names, owner), strict=True))
     existing = [detection for detection in found.values() if detection is not None]
     return DetectionList(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,7 +10,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from app.contract.reviews import (
     MAX_IDS,
@@ -31,6 +28,7 @@ from app.contract.reviews import (
 from app.contract.schemas import Detection, ErrorCode, detection_path
 from app.http import examples
 from app.http.callers import Caller, TheCaller
+from app.http.moments import Moment
 from app.http.problems import ReviewConflictError, ServiceError, document
 from app.http.reviewing import Reviewing, reviewing_of
 from app.http.routes.responses import (
@@ -83,20 +81,6 @@ class Format(StrEnum):
 _MEDIA_TYPES = {Format.CSV: "text/csv", Format.JSONL: "application/jsonl"}
 
 
-def _date_first(given: str) -> str:
-    if not re.match(r"\d{4}-\d\d-\d\d", given):  # pydantic would take numbers for times too
-        raise ValueError("must begin with a date, such as 2026-01-31T12:00:00Z")
-    return given
-
-
-def _utc(given: datetime) -> datetime:
-    try:
-        return given.astimezone(UTC)
-    except OverflowError:  # in the first or last year
-        return (datetime.min if given.year == 1 else datetime.max).replace(tzinfo=UTC)
-
-
-Since = Annotated[AwareDatetime, BeforeValidator(_date_first), AfterValidator(_utc)]
 TheName = Annotated[Name, Query(description="display name of the person")]
 
 
@@ -212,7 +196,7 @@ async def list_reviews(
         Query(description=f"of these detections, at most {MAX_IDS}: `a,b,c`, or repeated"),
     ] = None,
     since: Annotated[
-        Since | None, Query(description="decided at this time or later, with a time zone")
+        Moment | None, Query(description="decided at this time or later, with a time zone")
     ] = None,
     decision: Annotated[Decision | None, Query(description="with this decision")] = None,
     history: Annotated[

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, get_args, get_origin
 
 from fastapi import Request, Response
+from fastapi._compat import ModelField
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
@@ -26,7 +28,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         repeatable = {
             parameter.alias: _is_list(parameter.field_info.annotation)
-            for parameter in self.dependant.query_params
+            for parameter in _query_params(self.dependant)
         }
         for documented in (self.openapi_extra or {}).get("parameters", ()):
             if documented["in"] == "query":  # read by the route itself
@@ -60,6 +62,12 @@ async def _read(request: Request) -> Request:
         return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     return Request(request.scope, receive)
+
+
+def _query_params(dependant: Dependant) -> Iterator[ModelField]:
+    yield from dependant.query_params
+    for other in dependant.dependencies:
+        yield from _query_params(other)
 
 
 def _is_list(annotation: Any) -> bool:

@@ -1,0 +1,290 @@
+"""`/v1/detections`: delete, export and download many detections."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.contract.schemas import Deletions, Detection, ErrorCode, Head
+from app.contract.spreadsheet import as_text
+from app.http import examples, guard
+from app.http.callers import TheCaller
+from app.http.listing import MAX_NAMED, NO_FILTER, Filter, Page, TheFilter, named, newest
+from app.http.problems import ServiceError, link_context
+from app.http.routes.responses import NO_STORE, OF_V1, answer, json_answer, problems
+from app.http.routes.strict import StrictRoute
+from app.http.service import Service, service_of
+from pictures import overlays
+
+router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
+
+_PROBLEMS = problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.TOO_MANY_DOWNLOADS)
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_Ids = Annotated[
+    list[str],
+    Query(description=f"these detections, at most {MAX_NAMED}: `a,b,c`, or repeated"),
+]
+
+
+class Format(StrEnum):
+    """Formats of an export."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+_MEDIA_TYPES = {Format.CSV: "text/csv", Format.JSONL: "application/jsonl"}
+
+
+@router.delete(
+    "",
+    response_model=Deletions,
+    responses={
+        200: answer("What was deleted", deleted=examples.DELETIONS),
+        **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.STORAGE_UNAVAILABLE),
+    },
+)
+def delete_many(
+    request: Request,
+    caller: TheCaller,
+    ids: _Ids = [],  # noqa: B006 - FastAPI copies it
+    chosen: TheFilter = NO_FILTER,
+    dry_run: Annotated[bool, Query(description="only say which would be deleted")] = False,
+) -> Response:
+    """Delete the detections in `ids`, or those that meet conditions; up to 100 in a request.
+
+    Reviews stay, as when one is deleted. Repeat the request while `more` is true.
+    """
+    service = service_of(request)
+    if bool(ids) == bool(chosen):
+        raise ServiceError(
+            ErrorCode.MALFORMED_REQUEST, "Name either `ids` or a condition, such as `status`."
+        )
+    missing: list[str] = []
+    more = False
+    if ids:
+        names = named(ids)
+        found = service.store.get_owned(names, caller.name)
+        missing = [name for name, one in zip(names, found, strict=True) if one is None]
+        names = [one.id for one in found if one is not None]
+    else:
+        page = newest(service.store, caller.name, MAX_NAMED, None, chosen)
+        names, more = [one.id for one in page.detections], page.cursor is not None
+    if not dry_run:
+        for name in names:
+            guard.begin()  # a new budget for each
+            service.discard(name, caller.name)
+    return json_answer(
+        request, Deletions(dry_run=dry_run, deleted=names, missing=missing, more=more)
+    )
+
+
+@router.get(
+    "/export",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A file",
+            "content": {kind: _BINARY for kind in _MEDIA_TYPES.values()},
+        },
+        **_PROBLEMS,
+    },
+)
+async def export(
+    request: Request,
+    caller: TheCaller,
+    form: Annotated[
+        Format, Query(alias="format", description="`jsonl`: a record in each line")
+    ] = Format.CSV,
+    chosen: TheFilter = NO_FILTER,
+) -> Response:
+    """Download your detections, newest first, as CSV or JSON lines; of any number.
+
+    If the service fails meanwhile, the connection is closed before the end of the file.
+    """
+    service = service_of(request)
+    pages = _pages(service, caller.name, chosen)
+    first = await anext(pages)  # an outage is a problem, not a broken file
+    written = _as_csv if form is Format.CSV else _as_jsonl
+    return _Download(
+        written(request, first, pages),
+        service.resources.streams.hold(caller.name, 1),
+        _MEDIA_TYPES[form],
+        f"detections.{form}",
+    )
+
+
+@router.get(
+    "/archive",
+    response_class=Response,
+    responses={
+        200: {"description": "A file", "content": {"application/zip": _BINARY}},
+        **_PROBLEMS,
+    },
+)
+async def archive(request: Request, caller: TheCaller, ids: _Ids) -> Response:
+    """Download records, masks and overlays of detections as a ZIP file.
+
+    Each detection has a folder with its id: `record.json`, `masks/` and `overlays/`. Those without
+    masks have the record alone; `missing.txt` lists ids that do not exist.
+    """
+    service, names = service_of(request), named(ids)
+    found = await run_in_threadpool(service.store.get_owned, names, caller.name)
+    detections = [one for one in found if one is not None]
+    missing = [name for name, one in zip(names, found, strict=True) if one is None]
+    return _Download(
+        _zipped(request, service, detections, missing),
+        service.resources.streams.hold(caller.name, 1),
+        "application/zip",
+        "detections.zip",
+    )
+
+
+class _Download(StreamingResponse):
+    """A file that is sent while it is made, and holds a permit meanwhile."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[str] | AsyncIterator[bytes],
+        permit: AbstractAsyncContextManager[object],
+        media_type: str,
+        name: str,
+    ) -> None:
+        headers = {**NO_STORE, "Content-Disposition": f'attachment; filename="{name}"'}
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._permit = permit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._permit:
+            await super().__call__(scope, receive, send)
+
+
+async def _pages(service: Service, owner: str, chosen: Filter) -> AsyncIterator[list[Detection]]:
+    """All detections that meet the conditions, in pages, at least one."""
+    cursor: str | None = None
+    while True:
+        guard.begin()  # a new budget for each page
+        page: Page = await run_in_threadpool(
+            newest, service.store, owner, MAX_NAMED, cursor, chosen
+        )
+        yield page.detections
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def _as_jsonl(
+    request: Request, first: list[Detection], others: AsyncIterator[list[Detection]]
+) -> AsyncIterator[str]:
+    context = link_context(request)
+
+    def lines(page: list[Detection]) -> str:
+        return "".join(f"{one.model_dump_json(context=context)}\n" for one in page)
+
+    yield lines(first)
+    async for page in others:
+        yield lines(page)
+
+
+async def _as_csv(
+    request: Request, first: list[Detection], others: AsyncIterator[list[Detection]]
+) -> AsyncIterator[str]:
+    yield _rows([list(_COLUMNS)])
+    yield _rows(map(_cells, first))
+    async for page in others:
+        yield _rows(map(_cells, page))
+
+
+def _rows(rows: Any) -> str:
+    written = io.StringIO()
+    csv.writer(written).writerows(rows)
+    return written.getvalue()
+
+
+_COLUMNS = (
+    *("id", "ref_id", "status", "created_at", "finished_at", "expires_at", "ai_probability"),
+    *("verdict", "manipulated", "not_judged", "notes", "thresholds.uncertain"),
+    *("thresholds.ai_generated", "masks.ai.area_fraction", "masks.manipulation.area_fraction"),
+    *("image.format", "image.width", "image.height", "image.frames", "image.bytes"),
+    *("image.sha256", "view.mode", "view.scale", "model.name", "model.version", "model.digest"),
+    *("provenance.summary.says", "provenance.summary.by", "provenance.summary.confidence"),
+    *("cached", "error.code", "error.detail"),
+)
+
+
+def _cells(detection: Detection) -> list[Any]:
+    record = detection.model_dump(mode="json")
+    cells = []
+    for column in _COLUMNS:
+        value: Any = record
+        for name in column.split("."):
+            value = None if value is None else value.get(name)
+        value = " ".join(value) if isinstance(value, list) else value
+        cells.append(as_text(value) if isinstance(value, str) else value)
+    return cells
+
+
+class _Pipe(io.RawIOBase):
+    """A file that is only written; `drain` returns what was written since."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def drain(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+
+async def _zipped(
+    request: Request, service: Service, detections: list[Detection], missing: list[str]
+) -> AsyncIterator[bytes]:
+    """A ZIP file; masks are compressed already, so that files are stored as they are."""
+    pipe = _Pipe()
+    with zipfile.ZipFile(pipe, "w") as file:
+        for detection in detections:
+            guard.begin()  # a new budget for each
+            for name, data in await run_in_threadpool(_files, request, service, detection):
+                file.writestr(f"{detection.id}/{name}", data)
+                yield pipe.drain()
+        if missing:
+            file.writestr("missing.txt", "".join(f"{name}\n" for name in missing))
+    yield pipe.drain()
+
+
+def _files(
+    request: Request, service: Service, detection: Detection
+) -> list[tuple[str, bytes | str]]:
+    """Names and contents of the files of a detection."""
+    record = detection.model_dump_json(indent=2, context=link_context(request))
+    files: list[tuple[str, bytes | str]] = [("record.json", record)]
+    for head, mask in _masks(service, detection):
+        files += [
+            (f"masks/{head}.png", mask),
+            (f"overlays/{head}.png", overlays.render(mask)),
+        ]
+    return files
+
+
+def _masks(service: Service, detection: Detection) -> Iterator[tuple[Head, bytes]]:
+    for head in Head if detection.masks is not None else ():
+        mask = service.store.get_mask(detection.id, head)
+        if mask is not None:  # deleted meanwhile
+            yield head, mask
