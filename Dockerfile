@@ -111,6 +111,9 @@ CMD ["worker"]
 
 FROM runtime AS api
 COPY --from=build-api /opt/gamma /opt/gamma
+# Reviews are kept here unless they are in PostgreSQL; a volume inherits this owner.
+RUN install --directory --owner=10001 --group=10001 --mode=700 /var/lib/gamma
+ENV GAMMA_DATA_DIR=/var/lib/gamma
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="GAMMA API" \

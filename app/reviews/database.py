@@ -34,6 +34,7 @@ _STATEMENT_TIMEOUT = 1500  # ms, in the server, so that it also stops working
 _IDLE_TIMEOUT = 5000  # ms; ends the transaction of a process that hangs, with its locks
 _CONNECT_TIMEOUT = 2  # s; libpq's minimum
 _CONNECTIONS = 4  # per process; each has its thread
+_FIRST_ATTEMPT = 5.0  # s; start-up does not wait longer
 _RETRY_PAUSE = 2.0  # s, between attempts to migrate
 _MIGRATION_LOCK = 0x67616D6D61  # any number that no other program of the database uses
 _SQLITE = "sqlite"
@@ -79,7 +80,15 @@ class Database:
         self.url = database_url(settings)
         self._engine = _engine(self.url)
         self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="reviews")
-        self._migrated = asyncio.Event()
+        self._tried, self._migrated = asyncio.Event(), asyncio.Event()
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without user and password."""
+        if self.url.get_backend_name() == _SQLITE:
+            return f"SQLite {self.url.database}"
+        host = self.url.host or self.url.query.get("host", "localhost")
+        return f"PostgreSQL {host}/{self.url.database}"
 
     async def call(self, work: Callable[[Connection], T]) -> T:
         """Run a function in a transaction, without blocking the event loop.
@@ -101,7 +110,7 @@ class Database:
         except (SQLAlchemyError, OSError) as error:
             if isinstance(error, IntegrityError):
                 raise
-            raise self._failed(self._described(error)) from None
+            raise self._failed(self.described(error)) from None
         DATABASE_READY.set(1)
         return result
 
@@ -116,9 +125,15 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Migrate in the background, again after each failure; close all connections at the end."""
+        """Migrate, if necessary again and again in the background; close connections at the end.
+
+        Waits for the first attempt, but not long.
+        """
         task = asyncio.create_task(self._migrate())
         try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_ATTEMPT):
+                    await self._tried.wait()
             yield
         finally:
             task.cancel()
@@ -148,16 +163,32 @@ class Database:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             upgrade(connection)
 
+    def is_current(self) -> bool:
+        """Whether the tables exist in the newest version.
+
+        Raises:
+            SQLAlchemyError: If the database is unavailable.
+        """
+        from app.reviews.migrations import is_current  # not above: Alembic loads slowly
+
+        return self._run(is_current)
+
     async def _migrate(self) -> None:
+        logged = None
         while not self._migrated.is_set():
             try:
                 await self._in_thread(self.migrate)
             except (SQLAlchemyError, OSError) as error:
-                self._failed(self._described(error))
+                reason = self.described(error)
+                if reason != logged:
+                    self._failed(reason)
+                logged = reason
+                self._tried.set()
                 await asyncio.sleep(_RETRY_PAUSE)
             else:
                 DATABASE_READY.set(1)
                 self._migrated.set()
+                self._tried.set()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         context = copy_context()  # ids of the request, for the log
@@ -177,7 +208,7 @@ class Database:
         log.error("reviews_unavailable", error=reason)
         return ReviewsUnavailableError(reason)
 
-    def _described(self, error: Exception) -> str:
+    def described(self, error: Exception) -> str:
         """First line of an error, without the password."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         line = (str(cause).splitlines() or [""])[0]

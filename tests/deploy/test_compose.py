@@ -79,6 +79,10 @@ def test_examples_of_overrides_fit_the_compose_file(name: str) -> None:
         assert {v for v in variables if v.startswith("GAMMA_")} <= known
         assert set(service.get("networks", ())) <= set(override.get("networks", ()))
         for secret in service.get("secrets", ()):
+            if isinstance(secret, str):  # of a setting, in GAMMA_SECRETS_DIR
+                assert secret in override["secrets"]
+                assert secret.upper() in known
+                continue
             assert secret["source"] in override["secrets"]
             assert not secret["target"].startswith("/run/secrets")  # of our settings
 

@@ -35,10 +35,11 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 
 def with_database(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
-    """Run a coroutine with a database that is ready or becomes so."""
+    """Run a coroutine with a database that is ready."""
 
     async def run() -> T:
         database = Database(settings)
+        await asyncio.to_thread(database.migrate)  # takes longer than a call on a busy machine
         async with database.running():
             return await use(database)
 

@@ -11,6 +11,8 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, insert, inspect, select, update
 
+from app.command.doctor import storage
+from app.command.doctor.findings import State
 from app.contract.reviews import Decision, Facts, NewReview
 from app.contract.settings import Settings
 from app.reviews.assignments import Assignments, TakenError
@@ -20,6 +22,7 @@ from app.reviews.reviewer import Reviewer
 from app.reviews.store import ConflictError, Filter, Reviews
 from app.reviews.tables import assignments, metadata, reviews
 from pictures.findings import Thresholds, Verdict
+from tests.ports import free_port
 from tests.reviews.conftest import with_database
 
 ANNA, BEN = Reviewer("news", "anna", "Anna"), Reviewer("news", "ben")
@@ -70,6 +73,33 @@ def test_several_processes_migrate_at_the_same_time(settings: Settings) -> None:
             database.close()
 
     asyncio.run(run())
+
+
+def test_doctor_knows_the_state_of_the_tables(settings: Settings) -> None:
+    assert "created by the API" in _doctor(settings) or "creates or upgrades" in _doctor(settings)
+    with_database(settings, lambda database: Reviews(database).history("news", "a"))
+    assert "tables are current" in _doctor(settings)
+
+
+def _doctor(settings: Settings) -> str:
+    (finding,) = storage.reviews(settings)
+    assert finding.state is State.OK
+    return finding.found
+
+
+def test_doctor_finds_wrong_databases_and_hides_passwords(tmp_path: Path) -> None:
+    secret = "the-password"
+    for url, told in (
+        (f"postgresql://gamma:{secret}@127.0.0.1:{free_port()}/gamma", "PostgreSQL 127.0.0.1"),
+        (f"postgresql://gamma:{secret}@127.0.0.1:{secret}/gamma", "not a valid URL"),
+    ):
+        (finding,) = storage.reviews(Settings(database_url=url))
+        assert finding.state is State.WRONG
+        assert told in finding.found
+        assert secret not in repr(finding)
+    (tmp_path / "reviews.db").write_text("no database")
+    (finding,) = storage.reviews(Settings(data_dir=tmp_path))
+    assert "file is not a database" in finding.found
 
 
 def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     for check in (
         redis_server.examine,
         storage.bucket,
+        storage.reviews,
         machine.disk,
         machine.model,
         machine.device,

@@ -1,12 +1,15 @@
-"""Checks of `gamma doctor` on the bucket that stores pictures and masks."""
+"""Checks of `gamma doctor` on the bucket of pictures and masks, and the database of reviews."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.command.doctor.findings import Finding, note, ok, wrong
 from app.contract.blobs import Blob, StorageSetupError, StorageUnavailableError, blobs_of
 from app.contract.settings import Settings
+from app.reviews.database import Database, DatabaseUrlError
 
 if TYPE_CHECKING:
     from app.contract.bucket import BucketBlobs
@@ -48,6 +51,31 @@ def bucket(settings: Settings) -> list[Finding]:
             )
         ]
     return found or [ok("bucket", f"{settings.store}, readable and writable")]
+
+
+def reviews(settings: Settings) -> list[Finding]:
+    """Check access to the database of reviews, and the version of its tables."""
+    try:
+        database = Database(settings)
+    except DatabaseUrlError as error:
+        return [wrong("reviews", str(error), "correct it: docs/reviews.md")]
+    if settings.database_url is None and not (settings.data_dir / "reviews.db").exists():
+        return [ok("reviews", f"{database.place}, created by the API")]
+    try:
+        current = database.is_current()
+    except SQLAlchemyError as error:
+        return [
+            wrong(
+                "reviews",
+                f"{database.place} cannot be used: {database.described(error)}",
+                "correct GAMMA_DATABASE_URL, or start the database; until then reviews get 503, "
+                "and detections are not affected",
+            )
+        ]
+    finally:
+        database.close()
+    tables = "tables are current" if current else "the API creates or upgrades the tables"
+    return [ok("reviews", f"{database.place}, {tables}")]
 
 
 def _use(blobs: BucketBlobs) -> None:
