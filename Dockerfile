@@ -5,7 +5,7 @@
 #   docker build --target worker --build-arg TORCH=cuda .
 #                                     model worker for NVIDIA GPUs
 #
-# Packages are installed by the hashes in deploy/requirements. Two hashes must be looked up at their
+# Needs Docker Engine 25 or later (BuildKit). Packages are installed by the hashes in deploy/requirements. Two hashes must be looked up at their
 # source; docs/deployment.md says how:
 #
 #   --build-arg BASE=python:3.11.15-slim-trixie@sha256:…    base image
@@ -17,12 +17,14 @@ ARG BASE=python:3.11.15-slim-trixie
 FROM ${BASE} AS base
 
 
-# The requirements are installed before the code is copied, so that a change of the code does not
-# download them again. pip stays outside the virtual environment; only /opt/gamma is copied on.
+# Packages and code are in separate layers, so that a change of the code does not download the packages
+# again: packages in the virtual environment /opt/gamma, code in /opt/code, which it finds by a file
+# code.pth. pip stays outside; only these two folders are copied on.
 FROM base AS requirements
 WORKDIR /src
 COPY deploy/requirements ./
-RUN python -m venv --without-pip /opt/gamma
+RUN python -m venv --without-pip /opt/gamma \
+    && echo /opt/code > /opt/gamma/lib/python3.11/site-packages/code.pth
 
 
 FROM base AS wheel
@@ -39,15 +41,25 @@ COPY worker ./worker
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 
-FROM requirements AS build-api
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/gamma/bin/python install --require-hashes -r api.txt
+# Without byte code, whose times would change the layer at each build.
+FROM requirements AS code
 COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
-    && pip --python /opt/gamma/bin/python check
+RUN pip --python /opt/gamma/bin/python install --no-deps --no-compile --target /opt/code /wheels/*.whl
 
 
-FROM requirements AS build-worker
+FROM requirements AS packages-api
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/gamma/bin/python install --no-compile --require-hashes -r api.txt
+
+
+# The API needs no weights.
+FROM packages-api AS build-api
+COPY --from=code /opt/code /opt/code
+RUN pip --python /opt/gamma/bin/python check \
+    && find /opt/code/model -name "*.safetensors" -delete
+
+
+FROM requirements AS packages-worker
 ARG TORCH=cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/gamma/bin/python install --require-hashes -r "worker-$TORCH.txt"
@@ -61,9 +73,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         && pip --python /opt/gamma/bin/python install --no-deps \
             --index-url https://download.pytorch.org/whl/cpu -r torch.txt; \
     fi
-COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/gamma/bin/python install --no-deps /wheels/*.whl \
-    && pip --python /opt/gamma/bin/python check
+
+
+FROM packages-worker AS build-worker
+COPY --from=code /opt/code /opt/code
+RUN pip --python /opt/gamma/bin/python check
 
 
 # Shared by both images: an unprivileged user with a fixed id, no installer, only /tmp writable. They
@@ -74,7 +88,7 @@ RUN pip uninstall --yes --root-user-action=ignore pip setuptools wheel \
     && groupadd --gid 10001 gamma \
     && useradd --uid 10001 --gid gamma --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gamma
 COPY deploy/healthcheck.py /usr/local/bin/healthcheck.py
-ENV PATH=/opt/gamma/bin:$PATH \
+ENV PATH=/opt/code/bin:/opt/gamma/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -89,10 +103,11 @@ ENTRYPOINT ["gamma"]
 
 
 FROM runtime AS worker
-COPY --from=build-worker /opt/gamma /opt/gamma
+COPY --from=packages-worker /opt/gamma /opt/gamma
 # Models downloaded from a hub are kept here; a volume inherits this owner.
 RUN install --directory --owner=10001 --group=10001 /models
 ENV HF_HOME=/models
+COPY --from=build-worker /opt/code /opt/code
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="GAMMA worker" \
@@ -110,10 +125,11 @@ CMD ["worker"]
 
 
 FROM runtime AS api
-COPY --from=build-api /opt/gamma /opt/gamma
+COPY --from=packages-api /opt/gamma /opt/gamma
 # Reviews are kept here unless they are in PostgreSQL; a volume inherits this owner.
 RUN install --directory --owner=10001 --group=10001 --mode=700 /var/lib/gamma
 ENV GAMMA_DATA_DIR=/var/lib/gamma
+COPY --from=build-api /opt/code /opt/code
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="GAMMA API" \

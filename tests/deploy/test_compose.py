@@ -205,7 +205,7 @@ def test_gpu_is_requested_only_in_its_profile() -> None:
         "cpu",
         "cuda",
     )
-    assert "TORCH=cpu" in stages()["build-worker"].all("ARG")
+    assert "TORCH=cpu" in stages()["packages-worker"].all("ARG")
     assert gpu["build"]["args"]["TORCH"] == "cuda"
     assert cpu["image"] != gpu["image"]
 

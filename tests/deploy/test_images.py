@@ -78,6 +78,28 @@ def test_images_run_unprivileged_with_a_health_check(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_code_is_in_a_layer_of_its_own(target: str) -> None:
+    copied = [line for line in stages()[target].all("COPY") if "/opt/" in line]
+    assert copied == [
+        f"--from=packages-{target} /opt/gamma /opt/gamma",
+        f"--from=build-{target} /opt/code /opt/code",
+    ]
+    packages = needed_by(f"packages-{target}")
+    assert not {"code", "wheel"} & set(packages)  # a change of the code leaves them as they are
+    assert "COPY" not in [keyword for keyword, _ in stages()[f"packages-{target}"].instructions]
+
+
+def test_the_image_of_the_api_has_neither_weights_nor_byte_code() -> None:
+    assert '-name "*.safetensors" -delete' in str(stages()["build-api"].all("RUN"))
+    weights = [f for f in (ROOT / "model").rglob("*") if f.stat().st_size > 2**20 and f.is_file()]
+    assert {file.suffix for file in weights if "__pycache__" not in file.parts} == {".safetensors"}
+    for name in ("code", "packages-api"):
+        (install,) = [line for line in stages()[name].all("RUN") if " install " in line]
+        assert "--no-compile" in install
+    assert image_environment("api")["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_images_have_labels(target: str) -> None:
     stage = stages()[target]
     (labels,) = stage.all("LABEL")
@@ -113,11 +135,11 @@ def test_packages_are_installed_by_hash() -> None:
         for command in re.split(r"&&|;", line)
         if re.search(r"\bpip\b.*\binstall\b", command)
     ]
-    assert len(installs) == 6
+    assert len(installs) == 5
     for command in installs:
         assert (
             re.search(r"--require-hashes -r \S+\.txt", command)
-            or "--no-deps /wheels/" in command
+            or "--no-deps --no-compile --target /opt/code /wheels/" in command
             or command.rstrip().endswith("-r torch.txt")
         ), command
     (wheel,) = [line for line in stages()["wheel"].all("RUN") if "pip wheel" in line]
@@ -126,7 +148,7 @@ def test_packages_are_installed_by_hash() -> None:
 
 @pytest.mark.parametrize("digest", ["", "0" * 64])
 def test_cpu_torch_is_installed_by_hash(digest: str, tmp_path: Path) -> None:
-    (command,) = [line for line in stages()["build-worker"].all("RUN") if "torch.txt" in line]
+    (command,) = [line for line in stages()["packages-worker"].all("RUN") if "torch.txt" in line]
     script = re.sub(r"^--mount=\S+ ", "", command)
     shutil.copy(LOCKS / "worker-cuda.txt", tmp_path)
     (tmp_path / "pip").write_text("#!/bin/sh\ntouch pip-was-called\n")
@@ -170,9 +192,9 @@ def test_lock_files_match_requirements_and_constraints(name: str, target: str) -
 
 def test_api_image_excludes_worker() -> None:
     needed = needed_by("api")
-    assert not {"worker", "build-worker"} & set(needed)
-    assert "-r api.txt" in str(needed["build-api"].all("RUN"))
-    assert "worker" not in str(needed["build-api"].all("RUN"))
+    assert not {"worker", "build-worker", "packages-worker"} & set(needed)
+    assert "-r api.txt" in str(needed["packages-api"].all("RUN"))
+    assert "worker" not in str(needed["packages-api"].all("RUN"))
     assert {"fastapi", "rq"} <= set(locked("api"))
     assert not WORKER_ONLY & set(locked("api"))
     assert set(locked("worker-cuda")) >= set(locked("api")) | WORKER_ONLY
