@@ -1,10 +1,13 @@
-/** Views of the picture's own pixels, computed in this browser when they are chosen. */
+/** A magnifier, and views of the picture's own pixels that this browser computes. */
 
-/** @import { Entry } from "./library.js" */
+/** @import { Entry, Result } from "./library.js" */
 
 import { getPicture, originalPath, renditionPath } from "./api.js";
 import { byId, element, say } from "./dom.js";
+import { Lens } from "./lens.js";
+import { load } from "./pictures.js";
 import { Problem } from "./problem.js";
+import { exactPath } from "./viewer.js";
 
 const LARGEST = 8192; // pixels, longest side, of what the service renders
 
@@ -31,6 +34,10 @@ const VIEWS = {
   },
 };
 
+const LENS = {
+  label: "Magnifier",
+  limits: "Point at the picture: it is shown without a layer, at four times its size.",
+};
 const REDUCED = "The picture was shrunk for this, so fine traces are lost.";
 const RENDERED = "This browser cannot read the file, so a JPEG made by the service was used.";
 const FAILED = "This view could not be computed.";
@@ -39,13 +46,14 @@ const FAILED = "This view could not be computed.";
 export class Closer {
   /** @type {Entry?} */ #entry = null;
   /** @type {Worker?} */ #worker = null;
+  /** @type {Lens?} */ #lens = null;
   #choice = byId("closer", HTMLSelectElement);
   #note = byId("closer-note");
   #image = byId("closer-image", HTMLImageElement);
 
   constructor() {
     const options = Object.entries(VIEWS).map(([value, { label }]) => element("option", { value }, label));
-    this.#choice.append(...options);
+    this.#choice.append(element("option", { value: "lens" }, LENS.label), ...options);
     this.#choice.addEventListener("change", () => this.#show());
   }
 
@@ -58,6 +66,8 @@ export class Closer {
   }
 
   #clear() {
+    this.#lens?.close();
+    this.#lens = null;
     this.#worker?.terminate();
     this.#worker = null;
     URL.revokeObjectURL(this.#image.src);
@@ -71,10 +81,18 @@ export class Closer {
     const kind = this.#choice.value;
     const entry = this.#entry;
     if (kind === "" || entry === null) return;
-    const { label, limits } = VIEWS[kind];
-    say(this.#note, `${label}: being computed …`);
+    const { label, limits } = kind === "lens" ? LENS : VIEWS[kind];
+    say(this.#note, `${label}: being prepared …`);
     const isCurrent = () => this.#entry === entry && this.#choice.value === kind;
     try {
+      if (kind === "lens") {
+        const record = /** @type {Result} */ (entry.result);
+        const url = await load(exactPath(record));
+        if (!isCurrent()) return;
+        this.#lens = new Lens(byId("stage"), url, record.image);
+        say(this.#note, limits);
+        return;
+      }
       const { image, notes } = await this.#compute(kind, entry);
       if (!isCurrent()) return;
       this.#image.src = URL.createObjectURL(image);

@@ -36,7 +36,7 @@ let open = null;
 let place = 0; // of the open entry in the list
 let scrolled = 0; // scroll position when the list was left, pixels
 let caller = currentKey(); // the last one that was used
-/** @type {Promise<import("./closer.js").Closer>?} loaded with the first result */
+/** @type {Promise<{render: (entry: Entry?) => void}[]>?} what only a result needs */
 let closer = null;
 /** @type {number?} */
 let frame = null;
@@ -115,9 +115,16 @@ function render() {
   }
   document.title = open === null ? TITLE : `${open.name} · GAMMA`;
   detection.render(open);
-  if (open?.result) closer ??= import("./closer.js").then(({ Closer }) => new Closer());
-  closer?.then((made) => made.render(open));
+  if (open?.result) closer ??= loadCloser();
+  closer?.then((parts) => {
+    for (const part of parts) part.render(open);
+  });
   renderFrame();
+}
+
+async function loadCloser() {
+  const [{ Closer }, { Comparison }] = await Promise.all([import("./closer.js"), import("./comparison.js")]);
+  return [new Closer(), new Comparison(library)];
 }
 
 /** After the open entry was removed, open the one at its place, or none. */
@@ -276,6 +283,8 @@ listen([
   { keys: ["s"], label: "Side by side", act: () => viewer.toggleBeside() },
   { keys: ["b"], label: "Region boxes", act: () => viewer.toggleBoxes() },
   { keys: ["z"], label: "Actual size or fit", act: () => viewer.zoom.toggle() },
+  { keys: ["1"], label: "100 %: pixel by pixel", act: () => viewer.zoom.to(1) },
+  { keys: ["2"], label: "200 %", act: () => viewer.zoom.to(2) },
   { keys: ["+"], label: "Zoom in", act: () => viewer.zoom.by(1) },
   { keys: ["-"], label: "Zoom out", act: () => viewer.zoom.by(-1) },
   { keys: ["v"], label: "Show a blurred picture", act: reveal },

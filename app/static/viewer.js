@@ -1,10 +1,10 @@
 /** The picture with one heat map at a time, and the original beside it. */
 
 /** @import { Layer } from "./api.js" */
-/** @import { Entry, MaskedResult } from "./library.js" */
+/** @import { Entry, MaskedResult, Result } from "./library.js" */
 /** @typedef {Layer | "none"} Choice */
 
-import { overlayPath, renditionPath } from "./api.js";
+import { originalPath, overlayPath, renditionPath } from "./api.js";
 import { all, byId, element, say, within } from "./dom.js";
 import { hasMasks } from "./library.js";
 import { load } from "./pictures.js";
@@ -15,6 +15,7 @@ import { Zoom } from "./zoom.js";
 
 const SCREEN = 2048; // pixels, longest side; enough while the whole picture is shown
 const LARGEST = 8192; // pixels, longest side; when single pixels matter
+const SHOWN = new Set(["JPEG", "PNG", "WEBP", "BMP"]); // formats that every browser shows as they are
 const RETRY_DELAY = 3000; // ms until a failed download is retried
 const BESIDE = "side-by-side";
 const PICTURE = "the picture"; // in notes
@@ -37,7 +38,7 @@ export class Viewer {
   #layerControls = byId("layer-controls");
   #panes = byId("panes");
   #original = within(this.#panes, "[data-pane=original]");
-  #pictures = all(this.#panes, ".picture", HTMLImageElement);
+  #pictures = all(this.#panes, ":not([data-pane=other]) > * > .picture", HTMLImageElement);
   #overlays = all(this.#panes, ".overlay", HTMLImageElement);
   #marks = byId("marks");
   #note = byId("viewer-note");
@@ -252,15 +253,12 @@ export class Viewer {
     return null;
   }
 
-  /** Load the full resolution once single pixels are visible. */
+  /** Load the picture's own pixels once they are visible. */
   #sharpen() {
     const record = this.#entry?.result ?? null;
     if (!this.zoom.magnified || record === null) return;
-    const { image, id } = record;
-    const path = renditionPath(id, LARGEST);
-    if (Math.max(image.width, image.height) > SCREEN && this.#source !== path) {
-      this.#replace(path, "the picture's finest detail");
-    }
+    const path = exactPath(record);
+    if (this.#source !== path) this.#replace(path, "the picture's finest detail");
   }
 
   /** @param {MaskedResult} record */
@@ -357,6 +355,15 @@ export class Viewer {
     const marks = record === null || layer === "none" ? [] : marksOf(record, layer);
     this.#marks.replaceChildren(...marks);
   }
+}
+
+/**
+ * Path of the original, or of a JPEG of it if not every browser shows the format or one frame of it.
+ * @param {Result} record
+ */
+export function exactPath({ id, image: { format, frames } }) {
+  const isExact = SHOWN.has(format) && (frames ?? 1) === 1;
+  return isExact ? originalPath(id) : renditionPath(id, LARGEST);
 }
 
 /**

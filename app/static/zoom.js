@@ -2,10 +2,11 @@
 
 import { all, byId, within } from "./dom.js";
 
-const STEPS = [0.125, 0.25, 0.5, 1, 2, 4, 8]; // CSS pixels a picture pixel
+const STEPS = [0.125, 0.25, 0.5, 1, 2, 4, 8]; // pixels of the screen for one of the picture
+const PRESETS = [null, 1, 2]; // that the shown value goes through when it is pressed; null: fit
 const LARGEST = Math.max(...STEPS);
 const TOLERANCE = 1.01;
-const PIXELS_FROM = 2; // from here on single pixels are shown as squares
+const PIXELS_FROM = 1; // from here on single pixels are shown as squares
 
 /** Dispatches `change` when the scale has changed. */
 export class Zoom extends EventTarget {
@@ -17,7 +18,7 @@ export class Zoom extends EventTarget {
   #fitted = 1; // scale at which it fits, while it is magnified
   #out = byId("zoom-out", HTMLButtonElement);
   #in = byId("zoom-in", HTMLButtonElement);
-  #value = byId("zoom-value", HTMLOutputElement);
+  #value = byId("zoom-value", HTMLButtonElement);
 
   /** @param {HTMLElement} root holds the panes, each with one stage */
   constructor(root) {
@@ -26,6 +27,9 @@ export class Zoom extends EventTarget {
     this.#panes = all(root, ".pane");
     this.#out.addEventListener("click", () => this.by(-1));
     this.#in.addEventListener("click", () => this.by(1));
+    this.#value.addEventListener("click", () => {
+      this.to(PRESETS[(PRESETS.indexOf(this.#scale) + 1) % PRESETS.length]);
+    });
     for (const pane of this.#panes) this.#watch(pane);
   }
 
@@ -53,6 +57,14 @@ export class Zoom extends EventTarget {
     this.#root.style.setProperty("--width", String(width));
     this.#root.style.setProperty("--ratio", String(width / height));
     this.#set(null);
+  }
+
+  /**
+   * Show the picture at a scale.
+   * @param {number?} scale pixels of the screen for one of the picture; null: the whole picture
+   */
+  to(scale) {
+    this.#set(scale);
   }
 
   /**
@@ -103,7 +115,8 @@ export class Zoom extends EventTarget {
 
   #fitting() {
     if (this.magnified) return this.#fitted;
-    return this.#width === 0 ? 1 : stageOf(this.#visiblePane()).clientWidth / this.#width;
+    if (this.#width === 0) return 1;
+    return (stageOf(this.#visiblePane()).clientWidth * devicePixelRatio) / this.#width;
   }
 
   #visiblePane() {
@@ -119,12 +132,12 @@ export class Zoom extends EventTarget {
     this.#scale = scale;
     this.#root.classList.toggle("magnified", this.magnified);
     this.#root.classList.toggle("pixels", scale !== null && scale >= PIXELS_FROM);
-    this.#root.style.setProperty("--shown", `${this.#width * (scale ?? 1)}px`);
+    this.#root.style.setProperty("--shown", `${(this.#width * (scale ?? 1)) / devicePixelRatio}px`);
     for (const pane of this.#panes) {
       if (this.magnified) pane.tabIndex = 0;
       else pane.removeAttribute("tabindex");
     }
-    this.#value.value = scale !== null ? `${scale * 100}\u00a0%` : "Fit";
+    this.#value.textContent = scale !== null ? `${scale * 100}\u00a0%` : "Fit";
     this.#out.disabled = !this.magnified;
     this.#in.disabled = scale === LARGEST;
     if (this.magnified) this.centre(...around);

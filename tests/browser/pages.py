@@ -229,6 +229,7 @@ class MadeList:
         self._layer = encode(photo(*SIZE).convert("RGBA"), "PNG")
         page.route("**/v1/detections?**", self.list)
         page.route("**/v1/detections/*/image?**", self._image)
+        page.route("**/v1/detections/*/image", self._image)
         page.route("**/v1/detections/*/overlays/**", self._overlay)
 
     def list(self, route: Route) -> None:

@@ -84,6 +84,13 @@ def looking_closer(page: Page) -> None:
     expect(page.locator("#closer-image")).to_be_visible()
 
 
+def comparing(page: Page) -> None:
+    opened(page)
+    page.get_by_role("button", name="Compare").click()
+    row(page, "picture 1.jpg").click()
+    expect(page.get_by_role("group", name="picture 0.jpg")).to_be_visible()
+
+
 def magnified(page: Page) -> None:
     opened(page)
     page.keyboard.press("s")
@@ -151,6 +158,7 @@ STATES: list[Callable[[Page], None]] = [
     untrained,
     as_a_blurred_grid,
     looking_closer,
+    comparing,
     magnified,
     without_result,
     queued,

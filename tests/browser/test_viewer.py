@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import FloatRect, Locator, Page, Route, expect
+from playwright.sync_api import Browser, FloatRect, Locator, Page, Route, expect
 
 from pictures.blending import heat_map
 from pictures.overlays import COLORMAPS, Colormap
@@ -121,20 +121,19 @@ def test_pages_of_text_are_reported(page: Page) -> None:
     expect(summary(page).locator(".note")).to_contain_text("The picture is mostly text.")
 
 
-def test_agreeing_marks_need_no_warning(page: Page) -> None:
-    open_made(page, 0, masks=masks())
-    expect(summary(page).get_by_role("heading").first).to_have_text(
-        "No sign of AI generation found"
-    )
-    expect(summary(page)).to_contain_text("No part of the picture is marked as AI.")
-    expect(summary(page).locator(".note")).to_have_count(0)
+def test_agreeing_marks_need_no_warning(alone: Page) -> None:
+    open_made(alone, 0, masks=masks())
+    verdict = headline(alone).get_by_role("heading").first
+    expect(verdict).to_have_text("No sign of AI generation found")
+    expect(summary(alone)).to_contain_text("No part of the picture is marked as AI.")
+    expect(summary(alone).locator(".note")).to_have_count(0)
 
 
-def test_score_of_an_untrained_model_is_marked(page: Page) -> None:
-    open_made(page, 7, model={"name": "gamma", "version": "untrained"})
-    expect(summary(page).locator(".score .badge")).to_have_text("untrained")
-    expect(summary(page)).to_contain_text("score and verdict mean nothing")
-    expect(row(page, "picture 7.jpg")).to_contain_text("Untrained model")
+def test_score_of_an_untrained_model_is_marked(alone: Page) -> None:
+    open_made(alone, 7, model={"name": "gamma", "version": "untrained"})
+    expect(headline(alone).locator(".score .badge")).to_have_text("untrained")
+    expect(summary(alone)).to_contain_text("score and verdict mean nothing")
+    expect(row(alone, "picture 7.jpg")).to_contain_text("Untrained model")
 
 
 def test_layers_and_opacity(page: Page) -> None:
@@ -470,11 +469,17 @@ def test_side_by_side_shows_the_same_place(page: Page) -> None:
     expect(original).to_have_js_property("scrollTop", 30)
 
 
-def test_zoom_shows_single_pixels_of_all_there_are(page: Page) -> None:
-    """A picture larger than the screen is loaded in full size when it is zoomed."""
-    image = made_record(1)["image"] | {"width": 4000, "height": 2500}
+@pytest.mark.parametrize(
+    ("form", "source"), [("JPEG", re.compile("/image$")), ("TIFF", "**/image?size=8192")]
+)
+def test_zoom_shows_single_pixels_of_all_there_are(
+    alone: Page, form: str, source: str | re.Pattern[str]
+) -> None:
+    """The original is loaded when it is zoomed, or a JPEG of what browsers do not show."""
+    page = alone
+    image = made_record(1)["image"] | {"width": 4000, "height": 2500, "format": form}
     open_made(page, 1, image=image)
-    with page.expect_request("**/image?size=8192"):
+    with page.expect_request(source):
         page.locator("#stage").dblclick()
     expect(page.locator("#zoom-value")).to_have_text("100 %")
     expect(page.locator("#stage")).to_have_css("width", "4000px")
@@ -488,6 +493,63 @@ def test_zoom_shows_single_pixels_of_all_there_are(page: Page) -> None:
     expect(page.locator("#zoom-value")).to_have_text("100 %")
     page.keyboard.press("z")
     expect(pane).not_to_have_attribute("tabindex", "0")
+
+
+def test_zoom_of_100_and_200_percent_is_exact(browser: Browser, page_files: str) -> None:
+    """One pixel of the picture is one, or two by two, of the screen, also of a dense one."""
+    size = {"width": 1280, "height": 800}
+    with browser.new_context(base_url=page_files, viewport=size, device_scale_factor=2) as context:
+        page = context.new_page()
+        page.route("**/v1/model", lambda route: route.fulfill(json=FACTS))
+        MadeList(page, [made_record(1)])
+        page.goto("/")
+        rows(page).click()
+        stage = page.locator("#stage")
+        expect_natural_size(page.locator("#picture"), SIZE)
+        for key, width in (("1", SIZE[0] / 2), ("2", SIZE[0])):
+            page.keyboard.press(key)
+            expect(stage).to_have_css("width", f"{width:g}px")
+            expect(page.locator("#picture")).to_have_css("image-rendering", "pixelated")
+        value = page.locator("#zoom-value")
+        for shown in ("Fit", "100 %", "200 %"):
+            value.click()
+            expect(value).to_have_text(shown)
+
+
+def test_magnifier_shows_what_is_at_the_pointer(alone: Page) -> None:
+    open_made(alone, 1)
+    alone.get_by_label("Look closer").select_option("Magnifier")
+    expect(alone.locator("#closer-note")).to_contain_text("Point at the picture")
+    stage = place(alone.locator("#stage"))
+    alone.mouse.move(stage["x"] + stage["width"] / 4, stage["y"] + stage["height"] / 2)
+    lens = alone.locator(".lens")
+    expect(lens).to_be_visible()
+    expect(lens).to_have_css("background-size", f"{4 * SIZE[0]}px {4 * SIZE[1]}px")
+    radius = lens.evaluate("e => e.offsetWidth / 2")
+    left = lens.evaluate("e => parseFloat(getComputedStyle(e).backgroundPositionX)")
+    assert left == pytest.approx(radius - SIZE[0], abs=4)
+    alone.mouse.move(0, 0)
+    expect(lens).to_be_hidden()
+
+
+def test_two_pictures_are_compared(alone: Page) -> None:
+    tall = made_record(1)["image"] | {"width": 300, "height": 520}
+    MadeList(alone, [made_record(0), made_record(1, image=tall)])
+    alone.reload()
+    row(alone, "picture 0.jpg").click()
+    alone.get_by_role("button", name="Compare").click()
+    row(alone, "picture 1.jpg").click()
+    other = alone.get_by_role("group", name="picture 0.jpg")
+    expect(other).to_be_visible()
+    expect(other.get_by_role("img")).to_have_js_property("naturalWidth", SIZE[0])
+    for pane, (width, height) in (
+        (other, SIZE),
+        (alone.locator("#stage").locator(".."), (300, 520)),
+    ):
+        stage = place(pane.locator(".stage"))
+        assert stage["width"] / stage["height"] == pytest.approx(width / height, rel=0.02)
+    alone.get_by_role("button", name="Stop comparing").click()
+    expect(other).to_be_hidden()
 
 
 def test_legend_has_the_colours_of_the_overlays(page: Page) -> None:
