@@ -15,13 +15,15 @@ const SAMPLES = 20; // results that count, the latest
  * @returns {number?} null if nothing is known
  */
 export function remaining(entry, entries, elapsed) {
+  const wait = entry.phase === "queued" ? (entry.record?.expected_wait ?? null) : null;
   const finished = [...entries]
     .flatMap(({ result }) => (result === null || result.cached ? [] : result))
     .sort((one, other) => finishedAt(other) - finishedAt(one))
     .slice(0, SAMPLES);
-  if (finished.length === 0) return null;
+  if (finished.length === 0) return wait;
   const work = median(finished.map(({ timings }) => timings.total - timings.queued));
   if (entry.phase === "processing") return Math.max(work - elapsed, 1);
+  if (wait !== null) return wait + work;
   const place = position(entry);
   if (place === null || finished.length < 2) return null;
   const span = (finishedAt(finished[0]) - finishedAt(finished[finished.length - 1])) / 1000;

@@ -132,8 +132,7 @@ export function duration(entry, elapsed, left) {
  * @returns {number?} null if it is not queued, or the service does not say
  */
 export function position({ phase, record }) {
-  const { queue_position: place } = /** @type {{queue_position?: number | null}} */ (record ?? {});
-  return phase === "queued" ? (place ?? null) : null;
+  return phase === "queued" ? (record?.queue_position ?? null) : null;
 }
 
 /**

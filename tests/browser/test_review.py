@@ -114,6 +114,10 @@ def test_place_in_the_queue_and_time_left(alone: Page) -> None:
     expect(estimate).to_contain_text("Position 12 in the queue")
     alone.clock.run_for(4000)
     expect(estimate).to_have_text(re.compile(r"so far, about 32\sseconds left"))
+    told = {"queue_position": 3, "expected_wait": 70.0}
+    made.records[waiting["id"]] = waiting | told
+    alone.clock.run_for(4000)
+    expect(estimate).to_have_text(re.compile(r"^Position 3 .* about 2\sminutes left\.$"))
     made.records[waiting["id"]] = waiting | {"status": "processing"}
     alone.clock.run_for(4000)
     expect(alone.locator("#phase")).to_contain_text("Processing")
