@@ -77,17 +77,20 @@ class Picture:
         return self.upload + RECORD + self.reserved
 
 
-CPU = Device(batch=1, seconds=0.515)
-"""Two cores of an AMD EPYC, B2, float32 (benchmarks/README.md)."""
+CPU = Device(batch=1, seconds=0.233)
+"""Two cores of an AMD EPYC, built-in model, float32: half of the CPU time of one thread for one of
+20 crops, with what is computed once for a picture."""
 GPU = Device(batch=32, seconds=0.064)
 """Assumed, not measured: 500 crops/s."""
 PICTURES = (
     Picture(512, 512, 1, 28_676, 169_508),
     Picture(1024, 768, 6, 76_920, 421_240),
     Picture(1600, 1200, 12, 176_632, 1_059_894),
+    Picture(2048, 1536, 20, 278_000, 1_668_000),  # bytes interpolated
     Picture(4000, 3000, 63, 1_011_816, 6_059_688),
 )
-TYPICAL = PICTURES[1]
+TYPICAL = PICTURES[3]
+"""Near the mean of 20.6 crops a picture that was measured with the built-in model."""
 
 
 def workers(pictures: float, crops: int, device: Device) -> int:

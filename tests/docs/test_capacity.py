@@ -13,8 +13,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+WITHOUT_TESTS = """
+import runpy, sys
+sys.modules |= dict.fromkeys(["pytest", "tests"])
+runpy.run_module("benchmarks.capacity", run_name="__main__")
+"""
+
+
 def run(*arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.capacity", *arguments]
+    """Output of the command as from the README's installation, without pytest."""
+    command = [sys.executable, "-c", WITHOUT_TESTS, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
