@@ -123,6 +123,17 @@ def test_a_deleted_detection_is_gone(client: httpx2.Client) -> None:
     assert_problem(client.delete(location), 404, "not_found")
 
 
+def test_a_picture_below_the_models_limit_is_not_judged(client: httpx2.Client) -> None:
+    side = client.get("/v1/model").json()["min_side"]
+    assert side == MODEL["min_side"] > 0
+    enough = post(client, encode(photo(side, side))).json()
+    assert enough["verdict"]
+    assert enough["not_judged"] is None
+    small = post(client, encode(photo(300, side - 1))).json()
+    assert (small["status"], small["verdict"]) == ("succeeded", None)
+    assert small["not_judged"] == "too_small"
+
+
 def test_center_view(client: httpx2.Client, picture: bytes) -> None:
     record = post(client, picture, view="center").json()
     assert record["view"]["mode"] == "center"
@@ -195,7 +206,7 @@ def test_exif_orientation_swaps_sides(client: httpx2.Client) -> None:
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_formats(client: httpx2.Client, image_format: str) -> None:
-    answer = post(client, encode(photo(96, 80), image_format), view="center")
+    answer = post(client, encode(photo(160, 130), image_format), view="center")
     assert answer.status_code == 200, answer.text
     assert answer.json()["image"]["format"] == image_format
 

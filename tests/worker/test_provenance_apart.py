@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +34,7 @@ def processor() -> Iterator[Processor]:
     detector = Detector.from_pretrained(
         None, device="cpu", dtype="float32", max_pixels=max_pixels, max_tiles=4
     )
+    detector.info = replace(detector.info, min_side=0)
     store: Any = None
     with closing(Decoders(1, max_pixels=max_pixels, provenance=ProvenanceOptions())) as decoders:
         yield Processor(detector, describe(detector, "test"), store, decoders)
