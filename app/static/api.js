@@ -147,6 +147,19 @@ async function askList(query) {
 }
 
 /**
+ * Let the service fetch a picture, with its address as the reference.
+ * @param {string} url
+ * @returns {Promise<Accepted>}
+ * @throws {import("./problem.js").Problem}
+ */
+export async function submitLink(url) {
+  const fields = JSON.stringify({ url, ref_id: reference(url) });
+  const body = new Blob([fields], { type: "application/json" });
+  const response = await ask(DETECTIONS, { method: "POST", body });
+  return { record: await json(response), requestId: response.headers.get("X-Request-ID") };
+}
+
+/**
  * Delete a detection. One that does not exist is not an error.
  * @param {string} id
  * @throws {import("./problem.js").Problem}

@@ -1,4 +1,4 @@
-/** Takes pictures that are chosen, dropped anywhere on the page, or pasted. */
+/** Takes pictures that are chosen, dropped anywhere on the page, or pasted, and pasted links. */
 
 import { announce, byId, say } from "./dom.js";
 import { isTypedInto } from "./keyboard.js";
@@ -6,6 +6,7 @@ import { isTypedInto } from "./keyboard.js";
 // Browsers do not know the types of all formats that the service accepts.
 const PICTURE = /^image\/|\.(heic|heif|avif|tiff?)$/i;
 
+const LINK = /^https?:\/\/\S+$/i;
 const UNNAMED = /^image\.[a-z0-9]+$/i; // what browsers call a pasted screenshot
 const NAMED = 3; // skipped files that are named
 const collator = new Intl.Collator("en", { numeric: true });
@@ -13,8 +14,9 @@ const collator = new Intl.Collator("en", { numeric: true });
 /**
  * @param {(files: File[]) => void} onPictures called with the files of each choice, drop or paste;
  *     files of folders have their path as name
+ * @param {(url: string) => void} onLink called with a pasted link
  */
-export function takePictures(onPictures) {
+export function takePictures(onPictures, onLink) {
   const chooser = byId("file", HTMLInputElement);
   const note = byId("intake-note");
   const hint = byId("drop-hint");
@@ -38,7 +40,9 @@ export function takePictures(onPictures) {
     if (event.clipboardData === null) return;
     const { files, types } = event.clipboardData;
     if (isTypedInto(event.target) && types.includes("text/plain")) return; // for the field
-    take([...files].map(withTime), "There is no picture in the clipboard.");
+    const text = event.clipboardData.getData("text/plain").trim();
+    if (files.length === 0 && LINK.test(text)) onLink(text);
+    else take([...files].map(withTime), "There is no picture in the clipboard.");
   });
 
   window.addEventListener("dragenter", (event) => {

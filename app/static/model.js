@@ -53,6 +53,11 @@ export class ModelCard extends EventTarget {
     return version === "untrained" || (this.#facts?.version === version && !this.#facts.trained);
   }
 
+  /** Whether the service fetches pictures by their address. */
+  get fetches() {
+    return this.#facts?.fetch ?? false;
+  }
+
   /** Show the card. */
   async open() {
     await this.#fill();

@@ -2,6 +2,7 @@
 
 /** @import { Entry } from "./library.js" */
 
+import { submitLink } from "./api.js";
 import { conceal, followSettings, reveal } from "./appearance.js";
 import { Detection } from "./detection.js";
 import { all, announce, byId, say } from "./dom.js";
@@ -13,6 +14,7 @@ import { Library } from "./library.js";
 import { List } from "./list.js";
 import { ModelCard } from "./model.js";
 import { forget } from "./pictures.js";
+import { Problem } from "./problem.js";
 import { count } from "./review.js";
 import * as states from "./states.js";
 import { Uploads } from "./uploads.js";
@@ -127,6 +129,31 @@ async function loadCloser() {
   return [new Closer(), new Comparison(library)];
 }
 
+/**
+ * Let the service fetch a pasted link, and open the picture.
+ * @param {string} url
+ */
+async function fetchLink(url) {
+  const tell = (/** @type {string} */ text) => {
+    say(byId("intake-note"), text);
+    announce(text);
+  };
+  if (!model.fetches) {
+    tell("This service does not fetch links. Save the picture first, then add the file.");
+    return;
+  }
+  tell("The service fetches the picture of the link …");
+  try {
+    const { record, requestId } = await submitLink(url);
+    library.take(record, requestId);
+    say(byId("intake-note"), null);
+    pick(library.open(record.id));
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    tell(`${problem.title}. ${problem.detail}`);
+  }
+}
+
 /** After the open entry was removed, open the one at its place, or none. */
 function moveOn() {
   const { shown } = list;
@@ -238,7 +265,7 @@ function removable() {
 takePictures((files) => {
   const entries = uploads.add(files);
   if (entries.length === 1 || (open === null && !narrow.matches)) pick(entries[0]);
-});
+}, fetchLink);
 
 library.addEventListener("change", ({ detail: entry }) => {
   if (entry === open && entry.id !== null) writeAddress();

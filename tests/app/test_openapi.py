@@ -149,10 +149,14 @@ def test_service_matches_the_document(
         case.query = {"ids": case.query["ids"]}
     if "Prefer" in case.headers or case.path == "/v1/events":
         case.headers["Prefer"] = "wait=0"  # no worker is there to end the longer waits
+    many = case.method == "DELETE" and case.path == "/v1/detections"
+    if many:
+        case.query = {**case.query, "dry_run": "true"}  # the other cases need the detections
+    vague = many or case.method == "POST" or "ids" in case.query
     case.call_and_validate(
         base_url=pair[0].url,
         headers={"Authorization": f"Bearer {KEYS['alice']}"},
         # In a query a number is a name like any other.
-        excluded_checks=UNKNOWABLE if case.method == "POST" or "ids" in case.query else [],
+        excluded_checks=UNKNOWABLE if vague else [],
         timeout=60,
     )

@@ -179,6 +179,39 @@ def test_pasted_screenshot_is_named_after_the_time(alone: Page) -> None:
     expect(alone.locator("#detection-title")).to_have_text(name)
 
 
+LINK = "https://www.example.com/photo.jpg"
+TEXT = """(text) => {
+    const transfer = new DataTransfer();
+    transfer.setData("text/plain", text);
+    return transfer;
+}"""
+
+
+def test_pasted_link_is_fetched_by_the_service(alone: Page, console: Console) -> None:
+    note = alone.locator("#intake-note")
+    paste(alone, TEXT, f" {LINK} ")
+    expect(note).to_contain_text("This service does not fetch links.")
+    alone.route("**/v1/model", lambda route: route.fulfill(json={**FACTS, "fetch": True}))
+    alone.reload()
+    expect(alone.locator("#model-line")).not_to_be_empty()
+    sent: list[dict] = []
+
+    def accept(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(json=made_record(0, status="queued", ref_id=LINK), status=202)
+
+    alone.route("**/v1/detections", accept)
+    paste(alone, TEXT, LINK)
+    expect(alone.locator("#detection-title")).to_have_text(LINK)
+    expect(note).to_be_hidden()
+    assert sent == [{"url": LINK, "ref_id": LINK}]
+    console.provoked.append("422")
+    refusal = problem("The picture could not be fetched", "fetch_failed", "Status 404.")
+    alone.route("**/v1/detections", answer(refusal, 422))
+    paste(alone, TEXT, LINK)
+    expect(note).to_have_text("The picture could not be fetched. Status 404.")
+
+
 def test_bytes_in_errors_can_be_read(alone: Page, console: Console) -> None:
     console.provoked.append("413")
     detail = "The limit is 52428800 bytes for an upload."
