@@ -258,16 +258,19 @@ function reference(name) {
 }
 
 /**
+ * Send a request, with the key if there is one.
  * @param {string} path
- * @param {RequestInit} options
+ * @param {RequestInit & {headers?: Record<string, string>}} options
  * @param {string} [tag] `ETag` of an earlier answer
  * @returns {Promise<Response>} a success, or status 304
+ * @throws {import("./problem.js").Problem}
  */
-async function ask(path, options = {}, tag) {
+export async function ask(path, options = {}, tag) {
   for (;;) {
     const key = currentKey();
     /** @type {Record<string, string>} */
-    const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
+    const headers = { ...options.headers };
+    if (key !== null) headers.Authorization = `Bearer ${key}`;
     if (tag !== undefined) headers["If-None-Match"] = tag;
     /** @type {Response} */
     let response;
@@ -283,8 +286,12 @@ async function ask(path, options = {}, tag) {
   }
 }
 
-/** @param {Response} response */
-async function json(response) {
+/**
+ * The body of an answer.
+ * @param {Response} response
+ * @throws {import("./problem.js").Problem}
+ */
+export async function json(response) {
   try {
     return await response.json();
   } catch {

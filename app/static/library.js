@@ -3,6 +3,7 @@
 /** @import { Detection } from "./api.js" */
 /** @import { Emitter } from "./dom.js" */
 /** @import { Problem } from "./problem.js" */
+/** @import { Opinion, Assignment, Review } from "./reviews.js" */
 
 /**
  * A succeeded record; a glance has no masks.
@@ -26,6 +27,16 @@ export function hasMasks(record) {
   return record.masks !== null;
 }
 
+/**
+ * A decision, or its withdrawal, that the service has not confirmed.
+ * @typedef {object} Unsaved
+ * @property {Opinion | "withdrawn"} decision
+ * @property {string} note
+ * @property {string} reviewer display name
+ * @property {number} seen version of the decision that the reviewer saw; 0: there was none
+ * @property {boolean} conflict whether a colleague was faster, so that the reviewer must choose
+ */
+
 const FINAL = new Set(["succeeded", "failed", "expired", "refused", "cancelled", "gone"]);
 const FOLLOWED = new Set(["opening", "queued", "processing"]);
 
@@ -46,6 +57,28 @@ export class Entry {
   /** @type {Problem?} why it makes no progress */ trouble = null;
   /** @type {number} when it was added, ms since the epoch */ added = 0;
   /** @type {number} when its phase changed last, ms since the epoch */ since = Date.now();
+
+  /** @type {Review | null | undefined} current decision; undefined: not known yet */ review;
+  /** @type {Review[]?} all decisions, newest first; null: not loaded */ history = null;
+  /** @type {Unsaved?} */ unsaved = null;
+  /** @type {Assignment?} who has it open */ holder = null;
+  /** @type {boolean} whether this person has it open */ mine = false;
+
+  /** The decision about it, saved or not. */
+  get decision() {
+    const decision = (this.unsaved ?? this.review)?.decision ?? "withdrawn";
+    return decision === "withdrawn" ? null : decision;
+  }
+
+  /** Whether a decision about it is possible. */
+  get decidable() {
+    return this.id !== null && (this.phase === "succeeded" || this.phase === "failed");
+  }
+
+  /** Whether it is worth a decision and has none. */
+  get undecided() {
+    return this.phase === "succeeded" && this.decision === null;
+  }
 
   /** The record, if it has a result. */
   get result() {

@@ -6,7 +6,7 @@
 
 import { byId, element, within } from "./dom.js";
 import { recall, remember } from "./preferences.js";
-import { FILTERS, ORDERS, arrange, count } from "./review.js";
+import { DECISIONS, FILTERS, ORDERS, arrange, count } from "./review.js";
 import { Thumbnails } from "./thumbnails.js";
 import * as states from "./states.js";
 import { percent, state } from "./words.js";
@@ -39,6 +39,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   #root = byId("rows");
   #filters = byId("filters");
   #order = byId("order", HTMLSelectElement);
+  #decided = byId("decided", HTMLSelectElement);
   #find = byId("find", HTMLInputElement);
   #empty = byId("no-rows");
 
@@ -55,19 +56,19 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     model.addEventListener("change", () => {
       for (const entry of this.#rows.keys()) this.#touch(entry);
     });
-    for (const control of [this.#filters, this.#order, this.#find]) {
+    for (const control of [this.#filters, this.#decided, this.#order, this.#find]) {
       control.addEventListener("input", () => this.#arrange());
     }
     for (const control of [this.#filters, this.#order]) {
       control.addEventListener("change", () => this.#remember());
     }
     this.#root.addEventListener("click", (event) => {
-      const entry = this.#entryAt(event.target);
+      const entry = this.entryAt(event.target);
       if (entry !== undefined) this.#pick(entry);
     });
     this.#root.addEventListener("keydown", (event) => {
       const { key, target, altKey, ctrlKey, metaKey } = event;
-      const entry = this.#entryAt(target);
+      const entry = this.entryAt(target);
       if (altKey || ctrlKey || metaKey || entry === undefined) return;
       if (key === "Enter" || key === " ") this.#pick(entry);
       else if (!(key in MOVES)) return;
@@ -76,7 +77,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
       event.preventDefault();
     });
     this.#root.addEventListener("focusin", ({ target }) => {
-      this.#current = this.#entryAt(target) ?? null;
+      this.#current = this.entryAt(target) ?? null;
       this.#makeReachable();
     });
   }
@@ -92,12 +93,12 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
    * @param {Entry?} entry
    */
   select(entry) {
-    const before = this.#rowOf(this.#selected);
+    const before = this.rowOf(this.#selected);
     this.#selected = entry;
     this.#current = entry ?? this.#current;
     this.#flush();
     if (before !== undefined) mark(before, false);
-    const row = this.#rowOf(entry);
+    const row = this.rowOf(entry);
     if (row !== undefined) {
       mark(row, true);
       this.#root.scrollTop += this.#outOfSight(row);
@@ -110,7 +111,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
    * @param {Entry?} entry
    */
   focus(entry) {
-    const row = this.#rowOf(entry);
+    const row = this.rowOf(entry);
     (row?.isConnected ? row : this.#first)?.focus();
   }
 
@@ -152,8 +153,11 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     return shown[target] === from ? null : (shown[target] ?? null);
   }
 
-  /** @param {Entry?} entry */
-  #rowOf(entry) {
+  /**
+   * The row of an entry.
+   * @param {Entry?} entry
+   */
+  rowOf(entry) {
     return entry === null ? undefined : this.#rows.get(entry);
   }
 
@@ -161,7 +165,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
    * The entry of a row, or of the row that an element lies in.
    * @param {EventTarget?} target
    */
-  #entryAt(target) {
+  entryAt(target) {
     const row = target instanceof Element ? target.closest("[role=option]") : null;
     return row === null ? undefined : this.#entries.get(row);
   }
@@ -180,6 +184,9 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     }
     for (const [name, { label }] of Object.entries(ORDERS)) {
       this.#order.append(element("option", { value: name }, label));
+    }
+    for (const [name, { label }] of Object.entries(DECISIONS)) {
+      this.#decided.append(element("option", { value: name }, label));
     }
     this.#order.value = recalled("order", ORDERS);
   }
@@ -232,6 +239,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   #arrange() {
     const view = {
       filter: within(this.#filters, "input:checked", HTMLInputElement).value,
+      decided: this.#decided.value,
       order: this.#order.value,
       text: this.#find.value,
     };
@@ -240,7 +248,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     const { children } = this.#root;
     if (rows.length !== children.length || rows.some((row, place) => row !== children[place])) {
       const focused = rows.find((row) => row === document.activeElement);
-      const selected = this.#rowOf(this.#selected);
+      const selected = this.rowOf(this.#selected);
       const follow = selected && (!selected.isConnected || this.#outOfSight(selected) === 0);
       this.#place(rows);
       if (follow && selected.isConnected) this.#root.scrollTop += this.#outOfSight(selected);
@@ -287,7 +295,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   #makeReachable() {
     /** @type {HTMLElement?} */
     const reachable = this.#root.querySelector("[tabindex='0']");
-    const current = this.#rowOf(this.#current);
+    const current = this.rowOf(this.#current);
     const next = current?.isConnected ? current : this.#first;
     if (reachable === next) return;
     if (reachable !== null) reachable.tabIndex = -1;
@@ -303,6 +311,7 @@ function makeRow() {
     element("span", { className: "name", dir: "auto" }),
     element("span", { className: "state" }),
     element("span", { className: "figure" }),
+    element("span", { className: "decision" }),
     element("span", { className: "origin" }),
     element("span", { className: "changed" }),
     element("progress", { ariaHidden: "true" }),
@@ -340,6 +349,7 @@ function fill(row, entry, untrained) {
   row.title = entry.name;
   setText(within(row, ".state"), states.short(entry, untrained));
   setText(within(row, ".figure"), result === null ? "" : percent(result.ai_probability));
+  setText(within(row, ".decision"), states.decided(entry));
   setText(within(row, ".origin"), states.badge(result));
   setText(within(row, ".changed"), result?.manipulated ? "manipulated" : "");
   row.dataset.tone = tone(entry, untrained);

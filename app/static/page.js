@@ -44,6 +44,10 @@ let closer = null;
 let frame = null;
 /** @type {Set<Entry>} */
 const batch = new Set(); // entries since all were finished last
+/** @type {Promise<typeof import("./workbench.js")>?} */
+let loading = null;
+/** @type {import("./workbench.js").Workbench?} */
+let workbench = null;
 
 /**
  * Open an entry, or return to the list and its scroll position.
@@ -121,6 +125,7 @@ function render() {
   closer?.then((parts) => {
     for (const part of parts) part.render(open);
   });
+  workbench?.render(open);
   renderFrame();
 }
 
@@ -163,9 +168,18 @@ function moveOn() {
   if (document.activeElement === document.body) list.focus(next); // the removed row had the focus
 }
 
+/** Load the moderators' tools, which an empty list does not need. */
+async function loadWorkbench() {
+  loading = import("./workbench.js");
+  const { Workbench } = await loading;
+  workbench = new Workbench({ library, list, open: () => open, pick });
+  render();
+}
+
 function renderFrame() {
   const counts = count(library.entries);
   const any = counts.all > 0;
+  if (any && loading === null) loadWorkbench();
   document.body.classList.toggle("compact", any);
   document.body.classList.toggle("loading", !listing.known && listing.problem === null && !any);
   byId("review").hidden = !any;
@@ -251,10 +265,11 @@ function renewKey() {
 /** Drop what was loaded with the former key; what is not sent yet stays. */
 function dropCaller() {
   for (const entry of [...library.entries]) {
-    if (entry.phase === "gone") library.change(entry, { phase: "opening", record: null });
+    if (entry.phase === "gone") library.change(entry, { phase: "opening", record: null, review: undefined, history: null });
     else if (entry.record !== null) library.remove(entry);
   }
   forget("");
+  workbench?.forget();
   listing.reset();
 }
 
@@ -295,6 +310,7 @@ byId("next").addEventListener("click", () => list.step(1));
 byId("back").addEventListener("click", close);
 byId("enter-key").addEventListener("click", askAgain);
 byId("forget-key").addEventListener("click", () => {
+  workbench?.forget();
   forgetKey();
   location.assign(location.pathname); // remove everything that was loaded with the key
 });

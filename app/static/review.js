@@ -30,6 +30,24 @@ export const FILTERS = {
   },
 };
 
+/** @param {string} name */
+const decided = (name) => (/** @type {Entry} */ { decision }) => decision === name;
+
+/**
+ * Filters by decision, by name: their label, and whether an entry passes.
+ * @type {Record<string, {label: string, passes: (entry: Entry) => boolean}>}
+ */
+export const DECISIONS = {
+  any: { label: "Any decision", passes: () => true },
+  undecided: { label: "Undecided", passes: ({ undecided }) => undecided },
+  mine: { label: "Assigned to me", passes: ({ mine }) => mine },
+  genuine: { label: "Decided: genuine", passes: decided("genuine") },
+  ai: { label: "Decided: AI-generated", passes: decided("ai") },
+  manipulated: { label: "Decided: manipulated", passes: decided("manipulated") },
+  unsure: { label: "Decided: unsure", passes: decided("unsure") },
+  unsaved: { label: "Decision not saved", passes: ({ unsaved }) => unsaved !== null },
+};
+
 /** @type {Comparison} */
 const newestFirst = (one, other) => other.added - one.added;
 /** @type {(sign: number) => Comparison} */
@@ -59,14 +77,15 @@ const collator = new Intl.Collator("en", { numeric: true });
 
 /**
  * @param {Iterable<Entry>} entries
- * @param {{filter: string, order: string, text: string}} view `text`: part of a name or an id
+ * @param {{filter: string, decided: string, order: string, text: string}} view `text`: part of a name or an id
  * @returns {Entry[]}
  */
-export function arrange(entries, { filter, order, text }) {
+export function arrange(entries, { filter, decided, order, text }) {
   const { passes } = FILTERS[filter];
+  const { passes: alsoPasses } = DECISIONS[decided];
   const part = text.trim().toLowerCase();
   return [...entries]
-    .filter((entry) => passes(entry) && (part === "" || holds(entry, part)))
+    .filter((entry) => passes(entry) && alsoPasses(entry) && (part === "" || holds(entry, part)))
     .sort(ORDERS[order].compare);
 }
 

@@ -77,7 +77,16 @@ export function savables({ masks }) {
  */
 export async function save(savable, { name, ...shown }) {
   const detection = { ...shown, stem: name.replace(/\.[A-Za-z0-9]{1,5}$/, "") };
-  const href = URL.createObjectURL(await savable.get(detection));
-  element("a", { href, download: savable.name(detection) }).click();
+  offer(await savable.get(detection), savable.name(detection));
+}
+
+/**
+ * Let the browser save a file.
+ * @param {Blob} file
+ * @param {string} name
+ */
+export function offer(file, name) {
+  const href = URL.createObjectURL(file);
+  element("a", { href, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(href), REVOKE_AFTER);
 }

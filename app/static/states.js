@@ -88,6 +88,21 @@ export function short(entry, untrained) {
   return sent < 1 ? `Uploading: ${share(sent)}` : "Being checked";
 }
 
+/** @type {Record<import("./reviews.js").Opinion, string>} */
+const DECIDED = { genuine: "genuine", ai: "AI", manipulated: "manipulated", unsure: "unsure" };
+
+/**
+ * The decision about an entry, for its row.
+ * @param {Entry} entry
+ */
+export function decided({ decision, unsaved, holder, mine }) {
+  if (unsaved?.conflict) return "! conflict";
+  const unconfirmed = unsaved === null ? "" : "…";
+  if (decision !== null) return `${unsaved === null ? "✓" : ""} ${DECIDED[decision]}${unconfirmed}`.trim();
+  if (holder !== null && !mine) return `open: ${holder.reviewer ?? holder.key}`;
+  return unconfirmed;
+}
+
 /**
  * A few characters for the list; empty if the file does not tell.
  * @param {Detection?} record

@@ -17,6 +17,7 @@ from playwright.sync_api import (
     expect,
 )
 
+from tests.browser.reviews import MadeReviews
 from tests.conftest import encode, photo
 
 SIZE = (640, 400)
@@ -231,6 +232,7 @@ class MadeList:
         page.route("**/v1/detections/*/image?**", self._image)
         page.route("**/v1/detections/*/image", self._image)
         page.route("**/v1/detections/*/overlays/**", self._overlay)
+        self.reviews = MadeReviews(page, self.records)
 
     def list(self, route: Route) -> None:
         url = route.request.url

@@ -110,6 +110,24 @@ def queued(page: Page) -> None:
     expect(page.locator("#progress")).to_be_visible()
 
 
+def decided(page: Page) -> None:
+    made = MadeList(page, records())
+    page.reload()
+    row(page, "picture 2.jpg").click()
+    expect(page.locator("#decide")).to_contain_text("No decision yet")
+    page.keyboard.press("t")
+    page.get_by_label("Note, sent with the decision").fill("a note")
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    expect(page.locator("#saving")).to_be_empty()
+    made.reviews.append(made_record(1)["id"], "genuine", "no", key="ben")
+    page.keyboard.press("2")
+    page.locator("#unsaved").get_by_role("button", name="Show").click()
+    expect(page.get_by_role("button", name="Use mine")).to_be_visible()
+    row(page, "picture 0.jpg").click(modifiers=["ControlOrMeta"])
+    expect(page.locator("#team")).to_contain_text("1 selected")
+
+
 def uploading(page: Page) -> None:
     page.route("**/v1/detections", lambda route: None)
     choose(page, file(), file(), file(), file())
@@ -162,6 +180,7 @@ STATES: list[Callable[[Page], None]] = [
     magnified,
     without_result,
     queued,
+    decided,
     uploading,
     held_up,
     card,
@@ -173,7 +192,7 @@ STATES: list[Callable[[Page], None]] = [
 
 @pytest.mark.parametrize("reach", STATES, ids=lambda reach: reach.__name__)
 def test_no_violation(page: Page, console: Console, reach: Callable[[Page], None]) -> None:
-    console.provoked.extend(["503", "401"])
+    console.provoked.extend(["503", "401", "412"])
     page.emulate_media(reduced_motion="reduce")
     reach(page)
     for width, height, scheme, options in (

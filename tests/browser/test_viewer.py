@@ -418,6 +418,7 @@ def test_picture_has_half_of_the_window_and_its_result_stays(
     alone.reload()
     expect(alone.locator("#notice-title")).to_be_visible()
     rows(alone).click()
+    expect(alone.locator("#decide")).to_be_visible()
     expect(alone.locator("#stage")).to_be_in_viewport(ratio=1)
     stage, panes = place(alone.locator("#stage")), place(alone.locator("#panes"))
     half = window[0] * window[1] / 2

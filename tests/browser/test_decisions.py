@@ -1,0 +1,228 @@
+"""Decisions, notes and history, with a stand-in for the service."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.pages import Console, MadeList, made_record, names, row, rows
+from tests.browser.reviews import MadeReviews
+
+_PRESS = """async (keys) => {
+    for (const [place, key] of [...keys].entries()) {
+        const options = {key, code: `Digit${key}`, bubbles: true, cancelable: true};
+        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", options));
+        if (place % 10 === 0) await new Promise(requestAnimationFrame);
+    }
+}"""
+"""JavaScript that presses keys where the focus is, quicker than from outside."""
+
+
+@pytest.fixture
+def page(alone: Page) -> Page:
+    return alone
+
+
+def opened(page: Page, count: int = 3) -> MadeReviews:
+    """Show so many pictures, the newest of them open."""
+    made = MadeList(page, [made_record(number) for number in range(count)])
+    page.reload()
+    expect(rows(page)).to_have_count(count)
+    row(page, f"picture {count - 1}.jpg").click()
+    expect(panel(page)).to_contain_text("No decision yet")
+    return made.reviews
+
+
+def panel(page: Page) -> Locator:
+    return page.get_by_role("region", name="Decision", exact=True)
+
+
+def saved(page: Page) -> None:
+    expect(page.locator("#saving")).to_be_empty()
+
+
+def pick_decision(page: Page, label: str) -> None:
+    page.get_by_label("Filter by decision").select_option(label=label)
+
+
+def title(page: Page) -> Locator:
+    return page.locator("#detection-title")
+
+
+def identity(number: int) -> str:
+    return f"{number:032x}"
+
+
+def test_four_hundred_pictures_are_reviewed_with_the_keyboard_alone(page: Page) -> None:
+    count, opinions = 400, ["genuine", "ai", "manipulated", "unsure"]
+    made = MadeList(page, [made_record(number) for number in range(count)])
+    page.reload()
+    expect(rows(page)).to_have_count(count)
+    rows(page).first.focus()
+    page.keyboard.press("Enter")
+    expect(panel(page)).to_contain_text("No decision yet")
+    for key in "1234":
+        page.keyboard.press(key)
+    page.evaluate(_PRESS, "1234" * (count // 4 - 1))
+    saved(page)
+    pick_decision(page, "Undecided")
+    expect(page.locator("#no-rows")).to_be_visible()
+    expected = {identity(count - 1 - place): opinions[place % 4] for place in range(count)}
+    assert made.reviews.decisions() == expected
+    assert all(len(entries) == 1 for entries in made.reviews.history.values())
+
+
+def test_note_and_name_are_sent_and_remembered(page: Page) -> None:
+    made = opened(page)
+    page.keyboard.press("t")
+    page.get_by_label("Note, sent with the decision").fill("six <b>fingers</b>")
+    page.get_by_label("Your name").fill("Anna")
+    page.keyboard.press("Escape")
+    expect(panel(page)).to_contain_text("The note is sent when you decide.")
+    page.keyboard.press("2")
+    expect(title(page)).to_have_text("picture 1.jpg")
+    saved(page)
+    entry = made.history[identity(2)][0]
+    assert (entry["decision"], entry["note"], entry["reviewer"]) == (
+        "ai",
+        "six <b>fingers</b>",
+        "Anna",
+    )
+    page.reload()
+    expect(row(page, "picture 2.jpg")).to_contain_text("✓ AI")
+    row(page, "picture 2.jpg").click()
+    expect(page.locator(".history li")).to_contain_text("Anna (own): AI-generated: “six <b>fing")
+    expect(page.get_by_label("Your name")).to_have_value("Anna")
+    expect(panel(page).get_by_role("button", name="AI-generated")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+
+
+def test_undo_returns_to_the_last_decision_and_withdraws_it(page: Page) -> None:
+    made = opened(page)
+    page.keyboard.press("1")
+    expect(title(page)).to_have_text("picture 1.jpg")
+    page.keyboard.press("u")
+    expect(title(page)).to_have_text("picture 2.jpg")
+    saved(page)
+    expect(panel(page)).to_contain_text("No decision yet")
+    assert [one["decision"] for one in made.history[identity(2)]] == ["withdrawn", "genuine"]
+
+
+def test_filter_by_decision(page: Page) -> None:
+    opened(page)
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    saved(page)
+    pick_decision(page, "Decided: AI-generated")
+    assert names(page) == ["picture 1.jpg"]
+    pick_decision(page, "Undecided")
+    assert names(page) == ["picture 0.jpg"]
+
+
+def test_decisions_wait_for_the_network_and_survive_a_reload(page: Page, console: Console) -> None:
+    console.provoked.append("ERR_")
+    made = opened(page)
+    page.route("**/review", lambda route: route.abort())
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    notice = page.locator("#unsaved")
+    expect(notice).to_contain_text("2 decisions not saved yet")
+    expect(row(page, "picture 2.jpg")).to_contain_text("genuine…")
+    page.on("dialog", lambda dialog: dialog.accept())  # the page warns before it is left
+    page.reload()
+    expect(notice).to_contain_text("2 decisions not saved yet")
+    page.unroute("**/review")
+    notice.get_by_role("button", name="Try now").click()
+    expect(notice).to_be_hidden()
+    assert made.decisions() == {identity(2): "genuine", identity(1): "ai"}
+
+
+@pytest.mark.parametrize("insist", [True, False])
+def test_colleague_who_was_faster_is_not_overruled_unasked(
+    page: Page, console: Console, insist: bool
+) -> None:
+    console.provoked.append("412")
+    made = opened(page)
+    made.append(identity(2), "genuine", "it is mine", reviewer="Ben", key="ben")
+    page.keyboard.press("2")
+    expect(title(page)).to_have_text("picture 1.jpg")
+    page.locator("#unsaved").get_by_role("button", name="Show").click()
+    expect(panel(page)).to_contain_text(
+        "Ben (ben) decided meanwhile: Genuine: “it is mine”. "
+        "Your decision, AI-generated, is not saved."
+    )
+    assert made.decisions() == {identity(2): "genuine"}
+    panel(page).get_by_role("button", name="Use mine" if insist else "Keep theirs").click()
+    saved(page)
+    expect(page.locator("#unsaved")).to_be_hidden()
+    assert made.decisions() == {identity(2): "ai" if insist else "genuine"}
+
+
+def test_own_key_is_remembered_and_works_in_other_scripts(page: Page) -> None:
+    made = opened(page)
+    page.keyboard.press("?")
+    field = page.get_by_label("Key for: Decide: AI-generated")
+    field.press("z")
+    expect(page.locator("#help-note")).to_have_text("Z is taken: Actual size or fit.")
+    field.press("w")
+    expect(field).to_have_value("W")
+    page.reload()
+    expect(panel(page)).to_contain_text("No decision yet")
+    expect(panel(page).get_by_role("button", name="AI-generated")).to_have_text("AI-generatedW")
+    page.evaluate(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown',"
+        " {key: 'ц', code: 'KeyW', bubbles: true}))"
+    )
+    saved(page)
+    assert made.decisions() == {identity(2): "ai"}
+
+
+def test_selection_gets_one_decision_and_is_exported(page: Page, tmp_path: Path) -> None:
+    made = MadeList(page, [made_record(n, ref_id=f"=picture, {n}") for n in range(6)])
+    page.reload()
+    bar = page.locator("#team")
+    expect(bar).to_be_visible()
+    row(page, "=picture, 5").click(modifiers=["ControlOrMeta"])
+    row(page, "=picture, 3").click(modifiers=["Shift"])
+    row(page, "=picture, 0").click(modifiers=["ControlOrMeta"])
+    expect(bar).to_contain_text("4 selected")
+    bar.get_by_text("Export").click()
+    with page.expect_download() as downloading:
+        bar.get_by_role("button", name="CSV").click()
+    downloading.value.save_as(tmp_path / "x.csv")
+    with open(tmp_path / "x.csv", encoding="utf-8-sig", newline="") as file:
+        assert [one["name"] for one in csv.DictReader(file)] == [
+            f"'=picture, {n}" for n in (5, 4, 3, 0)
+        ]
+    bar.get_by_role("button", name="Unsure").click()
+    saved(page)
+    assert made.reviews.decisions() == {identity(n): "unsure" for n in (5, 4, 3, 0)}
+    pick_decision(page, "Undecided")
+    with page.expect_download() as downloading:
+        bar.get_by_role("button", name="JSON").click()
+    downloading.value.save_as(tmp_path / "x.json")
+    exported = json.loads((tmp_path / "x.json").read_text())
+    assert [one["detection"]["id"] for one in exported] == [identity(2), identity(1)]
+
+
+def test_queue_hands_out_what_nobody_else_has_open(page: Page) -> None:
+    made = opened(page, 4)
+    made.assign(identity(0), "ben")
+    queue = page.get_by_role("button", name="Queue")
+    queue.click()
+    expect(title(page)).to_have_text("picture 1.jpg")
+    pick_decision(page, "Assigned to me")
+    expect(rows(page)).to_have_count(1)
+    pick_decision(page, "Any decision")
+    page.keyboard.press("3")
+    expect(title(page)).to_have_text("picture 2.jpg")
+    page.keyboard.press("3")
+    expect(title(page)).to_have_text("picture 3.jpg")
+    page.keyboard.press("3")
+    expect(page.locator("#team")).to_contain_text("The queue is empty.")
+    assert made.decisions() == dict.fromkeys(map(identity, (1, 2, 3)), "manipulated")
