@@ -137,16 +137,16 @@ async def image(
         suffix = media_type.rpartition("/")[2]
         answer.headers["Content-Disposition"] = f'inline; filename="{detection_id}.{suffix}"'
         memory = service.resources.downloads.hold(caller.name, info.bytes)
-        return answer.response(media_type, memory, lambda: _stored(service, detection_id))
+        return answer.response(media_type, memory, lambda: stored(service, detection_id))
 
     def preview() -> bytes:
-        picture = _stored(service, detection_id)
-        with _refusing():
+        picture = stored(service, detection_id)
+        with refusing():
             return service.decoders.preview(picture, size)
 
     memory = service.resources.downloads.hold(caller.name, info.bytes)
     slot = service.resources.renderings.hold(caller.name, 1)
-    return answer.response(MEDIA_TYPES["JPEG"], memory, preview, _decoders(info), slot)
+    return answer.response(MEDIA_TYPES["JPEG"], memory, preview, decoders_for(info), slot)
 
 
 @router.get(
@@ -217,12 +217,12 @@ async def overlay(
         )
 
     def blended() -> bytes:
-        picture, heat = _stored(service, detection_id), _mask(service, detection_id, head)
-        with _refusing():
+        picture, heat = stored(service, detection_id), stored_mask(service, detection_id, head)
+        with refusing():
             return overlays.composite(service.decoders, picture, heat, colormap, opacity, size)
 
     slot = service.resources.renderings.hold(caller.name, 1)
-    return answer.response(_PNG, memory, blended, _decoders(detection.image), slot)
+    return answer.response(_PNG, memory, blended, decoders_for(detection.image), slot)
 
 
 def _mask_work(
@@ -230,24 +230,25 @@ def _mask_work(
 ) -> tuple[_Permit, Callable[[], bytes], CapacityLimiter | None, _Slot]:
     """How to make a mask that fits into `size` pixels: arguments of `_Answer.response`."""
     image = detection.image
-    memory = service.resources.downloads.hold(owner, _mask_bytes(image))
+    memory = service.resources.downloads.hold(owner, mask_bytes(image))
     if size is None or size >= max(image.width, image.height):
-        return memory, lambda: _mask(service, detection.id, head), None, _NO_SLOT
+        return memory, lambda: stored_mask(service, detection.id, head), None, _NO_SLOT
 
     def shrunk() -> bytes:
-        whole = _mask(service, detection.id, head)
-        with _refusing():
+        whole = stored_mask(service, detection.id, head)
+        with refusing():
             return service.decoders.shrink(whole, size)
 
-    return memory, shrunk, _decoders(image), service.resources.renderings.hold(owner, 1)
+    return memory, shrunk, decoders_for(image), service.resources.renderings.hold(owner, 1)
 
 
-def _mask_bytes(image: ImageInfo) -> int:
+def mask_bytes(image: ImageInfo) -> int:
     """Approximate maximum size of a compressed mask in bytes."""
     return image.width * image.height // 4
 
 
-def _decoders(image: ImageInfo) -> CapacityLimiter:
+def decoders_for(image: ImageInfo) -> CapacityLimiter:
+    """The limiter of threads that decode this picture."""
     return _LARGE_DECODERS if image.width * image.height > _LARGE else _DECODERS
 
 
@@ -288,10 +289,10 @@ class _Answer:
         """
         if self._known:
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=self.headers)
-        return _Download(media_type, self.headers, memory, body, limiter, slot)
+        return Download(media_type, self.headers, memory, body, limiter, slot)
 
 
-class _Download(Response):
+class Download(Response):
     """A body that is sent in pieces, so that slow clients do not make the server copy all of it."""
 
     def __init__(
@@ -310,6 +311,7 @@ class _Download(Response):
         self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make the body and send it."""
         async with self._memory as permit:
             async with self._slot:
                 body = await run_sync(self._make, limiter=self._limiter)
@@ -357,14 +359,24 @@ def _succeeded(service: Service, detection_id: str, owner: str) -> Detection:
     return detection
 
 
-def _stored(service: Service, detection_id: str) -> bytes:
+def stored(service: Service, detection_id: str) -> bytes:
+    """The uploaded file.
+
+    Raises:
+        ServiceError: If it is not stored any more: `detection_expired`.
+    """
     data = service.store.get_image(detection_id)
     if data is None:
         raise _expired(detection_id)
     return data
 
 
-def _mask(service: Service, detection_id: str, head: Head) -> bytes:
+def stored_mask(service: Service, detection_id: str, head: Head) -> bytes:
+    """The mask of a head, as PNG.
+
+    Raises:
+        ServiceError: If it is not stored any more: `detection_expired`.
+    """
     data = service.store.get_mask(detection_id, head)
     if data is None:
         raise _expired(detection_id)
@@ -372,7 +384,7 @@ def _mask(service: Service, detection_id: str, head: Head) -> bytes:
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """Convert errors of a picture to `ServiceError`."""
     try:
         yield
