@@ -98,7 +98,7 @@ def service(folder: Path, environment: dict[str, str], small_model: Path) -> Ite
 def test_commands(
     service: Serve, folder: Path, environment: dict[str, str], receiver: Receiver
 ) -> None:
-    (_, address, one, location, masks, many, twice, told, refused) = BLOCKS
+    (_, address, one, bodies, location, masks, many, events, twice, told, refused) = BLOCKS
     # What stands for the reader's own machines is all that is replaced.
     set_address = address[0].replace("http://127.0.0.1:8000", service.url)
     assert set_address != address[0]
@@ -112,6 +112,10 @@ def test_commands(
     assert json.loads(model)["version"] == "small"
     assert json.loads(run(*one))["status"] == "succeeded"
 
+    raw, encoded = map(json.loads, run(bodies[0], "echo", bodies[1]).splitlines())
+    assert (raw["ref_id"], encoded["ref_id"]) == ("upload-8813", "upload-8814")
+    assert raw["image"] == encoded["image"]
+
     *_, unchanged = run(*location, *masks).splitlines()
     assert unchanged == "304"
     record = json.loads((folder / "record.json").read_text())
@@ -124,6 +128,8 @@ def test_commands(
     batch, listed = run(many[0], "echo", many[1]).splitlines()
     assert [entry["status"] for entry in json.loads(batch)["results"]][2] == 415
     assert {"a", "b", "upload-8812"} <= {d["ref_id"] for d in json.loads(listed)["detections"]}
+
+    assert f'"id":"{raw["id"]}"' in run(*events)
 
     first, again = run(twice[0], "echo", twice[1]).splitlines()
     assert json.loads(first)["id"] == json.loads(again)["id"]
