@@ -170,7 +170,8 @@ OTHER_WORDS = {
     *Settings.model_fields,
     *("delivery_id", "span_id", "trace_id"),  # of log lines
     *(*schema().names, "file_unreadable"),  # of `gamma scan`
-    *("aof_enabled", "aof_last_write_status", "ssl_ca_certs"),  # of Redis and redis-py
+    *("aof_enabled", "aof_last_write_status"),  # of Redis
+    *("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"),  # of redis-py
     *("sentinel_password", "sentinel_username"),
     *(
         "proxy_request_buffering",

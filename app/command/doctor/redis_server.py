@@ -73,7 +73,7 @@ def _unreachable(error: Exception) -> Finding:
         return wrong(
             "redis",
             f"the user in GAMMA_REDIS_URL lacks permissions: {error}",
-            "allow all commands on all keys and channels: `ACL SETUSER NAME ~* &* +@all`",
+            "compare its rights with docs/redis.md: `ACL LOG` in Redis shows what was refused",
         )
     if isinstance(error, BusyLoadingError):
         return wrong("redis", "it is still loading its file", "wait; its log shows the progress")
