@@ -25,6 +25,7 @@ from app.command.scan.progress import ProgressLine, Tally
 from app.command.scan.run import Resources, resources_for
 from app.command.scan.scanner import Scanner
 from app.command.scan.sources import Source, SourceError, shown
+from app.command.scan.table import encode as encode_rows
 from app.command.scan.table import schema
 from app.contract.settings import Settings
 from pictures.findings import View
@@ -232,6 +233,21 @@ def test_columns_are_documented() -> None:
     table = (ROOT / "docs/scan.md").read_text().partition("\n## Results\n")[2]
     rows = re.findall(r"^\| (`.+?) \|", table.partition("\n## ")[0], re.MULTILINE)
     assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == schema().names
+
+
+def test_documented_program_reads_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"path": "/a.jpg", "status": "failed"}, {"path": "/b.jpg", "status": "succeeded"}]
+    rows[1]["verdict"] = "ai_generated"
+    target(str(tmp_path / "scores")).write(part(0), encode_rows(rows))
+    target(str(tmp_path / "scores")).write("_scan/manifest.json", b"{}")
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/scan.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["suspects"]["path"].to_pylist() == ["/b.jpg"]
+    assert listed("again.parquet") == ["/a.jpg"]
 
 
 # -- a partition ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -100,8 +101,16 @@ def check_results(plan: Plan) -> None:
     assert all(0 < row["ai_probability"] < 1 for row in rows if not row["error_code"])
 
 
-def ray_processes() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def ray_processes(name: str = "") -> list[psutil.Process]:
+    """Running processes below this one whose command contains a name."""
+    found = psutil.Process().children(recursive=True)
+    return [one for one in found if name in command_of(one)]
+
+
+def command_of(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_ray_listens_on_loopback_alone() -> None:
@@ -112,7 +121,7 @@ def test_ray_listens_on_loopback_alone() -> None:
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
     open_ports = [
         connection.laddr.ip
-        for process in ray_processes()
+        for process in ray_processes("ray")
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -124,8 +133,7 @@ def kill_one_actor(plan: Plan, killed: list[psutil.Process]) -> None:
     """Kill an actor as soon as another partition is finished."""
     before = len(finished(plan))
     wait_until(lambda: len(finished(plan)) > before)
-    name = "ray::MapWorker"
-    killed.append(next(one for one in ray_processes() if name in " ".join(one.cmdline())))
+    killed.append(ray_processes("ray::MapWorker")[0])
     killed[0].kill()
 
 
