@@ -193,9 +193,11 @@ def resources_for(nodes: Sequence[dict[str, float]], actors: int | None, device:
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if not device.startswith(("auto", "cuda")):
         gpus = 0
-    count = actors or gpus or len(nodes)
-    on_each = -(-count // len(nodes))
-    cpus = min(max(1, int(node.get("CPU", 1)) // on_each) for node in nodes)
+    needed = "GPU" if gpus else "CPU"
+    fit = [node for node in nodes if node.get(needed)] or nodes  # not a head node without cores
+    count = actors or gpus or len(fit)
+    on_each = -(-count // len(fit))
+    cpus = min(max(1, int(node.get("CPU", 1)) // on_each) for node in fit)
     return Resources(actors=count, cpus=cpus, gpus=1 if gpus else 0)
 
 
@@ -214,29 +216,25 @@ def run(plan: Plan, todo: Sequence[int], settings: Settings, resources: Resource
     tally = ray.remote(num_cpus=0)(Tally).remote()
     pictures = plan.manifest.pictures
     before = pictures - sum(map(plan.size, todo))
-    actors = min(resources.actors, len(todo))
+    given = settings.model_dump(include=set(_SENT))
+    reserved: dict[str, Any] = {"num_cpus": resources.cpus}
+    if resources.gpus:  # Ray shows each actor its own GPU alone, as the first
+        reserved = {"num_gpus": resources.gpus}
+        given["device"] = "cuda"
     partitions = ray.data.from_items(
         [{"partition": one} for one in todo], override_num_blocks=len(todo)
     ).map_batches(
         Scanner,
-        fn_constructor_args=(
-            plan,
-            settings.model_dump(include=set(_SENT)),
-            resources.cpus,
-            _Reporter(tally),
-        ),
+        fn_constructor_args=(plan, given, resources.cpus, _Reporter(tally)),
         batch_size=1,
-        compute=ActorPoolStrategy(size=actors),
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
+        compute=ActorPoolStrategy(size=min(resources.actors, len(todo))),
+        **reserved,
     )
     with ProgressLine(pictures, before) as line, _following(tally, line):
         try:
             for row in partitions.iter_rows():
                 if row["failure"]:
                     raise ScanError(row["failure"])
-        except KeyboardInterrupt:
-            raise
         except ray.exceptions.RayError as error:
             raise ScanError(str(error)) from error
 
