@@ -443,6 +443,7 @@ def test_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> Non
         ([{"CPU": 32.0, "GPU": 4.0}, {"CPU": 64.0, "GPU": 4.0}], None, "auto", Resources(8, 8, 1)),
         ([{"CPU": 32.0, "GPU": 4.0}], None, "cpu", Resources(1, 32, 0)),
         ([{"CPU": 4.0}, {"CPU": 16.0}], None, "auto", Resources(2, 4, 0)),
+        ([{"memory": 1.0}, {"CPU": 16.0}], None, "auto", Resources(1, 16, 0)),
     ],
 )
 def test_share_of_machines(

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # of its own defaults
 ]
-TIMEOUT = 120  # s
+TIMEOUT = 280  # s
 PICTURES = 60
 SIZE = 5  # of a partition
 TWO = Resources(actors=2, cpus=1, gpus=0)
@@ -149,9 +149,13 @@ def test_interrupted_command_and_killed_actor_lose_nothing(
     command += ["--device", "cpu", "--actors", "1", "--address", address]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        wait_until(lambda: finished(plan) or process.poll() is not None)
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-        assert process.wait(TIMEOUT) == 130
+        try:
+            wait_until(lambda: finished(plan) or process.poll() is not None)
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+            assert process.wait(TIMEOUT) == 130
+        finally:
+            process.kill()
+            process.wait()
         log.seek(0)
         assert "interrupted; run the same command to resume" in log.read()
     kept = {name: plan.target.read(name) for name in finished(plan)}
