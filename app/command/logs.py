@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import signal
 import sys
 
 import structlog
@@ -22,8 +24,11 @@ _LEAKY = ("aiobotocore", "botocore", "s3fs")  # at `debug` they log signatures o
 def configure(settings: Settings) -> None:
     """Send all log lines of this process to standard error, in the configured format.
 
-    GAMMA's own lines bypass `logging`, which would double the cost of a line.
+    GAMMA's own lines bypass `logging`, which would double the cost of a line. On SIGUSR1 the
+    process writes what each of its threads is doing to standard error, and goes on.
     """
+    if sys.__stderr__ is not None:
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"

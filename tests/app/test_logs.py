@@ -154,3 +154,21 @@ def test_control_characters_in_logs_are_escaped(log_format: str, tmp_path: Path)
     assert b"forged" in done.stderr
     assert b"\x1b[31m" not in done.stderr
     assert len(done.stderr) < 10_000
+
+
+def test_a_process_shows_what_its_threads_do_and_goes_on() -> None:
+    script = """
+import os, signal, threading
+from app.command import logs
+from app.contract.settings import Settings
+def hang(): threading.Event().wait()
+threading.Thread(target=hang, daemon=True).start()
+logs.configure(Settings())
+os.kill(os.getpid(), signal.SIGUSR1)
+print("goes on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "goes on\n"
+    assert " in hang" in done.stderr
