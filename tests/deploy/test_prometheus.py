@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 
 from tests.conftest import Serve, encode, photo
 from tests.deploy import live
-from tests.deploy.promql import metric_names, panel_queries, rules, runbook_queries
+from tests.deploy.drawing import draw
+from tests.deploy.promql import (
+    DASHBOARDS,
+    metric_names,
+    panel_queries,
+    panels,
+    rules,
+    runbook_queries,
+)
 
 PICTURES = 6
 # What has no answer in a healthy stack without a GPU, of an hour's age, and why.
@@ -65,6 +74,18 @@ def test_queries_of_panels_and_runbooks_return_data(prometheus: live.Prometheus)
             assert reasons, f"{where} has no answer: {query}"
             silent |= reasons
     assert silent == set(SILENT)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_panels_draw_what_there_is(prometheus: live.Prometheus, name: str, tmp_path: Path) -> None:
+    """`DASHBOARDS=docs/images pytest …` keeps the pictures."""
+    folder = Path(os.environ.get("DASHBOARDS", tmp_path))
+    file = folder / f"dashboard-{name}.png"
+    drawn = draw(prometheus, DASHBOARDS[name], file)
+    for panel in panels(DASHBOARDS[name]):
+        silent = any(part in str(panel["targets"]) for part in SILENT)
+        assert drawn[panel["title"]] or silent, panel["title"]
+    assert file.stat().st_size > 10_000
 
 
 def test_rules_are_evaluated_and_find_their_series(prometheus: live.Prometheus) -> None:
