@@ -250,6 +250,14 @@ export function originalPath(id) {
 }
 
 /**
+ * Path of the report.
+ * @param {string} id
+ */
+export function reportPath(id) {
+  return `${detectionPath(id)}/report.html`;
+}
+
+/**
  * Return a name that the service accepts: printable characters, limited length.
  * @param {string} name
  */

@@ -5,7 +5,6 @@
 
 import { deleteDetection, detectionPath } from "./api.js";
 import { announce, byId, factRows, say } from "./dom.js";
-import { remaining } from "./estimate.js";
 import { forget } from "./pictures.js";
 import { Problem } from "./problem.js";
 import * as states from "./states.js";
@@ -59,7 +58,8 @@ export class Detection {
     permalink.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return; // into another tab or window
       event.preventDefault(); // the link leads to the current page
-      this.#copy(permalink.href);
+      const failed = "The link could not be copied; it is in the address bar.";
+      this.#copy(permalink.href, "The link is copied.", failed);
     });
   }
 
@@ -122,9 +122,11 @@ export class Detection {
    * How long the entry takes, and will take; again every second.
    * @param {Entry} entry
    */
-  #renderEstimate(entry) {
+  async #renderEstimate(entry) {
     clearTimeout(this.#timer);
     const elapsed = (Date.now() - entry.since) / 1000;
+    const { remaining } = await import("./estimate.js"); // not needed for the list
+    if (this.#entry !== entry || entry.finished) return;
     const left = remaining(entry, this.#library.entries, elapsed);
     say(byId("estimate"), states.duration(entry, elapsed, left));
     if (left === null || entry.phase !== "processing") bar.removeAttribute("value");
@@ -164,10 +166,13 @@ export class Detection {
     renderResult(result, {
       untrained,
       point: (layer, place) => this.#viewer.point(layer, place),
-      savables: savables(result).map((savable) => ({
-        label: savable.label,
-        save: () => this.#attempt("It could not be saved.", () => this.#save(savable, result, name)),
-      })),
+      savables: [
+        ...savables(result).map((savable) => ({
+          label: savable.label,
+          save: () => this.#attempt("It could not be saved.", () => this.#save(savable, result, name)),
+        })),
+        { label: "Copy as text", save: () => this.#copyText() },
+      ],
       openCard: () => this.#model.open(),
     });
   }
@@ -208,13 +213,23 @@ export class Detection {
     this.#lastAction = "";
   }
 
-  /** @param {string} address */
-  async #copy(address) {
+  async #copyText() {
+    if (this.#entry === null) return;
+    const { asText } = await import("./report.js");
+    this.#copy(asText(this.#entry, permalink.href), "The text is copied.", "The text could not be copied.");
+  }
+
+  /**
+   * @param {string} text
+   * @param {string} done
+   * @param {string} failed
+   */
+  async #copy(text, done, failed) {
     try {
-      await navigator.clipboard.writeText(address); // `clipboard` exists in secure contexts only
-      say(byId("action-note"), "The link is copied.");
+      await navigator.clipboard.writeText(text); // `clipboard` exists in secure contexts only
+      say(byId("action-note"), done);
     } catch {
-      say(byId("action-note"), "The link could not be copied; it is in the address bar.");
+      say(byId("action-note"), failed);
     }
   }
 

@@ -1,10 +1,11 @@
-/** Single-key shortcuts, which the user can switch off; some have a key of the user's choice. */
+/** Single-key shortcuts, which the user can switch off. */
 
-import { byId, element, say } from "./dom.js";
+import { byId, element } from "./dom.js";
 import { recall, remember } from "./preferences.js";
 
 const OFF = "shortcuts-off";
-const OWN = "key-"; // before the name of an action
+/** Beginning of the name under which a key of the user is remembered. */
+export const OWN = "key-";
 
 const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
 
@@ -17,14 +18,10 @@ const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type
 const shortcuts = [];
 const dialog = byId("help-dialog", HTMLDialogElement);
 const toggle = byId("shortcuts", HTMLInputElement);
-const note = byId("help-note");
 
 toggle.checked = recall(OFF) === null;
 toggle.addEventListener("change", () => remember(OFF, toggle.checked ? null : "true"));
-byId("open-help").addEventListener("click", () => {
-  say(note, null);
-  dialog.showModal();
-});
+byId("open-help").addEventListener("click", () => dialog.showModal());
 document.addEventListener("keydown", (event) => {
   const { target, altKey, ctrlKey, metaKey, defaultPrevented } = event;
   if (altKey || ctrlKey || metaKey || defaultPrevented) return;
@@ -39,10 +36,11 @@ document.addEventListener("keydown", (event) => {
 /**
  * Add shortcuts.
  * @param {Shortcut[]} added
+ * @param {(shortcut: Shortcut) => HTMLElement[]} keys shows the keys of a shortcut
  */
-export function listen(added) {
+export function listen(added, keys = keyCaps) {
   shortcuts.push(...added);
-  byId("help-keys").append(...added.map(helpRow));
+  byId("help-keys").append(...added.map((shortcut) => helpRow(shortcut, keys(shortcut))));
 }
 
 /**
@@ -62,8 +60,11 @@ export function isTypedInto(target) {
   return target instanceof Element && target.matches(TYPED_INTO);
 }
 
-/** @param {string} key */
-function find(key) {
+/**
+ * The shortcut of a key.
+ * @param {string} key
+ */
+export function find(key) {
   return shortcuts.find((shortcut) => keysOf(shortcut).includes(key));
 }
 
@@ -71,7 +72,7 @@ function find(key) {
  * The name of the key in shortcuts: in other scripts, the Latin letter at the same position.
  * @param {KeyboardEvent} event
  */
-function name({ key, code }) {
+export function name({ key, code }) {
   if (key.length > 1) return key;
   const isLatin = /[\p{ASCII}\p{Script=Latin}]/u.test(key);
   const place = isLatin ? null : /^Key([A-Z])$/.exec(code);
@@ -82,53 +83,27 @@ function name({ key, code }) {
  * The digit on the key, also where it needs Shift.
  * @param {KeyboardEvent} event
  */
-function digit({ code }) {
+export function digit({ code }) {
   return /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1] ?? "";
 }
 
-/** @param {Shortcut} shortcut */
-function helpRow(shortcut) {
-  const keys = shortcut.own === undefined ? shortcut.keys.map(keyCap) : [ownKey(shortcut, shortcut.own)];
-  return element("div", {}, element("dt", {}, shortcut.label), element("dd", {}, ...keys));
+/**
+ * @param {Shortcut} shortcut
+ * @param {HTMLElement[]} keys
+ */
+function helpRow({ label }, keys) {
+  return element("div", {}, element("dt", {}, label), element("dd", {}, ...keys));
 }
 
-/** @param {string} key */
-function keyCap(key) {
-  return element("kbd", {}, shown(key));
+/** @param {Shortcut} shortcut */
+export function keyCaps({ keys }) {
+  return keys.map((key) => element("kbd", {}, shown(key)));
 }
 
 /**
- * A field that takes the next key that is pressed in it.
- * @param {Shortcut} shortcut
- * @param {string} own
+ * The name of a key, to be shown.
+ * @param {string} key
  */
-function ownKey(shortcut, own) {
-  const value = shown(keysOf(shortcut)[0]);
-  const field = element("input", { className: "key", value, autocomplete: "off" });
-  field.ariaLabel = `Key for: ${shortcut.label}`;
-  field.addEventListener("focus", () => field.select());
-  field.addEventListener("keydown", (event) => {
-    const { key, altKey, ctrlKey, metaKey } = event;
-    if (key.length > 1 || altKey || ctrlKey || metaKey) return;
-    event.preventDefault();
-    const chosen = find(digit(event)) === shortcut ? digit(event) : name(event);
-    const other = find(chosen);
-    if (chosen === " ") say(note, "The space bar is needed for buttons.");
-    else if (other !== undefined && other !== shortcut) say(note, `${shown(chosen)} is taken: ${other.label}.`);
-    else {
-      remember(OWN + own, chosen === shortcut.keys[0] ? null : chosen);
-      field.value = shown(chosen);
-      say(note, null);
-      document.dispatchEvent(new Event("keyschange"));
-    }
-  });
-  field.addEventListener("input", () => {
-    field.value = shown(keysOf(shortcut)[0]);
-  });
-  return field;
-}
-
-/** @param {string} key */
-function shown(key) {
+export function shown(key) {
   return key.length === 1 ? key.toUpperCase() : key;
 }

@@ -3,7 +3,7 @@
 /** @import { Layer } from "./api.js" */
 /** @import { Result } from "./library.js" */
 
-import { getPicture, maskPath, originalPath, overlayPath } from "./api.js";
+import { getPicture, maskPath, originalPath, overlayPath, reportPath } from "./api.js";
 import { element } from "./dom.js";
 
 /** @type {Record<string, string>} */
@@ -46,6 +46,11 @@ const SAVABLES = [
     ofMask: true,
     name: ({ stem, layer }) => `${stem}-${layer}-mask.png`,
     get: ({ record, layer }) => getPicture(maskPath(record.id, layer)),
+  },
+  {
+    label: "Report",
+    name: ({ stem }) => `${stem}-report.html`,
+    get: ({ record }) => getPicture(reportPath(record.id)),
   },
   {
     label: "Record",

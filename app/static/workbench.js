@@ -14,6 +14,7 @@ import { Decisions, OPINIONS } from "./decisions.js";
 import { announce, byId, element } from "./dom.js";
 import { keyEvents } from "./key.js";
 import { listen } from "./keyboard.js";
+import { keyField } from "./ownkeys.js";
 import { Problem } from "./problem.js";
 import { Holding, nextInQueue } from "./queue.js";
 import { offer } from "./saving.js";
@@ -107,13 +108,14 @@ export class Workbench {
       opinion,
       { keys: [String(place + 1)], label: `Decide: ${label}`, own: opinion, act: () => this.#decide(opinion) },
     ]);
-    listen([
+    const shortcuts = [
       ...own.map(([, shortcut]) => shortcut),
       { keys: ["u"], label: "Undo the last decision", act: () => this.#undo() },
       { keys: ["t"], label: "Write a note", act: () => this.#panel.writeNote() },
       { keys: ["d"], label: "Next undecided picture", act: () => this.#goOn(this.#page.open()) },
       { keys: ["q"], label: "Next picture of the queue", act: () => this.#next(this.#page.open()?.id ?? null) },
-    ]);
+    ];
+    listen(shortcuts, keyField);
     this.#panel.shortcuts = new Map(own);
     this.#panel.nameKeys();
   }

@@ -226,3 +226,19 @@ def test_queue_hands_out_what_nobody_else_has_open(page: Page) -> None:
     page.keyboard.press("3")
     expect(page.locator("#team")).to_contain_text("The queue is empty.")
     assert made.decisions() == dict.fromkeys(map(identity, (1, 2, 3)), "manipulated")
+
+
+def test_report_is_saved_and_copied_as_text(page: Page, tmp_path: Path) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened(page)
+    page.route("**/report.html", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+    page.keyboard.press("2")
+    row(page, "picture 2.jpg").click()
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Report", exact=True).click()
+    assert downloading.value.suggested_filename == "picture 2-report.html"
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator("#action-note")).to_have_text("The text is copied.")
+    text = page.evaluate("() => navigator.clipboard.readText()")
+    assert "Picture: picture 2.jpg\nAI score: 74.0" in text
+    assert "Decision: AI-generated, by own, " in text
