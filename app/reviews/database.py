@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 import psycopg
 import structlog
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from app.contract.settings import Settings
-from app.reviews.metrics import DATABASE_ERRORS, DATABASE_READY
+from app.reviews.metrics import DATABASE_ERRORS, DATABASE_UP
 
 TIMEOUT = 2.6
 """Maximum duration of a call in seconds, with the wait for a free thread."""
@@ -36,6 +36,7 @@ _CONNECT_TIMEOUT = 2  # s; libpq's minimum
 _CONNECTIONS = 4  # per process; each has its thread
 _FIRST_ATTEMPT = 5.0  # s; start-up does not wait longer
 _RETRY_PAUSE = 2.0  # s, between attempts to migrate
+_PROBE_PAUSE = 15.0  # s, between questions whether it is up again
 _MIGRATION_LOCK = 0x67616D6D61  # any number that no other program of the database uses
 _SQLITE = "sqlite"
 
@@ -80,7 +81,7 @@ class Database:
         self.url = database_url(settings)
         self._engine = _engine(self.url)
         self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="reviews")
-        self._tried, self._migrated = asyncio.Event(), asyncio.Event()
+        self._tried, self._migrated, self._down = (asyncio.Event() for _ in range(3))
 
     @property
     def place(self) -> str:
@@ -111,7 +112,8 @@ class Database:
             if isinstance(error, IntegrityError):
                 raise
             raise self._failed(self.described(error)) from None
-        DATABASE_READY.set(1)
+        DATABASE_UP.set(1)
+        self._down.clear()
         return result
 
     async def compact(self) -> None:
@@ -125,11 +127,11 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Migrate, if necessary again and again in the background; close connections at the end.
+        """Migrate and watch the database in the background; close connections at the end.
 
-        Waits for the first attempt, but not long.
+        Waits for the first attempt to migrate, but not long.
         """
-        task = asyncio.create_task(self._migrate())
+        task = asyncio.create_task(self._watch())
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_ATTEMPT):
@@ -173,7 +175,8 @@ class Database:
 
         return self._run(is_current)
 
-    async def _migrate(self) -> None:
+    async def _watch(self) -> None:
+        """Migrate until it succeeds; then, after each failed call, ask until there is an answer."""
         logged = None
         while not self._migrated.is_set():
             try:
@@ -186,9 +189,14 @@ class Database:
                 self._tried.set()
                 await asyncio.sleep(_RETRY_PAUSE)
             else:
-                DATABASE_READY.set(1)
                 self._migrated.set()
                 self._tried.set()
+                DATABASE_UP.set(1)
+        while True:
+            await self._down.wait()
+            await asyncio.sleep(_PROBE_PAUSE)
+            with contextlib.suppress(ReviewsUnavailableError):
+                await self.call(lambda connection: connection.execute(select(1)))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         context = copy_context()  # ids of the request, for the log
@@ -204,7 +212,8 @@ class Database:
 
     def _failed(self, reason: str) -> ReviewsUnavailableError:
         DATABASE_ERRORS.inc()
-        DATABASE_READY.set(0)
+        DATABASE_UP.set(0)
+        self._down.set()
         log.error("reviews_unavailable", error=reason)
         return ReviewsUnavailableError(reason)
 

@@ -10,7 +10,7 @@ REVIEWS = Counter("gamma_reviews", "Stored decisions", ["decision"])
 DATABASE_ERRORS = Counter(
     "gamma_reviews_database_errors", "Calls of the reviews' database that failed"
 )
-DATABASE_READY = Gauge(
+DATABASE_UP = Gauge(
     "gamma_reviews_database_up", "Whether the last call of the reviews' database succeeded"
 )
 

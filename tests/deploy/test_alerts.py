@@ -24,6 +24,7 @@ DETECTION = 'gamma_job_duration_seconds_bucket{instance="w",le="%s"}'
 READ = 'gamma_http_request_duration_seconds_bucket{instance="a",method="GET",route="/x",le="%s"}'
 POSTS = 'gamma_http_requests_total{instance="a",method="POST",route="/v1/detections",status="%s"}'
 STARTED = 'process_start_time_seconds{instance="w",job="gamma-worker"}'
+REVIEWS_UP = 'gamma_reviews_database_up{instance="a"}'
 UP = 'up{instance="w",job="gamma-worker"}'
 DURABLE = 'gamma_redis_append_only{instance="a"}'
 SUSPENDED = 'gamma_queue_suspended{instance="a"}'
@@ -174,6 +175,21 @@ SCENES = [
     Scene(
         "one request met a bucket that was away",
         {REJECTED % "storage_unavailable": "0x4 1x600"},
+        {"2m": set(), "5m": set(), "10m": set()},
+    ),
+    Scene(
+        "the database of reviews is away",
+        {REVIEWS_UP: "1x4 0x600", REJECTED % "reviews_unavailable": "0x4 1+1x600"},
+        {"2m": set(), "10m": {"GammaReviewsDown"}},
+    ),
+    Scene(
+        "nobody uses reviews, and there is no database",
+        {REVIEWS_UP: "0x600"},
+        {"2m": set(), "10m": set()},
+    ),
+    Scene(
+        "the database of reviews restarts",
+        {REVIEWS_UP: "1x4 0x8 1x600", REJECTED % "reviews_unavailable": "0x4 1+1x8 9x600"},
         {"2m": set(), "5m": set(), "10m": set()},
     ),
     Scene(

@@ -70,7 +70,7 @@ def fits(row: Documented, label: str, given: str, url: str) -> bool:
         "route": routes(url),
         "code": set(ErrorCode),
         "status": {str(status) for status, _ in STATUS.values()}
-        | {"200", "202", "204", "207", "304", "405"},
+        | {"200", "201", "202", "204", "207", "304", "405"},
         "version": {"small"},
         "name": {"gamma"},
         "backbone": {"mit_b0"},
