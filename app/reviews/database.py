@@ -26,10 +26,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from app.contract.settings import Settings
 from app.reviews.metrics import DATABASE_ERRORS, DATABASE_UP
 
-TIMEOUT = 2.6
+TIMEOUT = 2.4
 """Maximum duration of a call in seconds, with the wait for a free thread."""
 
-_BUDGET = 2.2  # s, for all statements of a call
+_BUDGET = 2.2  # s, until the last statement of a call ends, so that none does after its timeout
 _STATEMENT_TIMEOUT = 1500  # ms, in the server, so that it also stops working
 _IDLE_TIMEOUT = 5000  # ms; ends the transaction of a process that hangs, with its locks
 _CONNECT_TIMEOUT = 2  # s; libpq's minimum
@@ -102,10 +102,11 @@ class Database:
                 committed all the same.
             IntegrityError: If the transaction violates a constraint; it is rolled back.
         """
+        ends = time.monotonic() + _BUDGET
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._migrated.wait()
-                result = await self._in_thread(partial(self._run, work))
+                result = await self._in_thread(partial(self._run, work, ends))
         except TimeoutError:
             raise self._failed(f"no answer within {TIMEOUT} s") from None
         except (SQLAlchemyError, OSError) as error:
@@ -173,7 +174,7 @@ class Database:
         """
         from app.reviews.migrations import is_current  # not above: Alembic loads slowly
 
-        return self._run(is_current)
+        return self._run(is_current, time.monotonic() + _BUDGET)
 
     async def _watch(self) -> None:
         """Migrate until it succeeds; then, after each failed call, ask until there is an answer."""
@@ -202,8 +203,10 @@ class Database:
         context = copy_context()  # ids of the request, for the log
         return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
-        _thread.ends = time.monotonic() + _BUDGET
+    def _run(self, work: Callable[[Connection], T], ends: float) -> T:
+        if time.monotonic() >= ends:
+            raise TimeoutError  # it has waited too long for a thread
+        _thread.ends = ends
         try:
             with self._engine.begin() as connection:
                 return work(connection)
