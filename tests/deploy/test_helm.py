@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -333,3 +335,14 @@ def test_a_backup_reaches_redis() -> None:
         assert "backup" in expression["values"]
     job = found["CronJob", "backup"]["spec"]["jobTemplate"]["spec"]["template"]
     assert job["metadata"]["labels"]["app.kubernetes.io/component"] == "backup"
+
+
+def test_commands_in_the_docs_render() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    found = re.findall(r"^\$ helm (install|upgrade) (gamma .*)$", text, re.MULTILINE)
+    assert [verb for verb, _ in found] == ["install", "upgrade"]
+    for _, arguments in found:
+        words = [word for word in shlex.split(arguments) if word != "--reuse-values"]
+        subprocess.run(
+            [require_program("helm"), "template", *words], cwd=ROOT, check=True, capture_output=True
+        )
