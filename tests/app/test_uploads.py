@@ -234,13 +234,13 @@ def test_full_disk_is_reported(api: Replica, alice: httpx2.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "name"),
     [
-        ("GET", "/v1/detections?status=failed", "status"),
+        ("GET", "/v1/detections?state=failed", "state"),
         ("GET", "/v1/detections?limit=5&limit=6", "limit"),
         ("GET", "/v1/detections/none?verbose", "verbose"),
         ("GET", "/v1/detections/none/image?width=10", "width"),
         ("GET", "/v1/detections/none/overlays/ai.png?opacity=1&color=red", "color"),
         ("DELETE", "/v1/detections/none?dry_run=true", "dry_run"),
-        ("POST", "/v1/detections?view=center", "view"),
+        ("POST", "/v1/detections?size=64", "size"),
         ("GET", "/v1/model?x=" + "y" * 1000, "x"),
     ],
 )
