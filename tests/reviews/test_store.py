@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from app.command.doctor.findings import State
 from app.contract.reviews import Decision, Facts, NewReview
 from app.contract.settings import Settings
 from app.reviews.assignments import Assignments, TakenError
-from app.reviews.database import Database
+from app.reviews.database import Database, ReviewsUnavailableError
 from app.reviews.migrations import configuration
 from app.reviews.reviewer import Reviewer
 from app.reviews.store import ConflictError, Filter, Reviews
@@ -280,3 +281,25 @@ def test_only_one_of_many_gets_a_detection(settings: Settings) -> None:
         assert holder in taken
 
     with_database(settings, use)
+
+
+# -- time limits ----------------------------------------------------------------------------------
+
+
+def test_a_call_that_gets_a_thread_too_late_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it could be stored after its caller was told 503."""
+    monkeypatch.setattr("app.reviews.database._BUDGET", 0.05)
+    release, done = threading.Event(), []
+
+    async def use(database: Database) -> None:
+        threads = database._threads._max_workers
+        calls = [database.call(lambda _: release.wait(30)) for _ in range(threads)]
+        calls.append(database.call(lambda _: done.append("late")))
+        asyncio.get_running_loop().call_later(0.2, release.set)
+        *_, late = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(late, ReviewsUnavailableError)
+        assert not done
+
+    with_database(Settings(data_dir=tmp_path), use)
