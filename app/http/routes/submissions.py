@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
@@ -25,66 +24,26 @@ from app.http.forms import Form, FormRules, Upload
 from app.http.metrics import REJECTIONS
 from app.http.openapi import headers
 from app.http.problems import OUTAGES, ServiceError, document, link, of_outage, without_traceback
-from app.http.routes.responses import OF_V1, WAIT, Answers, answer, json_answer, problems
+from app.http.routes.request_bodies import (
+    FIELD_NAMES,
+    MAX_FILES,
+    MAX_KEY,
+    MAX_REF_ID,
+    one_picture,
+    several_pictures,
+)
+from app.http.routes.responses import OF_V1, Answers, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from app.http.uploads import open_upload
 from app.http.waiting import preferred_wait
 from pictures.findings import View
-from pictures.header import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
-MAX_FILES = 64
-"""Maximum number of files in a batch."""
-
-_MAX_REF_ID = 200  # characters
-_MAX_KEY = 255  # characters
 _GROUP_BYTES = 16 * 2**20  # of a batch's files are sent to Redis together
 _BEFORE_ADMISSION = (401, 403)
 _RETRY_AFTER = "1"  # s, for queued detections
-
-_FIELDS: dict[str, Any] = {
-    "view": {"type": "string", "enum": [view.value for view in View]},
-    "webhook_url": {
-        "type": "string",
-        "format": "uri",
-        "description": "URL that receives the record, signed, when the detection has ended",
-        "examples": ["https://hooks.example.com/gamma"],
-    },
-}
-_NAMES = ("ref_id", *_FIELDS)
-_URL = {
-    "type": "string",
-    "format": "uri",
-    "description": "in place of a file: https URL of the picture, which the service fetches if "
-    "`fetch` of `GET /v1/model` is true; the address must be public",
-    "examples": ["https://www.example.com/photo.jpg"],
-}
-_REF_ID = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": _MAX_REF_ID,
-    "description": "your own reference, without control and format characters, and without other "
-    "spaces than the plain one",
-    "examples": [examples.QUEUED.ref_id],
-}
-_FILE = {
-    "type": "string",
-    "format": "binary",
-    "description": f"a picture: {', '.join(MEDIA_TYPES)}; the bytes decide, not the name",
-}
-_HEADERS = [
-    *WAIT["parameters"],
-    {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_KEY},
-        "description": "a name for this request. While the record exists, a repeat of the "
-        "request returns the same detection, and another request is refused. Simultaneous requests "
-        "with one key count as one.",
-    },
-]
 _REQUEST_PROBLEMS = (
     *OF_V1,
     ErrorCode.MALFORMED_REQUEST,
@@ -118,55 +77,6 @@ _FILE_PROBLEMS = (
     ErrorCode.QUEUE_TIMEOUT,
     ErrorCode.NOT_FOUND,
 )
-
-
-def _form(properties: dict[str, Any], file: str, **schema: Any) -> dict[str, Any]:
-    return {
-        "schema": {"type": "object", "properties": properties, **schema},
-        "encoding": {file: {"contentType": ", ".join(MEDIA_TYPES.values())}},
-    }
-
-
-def _one_picture() -> dict[str, Any]:
-    """The bodies of `create`: a form, the bytes alone, or JSON; and fields in the query."""
-    fields = {**_FIELDS, "url": _URL, "ref_id": _REF_ID}
-
-    def either(name: str) -> dict[str, Any]:
-        return {"oneOf": [{"required": [name]}, {"required": ["url"]}]}
-
-    encoded = {
-        "type": "string",
-        "contentEncoding": "base64",
-        "description": "the picture in base64, without line breaks and `data:` prefix",
-    }
-    content = {
-        "multipart/form-data": _form({"file": _FILE, **fields}, "file", **either("file")),
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {"image": encoded, **fields},
-                "additionalProperties": False,
-                **either("image"),
-            }
-        },
-        **{
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in (*MEDIA_TYPES.values(), "application/octet-stream")
-        },
-    }
-    query = [
-        {
-            "name": name,
-            "in": "query",
-            "schema": {key: value for key, value in field.items() if key != "description"},
-            "description": f"the field `{name}`, for bodies that are the picture alone",
-        }
-        for name, field in fields.items()
-    ]
-    return {
-        "requestBody": {"required": False, "content": content},
-        "parameters": [*_HEADERS, *query],
-    }
 
 
 def _with_rate_limit(answers: Answers) -> Answers:
@@ -210,7 +120,7 @@ def _with_rate_limit(answers: Answers) -> Answers:
             ),
         }
     ),
-    openapi_extra=_one_picture(),
+    openapi_extra=one_picture(),
 )
 async def create(request: Request, caller: TheCaller) -> Response:
     """Upload one picture.
@@ -222,7 +132,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
     async with service.resources.connections.hold(caller.name, 1):
         await admit(request, caller)
         most = int(service.settings.max_upload)
-        rules = FormRules("file", (*_NAMES, "url"), max_files=1, max_bytes=most)
+        rules = FormRules("file", (*FIELD_NAMES, "url"), max_files=1, max_bytes=most)
         async with open_upload(
             request, rules, service.resources, caller.name, service.fetcher
         ) as form:
@@ -276,33 +186,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
             **problems(*_REQUEST_PROBLEMS),
         }
     ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": _form(
-                    {
-                        "files": {
-                            "type": "array",
-                            "items": _FILE,
-                            "minItems": 1,
-                            "maxItems": MAX_FILES,
-                        },
-                        **_FIELDS,
-                        "ref_id": {
-                            "type": "array",
-                            "items": {**_REF_ID, "minLength": 0},
-                            "maxItems": MAX_FILES,
-                            "description": "none, or one for each file, in order; empty: none",
-                        },
-                    },
-                    "files",
-                    required=["files"],
-                )
-            },
-        },
-        "parameters": _HEADERS,
-    },
+    openapi_extra=several_pictures(),
 )
 async def create_batch(request: Request, caller: TheCaller) -> Response:
     """Upload up to 64 pictures; each is accepted or refused separately.
@@ -314,7 +198,7 @@ async def create_batch(request: Request, caller: TheCaller) -> Response:
     async with service.resources.connections.hold(caller.name, 1):
         await admit(request, caller)
         most = int(service.settings.max_batch_upload)
-        rules = FormRules("files", _NAMES, max_files=MAX_FILES, max_bytes=most)
+        rules = FormRules("files", FIELD_NAMES, max_files=MAX_FILES, max_bytes=most)
         async with open_upload(
             request, rules, service.resources, caller.name, service.fetcher
         ) as form:
@@ -375,15 +259,15 @@ def _options(request: Request, form: Form, service: Service) -> _Options:
     key = keys[0] if keys else None
     if key is not None:
         key = key.strip('"')  # quoted as in the IETF draft (RFC 9651), or unquoted
-        if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
-            raise _malformed(f"`Idempotency-Key` must have 1 to {_MAX_KEY} ASCII characters.")
+        if not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+            raise _malformed(f"`Idempotency-Key` must have 1 to {MAX_KEY} ASCII characters.")
     wait = preferred_wait(request.headers.getlist("prefer"))
     return _Options(View(view), key, form.field("webhook_url") or None, wait)
 
 
 def _ref_id(given: str | None) -> str | None:
-    if given is not None and not (0 < len(given) <= _MAX_REF_ID and given.isprintable()):
-        raise _malformed(f"`ref_id` must have 1 to {_MAX_REF_ID} printable characters.")
+    if given is not None and not (0 < len(given) <= MAX_REF_ID and given.isprintable()):
+        raise _malformed(f"`ref_id` must have 1 to {MAX_REF_ID} printable characters.")
     return given
 
 
