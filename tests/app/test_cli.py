@@ -64,7 +64,7 @@ def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(encode(photo(300, 200)))
-    (folder / "b.png").write_bytes(encode(photo(100, 120), "PNG"))
+    (folder / "b.png").write_bytes(encode(photo(140, 160), "PNG"))
     (folder / "notes.txt").write_text("not a picture")
     return folder
 
