@@ -371,14 +371,15 @@ def test_result_says_which_frame_was_examined(page: Page, kind: str, noun: str) 
     expect(page.locator("#details")).to_contain_text(f"{noun} 1 of 12 was examined; the file's")
 
 
-def test_states_are_visible_in_forced_colours(page: Page) -> None:
+def test_states_are_visible_in_forced_colours(alone: Page) -> None:
+    page = alone
     page.emulate_media(forced_colors="active")
     MadeList(page, [made_record(0), made_record(4)])
     page.reload()
     row(page, "picture 0.jpg").click()
     expect_natural_size(overlay(page, "ai"), SIZE)
     page.mouse.move(0, 0)
-    labels = page.locator(".choice label > span")
+    labels = page.locator("#tools .choice label > span")
     assert ground(row(page, "picture 0.jpg")) != ground(row(page, "picture 4.jpg"))
     assert ground(labels.nth(0)) != ground(labels.nth(1)), "layers"
     assert ground(labels.nth(3)) != ground(labels.nth(4)), "toggles"
