@@ -32,7 +32,7 @@ from rq.utils import now
 from rq.worker import WorkerStatus
 
 from app.contract.blobs import StorageUnavailableError
-from app.contract.schemas import WorkerInfo
+from app.contract.models import WorkerInfo
 from model.canary import ModelSickError
 from worker import jobs, metrics
 from worker.budget import Budget

@@ -15,7 +15,8 @@ from prometheus_client import (
     start_http_server,
 )
 
-from app.contract.schemas import Timings, WorkerInfo
+from app.contract.models import WorkerInfo
+from app.contract.schemas import Timings
 from pictures.findings import Verdict
 from pictures.origin import Confidence, Provenance, Says, Source
 from worker.policy import Reason

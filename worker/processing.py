@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 import torch
 
+from app.contract.models import Measured, WorkerInfo
 from app.contract.schemas import (
     Detection,
     DetectionError,
@@ -18,12 +19,10 @@ from app.contract.schemas import (
     Head,
     MaskInfo,
     Masks,
-    Measured,
     ModelInfo,
     Status,
     Timings,
     ViewInfo,
-    WorkerInfo,
     mask_path,
     overlay_path,
 )

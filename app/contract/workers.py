@@ -10,7 +10,7 @@ from redis.client import Pipeline
 from rq.suspension import WORKERS_SUSPENDED
 
 from app.contract import records
-from app.contract.schemas import WorkerInfo
+from app.contract.models import WorkerInfo
 
 _SICK_LIFE = 600  # s; longer than the restart delay of a failing worker
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.contract.details import DETAILS
+from app.contract.models import Measured, MeasuredRow, ModelFacts
 from app.contract.reviews import (
     Assignment,
     AssignmentList,
@@ -33,9 +34,6 @@ from app.contract.schemas import (
     ImageInfo,
     MaskInfo,
     Masks,
-    Measured,
-    MeasuredRow,
-    ModelFacts,
     ModelInfo,
     Problem,
     ServiceStatus,

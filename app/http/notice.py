@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.contract.schemas import Measured
+from app.contract.models import Measured
 
 _UNTRAINED = (
     "This model is untrained: its weights are random, so its scores mean nothing. "

@@ -14,6 +14,7 @@ from redis import Redis
 
 from app.command.embedded import private_redis
 from app.contract.client import connect
+from app.contract.models import WorkerInfo
 from app.contract.schemas import (
     Detection,
     DetectionError,
@@ -24,7 +25,6 @@ from app.contract.schemas import (
     ModelInfo,
     Status,
     Timings,
-    WorkerInfo,
     mask_path,
     overlay_path,
 )

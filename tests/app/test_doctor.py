@@ -24,7 +24,8 @@ from app.command.doctor.findings import Finding, State
 from app.command.embedded import server_binary
 from app.contract.client import connect
 from app.contract.keys import ANONYMOUS
-from app.contract.schemas import ModelInfo, WorkerInfo
+from app.contract.models import WorkerInfo
+from app.contract.schemas import ModelInfo
 from app.contract.settings import Settings
 from app.contract.store import Store
 from app.contract.submission import Submission

@@ -16,6 +16,7 @@ from redis.exceptions import OutOfMemoryError
 from app.command.embedded import private_redis
 from app.contract.client import connect
 from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
+from app.contract.models import WorkerInfo
 from app.contract.records import parse, read_ending
 from app.contract.schemas import (
     Detection,
@@ -26,7 +27,6 @@ from app.contract.schemas import (
     ModelInfo,
     Status,
     ViewInfo,
-    WorkerInfo,
 )
 from app.contract.settings import Settings
 from app.contract.store import Store

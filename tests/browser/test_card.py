@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.contract.schemas import Measured, MeasuredRow, ModelFacts
+from app.contract.models import Measured, MeasuredRow, ModelFacts
 from model.checkpoint import BUILT_IN, RESULTS_FILE
 from pictures.findings import Thresholds
 from tests.browser.pages import answer

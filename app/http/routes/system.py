@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, Request
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.contract.blobs import StorageUnavailableError
-from app.contract.schemas import ErrorCode, ModelFacts, ServiceStatus, Usage, WorkerInfo
+from app.contract.models import ModelFacts, WorkerInfo
+from app.contract.schemas import ErrorCode, ServiceStatus, Usage
 from app.http import examples, guard
 from app.http.admission import AdmissionControl
 from app.http.callers import TheCaller, identify

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from app.contract.schemas import Measured
+from app.contract.models import Measured
 from app.contract.settings import Settings as ServiceSettings
 from model import checkpoint
 from model.checkpoint import load_results
