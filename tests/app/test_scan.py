@@ -291,7 +291,8 @@ def test_every_picture_has_a_row_and_bad_ones_cost_themselves(
     plan = replace(plan, manifest=replace(plan.manifest, model=own_model(detector)))
     reports: list[tuple[int, int, int]] = []
     scanner = Scanner(plan, settings, 1, lambda *numbers: reports.append(numbers))
-    assert scanner({"partition": [0]}) == {"partition": [0], "failure": [""]}
+    answer = scanner({"partition": [0]})
+    assert answer == {"partition": [0], "failed": [len(bad) + 2], "error": [""]}
     rows = {Path(row["path"]).name: row for row in pq.read_table(tmp_path / "out").to_pylist()}
     scanner.close()
 
@@ -347,7 +348,7 @@ class Process:
         return [{"status": "succeeded"} for _ in names]
 
     def run(self) -> None:
-        assert self.scanner({"partition": [0]})["failure"] == [""]
+        assert self.scanner({"partition": [0]})["error"] == [""]
 
 
 def test_picture_that_ends_processes_fails_alone(tmp_path: Path) -> None:
@@ -399,13 +400,13 @@ def test_outage_fills_no_rows(settings: dict[str, Any], tmp_path: Path) -> None:
         patch.setattr("app.command.scan.scanner.read_picture", fail)
         answer = scanner({"partition": [0]})
     scanner.close()
-    assert answer["failure"] == ["ConnectionError: no route to the bucket"]
+    assert answer["error"] == ["ConnectionError: no route to the bucket"]
     assert plan.unfinished() == [0]
 
 
 def test_node_with_another_model(settings: dict[str, Any], tmp_path: Path) -> None:
     plan = planned(plant(tmp_path / "in", 1), str(tmp_path / "out"))
-    (failure,) = Scanner(plan, settings, 1, NO_REPORT)({"partition": [0]})["failure"]
+    (failure,) = Scanner(plan, settings, 1, NO_REPORT)({"partition": [0]})["error"]
     assert failure == "ValueError: this node has another model than gamma 1"
     assert plan.unfinished() == [0]
 
@@ -477,6 +478,10 @@ def test_command_without_ray(
         answer = scan(source, "--out", tmp_path / "out")
     assert answer.exit_code == 1
     assert "gamma scan needs the extra `scan`" in answer.stderr
+    target(str(tmp_path / "out")).write(part(0), b"")
+    answer = scan(source, "--out", tmp_path / "out")  # nothing is left to compute
+    assert answer.exit_code == 0
+    assert f"0 pictures scored, 0 failed, 1 skipped: {tmp_path}/out" in answer.stderr
 
 
 def test_command_answers_what_it_cannot_do(scan: Callable[..., Any], tmp_path: Path) -> None:

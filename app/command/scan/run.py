@@ -101,16 +101,18 @@ def scan(
     if not plan.manifest.pictures:
         _tell(f"{source} contains no pictures")
         return False
-    todo = plan.unfinished()
+    todo, failed = plan.unfinished(), 0
     if todo:
         try:
             with ray_running(address, actors, settings.device) as resources:
-                run(plan, todo, settings, resources)
+                failed = run(plan, todo, settings, resources)
         except (KeyboardInterrupt, ScanError):
             with suppress(Exception):  # such as an outage of the bucket, which is reported already
                 plan.forget_attempts()
             raise
-    _tell(f"{plan.manifest.pictures:,} pictures are scanned; results in {out}")
+    count = sum(map(plan.size, todo))
+    skipped = plan.manifest.pictures - count
+    _tell(f"{count - failed:,} pictures scored, {failed:,} failed, {skipped:,} skipped: {out}")
     return True
 
 
@@ -201,8 +203,11 @@ def resources_for(nodes: Sequence[dict[str, float]], actors: int | None, device:
     return Resources(actors=count, cpus=cpus, gpus=1 if gpus else 0)
 
 
-def run(plan: Plan, todo: Sequence[int], settings: Settings, resources: Resources) -> None:
+def run(plan: Plan, todo: Sequence[int], settings: Settings, resources: Resources) -> int:
     """Scan partitions, with a running Ray.
+
+    Returns:
+        How many of their pictures failed.
 
     Raises:
         ScanError: An actor cannot go on.
@@ -232,9 +237,12 @@ def run(plan: Plan, todo: Sequence[int], settings: Settings, resources: Resource
     )
     with ProgressLine(pictures, before) as line, _following(tally, line):
         try:
+            failed = 0
             for row in partitions.iter_rows():
-                if row["failure"]:
-                    raise ScanError(row["failure"])
+                if row["error"]:
+                    raise ScanError(row["error"])
+                failed += row["failed"]
+            return failed
         except ray.exceptions.RayError as error:
             raise ScanError(str(error)) from error
 

@@ -45,20 +45,24 @@ class Scanner:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Scan partitions; an error is returned, because Ray would repeat what raises one."""
-        failures = [self._failure(int(number)) for number in batch["partition"]]
-        return {"partition": list(batch["partition"]), "failure": failures}
+        ends = [self._attempt(int(number)) for number in batch["partition"]]
+        return {
+            "partition": list(batch["partition"]),
+            "failed": [failed for failed, _ in ends],
+            "error": [error for _, error in ends],
+        }
 
-    def _failure(self, partition: int) -> str:
+    def _attempt(self, partition: int) -> tuple[int, str]:
+        """Scan a partition; returns how many of its pictures failed, or the error of all."""
         try:
-            self._scan(partition)
+            return self._scan(partition), ""
         except Exception as error:  # the model, the device, the target, or a bug
-            return f"{type(error).__name__}: {error}"
-        return ""
+            return 0, f"{type(error).__name__}: {error}"
 
-    def _scan(self, partition: int) -> None:
+    def _scan(self, partition: int) -> int:
         plan = self._plan
         if plan.target.has(part(partition)):  # an actor was killed after it had written it
-            return
+            return 0
         paths = plan.paths(partition)
         if self._scorer is None:
             self._scorer = self._load()
@@ -72,7 +76,9 @@ class Scanner:
         ]
         plan.target.write(part(partition), encode(named))
         plan.target.delete(plan.attempts(partition))
-        self._report(partition, len(rows), sum("error_code" in row for row in rows))
+        failed = sum("error_code" in row for row in rows)
+        self._report(partition, len(rows), failed)
+        return failed
 
     def _load(self) -> Any:
         import torch
