@@ -317,6 +317,7 @@ def test_access() -> None:
     found(machine.access(Settings()), "access", State.OK)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, good: str, redis: Redis) -> None:
     free = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
     fine = gamma("doctor", "--json", cwd=tmp_path, GAMMA_REDIS_URL=good, **free)
