@@ -88,9 +88,11 @@ export class Workbench {
     if (entry !== this.#shown) {
       this.#shown = entry;
       clearTimeout(this.#timer);
-      if (entry !== null) this.#timer = setTimeout(() => this.#decisions.load(entry), SETTLED);
+      this.#timer = undefined;
       this.#holding.open(entry);
     }
+    // Not before the service has shown it, or it may belong to somebody else.
+    if (entry?.decidable) this.#timer ??= setTimeout(() => this.#decisions.load(entry), SETTLED);
     this.#panel.render(entry);
     this.#renderUnsaved();
   }
