@@ -66,7 +66,7 @@ export class Holding {
 
   /** @param {Entry} entry */
   async #release(entry) {
-    if (entry.id === null || !entry.mine) return;
+    if (entry.id === null || !entry.mine || !this.#library.has(entry)) return;
     this.#library.change(entry, { holder: null, mine: false });
     if (!entry.undecided) return; // the decision ended it
     try {

@@ -205,9 +205,7 @@ export class Workbench {
     }
     this.#bulk.role = "group";
     this.#bulk.ariaLabel = "Decide about the selection";
-    const bar = byId("team");
-    bar.replaceChildren(this.#queue, this.#select, files, this.#selected, this.#bulk, this.#note, this.#saving);
-    bar.hidden = false;
+    byId("team").replaceChildren(this.#queue, this.#select, files, this.#selected, this.#bulk, this.#note, this.#saving);
   }
 
   #renderBar() {

@@ -35,7 +35,7 @@ def sign_in(browser: Browser, service: Serve, name: str) -> Page:
     page = context.new_page()
     page.goto("/")
     expect(rows(page)).to_have_count(PICTURES)
-    expect(page.locator("#team")).to_be_visible()
+    expect(page.get_by_role("button", name="Queue")).to_be_visible()
     return page
 
 
