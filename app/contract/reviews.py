@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.contract.schemas import Detection, Link, ModelInfo, Problem
+from app.contract.schemas import ID_PATTERN, Detection, Link, ModelInfo, Problem
 from pictures.findings import Probability, Thresholds, Verdict
 
 MAX_NOTE = 2000
@@ -62,8 +62,8 @@ class NewReview(_Request):
 class BulkReview(NewReview):
     """Body of `POST /v1/reviews`: the same review for several detections."""
 
-    ids: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1)] = Field(
-        max_length=MAX_IDS, description="ids of the detections"
+    ids: list[Annotated[str, Field(max_length=64, pattern=ID_PATTERN)]] = Field(
+        min_length=1, max_length=MAX_IDS, description="ids of the detections"
     )
 
 

@@ -14,6 +14,9 @@ from pictures.origin import Provenance, Says
 JOB_FUNCTION = "gamma.detect"
 """The only RQ function name that a worker accepts; it is compared, never imported."""
 
+ID_PATTERN = "^[!-~]+$"
+"""Ids in requests: visible ASCII characters, which every database can compare."""
+
 
 def _below_root(path: str, info: SerializationInfo) -> str:
     context = info.context or {}

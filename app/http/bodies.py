@@ -14,7 +14,8 @@ from app.http.problems import ServiceError
 _PICTURE = "image"
 _QUANTUM = 4  # characters of base64 for 3 bytes
 # Inside of a string its quotes would have a backslash in front.
-_START = re.compile(rb'(?<!\\)"%s"\s*:\s*"' % _PICTURE.encode())
+_START = re.compile(rb'(?<!\\)"%s"\s{0,64}:\s{0,64}"' % _PICTURE.encode())
+_LONGEST_START = 256  # bytes, more than a match can have
 
 
 class RawReader:
@@ -57,8 +58,9 @@ class JsonReader:
         """As in `BodyReader`."""
         decoded = b""
         if self._size < 0:
+            begin = max(0, len(self._rest) - _LONGEST_START)  # not again from the beginning
             self._rest += chunk
-            found = _START.search(self._rest)
+            found = _START.search(self._rest, begin)
             chunk = b""
             if found is not None:
                 chunk = bytes(self._rest[found.end() :])

@@ -7,8 +7,9 @@ each redirect is checked again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import cached_property
 from importlib.metadata import version
 
@@ -46,7 +47,7 @@ class Fetcher:
     def _tls(self) -> ssl.SSLContext:
         return httpx2.create_ssl_context()
 
-    async def fetch(self, url: str) -> AsyncIterator[bytes]:
+    async def fetch(self, url: str) -> AsyncGenerator[bytes, None]:
         """The picture in pieces; the reader must limit their total size.
 
         Proxy variables are ignored, because a proxy would resolve the host again.
@@ -57,23 +58,23 @@ class Fetcher:
         """
         if not self._on:
             raise ServiceError(ErrorCode.FETCH_REFUSED, "Fetching is off (GAMMA_FETCH).")
+        ends = asyncio.get_running_loop().time() + _TIMEOUT
+        pool = httpcore2.AsyncConnectionPool(
+            ssl_context=self._tls, network_backend=CheckedAddresses(self._targets)
+        )
         try:
-            async with (
-                asyncio.timeout(_TIMEOUT),
-                httpcore2.AsyncConnectionPool(
-                    ssl_context=self._tls, network_backend=CheckedAddresses(self._targets)
-                ) as pool,
-            ):
-                for _ in range(1 + _MAX_REDIRECTS):
-                    checked = httpx2.URL(self._targets.check(url))
-                    async with pool.stream("GET", _target(checked), headers=_HEADERS) as response:
-                        if response.status not in _REDIRECTS:
-                            _check(response)
-                            async for chunk in response.aiter_stream():
-                                yield chunk
-                            return
-                        url = str(checked.join(_field(response, b"location")))
-                raise _failed(f"more than {_MAX_REDIRECTS} redirects")
+            async with pool, contextlib.AsyncExitStack() as stack:
+                # No time limit is open at a `yield`, where it would cancel the reader.
+                async with asyncio.timeout_at(ends):
+                    response = await self._open(pool, stack, url)
+                _check(response)
+                chunks = aiter(response.aiter_stream())
+                while True:
+                    async with asyncio.timeout_at(ends):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    yield chunk
         except TargetRefusedError as error:
             raise ServiceError(ErrorCode.FETCH_REFUSED, str(error)) from None
         except TimeoutError:
@@ -81,6 +82,27 @@ class Fetcher:
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):
             # The message may hold data of the host, so it is not repeated.
             raise _failed("the host does not answer, or the connection ended") from None
+
+    async def _open(
+        self, pool: httpcore2.AsyncConnectionPool, stack: contextlib.AsyncExitStack, url: str
+    ) -> httpcore2.Response:
+        """The answer behind all redirects.
+
+        Raises:
+            TargetRefusedError: If a URL or an address is not allowed.
+            ServiceError: If a redirect is invalid, or there are too many (`fetch_failed`).
+        """
+        for _ in range(1 + _MAX_REDIRECTS):
+            checked = httpx2.URL(self._targets.check(url))
+            asked = pool.stream("GET", _target(checked), headers=_HEADERS)
+            response = await stack.enter_async_context(asked)
+            if response.status not in _REDIRECTS:
+                return response
+            try:
+                url = str(checked.join(_field(response, b"location")))
+            except (httpx2.InvalidURL, ValueError):
+                raise _failed("the redirect is invalid") from None
+        raise _failed(f"more than {_MAX_REDIRECTS} redirects")
 
 
 _HEADERS = [("user-agent", USER_AGENT), ("accept", "image/*"), ("accept-encoding", "identity")]

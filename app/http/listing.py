@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -9,7 +10,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Query
 
 from app.contract import records
-from app.contract.schemas import Detection, ErrorCode, Status
+from app.contract.schemas import ID_PATTERN, Detection, ErrorCode, Status
 from app.contract.store import Store
 from app.http.moments import Moment
 from app.http.problems import ServiceError
@@ -72,11 +73,12 @@ class Filter:
     def matches(self, detection: Detection) -> bool:
         """Whether a record meets all conditions but those of time."""
         score = detection.ai_probability
+        least = self.min_probability
         return (
             self.status in (None, detection.status)
             and self.verdict in (None, detection.verdict)
             and self.manipulated in (None, detection.manipulated)
-            and (self.min_probability is None or (score or -1) >= self.min_probability)
+            and (least is None or (score is not None and score >= least))
             and self.ref_id in (None, detection.ref_id)
             and (self.says is None or detection.says(self.says))
         )
@@ -90,11 +92,13 @@ def named(ids: Sequence[str]) -> list[str]:
     """Ids of a query parameter that is repeated or separated by commas, each once.
 
     Raises:
-        ServiceError: If there are too many: `malformed_request`.
+        ServiceError: If there are too many, or one is invalid: `malformed_request`.
     """
     names = list(dict.fromkeys(name for part in ids for name in part.split(",") if name))
     if len(names) > MAX_NAMED:
         raise ServiceError(ErrorCode.MALFORMED_REQUEST, f"The limit is {MAX_NAMED} ids.")
+    if not all(re.fullmatch(ID_PATTERN, name) for name in names):
+        raise ServiceError(ErrorCode.MALFORMED_REQUEST, "An id has visible ASCII characters only.")
     return names
 
 

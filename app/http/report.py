@@ -15,7 +15,7 @@ from html import escape
 
 from app.contract.reviews import Decision, Review
 from app.contract.schemas import Detection, Head
-from pictures.findings import Note, Verdict
+from pictures.findings import Note, NotJudged, Verdict
 from pictures.origin import Confidence, Says, Source
 
 _STYLE = """
@@ -46,9 +46,13 @@ _VERDICTS = {
     Verdict.AI_GENERATED: "Signs of AI generation found",
 }
 _NOTES = {
-    Note.MARKS_CONTRADICT_SCORE: "The score is low, but parts are marked as AI: one of both is "
-    "wrong.",
+    Note.MARKS_CONTRADICT_SCORE: "The score is low, but parts are marked as AI: one of the two "
+    "is wrong.",
     Note.MOSTLY_TEXT: "The picture is mostly text; such pictures often get too high a score.",
+}
+_NOT_JUDGED: dict[NotJudged | None, str] = {
+    NotJudged.TOO_SMALL: "The picture is too small to be judged.",
+    None: "The detection has no result.",
 }
 _LAYERS = {Head.AI: "AI", Head.MANIPULATION: "Manipulation"}
 _DECISIONS = {
@@ -141,7 +145,7 @@ def _result(detection: Detection) -> list[str]:
         return [f"<p>{escape(detection.error.detail)}</p>"]
     score, verdict = detection.ai_probability, detection.verdict
     if score is None or verdict is None:
-        return [f"<p>The picture was not judged: {escape(str(detection.not_judged))}.</p>"]
+        return [f"<p>{_NOT_JUDGED[detection.not_judged]}</p>"]
     rows = [("AI score", _percent(score))]
     if detection.manipulated is not None:
         rows.append(("Manipulated", "yes" if detection.manipulated else "no"))

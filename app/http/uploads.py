@@ -142,8 +142,9 @@ async def _fetched(
     permit = await stack.enter_async_context(resources.disk.hold(caller))
     spool = stack.enter_context(_disk())
     size = 0
-    async with resources.fetches.hold(caller, 1):
-        async for chunk in fetcher.fetch(form.field("url") or ""):
+    fetched = fetcher.fetch(form.field("url") or "")
+    async with resources.fetches.hold(caller, 1), contextlib.aclosing(fetched) as chunks:
+        async for chunk in chunks:
             size += len(chunk)
             if size > rules.max_bytes:
                 raise ServiceError(

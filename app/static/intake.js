@@ -74,7 +74,7 @@ function holdsFiles(event) {
 function skippedText(skipped) {
   const named = skipped.slice(0, NAMED).join(", ");
   const more = skipped.length > NAMED ? `, and ${skipped.length - NAMED} more` : "";
-  return `Skipped, because no picture: ${named}${more}.`;
+  return `Skipped, not pictures: ${named}${more}.`;
 }
 
 /**

@@ -15,6 +15,7 @@ export class Holding {
   #library;
   #decisions;
   /** @type {Entry?} */ #entry = null;
+  #holder = ""; // display name that took it
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
   /**
@@ -40,10 +41,13 @@ export class Holding {
     if (entry !== null) this.#timer = setTimeout(() => this.#take(entry), SETTLED);
   }
 
-  /** Tell the service again, under another name. */
-  renew() {
+  /** Give the open picture back under the name that took it, and take it under the new one. */
+  async renew() {
+    const entry = this.#entry;
     clearTimeout(this.#timer);
-    if (this.#entry !== null) this.#take(this.#entry);
+    if (entry === null) return;
+    await this.#release(entry);
+    if (entry === this.#entry) this.#take(entry);
   }
 
   /** @param {Entry} entry */
@@ -53,6 +57,7 @@ export class Holding {
       try {
         const held = await putAssignment(entry.id, this.#decisions.reviewer);
         pause = (Date.parse(held.expires_at) - Date.now()) / 2;
+        this.#holder = this.#decisions.reviewer;
         this.#library.change(entry, { holder: held, mine: true });
         if (entry !== this.#entry) this.#release(entry); // closed meanwhile
       } catch (problem) {
@@ -70,7 +75,7 @@ export class Holding {
     this.#library.change(entry, { holder: null, mine: false });
     if (!entry.undecided) return; // the decision ended it
     try {
-      await deleteAssignment(entry.id, this.#decisions.reviewer);
+      await deleteAssignment(entry.id, this.#holder);
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem; // it ends by itself
     }

@@ -50,6 +50,7 @@ export class Workbench {
   /** @type {Entry[]} decided here, the latest last */ #done = [];
   /** @type {{entry: Entry, problem: Problem}?} */ #refusal = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  #dropped = 0; // decisions that were not saved before the key changed
   #queueing = false;
   #queue = button("Queue", () => this.#toggleQueue());
   #select = button("Select", () => this.#togglePicking());
@@ -99,8 +100,10 @@ export class Workbench {
 
   /** Drop what belongs to the former key. */
   forget() {
+    this.#dropped += this.#decisions.pending;
     this.#decisions.forget();
     this.#done = [];
+    this.#renderUnsaved();
   }
 
   #listen() {
@@ -260,11 +263,23 @@ export class Workbench {
         button("Close", () => this.#closeRefusal(), "small"),
       );
     }
+    if (this.#dropped > 0) {
+      parts.push(
+        element("strong", {}, `${counted(this.#dropped, "decision")} not saved`),
+        " The key was changed before they were saved. Please decide again. ",
+        button("Close", () => this.#closeDropped(), "small"),
+      );
+    }
     const target = byId("unsaved");
     target.hidden = parts.length === 0;
     const before = target.textContent;
     const made = element("div", {}, ...parts);
     if (made.textContent !== before) target.replaceChildren(...made.childNodes);
+  }
+
+  #closeDropped() {
+    this.#dropped = 0;
+    this.#renderUnsaved();
   }
 
   #closeRefusal() {

@@ -35,6 +35,7 @@ TEST_INTERVAL = 5  # s, between two tests of a caller
 _FIELD = "webhook"  # of a record's hash
 _DELIVERY_ID = re.compile(r"msg_([A-Za-z0-9]{1,64})")
 _UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED)
+_REPLAY_LOCK = 2  # s; two simultaneous requests replay once
 _RESULT_TTL = 600  # s; read by RQ's own tools only
 _MAX_CRASHES = 5  # of workers during a delivery
 _CRASH_DELAY = 10  # s
@@ -98,6 +99,8 @@ class Deliveries:
             False if it is being delivered already.
         """
         redis = self.queue.connection
+        if not redis.set(f"gamma:webhook-replay:{webhook.job_id}", b"", nx=True, ex=_REPLAY_LOCK):
+            return False
         try:
             job = Job.fetch(webhook.job_id, redis, JSONSerializer)
         except NoSuchJobError:

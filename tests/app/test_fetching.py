@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -96,6 +97,8 @@ def test_pictures_are_fetched(host: Host, path: str) -> None:
         ("gone", "status 404"),
         ("page", "text/html, not a picture"),
         ("to:/to:/to:/to:/photo", "more than 3 redirects"),
+        ("to://[::1", "the redirect is invalid"),
+        ("to:https://a:b/", "the redirect is invalid"),
     ],
 )
 def test_other_answers_fail(host: Host, path: str, why: str) -> None:
@@ -137,6 +140,19 @@ def test_addresses_are_checked_after_resolution(monkeypatch: pytest.MonkeyPatch)
 def test_a_slow_host_fails(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "_TIMEOUT", 0.2)
     assert refusal(f"{host.url}/held")[0] == "fetch_failed"
+
+
+def test_time_limit_does_not_cancel_the_reader(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "_TIMEOUT", 0.3)
+
+    async def read() -> str:
+        fetcher = Fetcher(Settings(fetch=True, fetch_allow="127.0.0.0/8"))
+        async with contextlib.aclosing(fetcher.fetch(f"{host.url}/photo")) as pieces:
+            await anext(pieces)
+            await asyncio.sleep(0.5)  # as a reader that waits for the disk
+            return "not cancelled"
+
+    assert asyncio.run(read()) == "not cancelled"
 
 
 @pytest.fixture(scope="module")

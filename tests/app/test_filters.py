@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -11,9 +12,14 @@ from datetime import datetime, timedelta
 import httpx2
 import pytest
 
+from app.contract.settings import Settings
 from app.contract.spreadsheet import as_text
+from app.http import examples, listing
+from app.http.api import create_app
+from app.http.listing import Filter
+from app.http.routes import bulk
 from pictures.findings import Verdict
-from tests.app.conftest import StandIn, new_picture, post
+from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import assert_problem
 
 PATH = "/v1/detections"
@@ -124,6 +130,34 @@ def test_deletion_by_condition_and_its_dry_run(alice: httpx2.Client, made: dict[
     done = alice.delete(PATH, params={"status": "succeeded"}).json()
     assert done == {**tried, "dry_run": False}
     assert listed(alice) == ["failed", "waits"]
+
+
+def test_deletion_by_condition_reaches_old_detections(
+    alice: httpx2.Client, pair_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although more newer ones do not match than a page reads."""
+    wanted = post(alice, ref_id="wanted").json()["id"]
+    others = [post(alice, ref_id="other").json()["id"] for _ in range(3)]
+    monkeypatch.setattr(listing, "_MAX_PAGES_READ", 1)
+    monkeypatch.setattr(bulk, "MAX_NAMED", 1)
+    settings = Settings(redis_url=pair_redis_url, api_keys=f"alice={KEYS['alice']}")
+    transport = httpx2.ASGITransport(create_app(settings))
+
+    async def delete() -> dict:
+        headers = {"Authorization": f"Bearer {KEYS['alice']}"}
+        async with httpx2.AsyncClient(
+            transport=transport, base_url="http://api", headers=headers
+        ) as client:
+            return (await client.delete(PATH, params={"ref_id": "wanted"})).json()
+
+    assert asyncio.run(delete())["deleted"] == [wanted]
+    assert alice.get(PATH, params={"ids": ",".join(others)}).json()["missing"] == []
+
+
+def test_a_score_of_zero_is_a_score() -> None:
+    zero = examples.SUCCEEDED.model_copy(update={"ai_probability": 0.0})
+    assert Filter(min_probability=0).matches(zero)
+    assert not Filter(min_probability=0).matches(examples.QUEUED)
 
 
 def test_deletion_by_ids_spares_others(

@@ -274,6 +274,7 @@ def test_list_is_newest_first_in_pages_and_filtered(
         "decision=maybe",
         "format=xml",
         "ids=a&limit=1",
+        "ids=%00",
         f"ids={','.join(map(str, range(101)))}",
     ],
 )

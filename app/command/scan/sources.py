@@ -56,12 +56,17 @@ class Source:
         return self._find()
 
     def _in_folder(self) -> Iterator[bytes]:
-        for folder, folders, _ in os.walk(os.path.abspath(self._given)):
+        for folder, folders, _ in os.walk(os.path.abspath(self._given), onerror=self._refuse):
             folders.sort()
             found = finding.find(Path(folder), deep=False)
             self.left_out += len(found.passed_over)
             for path in sorted([*found.pictures, *(one.path for one in found.failures)]):
                 yield os.fsencode(path)
+
+    @staticmethod
+    def _refuse(error: OSError) -> None:
+        """Raise instead of leaving an unreadable folder out."""
+        raise error
 
     def _in_bucket(self) -> Iterator[bytes]:
         name, _, prefix = self._given.removeprefix(BUCKET).partition("/")

@@ -63,7 +63,8 @@ def delete_many(
 ) -> Response:
     """Delete the detections in `ids`, or those that meet conditions; up to 100 in a request.
 
-    Reviews stay, as when one is deleted. Repeat the request while `more` is true.
+    Reviews stay, as when one is deleted. Repeat the request while `more` is true; `dry_run` names
+    the first 100 alone.
     """
     service = service_of(request)
     if bool(ids) == bool(chosen):
@@ -78,8 +79,14 @@ def delete_many(
         missing = [name for name, one in zip(names, found, strict=True) if one is None]
         names = [one.id for one in found if one is not None]
     else:
-        page = newest(service.store, caller.name, MAX_NAMED, None, chosen)
-        names, more = [one.id for one in page.detections], page.cursor is not None
+        cursor: str | None = None
+        while True:  # a page without matches is not the end
+            page = newest(service.store, caller.name, MAX_NAMED, cursor, chosen)
+            cursor = page.cursor
+            if page.detections or cursor is None:
+                break
+            guard.begin()  # a new budget for each page
+        names, more = [one.id for one in page.detections], cursor is not None
     if not dry_run:
         for name in names:
             guard.begin()  # a new budget for each

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Path, Request, Response
 from pydantic import BaseModel
 
-from app.contract.schemas import Detection, ErrorCode
+from app.contract.schemas import ID_PATTERN, Detection, ErrorCode
 from app.http import examples
 from app.http.openapi import PROBLEM, headers
 from app.http.problems import MEDIA_TYPE, STATUS, link_context
@@ -20,7 +20,7 @@ Answers = dict[int | str, dict[str, Any]]
 NO_STORE = {"Cache-Control": "no-store"}
 """Header fields of records, which change and are private to their owner."""
 
-DetectionId = Annotated[str, Path(max_length=64, examples=[examples.QUEUED.id])]
+DetectionId = Annotated[str, Path(max_length=64, pattern=ID_PATTERN, examples=[examples.QUEUED.id])]
 
 OF_V1 = (
     ErrorCode.ORIGIN_REFUSED,

@@ -28,6 +28,7 @@ from app.contract.reviews import (
 from app.contract.schemas import Detection, ErrorCode, detection_path
 from app.http import examples
 from app.http.callers import Caller, TheCaller
+from app.http.listing import named
 from app.http.moments import Moment
 from app.http.problems import ReviewConflictError, ServiceError, document
 from app.http.reviewing import Reviewing, reviewing_of
@@ -316,9 +317,7 @@ async def _state(
 
 
 async def _named(reviewing: Reviewing, team: str, ids: list[str]) -> ReviewList:
-    names = list(dict.fromkeys(name for part in ids for name in part.split(",") if name))
-    if len(names) > MAX_IDS:
-        raise _malformed(f"The limit is {MAX_IDS} ids.")
+    names = named(ids)
     found = await reviewing.reviews.current(team, names)
     return ReviewList(
         reviews=[found[name] for name in names if name in found],
