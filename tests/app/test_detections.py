@@ -181,7 +181,7 @@ def test_mask_of_an_unfinished_detection(client: httpx2.Client) -> None:
 
 def test_a_large_picture_is_tiled(client: httpx2.Client) -> None:
     record = post(client, encode(photo(1500, 1100), quality=80), view="tiled").json()
-    assert record["view"] == {"mode": "tiled", "tiles": 12, "glances": 1, "scale": 1.0}
+    assert record["view"] == {"mode": "tiled", "tiles": 12, "glances": 1, "scale": 1.0, "frame": 1}
     mask = Image.open(io.BytesIO(client.get(record["masks"]["ai"]["mask_url"]).content))
     assert mask.size == (1500, 1100)
 
@@ -268,7 +268,7 @@ def test_truncated_file_ends_as_failed(client: httpx2.Client) -> None:
 
 def test_no_body_and_wrong_bodies(client: httpx2.Client) -> None:
     assert_problem(client.post("/v1/detections"), 400, "file_missing")
-    assert_problem(client.post("/v1/detections", json={"file": "x"}), 400, "file_missing")
+    assert_problem(client.post("/v1/detections", json={"file": "x"}), 400, "malformed_request")
     other = client.post("/v1/detections", files={"picture": b"x"})
     assert "`picture`" in assert_problem(other, 400, "malformed_request")["detail"]
     empty = client.post("/v1/detections", files={"ref_id": (None, "x")})
@@ -390,7 +390,7 @@ def test_system_routes(client: httpx2.Client) -> None:
 def test_openapi_names_every_route(client: httpx2.Client) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {
+    assert set(document["paths"]) >= {
         "/v1/detections",
         "/v1/detections/batch",
         "/v1/detections/{detection_id}",
