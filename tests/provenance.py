@@ -152,15 +152,15 @@ def signed(
 
 def generated(image_format: str = "JPEG", seed: int = 0) -> bytes:
     """A signed picture declared as generated."""
-    made = encoded(photo(64, 48, seed), image_format)
+    made = encoded(photo(160, 128, seed), image_format)
     return signed(made, image_format, action("created", "trainedAlgorithmicMedia"))
 
 
 def tampered(seed: int = 0) -> bytes:
     """A signed PNG whose pixels were changed afterwards, with valid CRCs."""
-    original = encoded(photo(64, 48, seed), "PNG")
+    original = encoded(photo(160, 128, seed), "PNG")
     made = signed(original, "PNG", action("created", "trainedAlgorithmicMedia"))
-    other = encoded(photo(64, 48, seed + 1), "PNG")
+    other = encoded(photo(160, 128, seed + 1), "PNG")
     at = made.index(b"IDAT") - 4
     return made[:at] + other[other.index(b"IDAT") - 4 :]
 
@@ -196,7 +196,7 @@ CAMERA = {
 
 def captured(seed: int = 0) -> bytes:
     """A photograph with a camera's EXIF data, including its location."""
-    return described(encoded(photo(64, 48, seed), "JPEG"), exif=CAMERA)
+    return described(encoded(photo(160, 128, seed), "JPEG"), exif=CAMERA)
 
 
 def with_text(compressed: bool = False, **texts: str) -> bytes:
@@ -207,7 +207,7 @@ def with_text(compressed: bool = False, **texts: str) -> bytes:
             info.add_text(keyword, text, zip=compressed)
         else:
             info.add_itxt(keyword, text, zip=compressed)
-    return encoded(photo(64, 48), "PNG", pnginfo=info)
+    return encoded(photo(160, 128), "PNG", pnginfo=info)
 
 
 def with_stealth(text: bytes, mark: bytes = b"stealth_pngcomp") -> bytes:

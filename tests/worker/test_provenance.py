@@ -111,7 +111,7 @@ def test_watermark_in_the_pixels(client: httpx2.Client) -> None:
 
 def test_provenance_changes_neither_score_nor_masks(client: httpx2.Client) -> None:
     """The same pixels, in files with and without provenance."""
-    plain = encode(photo(64, 48), "PNG")
+    plain = encode(photo(160, 128), "PNG")
     signed = provenance.signed(
         plain, "PNG", provenance.action("created", "trainedAlgorithmicMedia")
     )
@@ -130,7 +130,7 @@ def test_provenance_changes_neither_score_nor_masks(client: httpx2.Client) -> No
 
 def test_list_filtered_by_provenance(client: httpx2.Client) -> None:
     made = [detect(client, provenance.generated(seed=seed))["id"] for seed in (40, 41, 42)]
-    detect(client, encode(photo(64, 48, 43), "PNG"))
+    detect(client, encode(photo(160, 128, 43), "PNG"))
     path, found = "/v1/detections?says=generated&limit=2", list[str]()
     while path is not None:
         page = client.get(path).json()
