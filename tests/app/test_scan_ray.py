@@ -148,7 +148,13 @@ def test_interrupted_command_and_killed_actor_lose_nothing(
     command += ["--partition-size", str(SIZE), "--checkpoint", str(settings.checkpoint)]
     command += ["--device", "cpu", "--actors", "1", "--address", address]
     with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen(command, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stderr=log,
+            start_new_session=True,
+            # A shell starts jobs in the background with SIGINT ignored, which would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             wait_until(lambda: finished(plan) or process.poll() is not None)
             os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does

@@ -25,11 +25,8 @@ WITHIN = 3.0  # s, in which a request must be answered
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    try:
+    with contextlib.closing(Postgres()) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
