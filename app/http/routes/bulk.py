@@ -6,14 +6,11 @@ import csv
 import io
 import zipfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from app.contract.schemas import Deletions, Detection, ErrorCode, Head
 from app.contract.spreadsheet import as_text
@@ -21,7 +18,7 @@ from app.http import examples, guard
 from app.http.callers import TheCaller
 from app.http.listing import MAX_NAMED, NO_FILTER, Filter, Page, TheFilter, named, newest
 from app.http.problems import ServiceError, link_context
-from app.http.routes.responses import NO_STORE, OF_V1, answer, json_answer, problems
+from app.http.routes.responses import OF_V1, Download, answer, json_answer, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from pictures import overlays
@@ -123,7 +120,7 @@ async def export(
     pages = _pages(service, caller.name, chosen)
     first = await anext(pages)  # an outage is a problem, not a broken file
     written = _as_csv if form is Format.CSV else _as_jsonl
-    return _Download(
+    return Download(
         written(request, first, pages),
         service.resources.streams.hold(caller.name, 1),
         _MEDIA_TYPES[form],
@@ -149,31 +146,12 @@ async def archive(request: Request, caller: TheCaller, ids: _Ids) -> Response:
     found = await run_in_threadpool(service.store.get_owned, names, caller.name)
     detections = [one for one in found if one is not None]
     missing = [name for name, one in zip(names, found, strict=True) if one is None]
-    return _Download(
+    return Download(
         _zipped(request, service, detections, missing),
         service.resources.streams.hold(caller.name, 1),
         "application/zip",
         "detections.zip",
     )
-
-
-class _Download(StreamingResponse):
-    """A file that is sent while it is made, and holds a permit meanwhile."""
-
-    def __init__(
-        self,
-        content: AsyncIterator[str] | AsyncIterator[bytes],
-        permit: AbstractAsyncContextManager[object],
-        media_type: str,
-        name: str,
-    ) -> None:
-        headers = {**NO_STORE, "Content-Disposition": f'attachment; filename="{name}"'}
-        super().__init__(content, headers=headers, media_type=media_type)
-        self._permit = permit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._permit:
-            await super().__call__(scope, receive, send)
 
 
 async def _pages(service: Service, owner: str, chosen: Filter) -> AsyncIterator[list[Detection]]:

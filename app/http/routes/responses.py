@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from app.contract.schemas import ID_PATTERN, Detection, ErrorCode
 from app.http import examples
@@ -149,3 +152,31 @@ def _server_timing(detection: Detection) -> dict[str, str]:
         return {}
     parts = detection.timings.model_dump().items()
     return {"Server-Timing": ", ".join(f"{name};dur={1000 * s:.1f}" for name, s in parts)}
+
+
+class Download(StreamingResponse):
+    """A file that is sent while it is made, and holds a permit meanwhile."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[str] | AsyncIterator[bytes],
+        permit: AbstractAsyncContextManager[object],
+        media_type: str,
+        name: str,
+    ) -> None:
+        """Create the response.
+
+        Args:
+            content: the body in pieces.
+            permit: held until the body is sent.
+            media_type: media type of the body.
+            name: name of the file.
+        """
+        headers = {**NO_STORE, "Content-Disposition": f'attachment; filename="{name}"'}
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._permit = permit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        async with self._permit:
+            await super().__call__(scope, receive, send)

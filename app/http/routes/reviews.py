@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 
 from app.contract.reviews import (
     MAX_IDS,
@@ -33,10 +33,10 @@ from app.http.moments import Moment
 from app.http.problems import ReviewConflictError, ServiceError, document
 from app.http.reviewing import Reviewing, reviewing_of
 from app.http.routes.responses import (
-    NO_STORE,
     OF_V1,
     Answers,
     DetectionId,
+    Download,
     answer,
     json_answer,
     problems,
@@ -186,7 +186,7 @@ async def withdraw_review(
     response_model=ReviewList,
     responses={
         200: _listed(),
-        **problems(*_OF_REVIEWS),
+        **problems(*_OF_REVIEWS, ErrorCode.TOO_MANY_DOWNLOADS),
     },
 )
 async def list_reviews(
@@ -227,7 +227,8 @@ async def list_reviews(
     before = None if cursor is None else export.place(cursor)
     chosen = Filter(since, decision, history, before)
     if format is not Format.JSON:
-        return await _download(reviewing, caller.name, chosen, limit, format)
+        permit = service_of(request).resources.streams.hold(caller.name, 1)
+        return await _download(reviewing, caller.name, chosen, limit, format, permit)
     limit = limit or _PAGE
     rows = await reviewing.reviews.page(caller.name, chosen, limit + 1)
     following = None
@@ -327,14 +328,18 @@ async def _named(reviewing: Reviewing, team: str, ids: list[str]) -> ReviewList:
 
 
 async def _download(
-    reviewing: Reviewing, team: str, chosen: Filter, limit: int | None, form: Format
+    reviewing: Reviewing,
+    team: str,
+    chosen: Filter,
+    limit: int | None,
+    form: Format,
+    permit: AbstractAsyncContextManager[object],
 ) -> Response:
     """Reviews as a file, sent while they are read."""
     pages = export.pages(reviewing.reviews, team, chosen, limit)
     first = await anext(pages)  # an error of the database is a problem, not a broken file
     written = export.as_csv if form is Format.CSV else export.as_jsonl
-    headers = {**NO_STORE, "Content-Disposition": f'attachment; filename="reviews.{form}"'}
-    return StreamingResponse(written(first, pages), headers=headers, media_type=_MEDIA_TYPES[form])
+    return Download(written(first, pages), permit, _MEDIA_TYPES[form], f"reviews.{form}")
 
 
 def _tag(detection_id: str, newest: Review | None) -> str:
