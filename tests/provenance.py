@@ -19,6 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pictures.origin import Source, Statement
+from pictures.provenance import reading
 from tests.conftest import photo
 from tests.samples import encoded
 
@@ -220,3 +222,12 @@ def with_stealth(text: bytes, mark: bytes = b"stealth_pngcomp") -> bytes:
     picture = photo(width, height).convert("RGBA")
     picture.putalpha(Image.fromarray(alpha.reshape(width, height).T))
     return encoded(picture, "PNG")
+
+
+def read(data: bytes, image_format: str = "JPEG", *, location: bool = False) -> list[Statement]:
+    return reading.read(data, image_format, location=location).statements
+
+
+def by_source(found: list[Statement]) -> dict[Source, Statement]:
+    assert len({one.source for one in found}) == len(found)
+    return {one.source: one for one in found}

@@ -11,6 +11,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    FloatRect,
     Locator,
     Page,
     Route,
@@ -23,6 +24,7 @@ from tests.conftest import encode, photo
 SIZE = (640, 400)
 OTHER_SIZE = (300, 520)
 SMALL_SIZE = (64, 48)
+MANY = 400  # pictures
 TIMEOUT = 30_000  # ms; a detection on a slow machine
 _REPORT_VIOLATIONS = (
     "addEventListener('securitypolicyviolation', event =>"
@@ -267,3 +269,31 @@ class MadeList:
 
     def _overlay(self, route: Route) -> None:
         route.fulfill(body=self._layer, content_type="image/png")
+
+
+def open_made(page: Page, number: int, **changes: object) -> None:
+    """Open a made record with its AI layer."""
+    made = made_record(number, **changes)
+    MadeList(page, [made])
+    page.reload()
+    row(page, made["ref_id"]).click()
+    expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def place(element: Locator) -> FloatRect:
+    found = element.bounding_box()
+    assert found is not None
+    return found
+
+
+def queued_record(number: int) -> dict:
+    unknown = {"ai_probability": None, "verdict": None, "masks": None, "timings": None}
+    return made_record(number, status="queued", finished_at=None, **unknown)
+
+
+def listed(page: Page, count: int) -> MadeList:
+    made = MadeList(page, [made_record(number) for number in range(count)])
+    page.evaluate(OLDEST_FIRST)
+    page.reload()
+    expect(rows(page)).to_have_count(count)
+    return made

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pictures.decoding import decode
-from tests.browser.files import exif, indexed, jpeg, linear_profile, scene, still
+from tests.browser.builders import exif, indexed, jpeg, linear_profile, scene, still
 from tests.samples import encoded
 
 LIMIT = 1_000_000

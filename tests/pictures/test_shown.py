@@ -18,7 +18,7 @@ from pictures.errors import (
 )
 from pictures.header import read_header
 from tests import samples
-from tests.browser.files import animation, frame, other, part, sixteen, still
+from tests.browser.builders import animation, frame, other, part, sixteen, still
 from tests.samples import QUARTERS, corners, encoded, heic, png, quarters
 
 LIMIT = 1_000_000

@@ -1,0 +1,162 @@
+"""What the list does when detections change: progress, deletion, other tabs and outages."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.pages import (
+    MANY,
+    NO_PICTURE,
+    SIZE,
+    Console,
+    MadeList,
+    answer,
+    choose,
+    expect_natural_size,
+    listed,
+    made_record,
+    names,
+    problem,
+    queued_record,
+    row,
+    rows,
+)
+
+
+def test_following_many_pictures_costs_little(alone: Page) -> None:
+    """Four of 400 finish in a second; lists of at most 2 MB are sent, uncompressed."""
+    alone.clock.install()
+    made = MadeList(alone, [queued_record(number) for number in range(MANY)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(MANY)
+    for number in range(MANY):
+        made.records[f"{number:032x}"] = made_record(number)
+        if number % 8 != 7 or number == MANY - 1:
+            continue
+        with alone.expect_request("**/v1/detections?ids=*"):
+            alone.clock.run_for(2000)
+    unfinished = rows(alone).filter(has_text="Queued")
+    while unfinished.count() > 0:
+        alone.clock.run_for(2000)
+    assert made.bytes <= 2_000_000
+
+
+def test_a_list_that_has_not_changed_is_not_sent_again(alone: Page) -> None:
+    made = MadeList(alone, [made_record(n) for n in range(3)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(3)
+    sent = made.bytes
+    for _ in range(2):
+        with alone.expect_response("**/v1/detections?limit=*") as answered:
+            alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        assert answered.value.status == 304
+        expect(alone.locator("#list-note")).to_be_hidden()
+    assert (made.bytes, made.unchanged) == (sent, 2)
+
+
+def test_place_in_the_queue_and_time_left(alone: Page) -> None:
+    alone.clock.install()
+    timings = made_record(0)["timings"] | {"queued": 1.0, "total": 21.0}
+    done = [
+        made_record(n, timings=timings, finished_at=f"2026-01-01T12:00:0{n}Z") for n in range(4)
+    ]
+    waiting = queued_record(9)
+    made = MadeList(alone, [*done, waiting | {"queue_position": 12}])
+    alone.reload()
+    expect(row(alone, "picture 9.jpg")).to_contain_text("Queued, position 12")
+    row(alone, "picture 9.jpg").click()
+    estimate = alone.locator("#estimate")
+    expect(estimate).to_contain_text("Position 12 in the queue")
+    alone.clock.run_for(4000)
+    expect(estimate).to_have_text(re.compile(r"so far, about 32\sseconds left"))
+    told = {"queue_position": 3, "expected_wait": 70.0}
+    made.records[waiting["id"]] = waiting | told
+    alone.clock.run_for(4000)
+    expect(estimate).to_have_text(re.compile(r"^Position 3 .* about 2\sminutes left\.$"))
+    made.records[waiting["id"]] = waiting | {"status": "processing"}
+    alone.clock.run_for(4000)
+    expect(alone.locator("#phase")).to_contain_text("Processing")
+    alone.clock.run_for(10_000)
+    said = re.compile(r"^For 1\d\sseconds so far, about \d+\sseconds left\.$")
+    expect(estimate).to_have_text(said)
+    expect(alone.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.[4-9]"))
+
+
+def test_detections_of_other_clients_appear(page: Page) -> None:
+    """The list is refreshed when the page becomes visible again."""
+    made = listed(page, 3)
+    made.records[f"{3:032x}"] = made_record(3)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows(page)).to_have_count(4)
+
+
+def test_rows_deleted_elsewhere_vanish(alone: Page) -> None:
+    """When the page is looked at again; the open one stays, as not found."""
+    made = listed(alone, 130)
+    row(alone, "picture 40.jpg").click()
+    for number in (3, 40, 125):
+        del made.records[f"{number:032x}"]
+    alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows(alone)).to_have_count(128)
+    expect(alone.locator("#problem")).to_contain_text("Detection not found")
+    alone.get_by_role("button", name="Remove", exact=True).click()
+    expect(rows(alone)).to_have_count(127)
+    assert not {"picture 3.jpg", "picture 40.jpg", "picture 125.jpg"} & set(names(alone))
+
+
+def test_row_deleted_in_another_tab_vanishes_at_once(alone: Page) -> None:
+    listed(alone, 3)
+    alone.evaluate(f"new BroadcastChannel('gamma-deletions').postMessage('{1:032x}')")
+    expect(rows(alone)).to_have_count(2)
+    assert names(alone) == ["picture 0.jpg", "picture 2.jpg"]
+
+
+def test_rows_without_a_result_can_be_removed(alone: Page, console: Console) -> None:
+    console.provoked.append("415")
+    listed(alone, 1)
+    refusal = answer(problem("The file is not an image", "not_an_image"), 415)
+    alone.route("**/v1/detections", refusal)
+    choose(alone, *(NO_PICTURE | {"name": f"{n}.png"} for n in range(3)))
+    row(alone, "1.png").click()
+    expect(alone.locator("#problem")).to_be_visible()
+    alone.keyboard.press("x")
+    expect(rows(alone)).to_have_count(3)
+    alone.get_by_role("button", name="Remove 2 pictures without a result").click()
+    expect(rows(alone)).to_have_count(1)
+
+
+def test_rows_of_the_former_key_are_dropped(alone: Page, console: Console) -> None:
+    console.provoked.append("403")
+    alone.evaluate("sessionStorage.setItem('gamma-api-key', 'former')")
+    listed(alone, 3)
+    alone.unroute("**/v1/detections?**")
+    others = MadeList(alone, [made_record(7), made_record(8)])
+
+    def owned(route: Route) -> None:
+        if route.request.headers["authorization"] == "Bearer former":
+            answer(problem("The API key is not valid", "key_invalid"), 403)(route)
+        else:
+            others.list(route)
+
+    alone.route("**/v1/detections?**", owned)
+    alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    alone.get_by_role("textbox", name="API key").fill("other")
+    alone.keyboard.press("Enter")
+    expect(rows(alone)).to_have_count(2)
+    assert names(alone) == ["picture 7.jpg", "picture 8.jpg"]
+
+
+def test_thumbnail_comes_back_after_an_outage(alone: Page, console: Console) -> None:
+    console.provoked.append("ERR_FAILED")
+    alone.clock.install()
+    MadeList(alone, [made_record(0)])
+    alone.route("**/image?**", lambda route: route.abort())
+    with alone.expect_event("requestfailed"):
+        alone.reload()
+    alone.unroute("**/image?**")
+    MadeList(alone, [made_record(0)])
+    expect(rows(alone)).to_have_count(1)
+    alone.clock.fast_forward(15_000)
+    expect_natural_size(rows(alone).locator("img"), SIZE)
