@@ -18,7 +18,14 @@ from app.http import examples, guard
 from app.http.callers import TheCaller
 from app.http.listing import MAX_NAMED, NO_FILTER, Filter, Page, TheFilter, named, newest
 from app.http.problems import ServiceError, link_context
-from app.http.routes.responses import OF_V1, Download, answer, json_answer, problems
+from app.http.routes.responses import (
+    OF_V1,
+    LimitedStream,
+    answer,
+    attachment,
+    json_answer,
+    problems,
+)
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from pictures import overlays
@@ -120,11 +127,11 @@ async def export(
     pages = _pages(service, caller.name, chosen)
     first = await anext(pages)  # an outage is a problem, not a broken file
     written = _as_csv if form is Format.CSV else _as_jsonl
-    return Download(
+    return LimitedStream(
         written(request, first, pages),
         service.resources.streams.hold(caller.name, 1),
         _MEDIA_TYPES[form],
-        f"detections.{form}",
+        attachment(f"detections.{form}"),
     )
 
 
@@ -146,11 +153,11 @@ async def archive(request: Request, caller: TheCaller, ids: _Ids) -> Response:
     found = await run_in_threadpool(service.store.get_owned, names, caller.name)
     detections = [one for one in found if one is not None]
     missing = [name for name, one in zip(names, found, strict=True) if one is None]
-    return Download(
+    return LimitedStream(
         _zipped(request, service, detections, missing),
         service.resources.streams.hold(caller.name, 1),
         "application/zip",
-        "detections.zip",
+        attachment("detections.zip"),
     )
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from app.contract.events import POSITION_PATTERN, Ending, last_position
 from app.contract.schemas import DetectionEvent, ErrorCode
 from app.http import examples, guard
 from app.http.callers import TheCaller
 from app.http.problems import OUTAGES, of_outage
-from app.http.routes.responses import NO_STORE, OF_V1, WAIT, problems
+from app.http.routes.responses import OF_V1, WAIT, LimitedStream, problems
 from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from app.http.waiting import MAX_WAIT, preferred_wait
@@ -85,23 +82,8 @@ async def events(
     wait = preferred_wait(request.headers.getlist("prefer"))
     seconds = MAX_WAIT if wait is None else wait
     permit = service.resources.streams.hold(caller.name, 1)
-    return _Stream(_events(service, caller.name, start, seconds), permit)
-
-
-class _Stream(StreamingResponse):
-    """A stream that holds a permit while it is sent; ends when the client disconnects."""
-
-    def __init__(
-        self, content: AsyncIterator[str], permit: AbstractAsyncContextManager[object]
-    ) -> None:
-        super().__init__(
-            content, headers={**NO_STORE, "X-Accel-Buffering": "no"}, media_type=_MEDIA_TYPE
-        )
-        self._permit = permit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._permit:
-            await super().__call__(scope, receive, send)
+    content = _events(service, caller.name, start, seconds)
+    return LimitedStream(content, permit, _MEDIA_TYPE, {"X-Accel-Buffering": "no"})
 
 
 async def _events(

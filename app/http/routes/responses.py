@@ -154,15 +154,15 @@ def _server_timing(detection: Detection) -> dict[str, str]:
     return {"Server-Timing": ", ".join(f"{name};dur={1000 * s:.1f}" for name, s in parts)}
 
 
-class Download(StreamingResponse):
-    """A file that is sent while it is made, and holds a permit meanwhile."""
+class LimitedStream(StreamingResponse):
+    """A body that is sent while it is made, and holds a permit meanwhile."""
 
     def __init__(
         self,
         content: AsyncIterator[str] | AsyncIterator[bytes],
         permit: AbstractAsyncContextManager[object],
         media_type: str,
-        name: str,
+        headers: Mapping[str, str],
     ) -> None:
         """Create the response.
 
@@ -170,13 +170,17 @@ class Download(StreamingResponse):
             content: the body in pieces.
             permit: held until the body is sent.
             media_type: media type of the body.
-            name: name of the file.
+            headers: header fields, beside those of records.
         """
-        headers = {**NO_STORE, "Content-Disposition": f'attachment; filename="{name}"'}
-        super().__init__(content, headers=headers, media_type=media_type)
+        super().__init__(content, headers={**NO_STORE, **headers}, media_type=media_type)
         self._permit = permit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         async with self._permit:
             await super().__call__(scope, receive, send)
+
+
+def attachment(name: str) -> dict[str, str]:
+    """Header field of a body that browsers save as a file of this name."""
+    return {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -36,8 +36,9 @@ from app.http.routes.responses import (
     OF_V1,
     Answers,
     DetectionId,
-    Download,
+    LimitedStream,
     answer,
+    attachment,
     json_answer,
     problems,
 )
@@ -339,7 +340,8 @@ async def _download(
     pages = export.pages(reviewing.reviews, team, chosen, limit)
     first = await anext(pages)  # an error of the database is a problem, not a broken file
     written = export.as_csv if form is Format.CSV else export.as_jsonl
-    return Download(written(first, pages), permit, _MEDIA_TYPES[form], f"reviews.{form}")
+    name = attachment(f"reviews.{form}")
+    return LimitedStream(written(first, pages), permit, _MEDIA_TYPES[form], name)
 
 
 def _tag(detection_id: str, newest: Review | None) -> str:

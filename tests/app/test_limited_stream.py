@@ -1,4 +1,4 @@
-"""Files that are sent while they are made."""
+"""Bodies that are sent while they are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Message
 from app.contract.schemas import ErrorCode
 from app.http.problems import ServiceError
 from app.http.resources import FairSemaphore
-from app.http.routes.responses import Download
+from app.http.routes.responses import LimitedStream, attachment
 
 
 async def send(semaphore: FairSemaphore, held: list[bool]) -> list[Message]:
@@ -30,12 +30,12 @@ async def send(semaphore: FairSemaphore, held: list[bool]) -> list[Message]:
         await asyncio.Event().wait()
         raise AssertionError
 
-    file = Download(content(), semaphore.hold("alice", 1), "text/csv", "file.csv")
+    file = LimitedStream(content(), semaphore.hold("alice", 1), "text/csv", attachment("file.csv"))
     await file({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, note)
     return sent
 
 
-def test_a_download_holds_its_permit_until_it_is_sent() -> None:
+def test_a_stream_holds_its_permit_until_it_is_sent() -> None:
     async def run() -> None:
         semaphore, held = FairSemaphore(1, "streams", 0, ErrorCode.TOO_MANY_DOWNLOADS), []
         sent = await send(semaphore, held)
