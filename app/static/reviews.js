@@ -17,7 +17,6 @@ import { PAGE, ask, detectionPath, json } from "./api.js";
  */
 
 const REVIEWS = "v1/reviews";
-const MOST_PAGES = 10;
 
 /**
  * The current decisions about some detections, and who has which of them open.
@@ -39,13 +38,13 @@ export async function getReviewsSince(since) {
   const query = since === null ? "" : `&since=${encodeURIComponent(since)}`;
   /** @type {Review[]} */
   const found = [];
+  /** @type {string?} */
   let next = `?history=true&limit=${PAGE}${query}`;
-  for (let pages = 0; pages < MOST_PAGES; pages += 1) {
+  while (next !== null) {
     /** @type {ReviewList} */
     const page = await json(await ask(`${REVIEWS}${next}`));
     found.push(...page.reviews);
-    if (page.next === null || since === null) break;
-    next = new URL(page.next, location.href).search;
+    next = page.next === null || since === null ? null : new URL(page.next, location.href).search;
   }
   return found;
 }
