@@ -245,14 +245,18 @@ def deliver(detection_id: str) -> str | Retry:
         PayloadError: If the job is not a delivery.
         DeliveryFailedError: If the attempt failed and no attempts are left.
     """
-    job = get_current_job()
-    assert job is not None  # noqa: S101 - only RQ calls this function
-    return Deliverer.of(Settings(), job.connection, threads=1).run(job)
+    return _run_current_job()
 
 
 def deliver_test(owner: str, url: str) -> str | Retry:
     """As `deliver`, for a test event."""
-    return deliver("")
+    return _run_current_job()
+
+
+def _run_current_job() -> str | Retry:
+    job = get_current_job()
+    assert job is not None  # noqa: S101 - only RQ calls its callers
+    return Deliverer.of(Settings(), job.connection, threads=1).run(job)
 
 
 def _count(job: Job, what: str) -> int:
