@@ -168,7 +168,7 @@ def test_drop_of_a_folder(alone: Page, tmp_path: Path) -> None:
     assert names(alone) == [f"{folder}/{name}" for name in ("a2.png", "a10.png", "inner/b.png")]
     note = alone.locator("#intake-note")
     expect(note).to_have_text(
-        f"Skipped, because no picture: {folder}/inner/list.csv, {folder}/notes.txt."
+        f"Skipped, not pictures: {folder}/inner/list.csv, {folder}/notes.txt."
     )
 
 
