@@ -65,6 +65,7 @@ class CallerSettings(_Strict):
         storage_limit: maximum size of its pictures and masks in bytes; None: its share.
         webhook_secrets: secrets that sign its webhooks; None: webhooks are off.
         webhook_url: URL for uploads that name none; None: they have no webhook.
+        search_links: whether the page links to reverse image searches.
     """
 
     weight: float = Field(1.0, ge=0.01, le=100)
@@ -73,6 +74,7 @@ class CallerSettings(_Strict):
     storage_limit: ByteSize | None = Field(None, ge=1)
     webhook_secrets: SecretsSetting | None = None
     webhook_url: str | None = Field(None, pattern="^https?://", max_length=2048)
+    search_links: bool = True
 
 
 class _Key(_Strict):
@@ -182,6 +184,7 @@ def _read(settings: Settings) -> Callers:
         rate_limit=settings.rate_limit,
         webhook_secrets=settings.webhook_secrets,
         webhook_url=settings.webhook_url,
+        search_links=settings.search_links,
     )
     if not settings.asks_for_keys:
         return Callers(None, {ANONYMOUS: common})
@@ -194,6 +197,8 @@ def _read(settings: Settings) -> Callers:
             raise CallersFileError(f"{name} is also in GAMMA_API_KEYS")
         own = {field: getattr(table, field) for field in CallerSettings.model_fields}
         own["rate_limit"] = table.rate_limit or settings.rate_limit
+        if "search_links" not in table.model_fields_set:
+            own["search_links"] = settings.search_links
         found[name] = CallerSettings(**own)
         keys += tuple(
             Key(name, one.name or name, bytes.fromhex(one.sha256), one.expires)

@@ -64,6 +64,10 @@ class ModelFacts(BaseModel):
     fetch: bool = Field(
         default=False, description="whether an upload may name a `url` in place of a file"
     )
+    search_links: bool = Field(
+        default=True,
+        description="whether the page links to reverse image searches, which are other services",
+    )
     notice: str | None = Field(description="reliability of the scores")
     measured: Measured | None = Field(
         default=None, description="null: the checkpoint has no results"

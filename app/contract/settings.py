@@ -283,6 +283,11 @@ class Settings(BaseSettings):
         description="hosts, addresses and networks that may be fetched from although they are not "
         "public, also by http",
     )
+    search_links: bool = Field(
+        True,
+        description="`off` hides the page's links to reverse image searches, except for callers in "
+        "`GAMMA_CALLERS_FILE` with `search_links = true`",
+    )
     webhook_timeout: float = Field(
         10.0, description="timeout of one webhook attempt, s", gt=0, le=60
     )

@@ -25,7 +25,7 @@ export class Detection {
   #model;
   #viewer;
   /** @type {Entry?} */ #entry = null;
-  /** @type {{result: Result, untrained: boolean}?} what is shown was made from */ #shown = null;
+  /** @type {{result: Result, untrained: boolean, searches: boolean}?} what is shown was made from */ #shown = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #announced = ""; // last announcement about the entry
   #lastAction = ""; // action that was not announced yet
@@ -155,8 +155,10 @@ export class Detection {
    * @param {boolean} untrained whether its score means nothing
    */
   async #renderResult(result, name, untrained) {
-    if (this.#shown?.result === result && this.#shown.untrained === untrained) return;
-    const shown = { result, untrained };
+    const { searches } = this.#model;
+    const before = this.#shown;
+    if (before?.result === result && before.untrained === untrained && before.searches === searches) return;
+    const shown = { result, untrained, searches };
     this.#shown = shown;
     const [{ renderResult }, { savables }] = await Promise.all([
       import("./result.js"), // not needed for the list
@@ -165,6 +167,7 @@ export class Detection {
     if (this.#shown !== shown) return;
     renderResult(result, {
       untrained,
+      searches,
       point: (layer, place) => this.#viewer.point(layer, place),
       savables: [
         ...savables(result).map((savable) => ({

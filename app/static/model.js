@@ -58,6 +58,11 @@ export class ModelCard extends EventTarget {
     return this.#facts?.fetch ?? false;
   }
 
+  /** Whether results link to reverse image searches. */
+  get searches() {
+    return this.#facts?.search_links ?? false;
+  }
+
   /** Show the card. */
   async open() {
     await this.#fill();

@@ -7,6 +7,7 @@
 import { byId, element, factRows } from "./dom.js";
 import { hasMasks } from "./library.js";
 import { panel } from "./provenance.js";
+import { searchLinks } from "./search.js";
 import * as words from "./words.js";
 
 const UNTRAINED = "The model that gave this score is untrained, so score and verdict mean nothing.";
@@ -16,6 +17,7 @@ const UNTRAINED = "The model that gave this score is untrained, so score and ver
  * @property {boolean} untrained whether the score means nothing
  * @property {(layer: Layer, place: number) => void} point shows a region in the picture
  * @property {{label: string, save: () => void}[]} savables
+ * @property {boolean} searches whether there are links to reverse image searches
  * @property {() => void} openCard shows the model's own card
  */
 
@@ -132,7 +134,7 @@ function meter(score, thresholds, tone) {
  * @param {Result} record
  * @param {Options} options
  */
-function details(record, { untrained, point, savables, openCard }) {
+function details(record, { untrained, point, savables, searches, openCard }) {
   const { image, view, model, masks, timings } = record;
   const limits = words.coverageMeaning(record);
   return [
@@ -163,6 +165,7 @@ function details(record, { untrained, point, savables, openCard }) {
       { className: "actions saves" },
       ...savables.map(({ label: text, save }) => button(text, save)),
     ),
+    ...(searches ? searchLinks(record.ref_id) : []),
     ...facts(
       "Picture",
       ["Reference", record.ref_id && element("bdi", {}, record.ref_id)],

@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from app.contract.directory import CallerSettings, CallersFileError, Directory
 from app.contract.limits import RateLimit
 from app.contract.reservation import RECORD_BYTES
 from app.contract.settings import Settings
-from tests.app.conftest import new_picture, post, wait_for
+from tests.app.conftest import StandIn, new_picture, post, wait_for
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.app.test_keys import caller_of
 from tests.app.test_webhook_rules import SECRET
@@ -84,6 +85,18 @@ def test_named_keys_of_a_team(file: Path) -> None:
     assert keys is not None
     found = [keys.find(secret) for secret in (OLD, NEW)]
     assert [(one.caller, one.name) for one in found if one] == [("news", "news"), ("news", "anna")]
+
+
+def test_search_links_of_each_caller(file: Path) -> None:
+    file.write_text(
+        table("alice", key(OLD), search_links="false")
+        + table("bob", key(BOB), search_links="true")
+        + table("carol", key(NEW))
+    )
+    for general in (True, False):
+        now = Directory(Settings(callers_file=file, search_links=general)).now
+        found = [now.settings_of(name).search_links for name in ("alice", "bob", "carol")]
+        assert found == [False, True, general]
 
 
 def test_key_is_valid_until_it_expires(file: Path) -> None:
@@ -215,6 +228,15 @@ def test_usage_of_each_caller(api: Replica, file: Path) -> None:
     }
     assert (others["caller"], others["waiting"], others["kept_bytes"]) == ("bob", 0, 0)
     assert others["rate_limit"] is others["uploads_left"] is None
+
+
+def test_search_links_are_announced_to_each_caller(api: Replica, file: Path, redis: Redis) -> None:
+    StandIn(redis)
+    replace(file, table("alice", key(OLD), search_links="false") + table("bob", key(BOB)))
+    wait_for(lambda: opens(api, BOB))
+    with api.client(OLD) as alice, api.client(BOB) as bob:
+        found = [client.get("/v1/model").json()["search_links"] for client in (alice, bob)]
+    assert found == [False, True]
 
 
 # -- documentation --------------------------------------------------------------------------------

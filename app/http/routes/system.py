@@ -7,7 +7,7 @@ from typing import cast
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.contract.blobs import StorageUnavailableError
@@ -15,7 +15,7 @@ from app.contract.models import ModelFacts, WorkerInfo
 from app.contract.schemas import ErrorCode, ServiceStatus, Usage
 from app.http import examples, guard
 from app.http.admission import AdmissionControl
-from app.http.callers import TheCaller, identify
+from app.http.callers import TheCaller
 from app.http.notice import notice
 from app.http.problems import ServiceError
 from app.http.routes.responses import OF_V1, answer, problems
@@ -32,13 +32,12 @@ _CHECKS = CapacityLimiter(2)  # separate threads, so that other requests do not 
 
 @router.get(
     "/v1/model",
-    dependencies=[Depends(identify)],
     responses={
         200: answer("Facts about the model", model=examples.MODEL),
         **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.NO_WORKER),
     },
 )
-def model(request: Request) -> ModelFacts:
+def model(request: Request, caller: TheCaller) -> ModelFacts:
     """Return facts about the model of the newest live worker."""
     service = service_of(request)
     worker = _live(service)[-1]
@@ -52,6 +51,7 @@ def model(request: Request) -> ModelFacts:
         crop_size=worker.crop_size,
         min_side=worker.min_side,
         fetch=service.settings.fetch,
+        search_links=service.directory.now.settings_of(caller.name).search_links,
         thresholds=worker.thresholds,
         notice=notice(trained=worker.trained, measured=worker.measured),
         measured=worker.measured,
