@@ -1,21 +1,21 @@
-/** Keeps the library up to date: unfinished and new detections. */
+/** Keeps unfinished detections up to date. Loaded when there is one. */
 
-/** @import { Detection } from "./api.js" */
 /** @import { Entry } from "./library.js" */
 
-import { PAGE, getDetections, listDetections } from "./api.js";
+import { PAGE, getDetections } from "./api.js";
+import { Ends } from "./ends.js";
 import { time } from "./library.js";
 import { Problem } from "./problem.js";
 
 const FIRST_DELAY = 250; // ms
 const SLOWEST_DELAY = 2000; // ms
 const GROWTH = 1.4;
+const GATHERED = 100; // ms in which ends are gathered, to ask for them together
 const WINDOW = 16; // unfinished records that are polled each time: the oldest, and the open one
+const HEARD_WINDOW = 4; // while their ends are heard: enough for phases and places in the queue
 const SWEEP = 32; // every so often all of them, because not all finish in turn
-const REFRESH = 30000; // ms between two requests for new detections
-const AT_ONCE = 500; // records that are listed automatically
 
-/** Polls unfinished detections, many in one request. */
+/** Waits for the ends of detections, and polls unfinished ones, many in one request. */
 export class Follower {
   #library;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
@@ -23,6 +23,8 @@ export class Follower {
   #asking = false;
   #polls = 0;
   #isOpen;
+  /** @type {Set<Entry>} that have ended */ #ended = new Set();
+  #ends = new Ends((id) => this.#hear(id));
 
   /**
    * @param {import("./library.js").Library} library
@@ -34,6 +36,8 @@ export class Follower {
     library.addEventListener("change", ({ detail: entry }) => {
       if (entry.followed && !this.#asking && this.#timer === undefined) this.soon();
     });
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#ends.close() : this.soon()));
+    this.soon();
   }
 
   /** Poll again soon. */
@@ -43,9 +47,16 @@ export class Follower {
     this.#timer = setTimeout(() => this.#poll(), 0);
   }
 
+  /** Follow the detections of another key. */
+  renew() {
+    this.#ends.close();
+    this.soon();
+  }
+
   async #poll() {
     if (this.#asking) return;
     this.#asking = true;
+    if (!document.hidden) this.#ends.open();
     let pause = 0;
     const followed = this.#due();
     try {
@@ -56,10 +67,36 @@ export class Follower {
       this.#asking = false;
       this.#timer = undefined;
     }
-    if (![...this.#library.entries].some((entry) => entry.followed)) return;
-    if (followed.filter(({ finished }) => finished).length > WINDOW / 2) this.#delay = FIRST_DELAY;
+    if (![...this.#library.entries].some((entry) => entry.followed)) {
+      this.#ends.close();
+      return;
+    }
+    if (this.#ends.listening) this.#delay = SLOWEST_DELAY;
+    else if (followed.filter(({ finished }) => finished).length > WINDOW / 2) this.#delay = FIRST_DELAY;
     this.#timer = setTimeout(() => this.#poll(), Math.max(pause, this.#delay));
     this.#delay = Math.min(this.#delay * GROWTH, SLOWEST_DELAY);
+  }
+
+  /** @param {string?} id of a detection that has ended; null: others may have ended before */
+  #hear(id) {
+    if (id === null) {
+      this.#polls = SWEEP - 1;
+      this.soon();
+      return;
+    }
+    const entry = this.#library.find(id);
+    if (entry === null || !entry.followed) return;
+    if (this.#ended.size === 0) setTimeout(() => this.#askEnded(), GATHERED);
+    this.#ended.add(entry);
+  }
+
+  async #askEnded() {
+    const entries = [...this.#ended];
+    this.#ended.clear();
+    for (let start = 0; start < entries.length; start += PAGE) {
+      await this.#ask(entries.slice(start, start + PAGE));
+    }
+    if (entries.some((entry) => entry.followed)) this.#polls = SWEEP - 1; // it failed: ask again
   }
 
   /** The entries to poll now: the service works through them from the oldest on. */
@@ -69,7 +106,8 @@ export class Follower {
       .sort((one, other) => createdAt(one) - createdAt(other));
     this.#polls += 1;
     if (this.#polls % SWEEP === 0) return followed;
-    return followed.filter((entry, place) => place < WINDOW || this.#isOpen(entry));
+    const window = this.#ends.listening ? HEARD_WINDOW : WINDOW;
+    return followed.filter((entry, place) => place < window || entry.record === null || this.#isOpen(entry));
   }
 
   /**
@@ -103,113 +141,4 @@ export class Follower {
  */
 function createdAt({ record }) {
   return record === null ? 0 : time(record.created_at);
-}
-
-/** Lists the caller's detections, including those of other clients. Dispatches `change`. */
-export class Listing extends EventTarget {
-  #library;
-  /** @type {Promise<void>?} */ #loading = null;
-  /** @type {string?} where older ones are listed */ #next = null;
-  /** @type {boolean} whether the first answer has come */ known = false;
-  /** @type {Problem?} why the list may be incomplete */ problem = null;
-
-  /** @type {(entry: Entry) => boolean} */ #isOpen;
-
-  /**
-   * @param {import("./library.js").Library} library
-   * @param {(entry: Entry) => boolean} isOpen whether an entry that was deleted elsewhere is shown;
-   *     then it stays, as not found
-   */
-  constructor(library, isOpen) {
-    super();
-    this.#library = library;
-    this.#isOpen = isOpen;
-    setInterval(() => document.hidden || this.refresh(), REFRESH);
-    document.addEventListener("visibilitychange", () => document.hidden || this.refreshAll());
-  }
-
-  /** Whether there are older detections that are not listed. */
-  get more() {
-    return this.#next !== null;
-  }
-
-  /** List what is new. */
-  refresh() {
-    return this.#load(null);
-  }
-
-  /** List what is new, and compare all that is listed with the service. */
-  refreshAll() {
-    return this.#load(null, true);
-  }
-
-  /** List older ones. */
-  loadOlder() {
-    return this.#load(this.#next);
-  }
-
-  /** Forget what is listed, for another caller. */
-  reset() {
-    this.known = false;
-    this.#next = null;
-  }
-
-  /**
-   * @param {string?} from
-   * @param {boolean} [all] whether not to stop at a known record
-   */
-  #load(from, all = false) {
-    this.#loading ??= this.#loadPages(from, all).finally(() => {
-      this.#loading = null;
-      this.dispatchEvent(new Event("change"));
-    });
-    return this.#loading;
-  }
-
-  /**
-   * @param {string?} from
-   * @param {boolean} all
-   */
-  async #loadPages(from, all) {
-    const further = !this.known || from !== null; // otherwise stop at a known record
-    const before = [...this.#library.entries].filter(({ record }) => record !== null);
-    /** @type {Detection[]} */
-    const listed = [];
-    let next = from;
-    try {
-      for (let count = 0; count < AT_ONCE; count += PAGE) {
-        const page = await listDetections(next);
-        const fresh = page.detections.map((record) => this.#library.take(record)); // take each one
-        listed.push(...page.detections);
-        this.known = true;
-        this.problem = null;
-        this.dispatchEvent(new Event("change"));
-        next = page.next;
-        if (next === null || (!further && !all && !fresh.every(Boolean))) break;
-      }
-      if (further) this.#next = next;
-      if (from === null) this.#dropDeleted(before, listed, next === null);
-    } catch (problem) {
-      if (!(problem instanceof Problem)) throw problem;
-      this.problem = problem;
-    }
-  }
-
-  /**
-   * Drop entries that the service does not list any more.
-   * @param {Entry[]} before what was known when the list was requested
-   * @param {Detection[]} listed newest first
-   * @param {boolean} complete whether there are no older ones
-   */
-  #dropDeleted(before, listed, complete) {
-    const ids = new Set(listed.map(({ id }) => id));
-    const last = listed.at(-1);
-    const oldest = complete || last === undefined ? -Infinity : time(last.created_at);
-    for (const entry of before) {
-      const { id, record } = entry;
-      if (id === null || record === null || ids.has(id) || time(record.created_at) <= oldest) continue;
-      if (this.#isOpen(entry)) this.#library.change(entry, { phase: "gone" });
-      else this.#library.remove(entry);
-    }
-  }
 }

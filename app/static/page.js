@@ -6,12 +6,12 @@ import { submitLink } from "./api.js";
 import { conceal, followSettings, reveal } from "./appearance.js";
 import { Detection } from "./detection.js";
 import { all, announce, byId, say } from "./dom.js";
-import { Follower, Listing } from "./follow.js";
 import { takePictures } from "./intake.js";
 import { askAgain, currentKey, forgetKey, keyEvents, keyIsMissing } from "./key.js";
 import { listen } from "./keyboard.js";
 import { Library } from "./library.js";
 import { List } from "./list.js";
+import { Listing } from "./listing.js";
 import { ModelCard } from "./model.js";
 import { forget } from "./pictures.js";
 import { Problem } from "./problem.js";
@@ -28,7 +28,6 @@ const library = new Library();
 const model = new ModelCard();
 const uploads = new Uploads(library);
 const isOpen = (/** @type {Entry} */ entry) => entry === open;
-const follower = new Follower(library, isOpen);
 const listing = new Listing(library, isOpen);
 const list = new List(library, model);
 const viewer = new Viewer();
@@ -44,6 +43,8 @@ let closer = null;
 let frame = null;
 /** @type {Set<Entry>} */
 const batch = new Set(); // entries since all were finished last
+/** @type {Promise<import("./follow.js").Follower>?} */
+let following = null;
 /** @type {Promise<typeof import("./workbench.js")>?} */
 let loading = null;
 /** @type {import("./workbench.js").Workbench?} */
@@ -132,6 +133,11 @@ function render() {
 async function loadCloser() {
   const [{ Closer }, { Comparison }] = await Promise.all([import("./closer.js"), import("./comparison.js")]);
   return [new Closer(), new Comparison(library)];
+}
+
+async function loadFollower() {
+  const { Follower } = await import("./follow.js"); // not needed for finished pictures
+  return new Follower(library, isOpen);
 }
 
 /**
@@ -259,7 +265,7 @@ function renewKey() {
   uploads.resume();
   listing.refresh();
   model.refresh();
-  follower.soon();
+  following?.then((follower) => follower.renew());
 }
 
 /** Drop what was loaded with the former key; what is not sent yet stays. */
@@ -284,6 +290,7 @@ takePictures((files) => {
 
 library.addEventListener("change", ({ detail: entry }) => {
   if (entry === open && entry.id !== null) writeAddress();
+  if (entry.followed) following ??= loadFollower();
   frame ??= requestAnimationFrame(render);
 });
 list.addEventListener("select", ({ detail: entry }) => pick(entry));

@@ -74,6 +74,14 @@ def test_a_client_resumes_after_the_last_event(alice: httpx2.Client, standin: St
     assert backlog(alice, others[-1][0]) == []
 
 
+def test_a_client_resumes_where_no_event_came(alice: httpx2.Client, standin: StandIn) -> None:
+    name = post(alice).json()["id"]
+    answer = alice.get("/v1/events", headers={"Prefer": "wait=0"})
+    position = answer.text.splitlines()[0].removeprefix("id: ")
+    assert standin.finish(name)
+    assert [one for _, one, _ in backlog(alice, position)] == [name]
+
+
 def test_deletion_erases_the_event(alice: httpx2.Client, standin: StandIn) -> None:
     names = [post(alice).json()["id"] for _ in range(2)]
     for name in names:

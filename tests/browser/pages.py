@@ -220,6 +220,10 @@ def made_record(number: int, **changes: object) -> dict:
     return made | changes
 
 
+def _has_ended(record: dict) -> bool:
+    return record["status"] not in ("queued", "processing")
+
+
 class MadeList:
     """Answers for the service with made records: their list, their pictures and heat maps."""
 
@@ -230,6 +234,8 @@ class MadeList:
         self.unchanged = 0  # lists that were not sent again
         self._picture = encode(photo(*SIZE), "JPEG", quality=30)
         self._layer = encode(photo(*SIZE).convert("RGBA"), "PNG")
+        self._ended = [name for name, made in self.records.items() if _has_ended(made)]
+        page.route("**/v1/events", self.events)
         page.route("**/v1/detections?**", self.list)
         page.route("**/v1/detections/*/image?**", self._image)
         page.route("**/v1/detections/*/image", self._image)
@@ -251,6 +257,19 @@ class MadeList:
         following = f"/v1/detections?limit=100&cursor={start + 100}" if more else None
         page = newest_first[start : start + 100]
         self._fulfill(route, {"detections": page, "next": following, "missing": []})
+
+    def events(self, route: Route) -> None:
+        """The ends since the last event; the stream is closed at once."""
+        known = set(self._ended)
+        ends = [name for name, made in self.records.items() if _has_ended(made)]
+        self._ended += [name for name in ends if name not in known]
+        last = route.request.headers.get("last-event-id", "")
+        start = int(last.partition("-")[0]) if last else len(self._ended)
+        body = f"id: {start}-0\nretry: 1000\n\n"
+        for place, name in enumerate(self._ended[start:], start + 1):
+            data = json.dumps({"id": name, "status": "succeeded"})
+            body += f"id: {place}-0\nevent: detection\ndata: {data}\n\n"
+        route.fulfill(body=body, content_type="text/event-stream")
 
     def _fulfill(self, route: Route, answer: dict) -> None:
         body = json.dumps(answer)

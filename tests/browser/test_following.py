@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.pages import (
     MANY,
@@ -41,6 +41,53 @@ def test_following_many_pictures_costs_little(alone: Page) -> None:
     while unfinished.count() > 0:
         alone.clock.run_for(2000)
     assert made.bytes <= 2_000_000
+
+
+def test_an_end_is_heard_at_once(alone: Page) -> None:
+    """Also of a picture that is not polled, because many wait before it."""
+    alone.clock.install()
+    made = MadeList(alone, [queued_record(number) for number in range(100)])
+    with alone.expect_response("**/v1/events"):
+        alone.reload()
+        alone.clock.run_for(1000)
+    made.records[f"{70:032x}"] = made_record(70)
+    alone.clock.run_for(3000)
+    expect(row(alone, "picture 70.jpg")).to_contain_text("%")
+
+
+def test_pictures_are_polled_if_ends_cannot_be_heard(alone: Page, console: Console) -> None:
+    console.provoked.append("429")
+    made = MadeList(alone, [queued_record(number) for number in range(3)])
+    refusal = answer(problem("Your share is in use", "too_many_downloads"), 429)
+    alone.route("**/v1/events", refusal)
+    with alone.expect_response("**/v1/events"):
+        alone.reload()
+    made.records[f"{1:032x}"] = made_record(1)
+    expect(row(alone, "picture 1.jpg")).to_contain_text("%")
+
+
+def test_one_visible_tab_of_a_browser_hears_ends(
+    page: Page, context: BrowserContext, console: Console
+) -> None:
+    """A browser has six connections to a host, which a stream in each tab would take."""
+    other = context.new_page()
+    console.listen(other)
+    for tab in (page, other):
+        MadeList(tab, [queued_record(0)])
+        tab.unroute("**/v1/events")
+    with page.expect_response("**/v1/events") as opened:
+        page.reload()
+    assert opened.value.headers["content-type"].startswith("text/event-stream")
+    asked: list[str] = []
+    other.on("request", lambda request: asked.append(request.url))
+    other.goto("/")
+    for _ in range(3):
+        with other.expect_response("**/v1/detections?ids=*"):
+            pass
+    assert not any("/v1/events" in url for url in asked)
+    with other.expect_response("**/v1/events"), page.expect_event("requestfailed"):
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def test_a_list_that_has_not_changed_is_not_sent_again(alone: Page) -> None:

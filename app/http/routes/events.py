@@ -71,9 +71,9 @@ async def events(
     """Follow the ends of your detections, as Server-Sent Events.
 
     Without `Last-Event-ID` the stream begins with the next end. With it, it begins with the first
-    one after that event; about 1,000 are kept until the detections expire. The service closes a
-    stream after 60 s, or after the seconds of `Prefer: wait`: connect again with `Last-Event-ID`,
-    as browsers do by themselves.
+    one after that event; about 1,000 are kept until the detections expire. The first message has
+    no data, only the id to resume at. The service closes a stream after 60 s, or after the seconds
+    of `Prefer: wait`: connect again with `Last-Event-ID`, as browsers do by themselves.
     """
     service = service_of(request)
     start = last_event_id
@@ -92,7 +92,7 @@ async def _events(
     """Events and heartbeats for so many seconds, without blocking a thread."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    yield f"retry: {_RETRY}\n\n"
+    yield f"id: {position}\nretry: {_RETRY}\n\n"  # to resume here, even if no event comes
     while True:
         ending = service.events.next_ending  # before the read, so that none is missed
         guard.begin()  # a new budget for each read
