@@ -1,0 +1,149 @@
+# Generated from _async/folders.py by generate.py.
+"""Uploads of many pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Callable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from gamma_client._sync.connection import Connection
+from gamma_client._sync.runtime import Together, in_thread
+from gamma_client.calls import ENDED, MAX_IDS, Call, Picture, one, one_upload, several_uploads
+from gamma_client.errors import DeletedError, ServiceError
+from gamma_client.files import Outcome, Progress, find_pictures, key_of
+from gamma_client.models import BatchEntry, BatchResults, Detection, DetectionList, View
+
+
+class Uploads:
+    """Uploads of many pictures."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def submit_batch(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        ref_ids: Sequence[str] | None = None,
+        view: View | None = None,
+        webhook_url: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[BatchEntry]:
+        """Upload up to 64 pictures in one request and return at once.
+
+        Args:
+            pictures: paths of files, or their bytes.
+            ref_ids: your own reference of each.
+            view: what the model looks at.
+            webhook_url: address that receives each record when its detection has ended.
+            idempotency_key: your own name of the upload: a repetition returns the same detections.
+
+        Returns:
+            For each picture its detection, or the problem why it was refused. If it has
+            `retry_after`, send that picture again after so many seconds.
+
+        Raises:
+            OSError: If a file cannot be read.
+        """
+        call = several_uploads(
+            pictures, ref_ids, key=idempotency_key, view=view, webhook_url=webhook_url
+        )
+        return (self._connection.read(call, BatchResults)).results
+
+    def detect_folder(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        run: str = "",
+        view: View | None = None,
+        uploads: int = 8,
+        waiting: int = MAX_IDS,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> Iterator[Outcome]:
+        """Upload the pictures of a folder and its subfolders, and collect their results.
+
+        Repeat it after an interruption: what the service has already is not computed again. See
+        `find_pictures` for the files that count.
+
+        Args:
+            folder: path of the folder.
+            run: name of this run. The same run repeats no upload of the same file as long as its
+                detection is kept, also not of one that failed; another run uploads all files again.
+            view: what the model looks at.
+            uploads: most uploads at the same time.
+            waiting: most detections at the same time that have not ended, 1 to 100.
+            progress: called after each step. The files are counted first.
+
+        Yields:
+            An outcome for each file, in the order in which they end. Take them swiftly: nothing
+            is sent meanwhile.
+
+        Raises:
+            ServiceError: If the service refuses something other than the picture; those that have
+                been sent are found again by the next call.
+            OSError: If a folder cannot be read.
+        """
+        if not 1 <= waiting <= MAX_IDS:
+            raise ValueError(f"waiting must be 1 to {MAX_IDS}")
+        root, count = Path(folder), Progress()
+        if progress is not None:
+            count.total = sum(1 for _ in find_pictures(root))
+        files = find_pictures(root)
+        under_way: dict[str, Path] = {}
+        with Together(uploads) as together:
+            upload = partial(self._upload, root, run, view)
+            while True:
+                room = min(uploads, waiting - len(under_way))
+                some = list(islice(files, room))
+                ended = []
+                for outcome in together.map(upload, some):
+                    count.accepted += outcome.detection is not None
+                    if (waits := outcome.waits_for) is None:
+                        ended.append(outcome)
+                    else:
+                        under_way[waits] = outcome.path
+                if under_way:
+                    ended += self._collect(under_way, hold=not some and not ended)
+                count.add(ended)
+                if progress is not None and (some or ended):
+                    progress(count)
+                for outcome in ended:
+                    yield outcome
+                if room and not some and not under_way:
+                    return
+
+    def _upload(self, root: Path, run: str, view: View | None, path: Path) -> Outcome:
+        try:
+            key = in_thread(key_of, path, root, run, view)
+            call = one_upload(path, url=None, key=key, view=view)
+            detection = self._connection.read(call, Detection)
+        except ServiceError as error:
+            if not error.of_picture:
+                raise
+            return Outcome(path, error=error)
+        except OSError as error:
+            return Outcome(path, error=error)
+        return Outcome.of(path, detection)
+
+    def _collect(self, under_way: dict[str, Path], *, hold: bool) -> list[Outcome]:
+        """Remove what has ended, and return it; `hold`: wait up to a second for the oldest."""
+        if hold:
+            oldest = next(iter(under_way))
+            call = Call(method="GET", path=one(oldest), headers={"Prefer": "wait=1"})
+            try:
+                self._connection.send(call)
+            except ServiceError as error:
+                if error.status != 404:
+                    raise
+        call = Call(method="GET", path="/v1/detections", params={"ids": list(under_way)})
+        found = self._connection.read(call, DetectionList)
+        ended = []
+        for detection in found.detections:
+            if detection.status in ENDED:
+                ended.append(Outcome.of(under_way.pop(detection.id), detection))
+        for name in found.missing:
+            ended.append(Outcome(under_way.pop(name), error=DeletedError(name)))
+        return ended

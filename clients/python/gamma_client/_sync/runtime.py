@@ -1,0 +1,36 @@
+"""What differs between the two clients by more than keywords."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+sleep = time.sleep
+
+
+class Together:
+    """Does the same for several items at once."""
+
+    def __init__(self, most: int) -> None:
+        """Do it for `most` items at the same time, in threads."""
+        self._pool = ThreadPoolExecutor(most)
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Results in the order of the items."""
+        return list(self._pool.map(function, items))
+
+
+def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call it; other threads go on while it reads a file."""
+    return function(*arguments)
