@@ -16,10 +16,10 @@ from app.contract.details import detection_error
 from app.contract.registration import RegisteredWorker
 from app.contract.schemas import Detection, ErrorCode, Status
 from app.contract.store import Store
-from app.contract.tracing import Origin, origin_of
+from app.contract.tracing import Origin
 from model.engine import ModelOutputError
 from pictures.origin import Provenance
-from worker import jobs, metrics
+from worker import jobs, metrics, spans
 from worker.jobs import TakenJob
 from worker.metrics import JobOutcome
 from worker.pipeline import Result
@@ -43,7 +43,7 @@ class CompletingWorker(RegisteredWorker):
             return
         origins = {job.id: job.origin for job in taken}
         outcomes = [outcome for job in taken if isinstance(outcome := results[job.id], Outcome)]
-        with metrics.stage("store"), self.connection.pipeline() as pipeline:
+        with spans.stage("store", list(origins)), self.connection.pipeline() as pipeline:
             masks = self._store.keep_masks({one.detection.id: one.masks for one in outcomes})
             for outcome in outcomes:
                 self._store.finish(pipeline, outcome.detection, masks[outcome.detection.id])
@@ -62,6 +62,8 @@ class CompletingWorker(RegisteredWorker):
                 metrics.count_statements(outcome.detection.provenance)
                 _log(outcome.detection, origins[outcome.detection.id])
         self._store.drop_masks(masks)
+        for job in taken:
+            spans.end(job.id, _status(results[job.id]))
         owned = replies[len(outcomes)]
         self._log_lost([job for job, done in zip(taken, owned, strict=True) if not done])
 
@@ -90,8 +92,9 @@ class CompletingWorker(RegisteredWorker):
                 lost.append(job)
                 continue
             error = errors[job.id]
+            spans.end(job.id, "failed", error)  # before another thread takes it again
             if not known.should_retry:
-                self._record_failure(known, error)
+                self._record_failure(known, error, job.origin)
             metrics.JOB_ERRORS.inc()
             log.warning("job_error", detection_id=job.id, error=repr(error), **job.origin)
             self._finalize_failure(
@@ -106,6 +109,8 @@ class CompletingWorker(RegisteredWorker):
         """Put jobs back at the head of the queue without using a retry."""
         if not taken:
             return
+        for job in taken:  # before another thread takes it again
+            spans.end(job.id, "put_back")
         owned = jobs.put_back(self, self.queues[0], taken, dying=dying)
         for job in itertools.compress(taken, owned):
             log.info("job_put_back", detection_id=job.id, reason=reason, **job.origin)
@@ -126,7 +131,7 @@ class CompletingWorker(RegisteredWorker):
         if kind is AbandonedJobError:
             job.abandon()
 
-    def _record_failure(self, job: Job, cause: Exception) -> None:
+    def _record_failure(self, job: Job, cause: Exception, origin: Origin) -> None:
         invalid = isinstance(cause, ModelOutputError)
         code = ErrorCode.MODEL_OUTPUT_INVALID if invalid else ErrorCode.PROCESSING_FAILED
         error = detection_error(code)
@@ -137,7 +142,7 @@ class CompletingWorker(RegisteredWorker):
                 detection_id=job.id,
                 status=Status.FAILED,
                 code=error.code,
-                **origin_of(job.meta),
+                **origin,
             )
 
     def _read_provenance(self, detection_id: str) -> Provenance | None:

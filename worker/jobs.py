@@ -29,8 +29,8 @@ from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 
 from app.contract.schemas import JOB_FUNCTION
-from app.contract.tracing import Origin, origin_of
-from worker import scripts
+from app.contract.tracing import Origin
+from worker import scripts, spans
 
 BEAT_INTERVAL = 10.0  # s
 EXECUTION_TTL = 35  # s without a heartbeat until a job counts as abandoned: three missed
@@ -71,7 +71,7 @@ class TakenJob:
     deaths: int
     """Number of workers that died while processing it."""
     origin: Origin
-    """The request that created it."""
+    """Ids for its log lines."""
 
     @property
     def name(self) -> str:
@@ -225,7 +225,7 @@ def take(
             payload=payload or b"",
             result_ttl=_number(ttl) or _DEFAULT_TTL,
             deaths=_number(deaths),
-            origin=_origin(meta),
+            origin=spans.begin(cast(bytes, name).decode(), _meta(meta), started.timestamp()),
         )
         for number, (name, payload, ttl, deaths, meta) in enumerate(rows, start=1)
     ]
@@ -311,11 +311,11 @@ def execution_of(job: TakenJob, worker: BaseWorker) -> Execution:
     return execution
 
 
-def _origin(meta: bytes | None) -> Origin:
+def _meta(meta: bytes | None) -> object:
     try:
-        return origin_of(json.loads((meta or b"null")[:_LONGEST_PAYLOAD]))
+        return json.loads((meta or b"null")[:_LONGEST_PAYLOAD])
     except (ValueError, RecursionError):
-        return Origin()
+        return None
 
 
 def _number(word: bytes | None) -> int:

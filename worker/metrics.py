@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from enum import StrEnum
 from itertools import product
 
@@ -133,11 +132,6 @@ def expose(info: WorkerInfo, batch_limit: int, host: str, port: int) -> None:
         DEVICE_MEMORY.labels("total").set(torch.cuda.get_device_properties(device).total_memory)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     start_http_server(port, host)
-
-
-def stage(name: str) -> AbstractContextManager[object]:
-    """Return a context manager that records the time of a stage."""
-    return STAGE_DURATION.labels(name).time()
 
 
 def count_verdict(

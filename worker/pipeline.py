@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from app.contract.schemas import Detection
 from model.canary import ModelSickError
 from model.engine import DeviceError, ModelOutputError
-from worker import metrics
+from worker import metrics, spans
 from worker.budget import Budget
 from worker.heartbeat import StallTimer
 from worker.policy import BatchPolicy, Share
@@ -169,7 +169,7 @@ class Pipeline:
     def _fetch(self, names: Sequence[str]) -> None:
         store = self._processor.store
         try:
-            with metrics.stage("fetch"):
+            with spans.stage("fetch", names):
                 records = store.start(names)
         except Exception as error:
             if len(names) == 1 or isinstance(error, RedisError):
@@ -178,6 +178,8 @@ class Pipeline:
             for name in names:  # an unreadable record must not fail the others
                 self._fetch([name])
             return
+        for record in records.values():
+            spans.waited(record)
         if len(records) < len(names):
             self._results.put({name: None for name in names if name not in records})
         for part in _parts(records.values(), lambda r: r.image.bytes, _FETCHED_BYTES // 2):
@@ -185,13 +187,14 @@ class Pipeline:
 
     def _fetch_pictures(self, records: list[Detection]) -> None:
         size = sum(record.image.bytes for record in records)
+        names = [record.id for record in records]
         self._bytes.acquire(size)
         try:
-            with metrics.stage("fetch"):
-                pictures = self._processor.store.get_images([record.id for record in records])
+            with spans.stage("fetch", names):
+                pictures = self._processor.store.get_images(names)
         except Exception as error:
             self._bytes.release(size)
-            self._results.put({record.id: error for record in records})
+            self._results.put(dict.fromkeys(names, error))
             return
         fetched = zip(records, pictures, strict=True)
         for part in _parts(fetched, lambda pair: _pixels(pair[0]), _TASK_PIXELS):
@@ -289,7 +292,10 @@ class Pipeline:
             (item.ready, share.start, share.stop) for item, share in zip(items, shares, strict=True)
         ]
         try:
-            outputs, seconds = self._processor.forward(work)
+            with spans.batch([share.key for share in shares]):
+                outputs, seconds = self._processor.forward(work)
+                crops = sum(len(output.logits) for output in outputs)
+                log.info("batch", pictures=len(shares), crops=crops, seconds=round(seconds, 4))
         except DeviceError:
             raise
         except Exception as error:
@@ -302,8 +308,6 @@ class Pipeline:
             self._compute(shares[half:])
             return
         metrics.BATCH_PICTURES.observe(len(shares))
-        crops = sum(len(output.logits) for output in outputs)
-        log.info("batch", pictures=len(shares), crops=crops, seconds=round(seconds, 4))
         computed: list[tuple[str, _InProgress]] = []
         for item, share, output in zip(items, shares, outputs, strict=True):
             item.ready.parts.append(output)
@@ -334,7 +338,7 @@ class Pipeline:
         results: dict[str, Result] = {}
         with self._pixels.holding(sum(_pixels(item.ready.detection) for _, item in computed)):
             for name, item in computed:
-                with metrics.stage("encode"):
+                with spans.stage("encode", [name]):
                     results[name] = self._processor.conclude(item.ready)
         nonfinite = {
             name: end for name, end in results.items() if isinstance(end, ModelOutputError)

@@ -37,7 +37,7 @@ from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.findings import Verdict
 from pictures.origin import Provenance
-from worker import metrics
+from worker import metrics, spans
 from worker.provenance import FileStatements
 
 log = structlog.get_logger()
@@ -98,15 +98,15 @@ class Processor:
             return None
         queued = max(0.0, time.time() - record.created_at.timestamp())
         try:
-            with metrics.stage("provenance"):
+            with spans.stage("provenance", [record.id]):
                 statements = self._read_statements(picture)
-            with metrics.stage("decode"):
+            with spans.stage("decode", [record.id]):
                 started = time.perf_counter()
                 statements.pixels = pixels = self._decoders.decode(picture)
                 reason = self._detector.not_judged(pixels)
                 crops = None if reason else self._detector.cut(pixels, record.view.mode)
                 seconds = time.perf_counter() - started
-            with metrics.stage("watermark"):
+            with spans.stage("watermark", [record.id]):
                 record = statements.added_to(record)
         except PictureError as error:
             broken = DetectionError(code=ErrorCode(error.code), detail=error.detail)

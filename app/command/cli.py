@@ -122,6 +122,7 @@ def api(
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Run the HTTP API and the page; needs a running Redis, and workers."""
+    from app.command.spans import SpanExportError, exporting
     from app.contract.blobs import StorageSetupError
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
@@ -136,8 +137,10 @@ def api(
         allow_anonymous=allow_anonymous,
     )
     try:
-        run(settings)
+        with exporting("api"):
+            run(settings)
     except (
+        SpanExportError,
         OpenBindError,
         RedisUrlMissingError,
         CallersFileError,
@@ -158,6 +161,7 @@ def worker(
     """Run one worker, which takes jobs from Redis and runs the model on one device."""
     from redis.exceptions import RedisError
 
+    from app.command.spans import SpanExportError, exporting
     from app.contract.blobs import StorageSetupError
     from app.contract.settings import RedisUrlMissingError
     from model.canary import ModelSickError
@@ -168,8 +172,10 @@ def worker(
 
     settings = _settings(metrics_port=metrics_port, checkpoint=checkpoint, device=device)
     try:
-        run(settings, burst=burst)
+        with exporting("worker"):
+            run(settings, burst=burst)
     except (
+        SpanExportError,
         RedisUrlMissingError,
         StorageSetupError,
         TrustListError,
@@ -187,6 +193,7 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
     """Deliver webhooks; one process is enough, several share the work."""
     from redis.exceptions import RedisError
 
+    from app.command.spans import SpanExportError, exporting
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
     from app.webhooks.delivery import WebhooksOffError
@@ -194,8 +201,10 @@ def webhooks(metrics_port: MetricsPort = None) -> None:
 
     settings = _settings(metrics_port=metrics_port)
     try:
-        run(settings)
+        with exporting("webhooks"):
+            run(settings)
     except (
+        SpanExportError,
         WebhooksOffError,
         CallersFileError,
         WorkerStoppedError,

@@ -5,17 +5,39 @@ from __future__ import annotations
 import faulthandler
 import logging
 import signal
+import socket
 import sys
+from importlib.metadata import version
 
 import structlog
 
+from app.contract import tracing
 from app.contract.settings import Settings
+
+
+def _add_span(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the ids of the current span, if there is one and the line does not name another."""
+    for name, value in tracing.ids_of(tracing.current()).items():
+        event.setdefault(name, value)
+    return event
+
+
+def _adder(**fields: str) -> structlog.typing.Processor:
+    """A processor that adds the same fields to each line."""
+
+    def add(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**event, **fields}
+
+    return add
+
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
+    _add_span,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+_JSON = structlog.processors.JSONRenderer()
 _MAX_LENGTH = 2000  # characters of a value, which may come from a request
 _VERBOSE = ("PIL", "httpx2", "httpcore2", "filelock", "huggingface_hub")
 _LEAKY = ("aiobotocore", "botocore", "s3fs")  # at `debug` they log signatures of requests
@@ -29,18 +51,20 @@ def configure(settings: Settings) -> None:
     """
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    rendering: list[structlog.typing.Processor] = (
+        [_adder(host=socket.gethostname(), version=version("gamma-detect")), _JSON]
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     # Plain tracebacks: those with local variables would show keys and pictures.
     last: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
         _without_control_characters,
-        renderer,
+        *rendering,
     ]
     structlog.configure(
         processors=[*_SHARED, *last],

@@ -301,6 +301,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged"
     )
+    log_client: Literal["full", "masked", "off"] = Field(
+        "masked",
+        description="address of the client in log lines and spans of requests; `masked`: its "
+        "network, /24 or /48",
+    )
 
     @classmethod
     def settings_customise_sources(

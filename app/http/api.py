@@ -123,7 +123,7 @@ def create_app(settings: Settings) -> ASGIApp:
             allow_headers=_CORS_REQUEST_HEADERS,
             expose_headers=list(RESPONSE_HEADERS),
         )
-    return RequestMiddleware(app, root_path)
+    return RequestMiddleware(app, root_path, settings.log_client)
 
 
 def documented(lifespan: Lifespan[FastAPI] | None = None, root_path: str = "") -> FastAPI:

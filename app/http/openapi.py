@@ -19,7 +19,7 @@ RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {  # description and s
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     ),
     "traceresponse": (
-        "W3C trace of the request: that of your `traceparent`, or a new one.",
+        "W3C trace of the request, if there is one: that of your `traceparent`, or a new one.",
         {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
     ),
     "Location": ("Path of the record.", {"type": "string", "format": "uri-reference"}),

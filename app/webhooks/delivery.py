@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import httpx2
 import structlog
+from opentelemetry.trace import Span, SpanKind
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Retry, get_current_job
@@ -168,13 +169,19 @@ class Deliverer:
         job.meta["tries"] = tries + 1
         pause = message.pauses[tries] if tries < len(message.pauses) else None
         started, now = time.perf_counter(), datetime.now(UTC)
-        parent = tracing.trace_of(job.meta)
-        trace = tracing.Trace.begin() if parent is None else parent.child()
-        result = self._try(message, trace, destination, last=pause is None)
+        host = httpx2.URL(message.url).host  # path and query may contain a secret
+        span = tracing.tracer().start_span(
+            "webhook",
+            tracing.context_of(job.meta),
+            SpanKind.CLIENT,
+            {"server.address": host, "gamma.delivery_id": job.id, "gamma.attempt": tries + 1},
+        )
+        with tracing.active(span):
+            result = self._try(message, destination, last=pause is None)
         attempt = Attempt(
             id=job.id,
             detection_id=message.detection_id,
-            host=httpx2.URL(message.url).host,  # path and query may contain a secret
+            host=host,
             tried_at=now,
             number=tries + 1,
             outcome=result.outcome,
@@ -182,15 +189,16 @@ class Deliverer:
             reason=result.reason,
             seconds=round(time.perf_counter() - started, 4),
         )
+        _end(span, attempt)
         self._record(message.owner, attempt)
         metrics.DELIVERIES.labels(attempt.outcome).inc()
         metrics.DELIVERY_DURATION.observe(attempt.seconds)
         log.info(
             "webhook",
             detection_id=attempt.detection_id,
-            **{**tracing.origin_of(job.meta), "trace_id": trace.trace_id, "span_id": trace.span_id},
+            **tracing.origin_of(job.meta, span),
             delivery_id=job.id,
-            host=attempt.host,
+            receiver=attempt.host,
             outcome=attempt.outcome,
             reason=attempt.reason,
             tries=attempt.number,
@@ -209,16 +217,14 @@ class Deliverer:
         except RedisError as error:  # the message was sent: do not send it again
             log.error("webhook_attempt_unrecorded", delivery_id=attempt.id, error=str(error))
 
-    def _try(
-        self, message: _Message, trace: tracing.Trace, destination: Destination, *, last: bool
-    ) -> _Result:
+    def _try(self, message: _Message, destination: Destination, *, last: bool) -> _Result:
         """Send the message once."""
         body = message.event.model_dump_json(context=self._links).encode()
         secrets = self._directory.now.settings_of(message.owner).webhook_secrets
         if secrets is None:
             return _Result(Outcome.REFUSED, "the caller has no signing secret any more")
         signature = secrets.headers(message.event.id, int(time.time()), body)
-        headers = {**signature, tracing.HEADER: trace.header()}
+        headers = signature | tracing.headers(tracing.current())
         failed = Outcome.FAILED if last else Outcome.RETRIED
         if not last and self._breaker.is_open(destination):
             return _Result(failed, "not sent: the host did not answer recent deliveries")
@@ -257,6 +263,17 @@ def _run_current_job() -> str | Retry:
     job = get_current_job()
     assert job is not None  # noqa: S101 - only RQ calls its callers
     return Deliverer.of(Settings(), job.connection, threads=1).run(job)
+
+
+def _end(span: Span, attempt: Attempt) -> None:
+    span.set_attribute("gamma.outcome", attempt.outcome)
+    if attempt.detection_id is not None:
+        span.set_attribute("gamma.detection_id", attempt.detection_id)
+    if attempt.status is not None:
+        span.set_attribute("http.response.status_code", attempt.status)
+    if attempt.outcome is not Outcome.DELIVERED:
+        tracing.fail(span, "no_answer" if attempt.status is None else str(attempt.status))
+    span.end()
 
 
 def _count(job: Job, what: str) -> int:

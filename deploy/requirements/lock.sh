@@ -19,8 +19,8 @@ lock() { # NAME ARGUMENT…
     } >"$name"
 }
 
-lock api --extra s3 pyproject.toml
-lock worker-cuda --extra s3 --extra worker pyproject.toml
+lock api --extra otel --extra s3 pyproject.toml
+lock worker-cuda --extra otel --extra s3 --extra worker pyproject.toml
 # A package is a line, and its hashes are the indented ones after it.
 awk '/^[a-z#]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/ } !skip' \
     deploy/requirements/worker-cuda.txt >deploy/requirements/worker-cpu.txt

@@ -221,7 +221,7 @@ def test_delivery_verifies_with_the_documented_code(stack: Stack) -> None:
     assert stack.metric('gamma_webhook_deliveries_total{outcome="delivered"}') == before + 1
     assert stack.metric("gamma_webhook_delivery_seconds_count") >= before + 1
     (line,) = stack.lines(name)
-    assert (line["host"], line["tries"], line["reason"]) == ("127.0.0.1", 1, "HTTP 200")
+    assert (line["receiver"], line["tries"], line["reason"]) == ("127.0.0.1", 1, "HTTP 200")
     assert "hidden" not in stack.log.read_text()
     assert "MfKQ9r8" not in stack.log.read_text()
 
