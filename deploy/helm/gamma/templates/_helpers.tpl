@@ -23,6 +23,7 @@ checksum/secret: {{ .Values.secret.checksum | default ($secret | toJson | sha256
 {{- define "gamma.settings" -}}
 {{- $found := dict "GAMMA_SECRETS_DIR" "/run/secrets" -}}
 {{- with .Values.store.url }}{{ $_ := set $found "GAMMA_STORE" . }}{{ end -}}
+{{- with .Values.traces.endpoint }}{{ $_ := set $found "OTEL_EXPORTER_OTLP_ENDPOINT" . }}{{ end -}}
 {{- with .Values.checkpoint -}}
 {{- if eq .source "hub" }}{{ $_ := set $found "GAMMA_CHECKPOINT" (required "checkpoint.name" .name) }}
 {{- else if ne .source "builtin" }}{{ $_ := set $found "GAMMA_CHECKPOINT" (printf "/models/%s" (required "checkpoint.path" .path)) }}
