@@ -14,9 +14,10 @@ import pytest
 import yaml
 from allpairspy import AllPairs
 
+from app.command.spans import wanted as exports_spans
 from app.contract.settings import Settings
 from tests.conftest import require_program
-from tests.deploy.files import ROOT, VERSION, kubernetes
+from tests.deploy.files import ROOT, VERSION, build, kubernetes
 from tests.deploy.manifests import PROGRAMS, Object
 
 CHART = ROOT / "deploy/helm/gamma"
@@ -78,6 +79,12 @@ CHOICES: dict[str, dict[str, Object]] = {
     "database": {
         "none": {},
         "postgresql": {"database": {"enabled": True, "egress": {"to": PEER}}},
+    },
+    "traces": {
+        "none": {},
+        "exported": {
+            "traces": {"endpoint": "http://collector.observability:4318", "egress": {"to": PEER}}
+        },
     },
     "rest": {
         "none": {},
@@ -212,14 +219,32 @@ def plain(manifest: Object) -> Object:
 @pytest.mark.parametrize(("overlay", "values"), [("cpu", ()), ("gpu", ("values-gpu.yaml",))])
 def test_the_chart_is_the_overlay(overlay: str, values: tuple[str, ...]) -> None:
     arguments = [word for name in values for word in ("--values", CHART / name)]
-    ours = {(o["kind"], o["metadata"]["name"]): plain(o) for o in template({}, *arguments)}
+    compare(template({}, *arguments), kubernetes(overlay))
+
+
+def test_the_chart_with_a_database_is_the_overlay_with_the_component(tmp_path: Path) -> None:
+    (tmp_path / "gamma").symlink_to(ROOT)
+    folder = "gamma/deploy/kubernetes"
+    own = {
+        "resources": [f"{folder}/overlays/cpu"],
+        "components": [f"{folder}/components/postgresql"],
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(own))
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "database"}}}
+    values = {"database": {"enabled": True, "egress": {"to": [peer]}}}
+    compare(template(values), build(tmp_path))
+
+
+def compare(chart: list[Object], kustomization: list[Object]) -> None:
+    """Assert that both have the same objects, except for what only one of them can have."""
+    ours = {(o["kind"], o["metadata"]["name"]): plain(o) for o in chart}
     rules = (ROOT / "deploy/prometheus/rules.yml").read_text()
     assert ours.pop(("PrometheusRule", "gamma"))["spec"] == yaml.safe_load(
         rules.replace("{{ $externalLabels.runbooks }}", "docs/runbooks")
     )
     theirs = {
         (found["kind"], found["metadata"]["name"]): found
-        for found in map(plain, kubernetes(overlay))
+        for found in map(plain, kustomization)
         if found["kind"] != "Namespace"
     }
     assert ours.keys() == theirs.keys()
@@ -252,6 +277,7 @@ def test_the_chart_can_be_packaged_without_the_repository(tmp_path: Path) -> Non
         ({"worker": {"replicas": {"min": 0}}, "keda": {"enabled": False}}, "needs keda.enabled"),
         ({"redis": {"mode": "external"}}, "redis.egress.to"),
         ({"database": {"enabled": True}}, "database.egress.to"),
+        ({"traces": {"endpoint": "http://collector:4318"}}, "traces.egress.to"),
         ({"checkpoint": {"source": "pvc", "path": "own"}}, "checkpoint.claim"),
         ({"checkpoint": {"source": "hub"}}, "checkpoint.name"),
         (
@@ -326,6 +352,17 @@ def test_sentinels_and_redis_are_reachable() -> None:
     assert [port["port"] for port in rule["ports"]] == [6379, 26379]
     assert rule["to"] == PEER
     assert ("NetworkPolicy", "redis-from-clients") not in render(redis="sentinel")
+
+
+def test_all_programs_export_to_the_collector() -> None:
+    found = render(traces="exported")
+    spec = found["NetworkPolicy", "to-collector"]["spec"]
+    (expression,) = spec["podSelector"]["matchExpressions"]
+    assert set(expression["values"]) == set(PROGRAMS)
+    assert spec["egress"] == [{"to": PEER, "ports": [{"port": 4318}]}]
+    for name in PROGRAMS:
+        assert exports_spans(variables(found, name))
+        assert not exports_spans(variables(render(), name))
 
 
 def test_a_backup_reaches_redis() -> None:
