@@ -7,7 +7,7 @@ import { Problem } from "./problem.js";
 import { deleteAssignment, putAssignment, takeNext } from "./reviews.js";
 
 const SETTLED = 1000; // ms after which a picture counts as open, so that leafing costs nothing
-const SOONEST = 10000; // ms until an assignment is renewed
+const SOONEST = 2000; // ms until an assignment is renewed; the shortest ones last 10 s
 const LATEST = 60000; // ms
 
 /** Keeps the open picture assigned to this person while it is undecided. */
@@ -55,14 +55,15 @@ export class Holding {
     let pause = LATEST;
     if (entry.id !== null && entry.undecided) {
       try {
-        const held = await putAssignment(entry.id, this.#decisions.reviewer);
-        pause = (Date.parse(held.expires_at) - Date.now()) / 2;
+        const { assignment, lifetime } = await putAssignment(entry.id, this.#decisions.reviewer);
+        pause = lifetime / 2;
         this.#holder = this.#decisions.reviewer;
-        this.#library.change(entry, { holder: held, mine: true });
+        this.#library.change(entry, { holder: assignment, mine: true });
         if (entry !== this.#entry) this.#release(entry); // closed meanwhile
       } catch (problem) {
         if (!(problem instanceof Problem)) throw problem;
         if (problem.code === "assignment_taken") await this.#decisions.load(entry);
+        else pause = (problem.retryAfter ?? 0) * 1000;
       }
     }
     if (entry !== this.#entry) return;

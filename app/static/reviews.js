@@ -119,11 +119,15 @@ export async function getAssigned(reviewer) {
  * Open a detection, or keep it open.
  * @param {string} id
  * @param {string} reviewer display name
- * @returns {Promise<Assignment>}
+ * @returns {Promise<{assignment: Assignment, lifetime: number}>} `lifetime`: ms until it expires
  * @throws {import("./problem.js").Problem} `assignment_taken` if somebody else has it open
  */
 export async function putAssignment(id, reviewer) {
-  return json(await ask(`${assignmentPath(id)}?${named(reviewer)}`, { method: "PUT" }));
+  const response = await ask(`${assignmentPath(id)}?${named(reviewer)}`, { method: "PUT" });
+  /** @type {Assignment} */
+  const assignment = await json(response);
+  const now = Date.parse(response.headers.get("Date") ?? "") || Date.now(); // by the clock of the service
+  return { assignment, lifetime: Date.parse(assignment.expires_at) - now };
 }
 
 /**

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from app.http.middleware import RequestMiddleware
 from app.http.routes import page as page_routes
@@ -87,7 +94,17 @@ def page_files() -> Iterator[str]:
 @pytest.fixture
 def alone(browser: Browser, page_files: str, console: Console) -> Iterator[Page]:
     """The page without a service: all answers are made by the test, at first an empty list."""
-    context = new_context(browser, page_files)
+    yield from _alone(new_context(browser, page_files), console)
+
+
+@pytest.fixture
+def phone(browser: Browser, page_files: str, console: Console) -> Iterator[Page]:
+    """As `alone`, on a touch screen."""
+    size: ViewportSize = {"width": 375, "height": 812}
+    yield from _alone(new_context(browser, page_files, size, has_touch=True), console)
+
+
+def _alone(context: BrowserContext, console: Console) -> Iterator[Page]:
     page = context.new_page()
     console.listen(page)
     page.route("**/v1/model", lambda route: route.fulfill(json=FACTS))

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 
+from PIL import Image
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -15,6 +16,7 @@ from playwright.sync_api import (
     Locator,
     Page,
     Route,
+    ViewportSize,
     expect,
 )
 
@@ -62,8 +64,13 @@ class Console:
         return [c for c in self.complaints if not any(part in c for part in self.provoked)]
 
 
-def new_context(browser: Browser, url: str) -> BrowserContext:
-    made = browser.new_context(base_url=url, viewport={"width": 1280, "height": 800})
+def new_context(
+    browser: Browser, url: str, size: ViewportSize | None = None, *, has_touch: bool = False
+) -> BrowserContext:
+    viewport: ViewportSize = size or {"width": 1280, "height": 800}
+    made = browser.new_context(
+        base_url=url, viewport=viewport, has_touch=has_touch, is_mobile=has_touch
+    )
     made.set_default_timeout(TIMEOUT)
     made.add_init_script(_REPORT_VIOLATIONS)
     return made
@@ -233,7 +240,7 @@ class MadeList:
         self.bytes = 0  # of all lists that were sent
         self.unchanged = 0  # lists that were not sent again
         self._picture = encode(photo(*SIZE), "JPEG", quality=30)
-        self._layer = encode(photo(*SIZE).convert("RGBA"), "PNG")
+        self._layer = encode(Image.new("RGBA", SIZE, (200, 40, 40, 90)), "PNG")  # small
         self._ended = [name for name, made in self.records.items() if _has_ended(made)]
         page.route("**/v1/events", self.events)
         page.route("**/v1/detections?**", self.list)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, Route
+
+LOCKED = "2036-01-01T00:00:00Z"
+"""When assignments expire."""
 
 _TIME = "2026-01-02T12:00:{:02d}.{:06d}Z"
 
@@ -15,8 +20,10 @@ class MadeReviews:
     """Answers for the calls about reviews; `history` has all entries by detection, newest first."""
 
     def __init__(self, page: Page, records: Mapping[str, dict]) -> None:
+        self.lock = 300  # s that an assignment lasts
         self.history: dict[str, list[dict]] = {}
         self.assigned: dict[str, dict] = {}
+        self.renewals = 0  # assignments that were asked for, and again while they last
         self._records = records
         self._entries = 0
         page.route("**/v1/reviews?**", self._list)
@@ -108,7 +115,7 @@ class MadeReviews:
     def assign(self, name: str, key: str = "own") -> dict:
         """Let somebody have a detection open."""
         made = {"detection_id": name, "reviewer": None, "key": key}
-        self.assigned[name] = made | {"expires_at": "2036-01-01T00:00:00Z"}
+        self.assigned[name] = made | {"expires_at": LOCKED}
         return self.assigned[name]
 
     def _assignment(self, route: Route) -> None:
@@ -117,4 +124,7 @@ class MadeReviews:
             self.assigned.pop(name, None)
             route.fulfill(status=204)
         else:
-            route.fulfill(json=self.assign(name))
+            self.renewals += 1
+            answered = datetime.fromisoformat(LOCKED) - timedelta(seconds=self.lock)
+            date = format_datetime(answered, usegmt=True)
+            route.fulfill(json=self.assign(name), headers={"Date": date})

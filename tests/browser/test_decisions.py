@@ -12,15 +12,6 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.pages import Console, MadeList, made_record, names, row, rows
 from tests.browser.reviews import MadeReviews
 
-_PRESS = """async (keys) => {
-    for (const [place, key] of [...keys].entries()) {
-        const options = {key, code: `Digit${key}`, bubbles: true, cancelable: true};
-        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", options));
-        if (place % 10 === 0) await new Promise(requestAnimationFrame);
-    }
-}"""
-"""JavaScript that presses keys where the focus is, quicker than from outside."""
-
 
 @pytest.fixture
 def page(alone: Page) -> Page:
@@ -65,9 +56,8 @@ def test_four_hundred_pictures_are_reviewed_with_the_keyboard_alone(page: Page) 
     rows(page).first.focus()
     page.keyboard.press("Enter")
     expect(panel(page)).to_contain_text("No decision yet")
-    for key in "1234":
+    for key in "1234" * (count // 4):
         page.keyboard.press(key)
-    page.evaluate(_PRESS, "1234" * (count // 4 - 1))
     saved(page)
     pick_decision(page, "Undecided")
     expect(page.locator("#no-rows")).to_be_visible()
@@ -226,6 +216,40 @@ def test_queue_hands_out_what_nobody_else_has_open(page: Page) -> None:
     page.keyboard.press("3")
     expect(page.locator("#team")).to_contain_text("The queue is empty.")
     assert made.decisions() == dict.fromkeys(map(identity, (1, 2, 3)), "manipulated")
+
+
+def test_an_open_picture_stays_assigned(page: Page) -> None:
+    """Also where assignments last 10 s, and the clocks of browser and service differ by years."""
+    page.clock.install()
+    made = opened(page)
+    made.lock = 10
+    with page.expect_response("**/assignment?**"):
+        page.clock.run_for(1500)
+    for _ in range(2):
+        with page.expect_response("**/assignment?**"):
+            page.clock.run_for(6000)
+    with page.expect_response("**/assignment?**") as released:
+        page.keyboard.press("Escape")
+    assert released.value.request.method == "DELETE"
+    page.clock.run_for(20_000)
+    assert made.renewals == 3
+
+
+def test_rows_are_selected_by_touch(phone: Page) -> None:
+    made = MadeList(phone, [made_record(number) for number in range(4)])
+    phone.reload()
+    bar = phone.locator("#team")
+    bar.get_by_role("button", name="Select").tap()
+    for number in (3, 1):
+        row(phone, f"picture {number}.jpg").tap()
+    expect(bar).to_contain_text("2 selected")
+    row(phone, "picture 3.jpg").tap()
+    row(phone, "picture 0.jpg").tap()
+    bar.get_by_role("button", name="Unsure").tap()
+    saved(phone)
+    assert made.reviews.decisions() == dict.fromkeys(map(identity, (1, 0)), "unsure")
+    row(phone, "picture 2.jpg").tap()
+    expect(title(phone)).to_have_text("picture 2.jpg")
 
 
 def test_report_is_saved_and_copied_as_text(page: Page, tmp_path: Path) -> None:
