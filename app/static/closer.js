@@ -55,6 +55,7 @@ export class Closer {
     const options = Object.entries(VIEWS).map(([value, { label }]) => element("option", { value }, label));
     this.#choice.append(element("option", { value: "lens" }, LENS.label), ...options);
     this.#choice.addEventListener("change", () => this.#show());
+    this.#choice.disabled = false; // there are choices from now on
   }
 
   /** @param {Entry?} entry */

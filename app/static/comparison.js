@@ -22,6 +22,7 @@ export class Comparison {
   constructor(library) {
     this.#library = library;
     this.#button.addEventListener("click", () => this.#toggle());
+    this.#button.disabled = false; // clicks are heard from now on
   }
 
   /** @param {Entry?} entry that is open */

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.pages import Console, MadeList, made_record, rows
 from tests.conftest import encode, photo
@@ -103,3 +103,19 @@ def test_view_of_a_file_that_no_browser_reads(alone: Page, console: Console) -> 
     alone.get_by_label("Look closer").select_option("Noise residual")
     expect(alone.locator("#closer-note")).to_contain_text("a JPEG made by the service was used")
     expect(alone.locator("#closer-image")).to_be_visible()
+
+
+def test_tools_wait_for_their_code(alone: Page) -> None:
+    """A click that nothing hears yet would be lost."""
+    held: list[Route] = []
+    alone.route("**/static/comparison.js", lambda route: held.append(route))
+    MadeList(alone, [made_record(0)])
+    alone.reload()
+    with alone.expect_request("**/static/comparison.js"):
+        rows(alone).click()
+    compare = alone.get_by_role("button", name="Compare")
+    expect(alone.get_by_role("button", name="Zoom in")).to_be_visible()
+    expect(compare).to_be_disabled()
+    held[0].continue_()
+    compare.click()
+    expect(alone.get_by_role("button", name="Stop comparing")).to_be_visible()
