@@ -31,14 +31,16 @@ from pictures.errors import PictureError
 from tests.app.receiver import Receiver, wait_for
 from tests.conftest import Serve, encode, photo, require_program
 
-PAGE = (Path(__file__).parents[2] / "docs" / "integrate.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "integrate.md").read_text()
 BLOCKS = [
     re.findall(r"^\$ (.*)$", block, re.MULTILINE)
     for block in re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 ]
-(PROGRAM,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+ONE_PICTURE, FOLDER = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 PICTURES = 6
 MOST = 4  # under way in the test of the program, instead of a hundred
+CLIENT = {"PYTHONPATH": str(ROOT / "clients" / "python")}
 RATE_LIMIT = 60  # a minute
 
 
@@ -98,7 +100,7 @@ def service(folder: Path, environment: dict[str, str], small_model: Path) -> Ite
 def test_commands(
     service: Serve, folder: Path, environment: dict[str, str], receiver: Receiver
 ) -> None:
-    (_, address, one, bodies, location, masks, many, events, twice, told, refused) = BLOCKS
+    (_, address, _, one, bodies, location, masks, many, events, twice, told, refused) = BLOCKS
     # What stands for the reader's own machines is all that is replaced.
     set_address = address[0].replace("http://127.0.0.1:8000", service.url)
     assert set_address != address[0]
@@ -179,7 +181,8 @@ class Between:
                 self.calls.append((method, answer.status_code))
                 if answer.is_success and method == "POST":
                     self.accepted.add(answer.json()["id"])
-                    if not self.deleted and "POST" not in self.cut:
+                    waits = not is_final(answer.json())
+                    if waits and not self.deleted and "POST" not in self.cut:
                         self.deleted = answer.json()["id"]
                         client.delete(f"/v1/detections/{self.deleted}", headers=given)
         return answer
@@ -190,10 +193,10 @@ class Between:
             if answer.is_success and method in self.cut:
                 self.cut.remove(method)
                 return True
-            if answer.is_success and method == "POST":
+            if answer.is_success and method == "POST" and not is_final(answer.json()):
                 self.under_way.add(answer.json()["id"])
                 self.most = max(self.most, len(self.under_way))
-            elif answer.is_success:
+            elif answer.is_success and "detections" in answer.json():
                 records = answer.json()["detections"]
                 self.under_way -= {record["id"] for record in records if is_final(record)}
                 self.under_way -= set(answer.json()["missing"])
@@ -272,7 +275,27 @@ def test_documented_answers(client: httpx2.Client, folder: Path) -> None:
     assert client.post("/v1/detections", files=picture, headers=key).status_code == 429
 
 
-def test_program(
+def program(code: str, *arguments: str, **environment: str) -> list[str]:
+    """The lines that a program of the page prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**CLIENT, **environment, "PYTHONIOENCODING": "ascii"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=80,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_program_for_one_picture(service: Serve, folder: Path, environment: dict[str, str]) -> None:
+    code = ONE_PICTURE.replace("photo.jpg", str(folder / "photo.jpg"))
+    (line,) = program(code, **environment, GAMMA=service.url)
+    assert re.fullmatch(r"(authentic|uncertain|ai_generated) 0\.\d+", line)
+
+
+def test_program_for_a_folder(
     service: Serve, client: httpx2.Client, folder: Path, environment: dict[str, str]
 ) -> None:
     """Any names, no rate limit left, broken connections, a deletion; never many under way."""
@@ -282,27 +305,20 @@ def test_program(
     names += ["фото.jpg", "é.jpg", "inner/1.png"]
     for number, name in enumerate(names):
         (uploads / name).write_bytes(encode(photo(32, 32, 100 + number), "PNG"))
-    (uploads / "notes.txt").write_text("no picture")
-    few = PROGRAM.replace("MOST = 100 ", f"MOST = {MOST} ")
-    assert few != PROGRAM
+    (uploads / "text.png").write_text("no picture")
+    few = FOLDER.replace("argv[1])", f"argv[1], waiting={MOST})")
+    assert few != FOLDER
     exhaust(client)
     with Between(service, environment["GAMMA_KEY"]) as between:
-        done = subprocess.run(
-            [sys.executable, "-c", few, str(uploads)],
-            env={**environment, "GAMMA": between.url, "PYTHONIOENCODING": "ascii"},
-            capture_output=True,
-            text=True,
-            timeout=80,
-        )
-    assert done.returncode == 0, done.stderr
-    lines = [line.removeprefix(f"{uploads}/") for line in done.stdout.splitlines()]
-    (deleted,) = (line.removesuffix(" deleted") for line in lines if line.endswith(" deleted"))
+        printed = program(few, str(uploads), **environment, GAMMA=between.url)
+    lines = [line.removeprefix(f"{uploads}/") for line in printed]
+    (deleted,) = (line for line in lines if line.endswith("was deleted"))
+    (refused,) = (line for line in lines if line.startswith("text.png "))
+    assert refused.startswith("text.png 415 not_an_image: ")
     shown = [name.encode("ascii", "backslashreplace").decode() for name in names]
-    assert deleted in shown
-    expected = [f"{name} succeeded uncertain" for name in shown if name != deleted]
-    (refused,) = (line for line in lines if line.startswith("notes.txt refused: "))
-    assert json.loads(refused.removeprefix("notes.txt refused: "))["code"] == "not_an_image"
-    assert sorted(lines) == sorted([*expected, f"{deleted} deleted", refused])
+    assert deleted.split()[0] in shown
+    expected = [f"{name} uncertain" for name in shown if name != deleted.split()[0]]
+    assert sorted(lines) == sorted([*expected, deleted, refused])
 
     assert ("POST", 429) in between.calls
     assert between.cut == set()

@@ -12,7 +12,7 @@ import pytest
 from app.http.problems import ServiceError
 from tests.app.receiver import wait_for
 from tests.app.test_callers_file import BOB, NEW, OLD, key, replace, table
-from tests.app.test_webhooks import THREADS, Stack, running, snippet
+from tests.app.test_webhooks import THREADS, Stack, running, verifies
 
 ALICES, BOBS, FRESH = (f"whsec_{43 * letter}=" for letter in "AEI")
 
@@ -51,7 +51,7 @@ def genuine(stack: Stack, name: str, *secrets: str) -> list[bool]:
     """Whether the only message about a detection is signed with each secret."""
     stack.wait_for_outcomes(name, "delivered")
     (arrival,) = stack.arrivals(name)
-    return [snippet()["verify"](secret, arrival.headers, arrival.body) for secret in secrets]
+    return [verifies(secret, arrival.headers, arrival.body) for secret in secrets]
 
 
 def test_no_caller_can_forge_the_message_of_another(stack: Stack, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rq.job import JobStatus
 from app.http.api import create_app
 from tests.app.receiver import wait_for
 from tests.app.test_webhook_rules import SECRET
-from tests.app.test_webhooks import PICTURE, Stack, running, snippet
+from tests.app.test_webhooks import PICTURE, Stack, running, verifies
 
 SECRETS = {name: f"the-secret-key-of-{name}" for name in ("alice", "bob")}
 KEYS = ",".join(f"{name}={secret}" for name, secret in SECRETS.items())
@@ -116,7 +116,7 @@ def test_test_event(stack: Stack, api: Api) -> None:
     (arrival,) = stack.receiver.at("/tested")
     assert arrival.event["event"] == "webhook.test"
     assert arrival.event["id"] == sent["id"]
-    assert snippet()["verify"](SECRET, arrival.headers, arrival.body)
+    assert verifies(SECRET, arrival.headers, arrival.body)
     attempt = api.call("GET", "/v1/webhooks/attempts")["attempts"][0]
     assert (attempt["outcome"], attempt["status"]) == ("failed", 500)
     wait_for(lambda: stack.redis.hget(f"rq:job:{sent['id']}", "status") == b"finished")

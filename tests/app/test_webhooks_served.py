@@ -11,7 +11,7 @@ import pytest
 
 from tests.app.receiver import Arrival, Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET
-from tests.app.test_webhooks import snippet
+from tests.app.test_webhooks import verifies
 from tests.conftest import Serve, encode, photo, value, wait_until_final
 
 PICTURE = encode(photo(200, 200))
@@ -98,7 +98,7 @@ def test_delivery_cache_and_crash(service: Serve, receiver: Receiver) -> None:
     first = submit(service, url, **{"X-Request-ID": "the-request"})
     told = arrival(receiver, first)
     assert told.event["detection"] == first
-    assert snippet()["verify"](SECRET, told.headers, told.body)
+    assert verifies(SECRET, told.headers, told.body)
     assert "hook" not in json.dumps(first)  # the URL must not be disclosed
 
     def lines() -> list[dict]:

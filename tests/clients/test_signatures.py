@@ -11,16 +11,15 @@ from gamma_client import FinishedEvent, WebhookError, verify_webhook
 
 from app.contract.signing import SigningSecrets
 from app.http import examples
+from app.webhooks import events
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-EVENT = {
-    "event": "detection.finished",
-    "id": "msg_1",
-    "created_at": "2026-01-31T12:00:00Z",
-    "detection": examples.SUCCEEDED.model_dump(mode="json"),
-}
-BODY = json.dumps(EVENT).encode()
+SENT = events.FinishedEvent(
+    id="msg_1", created_at=examples.SUCCEEDED.finished_at, detection=examples.SUCCEEDED
+)
+EVENT = SENT.model_dump(mode="json")
+BODY = SENT.model_dump_json().encode()
 
 
 def signed(body: bytes = BODY, *, secrets: str = SECRET, age: float = 0) -> dict[str, str]:

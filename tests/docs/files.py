@@ -8,7 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = {
     str(file.relative_to(ROOT)): file.read_text()
-    for file in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+    for pattern in ("*.md", "docs/**/*.md", "*/README.md", "clients/*/README.md")
+    for file in sorted(ROOT.glob(pattern))
 }
 
 
