@@ -45,7 +45,7 @@ from pictures.decoders import Decoders
 from pictures.findings import View
 from worker.batch_worker import BatchWorker, worker_name
 from worker.pipeline import Pipeline
-from worker.processing import DecodedPicture, Outcome, Processor, describe
+from worker.processing import DecodedPicture, Outcome, Processor, ReadyFrame, describe
 
 PIPELINE_BAR = 0.95  # relative to the crops/s of a bare loop
 SPEED_BAR = 10.0  # relative to the jobs/s of SimpleWorker
@@ -72,7 +72,7 @@ class NoModel(Processor):
 
     def decode(self, record, picture):
         """Return a ready detection."""
-        return DecodedPicture(record, _NOTHING, 0.0, 0.0)
+        return DecodedPicture(record, [ReadyFrame(1, 0, _NOTHING)], 0.0, 0.0)
 
     def forward(self, work):
         """Return empty outputs."""

@@ -219,8 +219,13 @@ class Detector:
         """
         return NotJudged.TOO_SMALL if min(picture.shape[:2]) < self.info.min_side else None
 
-    def cut(self, picture: NDArray[np.uint8], view: View) -> Crops:
+    def cut(self, picture: NDArray[np.uint8], view: View, frames: int = 1) -> Crops:
         """Cut a picture (H, W, 3) into the crops of a view.
+
+        Args:
+            picture: RGB pixels (H, W, 3).
+            view: Part of the picture to cut.
+            frames: Number of frames that share the maximum number of tiles; each gets at least one.
 
         Raises:
             GlanceError: The view is `glance`, and the network has no prior.
@@ -230,6 +235,7 @@ class Detector:
                 f"{self.info.name} {self.info.version} has no prior for the view `glance`"
             )
         most = self._tile_budget if view is View.AUTO else self._max_tiles
+        most = max(1, most // frames)
         crops = views.cut(picture, view, self.info.crop_size, most, glances=self.info.glances)
         return crops._replace(layout=replace(crops.layout, mostly_text=mostly_text(picture)))
 
@@ -307,15 +313,15 @@ class Detector:
         """
         return self.examine(self.decode(data), view)
 
-    def examine(self, picture: NDArray[np.uint8], view: View) -> Finding:
-        """Cut, compute and conclude for one decoded picture (H, W, 3).
+    def examine(self, picture: NDArray[np.uint8], view: View, frames: int = 1) -> Finding:
+        """Cut, compute and conclude for one decoded picture (H, W, 3); arguments as for `cut`.
 
         Raises:
             GlanceError: The view is `glance`, and the network has no prior.
             DeviceError: The device failed.
             ModelOutputError: An output is not finite.
         """
-        crops = self.cut(picture, view)
+        crops = self.cut(picture, view, frames)
         (sight,) = self.look([crops])
         (outputs,) = self.forward([Part(crops, sight)])
         return self.conclude(crops.layout, outputs, sight)

@@ -1,5 +1,6 @@
 """Results of the detector for a picture, and facts about its model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -72,3 +73,12 @@ class Masks(NamedTuple):
     """A neural network made the pixel."""
     manipulation: Mask
     """The pixel was altered."""
+
+
+def decisive(findings: Sequence[Finding]) -> int:
+    """Index of the frame whose result counts for all: that with the highest probability.
+
+    The maximum, because an animation with one generated frame contains generated content, which
+    the mean of many genuine frames would hide.
+    """
+    return max(range(len(findings)), key=lambda at: findings[at].ai_probability)

@@ -8,10 +8,14 @@ import json
 import mmap
 import os
 import socket
+import struct
 import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
+
+FRAME = struct.Struct("<qq")
+"""Head of a frame in shared memory, before its pixels: number, and time in ms or -1."""
 
 _MAX_LINE = 16 * 1024  # bytes
 

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pictures import errors
-from pictures.channel import Channel, ChannelError, mapped, shared_memory
+from pictures.channel import FRAME, Channel, ChannelError, mapped, shared_memory
 from pictures.errors import DecodingAbortedError, PictureError
 from pictures.header import read_header
 from pictures.limits import limits_for
@@ -42,6 +42,17 @@ _ERRORS = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, PictureError)
 }
+
+
+class Frame(NamedTuple):
+    """A decoded frame of an animation, or page of a TIFF; a still has one."""
+
+    number: int
+    """1 is the first that is displayed."""
+    time_ms: int | None
+    """Time at which it is displayed first; None for a page."""
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), sRGB, 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,42 @@ class Decoders:
                 raise DecodingAbortedError(ABORTED)
             return np.frombuffer(result, np.uint8).reshape(shape).copy()
 
+    def frames(self, data: bytes, most: int) -> list[Frame]:
+        """Decode frames as `animation.decode` does.
+
+        If decoding several of them exceeds the limits, only the first is decoded.
+
+        Args:
+            data: The whole file.
+            most: Maximum number of frames.
+
+        Returns:
+            At least one frame; all have the same size.
+
+        Raises:
+            PictureError: If the first frame cannot be decoded.
+        """
+        if most > 1:
+            with suppress(DecodingAbortedError):
+                return self._frames(data, most)
+        return [Frame(1, 0, self.decode(data))]
+
+    def _frames(self, data: bytes, most: int) -> list[Frame]:
+        header = read_header(data, max_pixels=self._max_pixels)
+        shape = (header.height, header.width, 3)
+        size = FRAME.size + math.prod(shape)
+        with self._run({"task": "frames", "most": most, "work": self._max_pixels}, data) as result:
+            count, rest = divmod(len(result), size)
+            if rest or not 0 < count <= most:
+                raise DecodingAbortedError(ABORTED)
+            found = []
+            for at in range(0, len(result), size):
+                number, time_ms = FRAME.unpack_from(result, at)
+                pixels = np.frombuffer(result[at + FRAME.size : at + size], np.uint8)
+                moment = None if time_ms < 0 else time_ms
+                found.append(Frame(number, moment, pixels.reshape(shape).copy()))
+            return found
+
     def statements(self, data: bytes) -> Reading:
         """Read what a picture file states about its provenance.
 
@@ -127,21 +174,28 @@ class Decoders:
         except (PictureError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
-    def preview(self, data: bytes, side: int) -> bytes:
+    def preview(self, data: bytes, side: int, frame: int = 1) -> bytes:
         """Make a JPEG preview of a picture file.
 
         Args:
             data: The whole file.
             side: The preview fits into side x side pixels; it is never enlarged.
+            frame: Number of the frame or page.
 
         Raises:
             PictureError: If the picture cannot be decoded.
         """
-        with self._run({"task": "preview", "side": side}, data) as result:
+        with self._run(self._of_frame("preview", side, frame), data) as result:
             return bytes(result)
 
     def composite(
-        self, data: bytes, mask_png: bytes, colours: bytes, alphas: bytes, side: int | None = None
+        self,
+        data: bytes,
+        mask_png: bytes,
+        colours: bytes,
+        alphas: bytes,
+        side: int | None = None,
+        frame: int = 1,
     ) -> bytes:
         """Blend a picture file with the heat map of its mask, as `blending.composite` does.
 
@@ -151,6 +205,7 @@ class Decoders:
             colours: RGB of each mask value.
             alphas: Opacity of each mask value.
             side: The result fits into side x side pixels; None keeps the picture's size.
+            frame: Number of the frame or page.
 
         Returns:
             PNG.
@@ -159,8 +214,12 @@ class Decoders:
             PictureError: If the picture cannot be decoded.
         """
         parts = (data, mask_png, colours, alphas)
-        with self._run({"task": "composite", "side": side}, *parts) as result:
+        with self._run(self._of_frame("composite", side, frame), *parts) as result:
             return bytes(result)
+
+    def _of_frame(self, task: str, side: int | None, frame: int) -> dict[str, Any]:
+        work = self._max_pixels if frame > 1 else 0
+        return {"task": task, "side": side, "frame": frame, "work": work}
 
     def shrink(self, mask_png: bytes, side: int) -> bytes:
         """Shrink a mask as `blending.shrink` does.
@@ -185,8 +244,8 @@ class Decoders:
             The result, a view of shared memory that is valid within the context.
         """
         header = read_header(parts[0], max_pixels=self._max_pixels)
-        limits = limits_for(header.width * header.height, len(parts[0]))
-        request = {**task, "max_pixels": self._max_pixels}
+        request = {"work": 0, **task, "max_pixels": self._max_pixels}
+        limits = limits_for(header.width * header.height, len(parts[0]), request["work"])
         with self._free:
             decoder = self._idle.pop()
             try:

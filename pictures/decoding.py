@@ -71,13 +71,16 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterator[Image.Image]:
+def upright(
+    data: bytes, *, max_pixels: int, side: int | None = None, page: int = 1
+) -> Iterator[Image.Image]:
     """Decode a picture file like `decode`, to a Pillow image.
 
     Args:
         data: The whole file.
         max_pixels: Maximum width times height.
         side: Shrink the picture to fit into side x side pixels; None keeps its size.
+        page: Page of a TIFF, of the size of the first.
 
     Yields:
         An RGB image, valid within the context.
@@ -85,7 +88,7 @@ def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterato
     Raises:
         PictureError: If the file cannot be decoded.
     """
-    with _opened(data, max_pixels) as (image, header, still):
+    with _opened(data, max_pixels, page) as (image, header, still):
         if side is not None and header.format == "JPEG":
             image.draft(None, (side, side))  # shrinks while decoding, which saves time
         loaded = _load(image, header, still)
@@ -98,7 +101,7 @@ def upright(data: bytes, *, max_pixels: int, side: int | None = None) -> Iterato
 
 @contextmanager
 def _opened(
-    data: bytes, max_pixels: int
+    data: bytes, max_pixels: int, page: int
 ) -> Iterator[tuple[ImageFile.ImageFile, Header, pngfile.Still | None]]:
     """Open a picture file without its metadata, and compare its size with the header.
 
@@ -107,7 +110,7 @@ def _opened(
     header = read_header(data, max_pixels=max_pixels)
     try:
         still = pngfile.still(data) if header.format == "PNG" else None
-        file, profile = (still.file, None) if still is not None else _pixels_only(data, header)
+        file, profile = (still.file, None) if still else pixels_only(data, header, page)
         with Image.open(BytesIO(file), formats=(header.format,)) as image:
             if profile is not None:
                 image.info["icc_profile"] = profile
@@ -132,17 +135,20 @@ def _opened(
         raise UndecodablePictureError(f"the picture cannot be decoded: {reason}") from error
 
 
-def _pixels_only(data: bytes, header: Header) -> tuple[bytes, bytes | None]:
+def pixels_only(data: bytes, header: Header, page: int = 1) -> tuple[bytes, bytes | None]:
     """Remove metadata that Pillow would parse, since errors in it must not prevent decoding.
 
     Not for PNG. Returns the file for Pillow and the ICC profile that was removed from it.
+
+    Raises:
+        PictureError: If the file cannot be parsed.
     """
     if header.format == "JPEG":
         return jpegfile.pixels_only(data)
     if header.format == "GIF":
         return giffile.pixels_only(data), None
     if header.format == "TIFF":
-        return tiff.pixels_only(data), None
+        return tiff.pixels_only(data, page), None
     if header.format == "WEBP" and data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATED:
         # Browsers ignore its profile and leave transparent what its first frame does not cover.
         return b"".join((data[:20], bytes([data[20] | _WEBP_OPACITY]), memoryview(data)[21:])), None
@@ -187,17 +193,22 @@ def _load(image: ImageFile.ImageFile, header: Header, still: pngfile.Still | Non
     if image.size != size:
         raise UndecodablePictureError(f"the header says {size}, the picture {image.size}")
     clear = None if still is None else _clear(image, still)
-    loaded = _to_srgb(image, image.info.get("icc_profile") or header.colour, still)
+    loaded = to_srgb(image, image.info.get("icc_profile") or header.colour, still)
     if clear is not None:
         loaded.paste("white", mask=clear)
     if frame not in (None, (0, 0, *size)):
         loaded = _on_white(loaded.crop(frame), size, frame[:2])
     elif still is not None and loaded.size != still.canvas:
         loaded = _on_white(loaded, still.canvas, (still.left, still.top))
-    elif header.crop is not None:
-        loaded = loaded.crop((0, 0, *header.crop))
+    return turned(loaded, header)
+
+
+def turned(picture: Image.Image, header: Header) -> Image.Image:
+    """Apply crop and orientation."""
+    if header.crop is not None:
+        picture = picture.crop((0, 0, *header.crop))
     turn = _UPRIGHT.get(header.orientation)
-    return loaded if turn is None else loaded.transpose(turn)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _on_white(picture: Image.Image, size: tuple[int, int], at: tuple[int, int]) -> Image.Image:
@@ -253,7 +264,7 @@ def bands(size: tuple[int, int], pixels: int) -> Iterator[tuple[int, int, int, i
         yield 0, top, width, min(top + rows, height)
 
 
-def _to_srgb(
+def to_srgb(
     image: Image.Image, declared: colour_spaces.Colour, still: pngfile.Still | None
 ) -> Image.Image:
     """Convert any mode to 8-bit sRGB without transparency."""

@@ -9,6 +9,10 @@ from pydantic import Field
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+MAX_FRAMES = 8
+"""Maximum number of frames or pages of a file that are examined."""
+
+
 class View(StrEnum):
     """Which part of a picture is analysed, and how."""
 

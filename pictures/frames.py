@@ -1,14 +1,34 @@
-"""Counting frames of animations and pages of TIFF without decoding pixels."""
+"""Frames of animations and pages of TIFF: how many there are, and which to examine.
+
+Nothing here decodes pixels.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import accumulate, islice
+from typing import NamedTuple
 
 from pictures import giffile, isomedia, pngchunks, tiff
 from pictures.errors import PictureError
+from pictures.header import Header
 from pictures.source import Source
-
-EXAMINED = 1
-"""Number of the frame or page that `decoding` reads: the first that is displayed."""
 
 _WEBP_CHUNKS, _WEBP_CHUNK_HEAD = 12, 8  # offset of the first chunk; bytes of type and size
 _WEBP_FLAGS, _WEBP_ANIMATED = 20, 2
+_WEBP_DELAY = 12  # offset in a frame
+_PNG_DELAY = 20, 22  # offsets of numerator and denominator in a frame control chunk
+_SMALLEST = 4096  # pixels that a frame counts as at least, for the work besides its pixels
+_SHORTEST, _USUAL = 10, 100  # ms; browsers display frames of up to 10 ms for 100 ms
+
+
+class Moment(NamedTuple):
+    """A frame or page."""
+
+    number: int
+    """1 is the first that is displayed."""
+    time_ms: int | None
+    """Time at which it is displayed first; None for a page."""
 
 
 def count_frames(data: bytes, kind: str) -> int | None:
@@ -30,6 +50,57 @@ def count_frames(data: bytes, kind: str) -> int | None:
         return None
 
 
+def choose(data: bytes, header: Header, most: int, max_pixels: int) -> list[Moment]:
+    """Choose frames to examine, spread evenly over the time of an animation, or over the pages.
+
+    The frames before the last chosen one, and the chosen pages, have at most `max_pixels` together.
+    Pages of another size than the first are never chosen.
+
+    Args:
+        data: The whole file.
+        header: Its header.
+        most: Maximum number of frames.
+        max_pixels: Maximum number of pixels.
+
+    Returns:
+        Numbers and times in order, the first frame always; frames after a damaged part are missing.
+    """
+    within = max(1, max_pixels // max(_SMALLEST, header.width * header.height))
+    source = Source(data, most=len(data))
+    if header.format == "TIFF":
+        return _pages(source, header, min(most, within))
+    delays: list[int] = []
+    if header.format in _DELAYS:
+        with suppress(PictureError):
+            delays.extend(islice(_DELAYS[header.format](source), within))
+    delays = [delay if delay > _SHORTEST else _USUAL for delay in delays] or [_USUAL]
+    starts = [0, *accumulate(delays[:-1])]
+    return [Moment(at + 1, starts[at]) for at in _spread(starts, delays, most)]
+
+
+def _pages(source: Source, header: Header, most: int) -> list[Moment]:
+    sizes: list[tuple[int, int] | None] = [(header.width, header.height)]
+    with suppress(PictureError):
+        sizes += tiff.pages(source)[1:]
+    alike = [at for at, size in enumerate(sizes) if size == sizes[0]]
+    places = _spread(range(len(alike)), [1] * len(alike), most)
+    return [Moment(alike[place] + 1, None) for place in places]
+
+
+def _spread(starts: Sequence[int], lengths: list[int], most: int) -> list[int]:
+    """Indices of the frames displayed at `most` times evenly from the first to the last start.
+
+    If one is displayed at several of these times, those displayed longest fill the places.
+    """
+    if len(starts) <= most:
+        return list(range(len(starts)))
+    last = starts[-1]
+    times = [last * step // max(1, most - 1) for step in range(most)]
+    chosen = {bisect_right(starts, time) - 1 for time in times}
+    rest = sorted(set(range(len(starts))) - chosen, key=lambda at: -lengths[at])
+    return sorted([*chosen, *rest[: most - len(chosen)]])
+
+
 def _png(source: Source) -> int:
     for chunk in pngchunks.chunks(source):
         if chunk.kind == b"acTL":
@@ -39,24 +110,38 @@ def _png(source: Source) -> int:
     return 1
 
 
-def _webp(source: Source) -> int:
+def _png_delays(source: Source) -> Iterator[int]:
+    for chunk in pngchunks.chunks(source):
+        if chunk.kind == b"fcTL":
+            above, below = (source.number(chunk.body + at, 2) for at in _PNG_DELAY)
+            yield 1000 * above // (below or 100)
+
+
+def _webp_delays(source: Source) -> Iterator[int]:
     if source.read(_WEBP_CHUNKS, 4) != b"VP8X":
-        return 1
+        return
     if not source.number(_WEBP_FLAGS, 1) & _WEBP_ANIMATED:
-        return 1
-    at, frames = _WEBP_CHUNKS, 0
+        return
+    at = _WEBP_CHUNKS
     while at + _WEBP_CHUNK_HEAD <= len(source):
-        frames += source.read(at, 4) == b"ANMF"
+        start = at + _WEBP_CHUNK_HEAD
+        if source.read(at, 4) == b"ANMF":
+            yield source.number(start + _WEBP_DELAY, 3, "little")
         size = source.number(at + 4, 4, "little")
-        at += _WEBP_CHUNK_HEAD + size + size % 2
-    return max(1, frames)
+        at = start + size + size % 2
 
 
+_DELAYS = {
+    "PNG": _png_delays,
+    "WEBP": _webp_delays,
+    "GIF": giffile.delays,
+    "AVIF": isomedia.delays,
+}
 _COUNTERS = {
     "PNG": _png,
-    "WEBP": _webp,
-    "GIF": giffile.frames,
-    "TIFF": tiff.pages,
+    "WEBP": lambda source: max(1, sum(1 for _ in _webp_delays(source))),
+    "GIF": lambda source: sum(1 for _ in giffile.frames(source)),
+    "TIFF": lambda source: len(tiff.pages(source)),
     "AVIF": isomedia.frames,
     "HEIF": isomedia.frames,
 }

@@ -1,6 +1,8 @@
-"""Parser for GIF files up to the first frame."""
+"""Parser for the frames of GIF files; decompresses nothing."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pictures.errors import UndecodablePictureError
 from pictures.source import Source
@@ -55,19 +57,48 @@ def first_frame(source: Source) -> FirstFrame:
     )
 
 
-def frames(source: Source) -> int:
-    """Count the frames.
+class Frame(NamedTuple):
+    """A frame of an animation."""
+
+    right: int
+    """Pixels from the left edge of the canvas to its right edge."""
+    bottom: int
+    delay: int
+    """Time for which it is displayed, ms; 0 if the file does not say."""
+
+
+def delays(source: Source) -> Iterator[int]:
+    """Iterate over the delays of the frames before the first that is not inside of the canvas.
 
     Raises:
         PictureError: If the file is truncated or has too many blocks.
     """
-    at, count, left = first_frame(source).at, 0, _MOST_BLOCKS
+    canvas = first_frame(source)
+    for frame in frames(source):
+        if frame.right > canvas.width or frame.bottom > canvas.height:
+            return  # decoders would enlarge the canvas
+        yield frame.delay
+
+
+def frames(source: Source) -> Iterator[Frame]:
+    """Iterate over the frames.
+
+    Raises:
+        PictureError: If the file is truncated or has too many blocks.
+    """
+    first = first_frame(source)
+    at, left = first.at, _MOST_BLOCKS
+    delay = _delay(first.control)
     while (kind := source.read(at, 1)) != _END:
         if kind == _FRAME:
-            count += 1
-            flags = source.number(at + 9, 1)
+            box = source.read(at + 1, 9)
+            x, y, width, height = (int.from_bytes(box[n : n + 2], "little") for n in (0, 2, 4, 6))
+            yield Frame(x + width, y + height, delay)
+            delay, flags = 0, box[8]
             at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
         elif kind == _EXTENSION:
+            if source.number(at + 1, 1) == _CONTROL:
+                delay = _delay(source.data[at : at + 3 + _CONTROL_SIZE])
             at += 2
         else:
             raise UndecodablePictureError("the GIF has a block of an unknown type")
@@ -78,7 +109,11 @@ def frames(source: Source) -> int:
             if not left:
                 raise UndecodablePictureError("the GIF has too many blocks")
         at += 1
-    return count
+
+
+def _delay(control: bytes) -> int:
+    """Time in a graphic control extension, ms."""
+    return 10 * int.from_bytes(control[4:6], "little")
 
 
 def pixels_only(data: bytes) -> bytes:

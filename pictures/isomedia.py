@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
 
 from pictures import av1
 from pictures.colour_spaces import BT709, SRGB, CodePoints
@@ -19,6 +20,7 @@ _STREAM_HEAD = 64  # bytes read of an AV1 stream
 _SAMPLE_ENTRY = 78  # bytes of a visual sample entry before its boxes
 _MAX_CROPS = 8  # clap properties of a picture; MIAF (ISO/IEC 23000-22) allows one
 _TRACK_SIZE = {0: 76, 1: 88}  # offset of width and height in tkhd, by version
+_TIME_SCALE = {0: 12, 1: 20}  # offset of units per second in mdhd, by version
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +178,32 @@ def frames(source: Source) -> int:
     Raises:
         PictureError: If the header is invalid.
     """
-    if source.read(8, 4) not in _SEQUENCES:
-        return 1
-    path = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz")
-    sizes = _first(source, Box(b"", 0, len(source)), *path)
+    sizes = _of_track(source, b"minf", b"stbl", b"stsz")
     return 1 if sizes is None else max(1, source.number(sizes.start + _VERSION + 4, 4))
+
+
+def delays(source: Source) -> Iterator[int]:
+    """Iterate over the times for which the frames of a sequence are displayed, ms.
+
+    Raises:
+        PictureError: If the header is invalid.
+    """
+    head = _of_track(source, b"mdhd")
+    times = _of_track(source, b"minf", b"stbl", b"stts")
+    if head is None or times is None:
+        return
+    scale = source.number(head.start + _TIME_SCALE.get(source.number(head.start, 1), 12), 4)
+    entries = source.number(times.start + _VERSION, 4)
+    for at in range(times.start + _VERSION + 4, times.end, 8)[:entries]:
+        delay = 1000 * source.number(at + 4, 4) // max(1, scale)
+        yield from repeat(delay, source.number(at, 4))
+
+
+def _of_track(source: Source, *path: bytes) -> Box | None:
+    """A box of the first track's media; None for a still."""
+    if source.read(8, 4) not in _SEQUENCES:
+        return None
+    return _first(source, Box(b"", 0, len(source)), b"moov", b"trak", b"mdia", *path)
 
 
 def boxes(source: Source, start: int, end: int) -> Iterator[Box]:

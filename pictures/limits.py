@@ -18,14 +18,15 @@ class Limits:
     """Wall-clock time until the result."""
 
 
-def limits_for(pixels: int, size: int) -> Limits:
+def limits_for(pixels: int, size: int, work: int = 0) -> Limits:
     """Return the limits for a picture of any format.
 
     Args:
         pixels: Width times height.
         size: Size of the file in bytes.
+        work: Number of pixels to decode, if it is larger: those of several frames.
     """
-    cpu = _CPU_SECONDS + pixels // _PIXELS_PER_SECOND
+    cpu = _CPU_SECONDS + max(pixels, work) // _PIXELS_PER_SECOND
     return Limits(
         memory=_MEMORY + _PIXEL_MEMORY * pixels + _FILE_COPIES * size,
         cpu_seconds=cpu,

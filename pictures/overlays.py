@@ -91,7 +91,9 @@ def composite(
     mask_png: bytes,
     colormap: Colormap,
     opacity: float,
+    *,
     side: int | None = None,
+    frame: int = 1,
 ) -> bytes:
     """Blend a picture with the heat map of its mask.
 
@@ -102,6 +104,7 @@ def composite(
         colormap: colours of the heat map.
         opacity: 0 to 1, at probability 1; scaled linearly below.
         side: the result fits into side x side pixels; None keeps the picture's size.
+        frame: number of the frame or page that the mask is of.
 
     Returns:
         Opaque PNG.
@@ -110,7 +113,8 @@ def composite(
         PictureError: if the picture cannot be decoded.
     """
     alphas = bytes(_alphas(opacity))
-    return decoders.composite(picture, mask_png, COLORMAPS[colormap].tobytes(), alphas, side)
+    colours = COLORMAPS[colormap].tobytes()
+    return decoders.composite(picture, mask_png, colours, alphas, side, frame)
 
 
 def _alphas(opacity: float) -> list[int]:

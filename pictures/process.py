@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import AvifImagePlugin, Image
 
-from pictures import blending, decoding
-from pictures.channel import Channel, ChannelError, mapped
+from pictures import animation, blending, decoding
+from pictures.channel import FRAME, Channel, ChannelError, mapped
 from pictures.errors import PictureError
 from pictures.header import read_header
 from pictures.limits import Limits, limits_for
@@ -64,7 +64,8 @@ def _answer(request: dict[str, Any], memory: mmap.mmap, own_memory: int | None) 
     memory.seek(0)
     try:
         header = read_header(parts[0], max_pixels=request["max_pixels"])
-        _limit(limits_for(header.width * header.height, len(parts[0])), own_memory)
+        pixels = header.width * header.height
+        _limit(limits_for(pixels, len(parts[0]), request["work"]), own_memory)
         _TASKS[request["task"]](request, memory, *parts)
     except PictureError as error:
         return {"error": type(error).__name__, "detail": str(error)[:_MAX_DETAIL]}
@@ -73,14 +74,25 @@ def _answer(request: dict[str, Any], memory: mmap.mmap, own_memory: int | None) 
 
 def _decode(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
     with decoding.upright(data, max_pixels=request["max_pixels"]) as picture:
-        for box in decoding.bands(picture.size, _BAND):
-            result.write(picture.crop(box).tobytes())
+        _write(picture, result)
+
+
+def _frames(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
+    limits = {"most": request["most"], "max_pixels": request["max_pixels"]}
+    for moment, picture in animation.decode(data, **limits):
+        time_ms = -1 if moment.time_ms is None else moment.time_ms
+        result.write(FRAME.pack(moment.number, time_ms))
+        _write(picture, result)
+
+
+def _write(picture: Image.Image, result: mmap.mmap) -> None:
+    for box in decoding.bands(picture.size, _BAND):
+        result.write(picture.crop(box).tobytes())
 
 
 def _preview(request: dict[str, Any], result: mmap.mmap, data: bytes) -> None:
     encoded = BytesIO()
-    limits = {"max_pixels": request["max_pixels"], "side": request["side"]}
-    with decoding.upright(data, **limits) as picture:
+    with _upright(request, data) as picture:
         picture.save(encoded, "JPEG", quality=_QUALITY, subsampling="4:4:4")
     result.write(encoded.getbuffer())
 
@@ -93,9 +105,15 @@ def _composite(
     colours: bytes,
     alphas: bytes,
 ) -> None:
-    limits = {"max_pixels": request["max_pixels"], "side": request["side"]}
-    with decoding.upright(data, **limits) as picture:
+    with _upright(request, data) as picture:
         result.write(blending.composite(picture, mask, colours, list(alphas)))
+
+
+def _upright(
+    request: dict[str, Any], data: bytes
+) -> contextlib.AbstractContextManager[Image.Image]:
+    limits = {name: request[name] for name in ("max_pixels", "side", "frame")}
+    return animation.upright(data, **limits)
 
 
 def _shrink(request: dict[str, Any], result: mmap.mmap, mask: bytes) -> None:
@@ -104,6 +122,7 @@ def _shrink(request: dict[str, Any], result: mmap.mmap, mask: bytes) -> None:
 
 _TASKS: dict[str, Callable[..., None]] = {
     "decode": _decode,
+    "frames": _frames,
     "preview": _preview,
     "composite": _composite,
     "shrink": _shrink,

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal
 
 from pictures.errors import CameraRawError, PictureError, UndecodablePictureError
@@ -123,27 +123,38 @@ def size(source: Source) -> tuple[int, int]:
         CameraRawError: If the file is camera raw.
         PictureError: If the header is invalid.
     """
-    shown = _shown(source)
-    width, height = shown.number(_WIDTH), shown.number(_LENGTH)
-    if width is None or height is None:
+    found = _size(_shown(source))
+    if found is None:
         raise UndecodablePictureError("the TIFF has no width or height")
-    turn = shown.fields.get(_ORIENTATION)
+    return found
+
+
+def _size(directory: _Directory) -> tuple[int, int] | None:
+    """Width and height of a picture, upright."""
+    width, height = directory.number(_WIDTH), directory.number(_LENGTH)
+    if width is None or height is None:
+        return None
+    turn = directory.fields.get(_ORIENTATION)
     if turn is not None and _needed(_ORIENTATION, turn) and turn.number in SIDEWAYS:
-        width, height = height, width
+        return height, width
     return width, height
 
 
-def pages(source: Source) -> int:
-    """Count the pictures that are not thumbnails.
+def pages(source: Source) -> list[tuple[int, int] | None]:
+    """Upright sizes of the pictures that are not thumbnails, if known; at least one.
 
     Raises:
         PictureError: If a directory is invalid.
     """
-    return max(1, sum(not _reduced(directory) for directory in _directories(source)))
+    return [_size(one) for one in _directories(source) if not _reduced(one)] or [None]
 
 
-def pixels_only(data: bytes) -> bytes:
-    """Reduce the file to one directory, that of the picture that is shown, without metadata.
+def pixels_only(data: bytes, page: int = 1) -> bytes:
+    """Reduce the file to one directory, without metadata.
+
+    Args:
+        data: The whole file.
+        page: Number of a picture that is not a thumbnail; 1 is the one that is shown.
 
     Raises:
         CameraRawError: If the file is camera raw.
@@ -151,6 +162,9 @@ def pixels_only(data: bytes) -> bytes:
     """
     source = Source(data)
     shown = _shown(source)
+    if page > 1:
+        pictures = (one for one in _directories(source) if not _reduced(one))
+        shown = next(islice(pictures, page - 1, None), shown)
     order, layout = _form(source, 0)
     entries = [field.entry for tag, field in shown.fields.items() if _needed(tag, field)]
     directory = len(entries).to_bytes(layout.count, order) + b"".join(entries)

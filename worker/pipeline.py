@@ -393,7 +393,7 @@ def _parts(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator
 
 
 def _pixels(record: Detection) -> int:
-    return record.image.width * record.image.height
+    return record.image.width * record.image.height * record.view.frames
 
 
 def _start(name: str, target: Callable[[], None]) -> threading.Thread:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from app.contract.schemas import (
     Detection,
     DetectionError,
     ErrorCode,
+    FrameInfo,
     Head,
     MaskInfo,
     Masks,
@@ -29,13 +31,13 @@ from app.contract.schemas import (
 from app.contract.store import Store
 from model.detector import Detector, GlanceError, Part
 from model.engine import CropOutputs, DeviceError, GlanceFeatures
-from model.findings import Finding
+from model.findings import Finding, decisive
 from model.regions import MaskSummary
 from model.views import Crops
-from pictures import frames, png
-from pictures.decoders import Decoders
+from pictures import png
+from pictures.decoders import Decoders, Frame
 from pictures.errors import PictureError
-from pictures.findings import Verdict
+from pictures.findings import Verdict, View
 from pictures.origin import Provenance
 from worker import metrics, spans
 from worker.provenance import FileStatements
@@ -52,26 +54,51 @@ class Outcome:
 
 
 @dataclass
-class DecodedPicture:
-    """A decoded picture and its outputs so far; times in seconds."""
+class ReadyFrame:
+    """Crops of a frame, and the features of its glances once they are computed."""
 
-    detection: Detection
+    number: int
+    time_ms: int | None
     crops: Crops
-    queued: float
-    decode: float
-    forward: float = 0.0
     sight: GlanceFeatures | None = None
-    parts: list[CropOutputs] = field(default_factory=list)
 
     @property
     def units(self) -> int:
         """Number of crops to compute, or 1 for a glance alone."""
         return max(1, self.crops.layout.tiles)
 
+
+@dataclass
+class DecodedPicture:
+    """The decoded frames of a picture and their outputs so far; times in seconds.
+
+    The crops of its frames follow each other.
+    """
+
+    detection: Detection
+    frames: list[ReadyFrame]
+    queued: float
+    decode: float
+    forward: float = 0.0
+    parts: list[CropOutputs] = field(default_factory=list)
+
+    @property
+    def units(self) -> int:
+        """Number of crops to compute; a glance alone counts as one."""
+        return sum(frame.units for frame in self.frames)
+
+    def within(self, start: int, stop: int) -> Iterator[tuple[ReadyFrame, int, int]]:
+        """The frames that have crops from `start` to `stop`, each with the range of its own."""
+        for frame in self.frames:
+            if start < frame.units and stop > 0:
+                yield frame, max(0, start), min(stop, frame.units)
+            start, stop = start - frame.units, stop - frame.units
+
     def drop_pixels(self) -> None:
         """Free the crops, which take most of the memory, once they are computed."""
         empty = torch.empty(0)
-        self.crops = self.crops._replace(tiles=empty, glances=empty)
+        for frame in self.frames:
+            frame.crops = frame.crops._replace(tiles=empty, glances=empty)
 
 
 class Processor:
@@ -102,9 +129,10 @@ class Processor:
                 statements = self._read_statements(picture)
             with spans.stage("decode", [record.id]):
                 started = time.perf_counter()
-                statements.pixels = pixels = self._decoders.decode(picture)
-                reason = self._detector.not_judged(pixels)
-                crops = None if reason else self._detector.cut(pixels, record.view.mode)
+                decoded = self._decoders.frames(picture, record.view.frames)
+                statements.pixels = decoded[0].pixels
+                reason = self._detector.not_judged(decoded[0].pixels)
+                ready = [] if reason else self._cut(decoded, record.view.mode)
                 seconds = time.perf_counter() - started
             with spans.stage("watermark", [record.id]):
                 record = statements.added_to(record)
@@ -117,10 +145,16 @@ class Processor:
             return Outcome(failed(statements.added_to(record), refused))
         except Exception as error:  # an unexpected error must not affect other pictures
             return error
-        if crops is None:
+        if not ready:
             metrics.count_verdict(self._info.model.version, None, None)
             return Outcome(self._ended(record, queued, seconds, not_judged=reason))
-        return DecodedPicture(record, crops, queued, seconds)
+        return DecodedPicture(record, ready, queued, seconds)
+
+    def _cut(self, decoded: Sequence[Frame], view: View) -> list[ReadyFrame]:
+        return [
+            ReadyFrame(number, time_ms, self._detector.cut(pixels, view, len(decoded)))
+            for number, time_ms, pixels in decoded
+        ]
 
     def provenance(self, picture: bytes) -> Provenance:
         """Read the provenance of a picture that cannot be scored."""
@@ -143,11 +177,14 @@ class Processor:
         limit = self._detector.batch_limit
         started = time.perf_counter()
         try:
-            new = [ready for ready, _, _ in work if ready.sight is None]
-            for ready, sight in zip(new, self._look(new), strict=True):
-                ready.sight = sight
-            parts = [Part(ready.crops, ready.sight, start, stop) for ready, start, stop in work]
-            outputs = self._detector.forward(parts)
+            shares = [list(ready.within(start, stop)) for ready, start, stop in work]
+            each = [share for some in shares for share in some]
+            new = [frame for frame, _, _ in each if frame.sight is None]
+            for frame, sight in zip(new, self._look(new), strict=True):
+                frame.sight = sight
+            parts = [Part(frame.crops, frame.sight, start, stop) for frame, start, stop in each]
+            computed = iter(self._detector.forward(parts))
+            outputs = [_joined(islice(computed, len(some))) for some in shares]
         except DeviceError:
             metrics.DEVICE_ERRORS.inc()
             raise
@@ -155,7 +192,7 @@ class Processor:
             if self._detector.batch_limit < limit:
                 metrics.OUT_OF_MEMORY.inc()
         seconds = time.perf_counter() - started
-        crops = sum(len(part.logits) for part in outputs)
+        crops = sum(len(output.logits) for output in outputs)
         metrics.STAGE_DURATION.labels("forward").observe(seconds)
         metrics.BATCH_SIZE.observe(crops)
         metrics.CROPS.inc(crops)
@@ -175,23 +212,33 @@ class Processor:
             metrics.DEVICE_ERRORS.inc()
             raise
 
-    def _look(self, new: Sequence[DecodedPicture]) -> list[GlanceFeatures | None]:
-        return self._detector.look([ready.crops for ready in new])
+    def _look(self, new: Sequence[ReadyFrame]) -> list[GlanceFeatures | None]:
+        return self._detector.look([frame.crops for frame in new])
 
     def conclude(self, ready: DecodedPicture) -> Outcome | Exception:
         """Merge the outputs of a picture's crops into its record and masks; returns errors."""
         started = time.perf_counter()
         try:
-            outputs = CropOutputs(*map(torch.cat, zip(*ready.parts, strict=True)))
-            finding = self._detector.conclude(ready.crops.layout, outputs, ready.sight)
+            findings = self._findings(ready)
+            finding = findings[decisive(findings)]
             masks = self._encode_masks(finding)
-            detection = self._succeeded(ready, finding, time.perf_counter() - started)
+            detection = self._succeeded(ready, findings, time.perf_counter() - started)
         except Exception as error:  # an unexpected error must not affect other pictures
             return error
         version = self._info.model.version
         metrics.SCORE.labels(version).observe(finding.ai_probability)
-        metrics.count_verdict(version, Verdict(finding.verdict), finding.manipulated)
+        metrics.count_verdict(version, Verdict(finding.verdict), detection.manipulated)
         return Outcome(detection, masks)
+
+    def _findings(self, ready: DecodedPicture) -> list[Finding]:
+        """Results of the frames; all together they have no more pixels than the largest still."""
+        outputs = _joined(ready.parts)
+        counts = [frame.crops.layout.tiles for frame in ready.frames]
+        split = zip(*(torch.split(rows, counts) for rows in outputs), strict=True)
+        return [
+            self._detector.conclude(frame.crops.layout, CropOutputs(*rows), frame.sight)
+            for frame, rows in zip(ready.frames, split, strict=True)
+        ]
 
     def _read_statements(self, picture: bytes) -> FileStatements:
         return FileStatements(self._decoders, picture)
@@ -204,8 +251,13 @@ class Processor:
             Head.MANIPULATION: png.encode([finding.masks.manipulation.values]),
         }
 
-    def _succeeded(self, ready: DecodedPicture, finding: Finding, encode: float) -> Detection:
-        detection = ready.detection
+    def _succeeded(
+        self, ready: DecodedPicture, findings: Sequence[Finding], encode: float
+    ) -> Detection:
+        detection, place = ready.detection, decisive(findings)
+        finding, frame = findings[place], ready.frames[place]
+        layouts = [found.layout for found in findings]
+        marks = [found.manipulated for found in findings]
         return self._ended(
             detection,
             ready.queued,
@@ -214,15 +266,17 @@ class Processor:
             encode,
             ai_probability=finding.ai_probability,
             verdict=finding.verdict,
-            manipulated=finding.manipulated,
+            manipulated=None if finding.manipulated is None else any(marks),
+            frames=_frames(ready, findings) if detection.view.frames > 1 else None,
             notes=list(finding.notes),
             thresholds=finding.thresholds,
             masks=_masks(detection.id, finding),
             view=ViewInfo(
                 mode=detection.view.mode,
-                tiles=finding.layout.tiles,
-                glances=len(finding.layout.glances),
-                frame=frames.EXAMINED,
+                frames=detection.view.frames,
+                tiles=sum(layout.tiles for layout in layouts),
+                glances=sum(len(layout.glances) for layout in layouts),
+                frame=frame.number,
                 scale=finding.layout.scale,
             ),
         )
@@ -268,6 +322,23 @@ def describe(detector: Detector, name: str) -> WorkerInfo:
         dtype=info.dtype,
         measured=None if info.results is None else Measured.model_validate(info.results),
     )
+
+
+def _joined(parts: Iterable[CropOutputs]) -> CropOutputs:
+    return CropOutputs(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _frames(ready: DecodedPicture, findings: Sequence[Finding]) -> list[FrameInfo]:
+    return [
+        FrameInfo(
+            frame=frame.number,
+            time_ms=frame.time_ms,
+            ai_probability=found.ai_probability,
+            verdict=found.verdict,
+            manipulated=found.manipulated,
+        )
+        for frame, found in zip(ready.frames, findings, strict=True)
+    ]
 
 
 def _masks(detection_id: str, finding: Finding) -> Masks | None:

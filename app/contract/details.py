@@ -18,7 +18,7 @@ DETAILS = {
     ErrorCode.DETECTION_FAILED: "The detection failed; its record gives the reason.",
     ErrorCode.DETECTION_EXPIRED: "The picture and its masks are no longer stored.",
     ErrorCode.IDEMPOTENCY_MISMATCH: (
-        "This Idempotency-Key was used with another picture, view, ref_id or webhook_url."
+        "This Idempotency-Key was used with another picture, view, frames, ref_id or webhook_url."
     ),
     ErrorCode.QUEUE_TIMEOUT: "No worker took the detection in time.",
     ErrorCode.REDIS_UNAVAILABLE: "The queue cannot be reached at the moment.",

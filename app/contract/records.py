@@ -99,8 +99,8 @@ def index_key(owner: str) -> str:
 
 
 def cache_key(owner: str, detection: Detection) -> str:
-    """Key of the latest record with a result for this owner, picture and view."""
-    return f"gamma:cache:{digest(owner, detection.image.sha256, detection.view.mode)}"
+    """Key of the latest record with a result for this owner, picture, view and frames."""
+    return f"gamma:cache:{digest(owner, detection.image.sha256, detection.view.asked)}"
 
 
 def idempotency_key(owner: str, key: str) -> str:

@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, SerializationInfo
 
-from pictures.findings import Note, NotJudged, Probability, Region, Thresholds, Verdict, View
+from pictures.findings import (
+    MAX_FRAMES,
+    Note,
+    NotJudged,
+    Probability,
+    Region,
+    Thresholds,
+    Verdict,
+    View,
+)
 from pictures.origin import Provenance, Says
 
 JOB_FUNCTION = "gamma.detect"
@@ -116,8 +125,8 @@ class ImageInfo(BaseModel):
     frames: int | None = Field(
         default=None,
         gt=0,
-        description="frames of an animation or pages of a TIFF, of which one is examined; 1 for a "
-        "still; null: not known",
+        description="frames of an animation or pages of a TIFF, of which up to `view.frames` are "
+        "examined; 1 for a still; null: not known",
     )
 
 
@@ -128,21 +137,47 @@ class ViewInfo(BaseModel):
         description="`auto`: tiles over the whole picture, as many as the device can compute "
         "within seconds; `tiled`: up to the limit; `center`: one crop; `glance`: no crops, no masks"
     )
-    tiles: int | None = Field(default=None, description="number of computed crops")
+    frames: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_FRAMES,
+        description="how many frames of an animation or pages of a TIFF to examine at most, as "
+        "asked with `frames`; not more than the file has",
+    )
+    tiles: int | None = Field(
+        default=None, description="number of computed crops, those of all frames together"
+    )
     glances: int | None = Field(
         default=None,
         description="number of glances at the whole picture, or parts of it, strongly shrunk",
     )
     frame: int | None = Field(
         default=None,
-        description="examined frame of an animation or page of a TIFF, of `image.frames`: 1 is "
-        "the first that is displayed",
+        description="frame of an animation or page of a TIFF, of `image.frames`, that the score "
+        "and the masks are of: 1 is the first that is displayed",
     )
     scale: float | None = Field(
         default=None,
         description="scale at which the crops (without crops: the glance) were taken; "
         "1 = native resolution",
     )
+
+    @property
+    def asked(self) -> str:
+        """What the caller asked for, as one string for keys."""
+        return self.mode.value if self.frames == 1 else f"{self.mode} {self.frames}"
+
+
+class FrameInfo(BaseModel):
+    """Result for one frame of an animation or page of a TIFF."""
+
+    frame: int = Field(ge=1, description="number of the frame: 1 is the first that is displayed")
+    time_ms: int | None = Field(
+        ge=0, description="time at which it is displayed first, ms; null for a page"
+    )
+    ai_probability: Probability
+    verdict: Verdict
+    manipulated: bool | None = Field(description="null without masks")
 
 
 class MaskInfo(BaseModel):
@@ -212,9 +247,20 @@ class Detection(BaseModel):
         default=False,
         description="whether the result is that of an earlier detection of the picture",
     )
-    ai_probability: Probability | None = None
+    ai_probability: Probability | None = Field(
+        default=None, description="of several frames: the highest of them"
+    )
     verdict: Verdict | None = None
-    manipulated: bool | None = Field(default=None, description="null without masks")
+    manipulated: bool | None = Field(
+        default=None,
+        description="null without masks; of several frames: whether any of them is manipulated",
+    )
+    frames: list[FrameInfo] | None = Field(
+        default=None,
+        description="results of the examined frames, in order, if several were asked for and the "
+        "file has several. `masks`, `notes` and `view.scale` are of the frame with the highest "
+        "ai_probability, `view.frame`",
+    )
     not_judged: NotJudged | None = Field(
         default=None,
         description="why a detection that succeeded has no score, verdict and masks. `too_small`: "

@@ -331,7 +331,7 @@ class Store:
         model = records.model_tag(detection.model)
         name = detection.id
         if not self.blobs.external:
-            picture, view = detection.image.sha256, detection.view.mode
+            picture, view = detection.image.sha256, detection.view.asked
             name = records.digest(picture, view, model, str(masks.size))
         arguments: list[Any] = [
             detection.status.value,

@@ -34,6 +34,7 @@ class Submission:
         owner: name of the caller, who owns the detection.
         picture: uploaded file.
         view: view of the model.
+        frames: maximum number of frames to examine.
         ref_id: the caller's reference.
         idempotency_key: `Idempotency-Key` of the request.
         webhook_url: URL of the webhook.
@@ -52,6 +53,7 @@ class Submission:
     owner: str
     picture: bytes
     view: View
+    frames: int = 1
     ref_id: str | None = None
     idempotency_key: str | None = None
     webhook_url: str | None = None
@@ -69,7 +71,7 @@ class Submission:
     def fingerprint(self) -> str:
         """Digest of all that must be equal if an idempotency key is repeated."""
         image, view = self.detection.image, self.detection.view
-        return records.digest(image.sha256, view.mode, self.ref_id, self.webhook_url)
+        return records.digest(image.sha256, view.asked, self.ref_id, self.webhook_url)
 
     @property
     def lifetime(self) -> timedelta:

@@ -12,6 +12,7 @@ from app.http.forms import Form, FormRules, Spool, Upload, malformed
 from app.http.problems import ServiceError
 
 _PICTURE = "image"
+_NUMBERS = ("frames",)  # fields that are integers in JSON
 _QUANTUM = 4  # characters of base64 for 3 bytes
 # Inside of a string its quotes would have a backslash in front.
 _START = re.compile(rb'(?<!\\)"%s"\s{0,64}:\s{0,64}"' % _PICTURE.encode())
@@ -39,7 +40,7 @@ class RawReader:
 
 
 class JsonReader:
-    """An object with the fields as strings and the picture as base64 in `image`.
+    """An object with the fields, and the picture as base64 in `image`.
 
     The picture is decoded as it arrives. Everything else is kept, with an empty string in place of
     the picture, and parsed at the end.
@@ -95,7 +96,7 @@ class JsonReader:
                     f"{', '.join((_PICTURE, *self._rules.fields))}."
                 )
             if value is not None:
-                self._fields.setdefault(name, []).append(_string(name, value))
+                self._fields.setdefault(name, []).append(_text(name, value))
         if self._size >= 0:
             return Form([Upload(self._size, large, spool, 0)], self._fields)
         if "url" in self._fields:
@@ -128,7 +129,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _string(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise malformed(f"`{name}` must be a string.")
+def _text(name: str, value: object) -> str:
+    if name in _NUMBERS and type(value) is int:
+        return str(value)
+    if name in _NUMBERS or not isinstance(value, str):
+        kind = "an integer" if name in _NUMBERS else "a string"
+        raise malformed(f"`{name}` must be {kind}.")
     return value

@@ -124,6 +124,7 @@ def document(
     parts = [
         f"<h1>Report on <bdi>{escape(name)}</bdi></h1>",
         *_result(detection),
+        *_frames(detection),
         *_pictures(images),
         *_regions(detection),
         *_reviews(history),
@@ -163,6 +164,24 @@ def _result(detection: Detection) -> list[str]:
         _table(rows),
         f"<p>{_CAUTION}</p>",
     ]
+
+
+def _frames(detection: Detection) -> list[str]:
+    if not detection.frames:
+        return []
+    rows = [
+        (
+            f"{one.frame} of {detection.image.frames or '?'}",
+            "" if one.time_ms is None else f"{one.time_ms / 1000:.2f} s",
+            _percent(one.ai_probability),
+            _VERDICTS[one.verdict],
+            "" if one.manipulated is None else "yes" if one.manipulated else "no",
+        )
+        for one in detection.frames
+    ]
+    columns = ("Frame", "Time", "AI score", "Result", "Manipulated")
+    shown = f"<p>Picture, layers and regions are of frame {detection.view.frame}.</p>"
+    return ["<h2>Examined frames</h2>", _table(rows, columns), shown]
 
 
 def _pictures(images: Images) -> list[str]:

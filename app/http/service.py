@@ -51,7 +51,7 @@ from app.http.waiting import CHECK_INTERVAL, FinishedEvents
 from app.webhooks.queue import Deliveries
 from app.webhooks.targets import TargetRefusedError
 from pictures.decoders import Decoders
-from pictures.findings import View
+from pictures.findings import MAX_FRAMES, View
 
 DECODERS = 2
 """Maximum number of previews decoded at the same time."""
@@ -207,13 +207,15 @@ class Service:
             id=uuid.uuid4().hex,
             ref_id=submission.ref_id,
             image=image,
-            view=ViewInfo(mode=submission.view),
+            view=ViewInfo(
+                mode=submission.view, frames=min(submission.frames, image.frames or MAX_FRAMES)
+            ),
             created_at=now,
             expires_at=now + timedelta(seconds=settings.retention),
         )
         submission.deadline = now + timedelta(seconds=settings.queue_ttl)
         submission.cache = settings.cache
-        submission.turn = self._crops(image, submission.view) / weight
+        submission.turn = self._crops(image, submission.detection.view) / weight
         submission.weight = 0.0 if callers.alone else weight
         submission.job = self.store.recorder()
         self.queue.enqueue(submission.job, submission.detection.id, submission.meta)
@@ -222,11 +224,12 @@ class Service:
             self.deliveries.plan(submission.delivery, submission, submission.webhook_url)
         return None
 
-    def _crops(self, image: ImageInfo, view: View) -> float:
+    def _crops(self, image: ImageInfo, view: ViewInfo) -> float:
         """Approximate number of crops, as a measure of the work."""
-        if view is View.CENTER:
-            return 1.0
-        return min(self.settings.max_tiles, max(1.0, image.width * image.height / _CROP))
+        each = 1.0
+        if view.mode is not View.CENTER:
+            each = max(1.0, image.width * image.height / _CROP)
+        return min(self.settings.max_tiles, each * view.frames)
 
     def webhook_url(self, given: str | None, owner: str) -> str | None:
         """Check and normalise a webhook URL; None: the owner's default URL, if it has one.

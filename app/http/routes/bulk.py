@@ -208,7 +208,8 @@ _COLUMNS = (
     *("verdict", "manipulated", "not_judged", "notes", "thresholds.uncertain"),
     *("thresholds.ai_generated", "masks.ai.area_fraction", "masks.manipulation.area_fraction"),
     *("image.format", "image.width", "image.height", "image.frames", "image.bytes"),
-    *("image.sha256", "view.mode", "view.scale", "model.name", "model.version", "model.digest"),
+    *("image.sha256", "view.mode", "view.frames", "view.frame", "view.scale"),
+    *("model.name", "model.version", "model.digest"),
     *("provenance.summary.says", "provenance.summary.by", "provenance.summary.confidence"),
     *("cached", "error.code", "error.detail"),
 )

@@ -122,16 +122,26 @@ async def image(
         Query(
             ge=16,
             le=8192,
-            description="return a JPEG of the upright first frame, as the model sees it, with at "
+            description="return a JPEG of the upright picture, as the model sees it, with at "
             "most this many pixels per side; absent: return the uploaded file",
+        ),
+    ] = None,
+    frame: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            description="with `size`: which of `frames` to return; absent: `view.frame`, or the "
+            "first while the detection is unfinished",
         ),
     ] = None,
 ) -> Response:
     """Return the picture as uploaded, or as a JPEG of limited size."""
     service = service_of(request)
     detection = await run_in_threadpool(service.record, detection_id, caller.name)
-    info = detection.image
-    answer = _Answer(request, detection, info.sha256, size)
+    info, shown = detection.image, _frame(detection, frame)
+    answer = _Answer(request, detection, info.sha256, size, shown)
+    if frame is None and detection.view.frames > 1 and not detection.status.finished:
+        answer.headers["Cache-Control"] = "no-store"  # the frame to show is not known yet
     if size is None:
         media_type = MEDIA_TYPES[info.format]
         suffix = media_type.rpartition("/")[2]
@@ -142,11 +152,26 @@ async def image(
     def preview() -> bytes:
         picture = stored(service, detection_id)
         with refusing():
-            return service.decoders.preview(picture, size)
+            return service.decoders.preview(picture, size, shown)
 
     memory = service.resources.downloads.hold(caller.name, info.bytes)
     slot = service.resources.renderings.hold(caller.name, 1)
     return answer.response(MEDIA_TYPES["JPEG"], memory, preview, decoders_for(info), slot)
+
+
+def _frame(detection: Detection, wanted: int | None) -> int:
+    """Number of the frame to show.
+
+    Raises:
+        ServiceError: If it was not examined: `not_found`.
+    """
+    decisive = detection.view.frame or 1
+    examined = {decisive, *(one.frame for one in detection.frames or ())}
+    if wanted is not None and wanted not in examined:
+        raise ServiceError(
+            ErrorCode.NOT_FOUND, f"Frame {wanted} is not one of the examined frames."
+        )
+    return wanted or decisive
 
 
 @router.get(
@@ -219,7 +244,15 @@ async def overlay(
     def blended() -> bytes:
         picture, heat = stored(service, detection_id), stored_mask(service, detection_id, head)
         with refusing():
-            return overlays.composite(service.decoders, picture, heat, colormap, opacity, size)
+            return overlays.composite(
+                service.decoders,
+                picture,
+                heat,
+                colormap,
+                opacity,
+                side=size,
+                frame=detection.view.frame or 1,
+            )
 
     slot = service.resources.renderings.hold(caller.name, 1)
     return answer.response(_PNG, memory, blended, decoders_for(detection.image), slot)

@@ -92,7 +92,7 @@ def _images(service: Service, detection: Detection) -> Images:
     try:
         picture = stored(service, detection.id)
         with refusing():
-            preview = service.decoders.preview(picture, _SIDE)
+            preview = service.decoders.preview(picture, _SIDE, detection.view.frame or 1)
         layers = {}
         for head in Head if detection.masks is not None else ():
             with refusing():

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.http import examples
 from app.http.routes.responses import WAIT
-from pictures.findings import View
+from pictures.findings import MAX_FRAMES, View
 from pictures.header import MEDIA_TYPES
 
 MAX_FILES = 64
@@ -20,6 +20,14 @@ MAX_KEY = 255
 
 _FIELDS: dict[str, Any] = {
     "view": {"type": "string", "enum": [view.value for view in View]},
+    "frames": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_FRAMES,
+        "default": 1,
+        "description": "how many frames of an animation or pages of a TIFF to examine at most, "
+        "evenly over its time; the crops of the view are shared among them",
+    },
     "webhook_url": {
         "type": "string",
         "format": "uri",

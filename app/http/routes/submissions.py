@@ -37,12 +37,13 @@ from app.http.routes.strict import StrictRoute
 from app.http.service import Service, service_of
 from app.http.uploads import open_upload
 from app.http.waiting import preferred_wait
-from pictures.findings import View
+from pictures.findings import MAX_FRAMES, View
 
 router = APIRouter(prefix="/v1/detections", tags=["detections"], route_class=StrictRoute)
 
 _GROUP_BYTES = 16 * 2**20  # of a batch's files are sent to Redis together
 _BEFORE_ADMISSION = (401, 403)
+_FRAMES = tuple(map(str, range(1, MAX_FRAMES + 1)))
 _RETRY_AFTER = "1"  # s, for queued detections
 _REQUEST_PROBLEMS = (
     *OF_V1,
@@ -144,6 +145,7 @@ async def create(request: Request, caller: TheCaller) -> Response:
                     owner=caller.name,
                     picture=await file.read(most),
                     view=options.view,
+                    frames=options.frames,
                     ref_id=ref_id,
                     idempotency_key=options.idempotency_key,
                     webhook_url=options.webhook_url,
@@ -244,6 +246,7 @@ class _Options:
     """Options of a request for all of its files."""
 
     view: View
+    frames: int
     idempotency_key: str | None
     webhook_url: str | None
     wait: int | None
@@ -253,6 +256,9 @@ def _options(request: Request, form: Form, service: Service) -> _Options:
     view = form.field("view") or service.settings.default_view
     if view not in list(View):
         raise _malformed(f"`view` must be one of {', '.join(View)}.")
+    frames = form.field("frames") or "1"
+    if frames not in _FRAMES:
+        raise _malformed(f"`frames` must be an integer from 1 to {MAX_FRAMES}.")
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1:
         raise _malformed("`Idempotency-Key` is given more than once.")
@@ -262,7 +268,7 @@ def _options(request: Request, form: Form, service: Service) -> _Options:
         if not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
             raise _malformed(f"`Idempotency-Key` must have 1 to {MAX_KEY} ASCII characters.")
     wait = preferred_wait(request.headers.getlist("prefer"))
-    return _Options(View(view), key, form.field("webhook_url") or None, wait)
+    return _Options(View(view), int(frames), key, form.field("webhook_url") or None, wait)
 
 
 def _ref_id(given: str | None) -> str | None:
@@ -309,6 +315,7 @@ class _Batch:
             owner=owner,
             picture=picture,
             view=options.view,
+            frames=options.frames,
             ref_id=ref_id,
             idempotency_key=None
             if key is None
