@@ -82,3 +82,9 @@ def decisive(findings: Sequence[Finding]) -> int:
     the mean of many genuine frames would hide.
     """
     return max(range(len(findings)), key=lambda at: findings[at].ai_probability)
+
+
+def manipulated(findings: Sequence[Finding]) -> bool | None:
+    """Whether any frame is manipulated; None without masks."""
+    marks = [one.manipulated for one in findings]
+    return None if None in marks else any(marks)

@@ -31,7 +31,7 @@ from app.contract.schemas import (
 from app.contract.store import Store
 from model.detector import Detector, GlanceError, Part
 from model.engine import CropOutputs, DeviceError, GlanceFeatures
-from model.findings import Finding, decisive
+from model.findings import Finding, decisive, manipulated
 from model.regions import MaskSummary
 from model.views import Crops
 from pictures import png
@@ -257,7 +257,6 @@ class Processor:
         detection, place = ready.detection, decisive(findings)
         finding, frame = findings[place], ready.frames[place]
         layouts = [found.layout for found in findings]
-        marks = [found.manipulated for found in findings]
         return self._ended(
             detection,
             ready.queued,
@@ -266,7 +265,7 @@ class Processor:
             encode,
             ai_probability=finding.ai_probability,
             verdict=finding.verdict,
-            manipulated=None if finding.manipulated is None else any(marks),
+            manipulated=manipulated(findings),
             frames=_frames(ready, findings) if detection.view.frames > 1 else None,
             notes=list(finding.notes),
             thresholds=finding.thresholds,

@@ -13,6 +13,7 @@ from app.command import logs
 from app.command.console import complain, console
 from app.contract.environment import suggestion
 from app.contract.settings import Settings, SettingsFileError, UnknownSettingError
+from pictures.findings import MAX_FRAMES
 
 app = typer.Typer(
     help="GAMMA: was this picture, or a part of it, made by a neural network?",
@@ -237,6 +238,14 @@ def detect(
         ),
     ] = None,
     view: Annotated[str | None, _option("default_view", "--view")] = None,
+    frames: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_FRAMES,
+            help="Maximum number of frames of an animation, or pages of a TIFF, to examine.",
+        ),
+    ] = 1,
     checkpoint: Checkpoint = None,
     device: Device = None,
 ) -> None:
@@ -260,9 +269,8 @@ def detect(
     settings = _settings(checkpoint=checkpoint, device=device, default_view=view)
     printed = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
     try:
-        fine = detect_files(
-            files, settings, printed if output is None else Format.NOTHING, overlays, output
-        )
+        printed = printed if output is None else Format.NOTHING
+        fine = detect_files(files, settings, printed, overlays, output, frames)
     except (
         CheckpointError,
         DeviceError,

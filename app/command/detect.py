@@ -19,14 +19,15 @@ from rich.table import Column, Table
 
 from app.command.console import console
 from app.command.scores import Scores, to_line
-from app.contract.schemas import Head
+from app.contract.schemas import Head, ViewInfo
 from app.contract.settings import Settings
-from pictures import finding, frames
+from pictures import finding
 from pictures.blending import heat_map
 from pictures.decoders import Decoders
 from pictures.errors import PictureError
 from pictures.finding import LeftOut, name_of, reason_of
 from pictures.findings import View
+from pictures.frames import count_frames
 from pictures.header import read_header
 from pictures.origin import Provenance
 from pictures.overlays import COLORMAPS, Colormap
@@ -56,6 +57,7 @@ def detect_files(
     output: Format,
     overlays: Path | None = None,
     scores: Path | None = None,
+    frames: int = 1,
 ) -> bool:
     """Score pictures and print one result per picture, in the given order.
 
@@ -65,6 +67,7 @@ def detect_files(
         output: format of the results on standard output; messages go to standard error.
         overlays: folder for the heat maps, with the subfolders of the pictures.
         scores: file to append the results to; pictures with a score in it are skipped.
+        frames: maximum number of frames of an animation to examine.
 
     Returns:
         True if each folder contains pictures, each picture has a score, and all heat maps were
@@ -93,8 +96,8 @@ def detect_files(
     detector.check()
     if not detector.info.trained:
         _tell(["The model is untrained; its scores are meaningless."], "yellow")
-    view = View(settings.default_view)
-    kept = None if scores is None else Scores(scores, detector.info.digest, str(view))
+    view = ViewInfo(mode=View(settings.default_view), frames=frames)
+    kept = None if scores is None else Scores(scores, detector.info.digest, view.asked)
     done = set() if kept is None else kept.done
     todo = [entry for entry in search.entries if _name(entry) not in done]
     maps = None if overlays is None else _HeatMaps(overlays, search.root)
@@ -225,10 +228,11 @@ def _tracked(entries: list[Path | LeftOut], output: Format) -> Iterator[Path | L
 
 
 def _detect(
-    entry: Path | LeftOut, decoders: Decoders, detector: Any, view: Any, maps: _HeatMaps | None
+    entry: Path | LeftOut, decoders: Decoders, detector: Any, view: ViewInfo, maps: _HeatMaps | None
 ) -> Row:
     from model.detector import GlanceError
     from model.engine import ModelOutputError
+    from model.findings import decisive, manipulated
     from worker.provenance import FileStatements
 
     name = _name(entry)
@@ -237,13 +241,19 @@ def _detect(
     try:
         data = entry.read_bytes()
         said = FileStatements(decoders, data)
-        said.pixels = decoders.decode(data)
+        decoded = decoders.frames(data, view.frames)
+        said.pixels = decoded[0].pixels
         reason = detector.not_judged(said.pixels)
-        found = None if reason else detector.examine(said.pixels, view)
+        findings = [
+            detector.examine(frame.pixels, view.mode, len(decoded))
+            for frame in (() if reason else decoded)
+        ]
     except OSError as error:
         return {"file": name, "error": reason_of(error)}
     except (PictureError, GlanceError, ModelOutputError) as error:
         return {"file": name, "error": str(error)}
+    place = decisive(findings) if findings else 0
+    found = findings[place] if findings else None
     if maps is not None and found is not None and found.masks is not None:
         maps.write(entry, found.masks)
     origin = said.provenance
@@ -252,16 +262,26 @@ def _detect(
         "file": name,
         "ai_probability": found and round(found.ai_probability, 6),
         "verdict": found and str(found.verdict),
-        "manipulated": found and found.manipulated,
+        "manipulated": found and manipulated(findings),
         "not_judged": reason and str(reason),
         "notes": [str(note) for note in found.notes] if found else [],
-        "frame": frames.EXAMINED,
-        "frames": frames.count_frames(data, kind),
+        "frame": decoded[place].number,
+        "frames": count_frames(data, kind),
+        "examined": [
+            {
+                "frame": frame.number,
+                "time_ms": frame.time_ms,
+                "ai_probability": round(one.ai_probability, 6),
+                "verdict": str(one.verdict),
+                "manipulated": one.manipulated,
+            }
+            for frame, one in zip(decoded, findings, strict=False)
+        ],
         "file_says": origin.summary.says and str(origin.summary.says),
         "provenance": TypeAdapter(Provenance).dump_python(origin, mode="json"),
         "model_version": detector.info.version,
         "model_digest": detector.info.digest,
-        "view": str(view),
+        "view": view.asked,
     }
 
 

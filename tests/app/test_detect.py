@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 import app.command.detect
 import worker.main
 from app.command.cli import app as gamma
 from model.engine import ModelOutputError
-from pictures.decoding import decode
+from pictures import animation
+from pictures.decoders import Frame
 from pictures.provenance.statement import Reading
 from tests.conftest import encode, photo
 from tests.samples import heic
@@ -48,7 +50,7 @@ class Model:
     def not_judged(self, picture: np.ndarray) -> str | None:
         return "too_small" if min(picture.shape[:2]) < MIN_SIDE else None
 
-    def examine(self, picture: np.ndarray, view: object) -> Any:
+    def examine(self, picture: np.ndarray, view: object, frames: int) -> Any:
         self.asked += 1
         self.broken(self.asked)
         mean = float(picture.mean())
@@ -69,8 +71,9 @@ class Decoders:
     def statements(self, data: bytes) -> Reading:
         return Reading()
 
-    def decode(self, data: bytes) -> np.ndarray:
-        return decode(data, max_pixels=self._max_pixels)
+    def frames(self, data: bytes, most: int) -> list[Frame]:
+        found = animation.decode(data, most=most, max_pixels=self._max_pixels)
+        return [Frame(*moment, np.asarray(picture)) for moment, picture in found]
 
     def close(self) -> None:
         pass
@@ -168,6 +171,20 @@ def test_which_of_how_many_frames_was_scored(detect: Detect) -> None:
     still, moving = rows(detect("--json", "still.jpg", "moving.gif").stdout)
     assert (still["frame"], still["frames"]) == (1, 1)
     assert (moving["frame"], moving["frames"]) == (1, 3)
+
+
+def test_the_frame_with_the_highest_score_counts(detect: Detect) -> None:
+    """The model's score is the mean brightness."""
+    shades = [Image.new("L", (40, 40), level) for level in (50, 60, 200, 70)]
+    moving = encode(shades[0], "PNG", save_all=True, append_images=shades[1:], duration=50)
+    Path("moving.png").write_bytes(moving)
+    (row,) = rows(detect("--json", "--frames", "8", "moving.png").stdout)
+    assert (row["frame"], row["frames"], row["view"]) == (3, 4, "auto 8")
+    assert row["ai_probability"] == pytest.approx(200 / 255, abs=1e-5)
+    assert [one["time_ms"] for one in row["examined"]] == [0, 50, 100, 150]
+    detect("--output", "scores.jsonl", "moving.png")
+    refused = detect("--output", "scores.jsonl", "--frames", "2", "moving.png")
+    assert "auto 2" in refused.output.replace("\n", " ")
 
 
 def test_missing_files(detect: Detect) -> None:
@@ -347,7 +364,7 @@ def test_progress_bar_leaves_standard_output_unchanged(form: str, detect: Detect
 def test_nan_output_gives_no_score(
     detect: Detect, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def examine(picture: object, view: object) -> None:
+    def examine(*_: object) -> None:
         raise ModelOutputError("the network answers with NaN or infinity")
 
     plant("a/1.jpg")
