@@ -118,7 +118,7 @@ class ImageInfo(BaseModel):
     bytes: int
     sha256: str
     frames: int | None = None
-    """frames of an animation or pages of a TIFF, of which one is examined; 1 for a still; null: not known"""
+    """frames of an animation or pages of a TIFF, of which up to `view.frames` are examined; 1 for a still; null: not known"""
 
 
 JsonValue = TypeAliasType("JsonValue", Any)
@@ -319,12 +319,14 @@ class ViewInfo(BaseModel):
 
     mode: View
     """`auto`: tiles over the whole picture, as many as the device can compute within seconds; `tiled`: up to the limit; `center`: one crop; `glance`: no crops, no masks"""
+    frames: int = 1
+    """how many frames of an animation or pages of a TIFF to examine at most, as asked with `frames`; not more than the file has"""
     tiles: int | None = None
-    """number of computed crops"""
+    """number of computed crops, those of all frames together"""
     glances: int | None = None
     """number of glances at the whole picture, or parts of it, strongly shrunk"""
     frame: int | None = None
-    """examined frame of an animation or page of a TIFF, of `image.frames`: 1 is the first that is displayed"""
+    """frame of an animation or page of a TIFF, of `image.frames`, that the score and the masks are of: 1 is the first that is displayed"""
     scale: float | None = None
     """scale at which the crops (without crops: the glance) were taken; 1 = native resolution"""
 
@@ -361,6 +363,19 @@ class DetectionError(BaseModel):
 
     code: ErrorCode
     detail: str
+
+
+class FrameInfo(BaseModel):
+    """Result for one frame of an animation or page of a TIFF."""
+
+    frame: int
+    """number of the frame: 1 is the first that is displayed"""
+    time_ms: int | None
+    """time at which it is displayed first, ms; null for a page"""
+    ai_probability: float
+    verdict: Verdict
+    manipulated: bool | None
+    """null without masks"""
 
 
 class MaskInfo(BaseModel):
@@ -555,9 +570,12 @@ class Detection(BaseModel):
     cached: bool = False
     """whether the result is that of an earlier detection of the picture"""
     ai_probability: float | None = None
+    """of several frames: the highest of them"""
     verdict: Verdict | None = None
     manipulated: bool | None = None
-    """null without masks"""
+    """null without masks; of several frames: whether any of them is manipulated"""
+    frames: list[FrameInfo] | None = None
+    """results of the examined frames, in order, if several were asked for and the file has several. `masks`, `notes` and `view.scale` are of the frame with the highest ai_probability, `view.frame`"""
     not_judged: NotJudged | None = None
     """why a detection that succeeded has no score, verdict and masks. `too_small`: a side is shorter than the model's `min_side` (`GET /v1/model`), and below it scores are guesses. More reasons may be added"""
     notes: list[Note] = []
