@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from gamma_client import (
     files,
     find_pictures,
 )
+from gamma_client._sync.runtime import Together
 
 from pictures.finding import SUFFIXES
 from tests.clients.conftest import ADDRESS, Run, problem, record
@@ -124,18 +126,20 @@ def test_keys_differ_unless_all_is_equal(folder: Path) -> None:
     (folder / "d.png").write_bytes(b"b.png")
     (folder / "e").mkdir()
     paths = [folder / "b.png", folder / "d.png", folder / "a.JPG"]
+    plain = files.Options()
+    options = [plain, files.Options(view="2"), files.Options(frames=2)]
     variants = [
-        *((path, folder, run, view) for path in paths for run in ("", "2") for view in (None, "2")),
-        (folder / "inner/c.webp", folder, "", None),
-        (folder / "inner/c.webp", folder / "inner", "", None),
+        *((path, folder, run, given) for path in paths for run in ("", "2") for given in options),
+        (folder / "inner/c.webp", folder, "", plain),
+        (folder / "inner/c.webp", folder / "inner", "", plain),
     ]
     keys = [files.key_of(*one) for one in variants]
     assert len(set(keys)) == len(keys)
     assert all(re.fullmatch("[!-~]{16,64}", key) for key in keys)
-    before = files.key_of(folder / "b.png", folder, "", None)
+    before = files.key_of(folder / "b.png", folder, "", plain)
     assert before == keys[0]
     (folder / "b.png").write_bytes(b"other")
-    assert files.key_of(folder / "b.png", folder, "", None) != before
+    assert files.key_of(folder / "b.png", folder, "", plain) != before
 
 
 @pytest.mark.parametrize(("uploads", "waiting"), [(8, 100), (1, 1), (3, 2), (2, 3)])
@@ -203,6 +207,9 @@ def test_each_file_has_an_outcome(run: Run, folder: Path, monkeypatch: pytest.Mo
     assert isinstance(found["loop.png"].error, DetectionFailedError)
     assert found["loop.png"].detection.status == "failed"
     assert found["c.webp"].error is None
+    assert found["c.webp"].result().status == "succeeded"
+    with pytest.raises(DetectionFailedError):
+        found["loop.png"].result()
     assert progress[-1] == (1, 5)
 
 
@@ -260,3 +267,23 @@ def test_a_cancelled_run_leaves_no_upload(folder: Path) -> None:
             assert ended
 
     asyncio.run(main())
+
+
+def test_an_interrupted_program_does_not_wait_for_uploads() -> None:
+    released, ended = threading.Event(), threading.Event()
+    waited = []
+
+    def upload(_: int) -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        waited.append(released.wait(30))
+        ended.set()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Together(1) as together:
+            together.map(upload, [1, 2])
+    finally:
+        signal.signal(signal.SIGINT, before)
+        released.set()
+    assert ended.wait(30)
+    assert waited == [True]

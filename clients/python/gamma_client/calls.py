@@ -23,6 +23,8 @@ from gamma_client.models import ReviewState, Says, Status, Verdict
 Picture = str | os.PathLike[str] | bytes
 """Path of a file, or the bytes of one."""
 
+Field = str | int | list[str]
+
 MAX_WAIT = 60  # s, of one request; the service's own limit
 MAX_IDS = 100  # of one request
 ENDED = frozenset(("succeeded", "failed", "expired"))
@@ -86,7 +88,7 @@ class Call:
     json: Any = None
     pictures: Sequence[Picture] = ()
     part: str = "file"
-    fields: Mapping[str, str | list[str]] = field(default_factory=dict)
+    fields: Mapping[str, Field] = field(default_factory=dict)
 
     @property
     def repeatable(self) -> bool:
@@ -171,7 +173,7 @@ def one_upload(
     *,
     url: str | None,
     key: str | None,
-    **fields: str | None,
+    **fields: str | int | None,
 ) -> Call:
     """Upload of one picture, or of the address of one.
 
@@ -193,7 +195,7 @@ def several_uploads(
     ref_ids: Sequence[str] | None,
     *,
     key: str | None,
-    **fields: str | None,
+    **fields: str | int | None,
 ) -> Call:
     """Upload of several pictures.
 
@@ -202,9 +204,7 @@ def several_uploads(
     """
     if ref_ids is not None and len(ref_ids) != len(pictures):
         raise ValueError("give a ref_id for each picture")
-    given: dict[str, str | list[str]] = {
-        name: value for name, value in fields.items() if value is not None
-    }
+    given: dict[str, Field] = {name: value for name, value in fields.items() if value is not None}
     if ref_ids is not None:
         given["ref_id"] = list(ref_ids)
     return Call(

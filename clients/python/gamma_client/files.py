@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gamma_client.calls import ENDED
 from gamma_client.errors import DetectionFailedError, GammaError
@@ -42,6 +43,16 @@ class Outcome:
         """The outcome of a file whose detection has this record."""
         failed = detection.status in ENDED and detection.status != "succeeded"
         return cls(path, detection, DetectionFailedError(detection) if failed else None)
+
+    def result(self) -> Detection:
+        """The record, whose status is `succeeded`.
+
+        Raises:
+            GammaError, OSError: The `error`, if there is one.
+        """
+        if self.detection is None or self.error is not None:
+            raise self.error or GammaError("there is no result yet")
+        return self.detection
 
     @property
     def waits_for(self) -> str | None:
@@ -101,7 +112,14 @@ def find_pictures(folder: str | os.PathLike[str]) -> Iterator[Path]:
                 yield path
 
 
-def key_of(path: Path, folder: Path, run: str, view: str | None) -> str:
+class Options(NamedTuple):
+    """How the pictures of a folder are examined."""
+
+    view: str | None = None
+    frames: int | None = None
+
+
+def key_of(path: Path, folder: Path, run: str, options: Options) -> str:
     """Idempotency key of a file's upload: the same for the same name and bytes in the same run.
 
     Raises:
@@ -110,6 +128,6 @@ def key_of(path: Path, folder: Path, run: str, view: str | None) -> str:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").digest()
     name = os.fsencode(path.relative_to(folder))
-    parts = (run.encode(), (view or "").encode(), name, content)
+    parts = (run.encode(), repr(tuple(options)).encode(), name, content)
     # The length of each part, so that no two uploads have the same key.
     return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()

@@ -100,6 +100,7 @@ class AsyncClient(AsyncUploads):
         url: str | None = None,
         ref_id: str | None = None,
         view: View | None = None,
+        frames: int | None = None,
         idempotency_key: str | None = None,
         timeout: float = 600,
     ) -> Detection:
@@ -109,7 +110,12 @@ class AsyncClient(AsyncUploads):
             The record, whose status is `succeeded`.
         """
         submitted = await self.submit(
-            picture, url=url, ref_id=ref_id, view=view, idempotency_key=idempotency_key
+            picture,
+            url=url,
+            ref_id=ref_id,
+            view=view,
+            frames=frames,
+            idempotency_key=idempotency_key,
         )
         return await self.wait(submitted.id, timeout=timeout)
 
@@ -120,6 +126,7 @@ class AsyncClient(AsyncUploads):
         url: str | None = None,
         ref_id: str | None = None,
         view: View | None = None,
+        frames: int | None = None,
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Detection:
@@ -130,6 +137,7 @@ class AsyncClient(AsyncUploads):
             url: in place of it the https address of a picture, if the service fetches pictures.
             ref_id: your own reference, up to 200 printable characters.
             view: what the model looks at.
+            frames: how many frames of an animation or pages of a TIFF to examine at most, 1 to 8.
             webhook_url: address that receives the record when the detection has ended.
             idempotency_key: your own name of the upload: a repetition returns the same detection.
                 By default every call is another upload.
@@ -146,6 +154,7 @@ class AsyncClient(AsyncUploads):
             key=idempotency_key,
             ref_id=ref_id,
             view=view,
+            frames=frames,
             webhook_url=webhook_url,
         )
         return await self._connection.read(call, Detection)
@@ -232,9 +241,17 @@ class AsyncClient(AsyncUploads):
         call = Call(method="DELETE", path="/v1/detections", params=params)
         return await self._connection.read(call, Deletions)
 
-    async def image(self, detection_id: str, *, size: int | None = None) -> bytes:
-        """Return the uploaded file; with `size` a JPEG that fits into so many pixels square."""
-        return await self._bytes(one(detection_id, "image"), size=size)
+    async def image(
+        self, detection_id: str, *, size: int | None = None, frame: int | None = None
+    ) -> bytes:
+        """Return the uploaded file; with `size` a JPEG that fits into so many pixels square.
+
+        Args:
+            detection_id: its id.
+            size: longest side of the JPEG in pixels.
+            frame: with `size`: which of the examined frames; None: the one that the masks are of.
+        """
+        return await self._bytes(one(detection_id, "image"), size=size, frame=frame)
 
     async def mask(self, detection_id: str, head: Head, *, size: int | None = None) -> bytes:
         """Return a mask as PNG: 8-bit grey, 255 is a probability of 1.

@@ -99,6 +99,7 @@ class Client(Uploads):
         url: str | None = None,
         ref_id: str | None = None,
         view: View | None = None,
+        frames: int | None = None,
         idempotency_key: str | None = None,
         timeout: float = 600,
     ) -> Detection:
@@ -108,7 +109,12 @@ class Client(Uploads):
             The record, whose status is `succeeded`.
         """
         submitted = self.submit(
-            picture, url=url, ref_id=ref_id, view=view, idempotency_key=idempotency_key
+            picture,
+            url=url,
+            ref_id=ref_id,
+            view=view,
+            frames=frames,
+            idempotency_key=idempotency_key,
         )
         return self.wait(submitted.id, timeout=timeout)
 
@@ -119,6 +125,7 @@ class Client(Uploads):
         url: str | None = None,
         ref_id: str | None = None,
         view: View | None = None,
+        frames: int | None = None,
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Detection:
@@ -129,6 +136,7 @@ class Client(Uploads):
             url: in place of it the https address of a picture, if the service fetches pictures.
             ref_id: your own reference, up to 200 printable characters.
             view: what the model looks at.
+            frames: how many frames of an animation or pages of a TIFF to examine at most, 1 to 8.
             webhook_url: address that receives the record when the detection has ended.
             idempotency_key: your own name of the upload: a repetition returns the same detection.
                 By default every call is another upload.
@@ -145,6 +153,7 @@ class Client(Uploads):
             key=idempotency_key,
             ref_id=ref_id,
             view=view,
+            frames=frames,
             webhook_url=webhook_url,
         )
         return self._connection.read(call, Detection)
@@ -231,9 +240,17 @@ class Client(Uploads):
         call = Call(method="DELETE", path="/v1/detections", params=params)
         return self._connection.read(call, Deletions)
 
-    def image(self, detection_id: str, *, size: int | None = None) -> bytes:
-        """Return the uploaded file; with `size` a JPEG that fits into so many pixels square."""
-        return self._bytes(one(detection_id, "image"), size=size)
+    def image(
+        self, detection_id: str, *, size: int | None = None, frame: int | None = None
+    ) -> bytes:
+        """Return the uploaded file; with `size` a JPEG that fits into so many pixels square.
+
+        Args:
+            detection_id: its id.
+            size: longest side of the JPEG in pixels.
+            frame: with `size`: which of the examined frames; None: the one that the masks are of.
+        """
+        return self._bytes(one(detection_id, "image"), size=size, frame=frame)
 
     def mask(self, detection_id: str, head: Head, *, size: int | None = None) -> bytes:
         """Return a mask as PNG: 8-bit grey, 255 is a probability of 1.

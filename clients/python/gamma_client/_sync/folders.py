@@ -13,7 +13,7 @@ from gamma_client._sync.connection import Connection
 from gamma_client._sync.runtime import Together, in_thread
 from gamma_client.calls import ENDED, MAX_IDS, Call, Picture, one, one_upload, several_uploads
 from gamma_client.errors import DeletedError, ServiceError
-from gamma_client.files import Outcome, Progress, find_pictures, key_of
+from gamma_client.files import Options, Outcome, Progress, find_pictures, key_of
 from gamma_client.models import BatchEntry, BatchResults, Detection, DetectionList, View
 
 
@@ -29,6 +29,7 @@ class Uploads:
         *,
         ref_ids: Sequence[str] | None = None,
         view: View | None = None,
+        frames: int | None = None,
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> list[BatchEntry]:
@@ -38,6 +39,7 @@ class Uploads:
             pictures: paths of files, or their bytes.
             ref_ids: your own reference of each.
             view: what the model looks at.
+            frames: how many frames of an animation or pages of a TIFF to examine at most, 1 to 8.
             webhook_url: address that receives each record when its detection has ended.
             idempotency_key: your own name of the upload: a repetition returns the same detections.
 
@@ -49,7 +51,12 @@ class Uploads:
             OSError: If a file cannot be read.
         """
         call = several_uploads(
-            pictures, ref_ids, key=idempotency_key, view=view, webhook_url=webhook_url
+            pictures,
+            ref_ids,
+            key=idempotency_key,
+            view=view,
+            frames=frames,
+            webhook_url=webhook_url,
         )
         return (self._connection.read(call, BatchResults)).results
 
@@ -59,6 +66,7 @@ class Uploads:
         *,
         run: str = "",
         view: View | None = None,
+        frames: int | None = None,
         uploads: int = 8,
         waiting: int = MAX_IDS,
         progress: Callable[[Progress], object] | None = None,
@@ -73,6 +81,7 @@ class Uploads:
             run: name of this run. The same run repeats no upload of the same file as long as its
                 detection is kept, also not of one that failed; another run uploads all files again.
             view: what the model looks at.
+            frames: how many frames of an animation or pages of a TIFF to examine at most, 1 to 8.
             uploads: most uploads at the same time.
             waiting: most detections at the same time that have not ended, 1 to 100.
             progress: called after each step. The files are counted first.
@@ -88,13 +97,13 @@ class Uploads:
         """
         if not 1 <= waiting <= MAX_IDS:
             raise ValueError(f"waiting must be 1 to {MAX_IDS}")
-        root, count = Path(folder), Progress()
+        root, count, options = Path(folder), Progress(), Options(view, frames)
         if progress is not None:
             count.total = sum(1 for _ in find_pictures(root))
         files = find_pictures(root)
         under_way: dict[str, Path] = {}
         with Together(uploads) as together:
-            upload = partial(self._upload, root, run, view)
+            upload = partial(self._upload, root, run, options)
             while True:
                 room = min(uploads, waiting - len(under_way))
                 some = list(islice(files, room))
@@ -115,10 +124,15 @@ class Uploads:
                 if room and not some and not under_way:
                     return
 
-    def _upload(self, root: Path, run: str, view: View | None, path: Path) -> Outcome:
+    def get_many(self, ids: Sequence[str]) -> DetectionList:
+        """Return the current records of up to 100 detections, and the ids that are `missing`."""
+        call = Call(method="GET", path="/v1/detections", params={"ids": ids})
+        return self._connection.read(call, DetectionList)
+
+    def _upload(self, root: Path, run: str, options: Options, path: Path) -> Outcome:
         try:
-            key = in_thread(key_of, path, root, run, view)
-            call = one_upload(path, url=None, key=key, view=view)
+            key = in_thread(key_of, path, root, run, options)
+            call = one_upload(path, url=None, key=key, **options._asdict())
             detection = self._connection.read(call, Detection)
         except ServiceError as error:
             if not error.of_picture:
@@ -138,8 +152,7 @@ class Uploads:
             except ServiceError as error:
                 if error.status != 404:
                     raise
-        call = Call(method="GET", path="/v1/detections", params={"ids": list(under_way)})
-        found = self._connection.read(call, DetectionList)
+        found = self.get_many(list(under_way))
         ended = []
         for detection in found.detections:
             if detection.status in ENDED:
