@@ -186,18 +186,18 @@ class Reviews:
         REVIEWS.labels(Decision.WITHDRAWN).inc(new)
         return history
 
-    async def erase(self, team: str, detection_id: str) -> bool:
-        """Erase notes and names in the history of a detection; decisions and hashes stay.
+    async def erase(self, team: str, detection_ids: Sequence[str]) -> bool:
+        """Erase notes and names in the history of detections; decisions and hashes stay.
 
         Returns:
-            Whether it has a history.
+            Whether any of them has a history.
         """
 
         def work(connection: Connection) -> bool:
-            release(connection, team, [detection_id])
+            release(connection, team, detection_ids)
             erased = connection.execute(
                 update(reviews)
-                .where(reviews.c.team == team, reviews.c.detection_id == detection_id)
+                .where(reviews.c.team == team, reviews.c.detection_id.in_(detection_ids))
                 .values(note=None, reviewer=None, key=None, erased_at=datetime.now(UTC))
             )
             return erased.rowcount > 0

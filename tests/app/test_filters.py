@@ -243,5 +243,6 @@ def test_archive_of_masks_and_overlays(
 
 def test_archive_needs_ids(alice: httpx2.Client) -> None:
     assert_problem(alice.get(f"{PATH}/archive"), 400, "malformed_request")
+    assert_problem(alice.get(f"{PATH}/archive?ids=a&size=8"), 400, "malformed_request")
     many = ",".join(map(str, range(101)))
     assert_problem(alice.get(f"{PATH}/archive?ids={many}"), 400, "malformed_request")

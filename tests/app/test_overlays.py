@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import zipfile
 
 import httpx2
 import numpy as np
@@ -154,6 +155,17 @@ def test_masks_and_overlays_of_a_size_are_area_averages(
     assert (pixels(layer) == pixels(overlays.render(encode(small, "PNG"), opacity=1))).all()
     larger = client.get(urls["mask_url"], params={"size": 8192})
     assert larger.content == client.get(urls["mask_url"]).content
+
+
+def test_archive_of_a_size_has_the_same_files(client: httpx2.Client, record: dict) -> None:
+    query = {"ids": record["id"], "size": "80"}
+    answer = client.get("/v1/detections/archive", params=query)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as file:
+        for kind in ("masks", "overlays"):
+            made = file.read(f"{record['id']}/{kind}/ai.png")
+            alone = client.get(f"/v1/detections/{record['id']}/{kind}/ai.png?size=80")
+            assert made == alone.content
+            assert Image.open(io.BytesIO(made)).size == (50, 80)
 
 
 def test_composite_of_a_size_is_the_preview_with_the_small_mask(

@@ -331,6 +331,25 @@ def test_purge_erases_note_and_names_only(
     assert [one["decision"] for one in state.json()["history"]] == ["genuine", "ai"]
 
 
+def test_bulk_deletion_purges_too(
+    alice: httpx2.Client, bob: httpx2.Client, standin: StandIn
+) -> None:
+    names = [post(alice).json()["id"] for _ in range(3)]
+    for name in names:
+        standin.finish(name)
+        decide(alice, name, note="about a person").raise_for_status()
+    gone, *others = names
+    alice.delete(f"/v1/detections/{gone}").raise_for_status()
+    query = {"ids": ",".join(names), "purge": "true"}
+    assert bob.delete("/v1/detections", params=query).json()["deleted"] == []
+    alice.delete("/v1/detections", params={**query, "dry_run": "true"}).raise_for_status()
+    notes = [alice.get(path(name)).json()["review"]["note"] for name in names]
+    assert notes == ["about a person"] * 3
+    done = alice.delete("/v1/detections", params=query).json()
+    assert (done["deleted"], done["missing"]) == (others, [gone])
+    assert [alice.get(path(name)).json()["review"]["note"] for name in names] == [None] * 3
+
+
 def test_purge_of_a_detection_that_is_gone(alice: httpx2.Client, name: str) -> None:
     decide(alice, name, note="about a person")
     alice.delete(f"/v1/detections/{name}").raise_for_status()

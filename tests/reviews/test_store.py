@@ -221,8 +221,8 @@ def test_erased_notes_are_not_in_the_files(tmp_path: Path) -> None:
         store = Reviews(database)
         await store.append(ANNA, {"a": FACTS}, review(note=secret))
         assert _found(tmp_path, secret), "this test looks in the right files"
-        assert await store.erase("news", "a")
-        assert not await store.erase("news", "b")
+        assert await store.erase("news", ["a"])
+        assert not await store.erase("news", ["b"])
         assert not _found(tmp_path, secret)
 
     with_database(settings, use)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -18,6 +19,8 @@ from app.http import examples, guard
 from app.http.callers import TheCaller
 from app.http.listing import MAX_NAMED, NO_FILTER, Filter, Page, TheFilter, named, newest
 from app.http.problems import ServiceError, link_context
+from app.http.reviewing import reviewing_of
+from app.http.routes.pictures import MaskSize, mask_work
 from app.http.routes.responses import (
     OF_V1,
     LimitedStream,
@@ -55,49 +58,71 @@ _MEDIA_TYPES = {Format.CSV: "text/csv", Format.JSONL: "application/jsonl"}
     response_model=Deletions,
     responses={
         200: answer("What was deleted", deleted=examples.DELETIONS),
-        **problems(*OF_V1, ErrorCode.MALFORMED_REQUEST, ErrorCode.STORAGE_UNAVAILABLE),
+        **problems(
+            *OF_V1,
+            ErrorCode.MALFORMED_REQUEST,
+            ErrorCode.STORAGE_UNAVAILABLE,
+            ErrorCode.REVIEWS_UNAVAILABLE,
+        ),
     },
 )
-def delete_many(
+async def delete_many(
     request: Request,
     caller: TheCaller,
     ids: _Ids = [],  # noqa: B006 - FastAPI copies it
     chosen: TheFilter = NO_FILTER,
     dry_run: Annotated[bool, Query(description="only say which would be deleted")] = False,
+    purge: Annotated[
+        bool,
+        Query(
+            description="also erase notes and names in their reviews, and in those of the "
+            "`missing`; decisions and the hashes of the pictures stay"
+        ),
+    ] = False,
 ) -> Response:
     """Delete the detections in `ids`, or those that meet conditions; up to 100 in a request.
 
-    Reviews stay, as when one is deleted. Repeat the request while `more` is true; `dry_run` names
-    the first 100 alone.
+    Reviews stay, as when one is deleted, unless `purge` is given. Repeat the request while `more`
+    is true; `dry_run` names the first 100 alone.
     """
-    service = service_of(request)
     if bool(ids) == bool(chosen):
         raise ServiceError(
             ErrorCode.MALFORMED_REQUEST, "Name either `ids` or a condition, such as `status`."
         )
-    missing: list[str] = []
-    more = False
+    service = service_of(request)
+    plan = await run_in_threadpool(_to_delete, service, caller.name, ids, chosen)
+    if not dry_run:
+        if purge:
+            names = [*plan.deleted, *plan.missing]
+            await reviewing_of(request).reviews.erase(caller.name, names)
+        await run_in_threadpool(_discard, service, caller.name, plan.deleted)
+    return json_answer(request, plan.model_copy(update={"dry_run": dry_run}))
+
+
+def _to_delete(service: Service, owner: str, ids: list[str], chosen: Filter) -> Deletions:
     if ids:
         names = named(ids)
-        found = service.store.get_owned(names, caller.name)
-        missing = [name for name, one in zip(names, found, strict=True) if one is None]
-        names = [one.id for one in found if one is not None]
-    else:
-        cursor: str | None = None
-        while True:  # a page without matches is not the end
-            page = newest(service.store, caller.name, MAX_NAMED, cursor, chosen)
-            cursor = page.cursor
-            if page.detections or cursor is None:
-                break
-            guard.begin()  # a new budget for each page
-        names, more = [one.id for one in page.detections], cursor is not None
-    if not dry_run:
-        for name in names:
-            guard.begin()  # a new budget for each
-            service.discard(name, caller.name)
-    return json_answer(
-        request, Deletions(dry_run=dry_run, deleted=names, missing=missing, more=more)
-    )
+        found = service.store.get_owned(names, owner)
+        return Deletions(
+            dry_run=True,
+            deleted=[one.id for one in found if one is not None],
+            missing=[name for name, one in zip(names, found, strict=True) if one is None],
+            more=False,
+        )
+    cursor: str | None = None
+    while True:  # a page without matches is not the end
+        page = newest(service.store, owner, MAX_NAMED, cursor, chosen)
+        cursor = page.cursor
+        if page.detections or cursor is None:
+            names = [one.id for one in page.detections]
+            return Deletions(dry_run=True, deleted=names, more=cursor is not None)
+        guard.begin()  # a new budget for each page
+
+
+def _discard(service: Service, owner: str, names: list[str]) -> None:
+    for name in names:
+        guard.begin()  # a new budget for each
+        service.discard(name, owner)
 
 
 @router.get(
@@ -143,7 +168,9 @@ async def export(
         **_PROBLEMS,
     },
 )
-async def archive(request: Request, caller: TheCaller, ids: _Ids) -> Response:
+async def archive(
+    request: Request, caller: TheCaller, ids: _Ids, size: MaskSize = None
+) -> Response:
     """Download records, masks and overlays of detections as a ZIP file.
 
     Each detection has a folder with its id: `record.json`, `masks/` and `overlays/`. Those without
@@ -154,7 +181,7 @@ async def archive(request: Request, caller: TheCaller, ids: _Ids) -> Response:
     detections = [one for one in found if one is not None]
     missing = [name for name, one in zip(names, found, strict=True) if one is None]
     return LimitedStream(
-        _zipped(request, service, detections, missing),
+        _zipped(request, service, caller.name, detections, missing, size),
         service.resources.streams.hold(caller.name, 1),
         "application/zip",
         attachment("detections.zip"),
@@ -247,37 +274,43 @@ class _Pipe(io.RawIOBase):
 
 
 async def _zipped(
-    request: Request, service: Service, detections: list[Detection], missing: list[str]
+    request: Request,
+    service: Service,
+    owner: str,
+    detections: list[Detection],
+    missing: list[str],
+    size: int | None,
 ) -> AsyncIterator[bytes]:
     """A ZIP file; masks are compressed already, so that files are stored as they are."""
-    pipe = _Pipe()
+    pipe, context = _Pipe(), link_context(request)
     with zipfile.ZipFile(pipe, "w") as file:
         for detection in detections:
-            guard.begin()  # a new budget for each
-            for name, data in await run_in_threadpool(_files, request, service, detection):
-                file.writestr(f"{detection.id}/{name}", data)
+            record = detection.model_dump_json(indent=2, context=context)
+            file.writestr(f"{detection.id}/record.json", record)
+            yield pipe.drain()
+            for head in Head if detection.masks is not None else ():
+                guard.begin()  # a new budget for each
+                mask = await _mask(service, owner, detection, head, size)
+                if mask is None:
+                    break
+                overlay = await run_in_threadpool(overlays.render, mask)
+                file.writestr(f"{detection.id}/masks/{head}.png", mask)
+                file.writestr(f"{detection.id}/overlays/{head}.png", overlay)
                 yield pipe.drain()
         if missing:
             file.writestr("missing.txt", "".join(f"{name}\n" for name in missing))
     yield pipe.drain()
 
 
-def _files(
-    request: Request, service: Service, detection: Detection
-) -> list[tuple[str, bytes | str]]:
-    """Names and contents of the files of a detection."""
-    record = detection.model_dump_json(indent=2, context=link_context(request))
-    files: list[tuple[str, bytes | str]] = [("record.json", record)]
-    for head, mask in _masks(service, detection):
-        files += [
-            (f"masks/{head}.png", mask),
-            (f"overlays/{head}.png", overlays.render(mask)),
-        ]
-    return files
-
-
-def _masks(service: Service, detection: Detection) -> Iterator[tuple[Head, bytes]]:
-    for head in Head if detection.masks is not None else ():
-        mask = service.store.get_mask(detection.id, head)
-        if mask is not None:  # deleted meanwhile
-            yield head, mask
+async def _mask(
+    service: Service, owner: str, detection: Detection, head: Head, size: int | None
+) -> bytes | None:
+    """A mask that fits into `size` pixels; None if it was deleted meanwhile."""
+    _, made, limiter, slot = mask_work(service, owner, detection, head, size)
+    try:
+        async with slot:
+            return await run_sync(made, limiter=limiter)
+    except ServiceError as error:
+        if error.code is ErrorCode.DETECTION_EXPIRED:
+            return None
+        raise

@@ -155,7 +155,7 @@ async def delete(
     ] = False,
 ) -> None:
     """Delete a detection: record, picture and masks. A waiting one is not computed."""
-    erased = purge and await reviewing_of(request).reviews.erase(caller.name, detection_id)
+    erased = purge and await reviewing_of(request).reviews.erase(caller.name, [detection_id])
     try:
         await run_in_threadpool(service_of(request).delete, detection_id, caller.name)
     except ServiceError as error:

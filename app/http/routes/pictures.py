@@ -191,7 +191,7 @@ async def mask(
     service = service_of(request)
     detection = await run_in_threadpool(_succeeded, service, detection_id, caller.name)
     answer = _Answer(request, detection, "mask", head, size)
-    return answer.response(_PNG, *_mask_work(service, caller.name, detection, head, size))
+    return answer.response(_PNG, *mask_work(service, caller.name, detection, head, size))
 
 
 @router.get(
@@ -234,7 +234,7 @@ async def overlay(
     answer = _Answer(
         request, detection, overlays.RENDERER, head, f"{opacity:.3f}", colormap, composite, size
     )
-    work = _mask_work(service, caller.name, detection, head, size)
+    work = mask_work(service, caller.name, detection, head, size)
     memory, mask_png = work[:2]
     if not composite:
         return answer.response(
@@ -258,10 +258,10 @@ async def overlay(
     return answer.response(_PNG, memory, blended, decoders_for(detection.image), slot)
 
 
-def _mask_work(
+def mask_work(
     service: Service, owner: str, detection: Detection, head: Head, size: int | None
 ) -> tuple[_Permit, Callable[[], bytes], CapacityLimiter | None, _Slot]:
-    """How to make a mask that fits into `size` pixels: arguments of `_Answer.response`."""
+    """How to make a mask that fits into `size` pixels: memory, function, limiter and slot."""
     image = detection.image
     memory = service.resources.downloads.hold(owner, mask_bytes(image))
     if size is None or size >= max(image.width, image.height):
