@@ -53,10 +53,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         taken.append(seconds)
 
     monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=taken.append))
-    monkeypatch.setattr("gamma_client._sync.client.sleep", taken.append)
-    monkeypatch.setattr("gamma_client._sync.connection.sleep", taken.append)
-    monkeypatch.setattr("gamma_client._async.client.sleep", sleep)
-    monkeypatch.setattr("gamma_client._async.connection.sleep", sleep)
+    for module in ("client", "connection", "folders"):
+        monkeypatch.setattr(f"gamma_client._sync.{module}.sleep", taken.append)
+        monkeypatch.setattr(f"gamma_client._async.{module}.sleep", sleep)
     monkeypatch.setattr("asyncio.sleep", sleep)
     return taken
 

@@ -30,6 +30,14 @@ def test_requests_go_below_the_address_with_the_key(run: Run) -> None:
     assert request.headers["User-Agent"].startswith("gamma-client")
 
 
+@pytest.mark.parametrize("key", ["secret\n", "se cret", "sécret", "\tsecret"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_key_that_cannot_be_sent_is_not_shown(kind: type, key: str) -> None:
+    with pytest.raises(ValueError, match="the key") as refused:
+        kind(ADDRESS, key)
+    assert "cret" not in str(refused.value)
+
+
 def test_later_versions_may_add_fields_and_values(run: Run) -> None:
     found = record(verdict="partly", notes=["new_note"], new_field={"x": 1}, not_judged="new")
     detection = run(Service(answer(200, json=found)), lambda client: client.get("a"))

@@ -144,7 +144,7 @@ def test_keys_differ_unless_all_is_equal(folder: Path) -> None:
 
 @pytest.mark.parametrize(("uploads", "waiting"), [(8, 100), (1, 1), (3, 2), (2, 3)])
 def test_all_pictures_come_through_with_few_at_once(
-    run: Run, folder: Path, uploads: int, waiting: int
+    run: Run, pauses: list[float], folder: Path, uploads: int, waiting: int
 ) -> None:
     for number in range(20):
         (folder / f"{number}.png").write_bytes(b"%d" % number)
@@ -213,20 +213,25 @@ def test_each_file_has_an_outcome(run: Run, folder: Path, monkeypatch: pytest.Mo
     assert progress[-1] == (1, 5)
 
 
-def test_a_refusal_of_everything_ends_the_run(run: Run, folder: Path) -> None:
-    service = Folder(lambda _: httpx2.Response(403, json=problem(403, "key_invalid")))
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "key_invalid"), (422, "view_refused"), (400, "malformed_request")]
+)
+def test_a_refusal_of_everything_ends_the_run(
+    run: Run, folder: Path, status: int, code: str
+) -> None:
+    service = Folder(lambda _: httpx2.Response(status, json=problem(status, code)))
     with pytest.raises(ServiceError) as refused:
         run(service, lambda client: client.detect_folder(folder))
-    assert refused.value.code == "key_invalid"
+    assert refused.value.code == code
 
 
-@pytest.mark.parametrize("waiting", [0, 101])
-def test_the_service_tells_of_a_hundred_at_once(run: Run, folder: Path, waiting: int) -> None:
+@pytest.mark.parametrize("limits", [{"waiting": 0}, {"waiting": 101}, {"uploads": 0}])
+def test_numbers_at_once_have_limits(run: Run, folder: Path, limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="1 to 100"):
-        run(Folder(), lambda client: client.detect_folder(folder, waiting=waiting))
+        run(Folder(), lambda client: client.detect_folder(folder, **limits))
 
 
-def test_an_interrupted_run_is_resumed(folder: Path) -> None:
+def test_an_interrupted_run_is_resumed(folder: Path, pauses: list[float]) -> None:
     service = Folder()
     http = httpx2.Client(transport=httpx2.MockTransport(service))
     with Client(ADDRESS, http=http) as client:

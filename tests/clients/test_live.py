@@ -136,6 +136,14 @@ def test_a_batch_is_accepted_or_refused_one_by_one(client: Client, folder: Path)
     assert client.wait(entries[0].detection.id).ref_id == "a"
 
 
+def test_a_file_that_is_too_large_is_refused_early(client: Client, tmp_path: Path) -> None:
+    """The service answers and closes the connection while the file is being sent."""
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(51 * 2**20)
+    (outcome,) = client.detect_folder(tmp_path)
+    assert outcome.error.code == "upload_too_large"
+
+
 def test_events_of_a_running_service(client: Client, folder: Path) -> None:
     """Also of what ended before somebody listened."""
     known = client.detect(folder / "photo.jpg").id

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from gamma_client import ServiceError
+from gamma_client import Client, DetectionEvent, GammaError, ServiceError
 
 from app.http import examples
 from tests.clients.conftest import Answer, Run, Service, answer, record, refuse
@@ -172,6 +173,36 @@ def test_a_failed_download_leaves_no_part(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def follow(client: Any, seen: list[DetectionEvent]) -> Any:
+    """Keep the events of a client until an error ends them."""
+    if isinstance(client, Client):
+        for one in client.events():
+            seen.append(one)
+
+    async def asynchronous() -> None:
+        async for one in client.events():
+            seen.append(one)
+
+    return asynchronous()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "error"),
+    [
+        ("text/html", b"<html>", httpx2.SSEError),
+        ("text/event-stream", b"data: []\n\n", GammaError),
+        ("text/event-stream", b"data: no\n\n", GammaError),
+        ("text/event-stream", b'data: {"id": 1}\n\n', GammaError),
+    ],
+)
+def test_a_page_of_a_proxy_is_no_stream(
+    run: Run, kind: str, body: bytes, error: type[Exception]
+) -> None:
+    service = Service(answer(200, content=body, headers={"Content-Type": kind}))
+    with pytest.raises(error):
+        run(service, lambda client: follow(client, []))
+
+
 def test_events_go_on_where_they_broke(run: Run, pauses: list[float]) -> None:
     def event(position: str, name: str) -> bytes:
         data = f'{{"id": "{name}", "status": "succeeded"}}'
@@ -186,21 +217,8 @@ def test_events_go_on_where_they_broke(run: Run, pauses: list[float]) -> None:
         refuse(401, "key_missing"),
     )
     seen = []
-
-    def follow(client):
-        if hasattr(client, "__enter__"):
-            for one in client.events():
-                seen.append(one)
-            return None
-
-        async def follow():
-            async for one in client.events():
-                seen.append(one)
-
-        return follow()
-
     with pytest.raises(ServiceError):
-        run(service, follow)
+        run(service, lambda client: follow(client, seen))
     assert [(one.id, one.position) for one in seen] == [("a", "6-0"), ("b", "7-0")]
     sent = [request.headers.get("Last-Event-ID") for request in service.requests]
     assert sent == [None, "5-0", "6-0", "6-0", "7-0"]

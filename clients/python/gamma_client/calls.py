@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ import httpx2
 from pydantic import BaseModel
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from gamma_client.errors import ServiceError, parse
+from gamma_client.errors import GammaError, ServiceError, parse
 from gamma_client.models import ReviewState, Says, Status, Verdict
 
 Picture = str | os.PathLike[str] | bytes
@@ -29,9 +31,11 @@ MAX_WAIT = 60  # s, of one request; the service's own limit
 MAX_IDS = 100  # of one request
 ENDED = frozenset(("succeeded", "failed", "expired"))
 
+INTERRUPTIONS = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError)
+"""How a connection breaks in the midst of an answer."""
+
 _BUSY = frozenset((429, 502, 503, 504))
 _REPEATABLE = frozenset(("GET", "HEAD", "PUT", "DELETE"))
-_HOPELESS = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 _backoff = wait_random_exponential(multiplier=0.5, max=30)  # s, if the service names no time
 
 
@@ -134,8 +138,7 @@ def _passes(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, ServiceError):
         return error.status in _BUSY
-    broken = isinstance(error, httpx2.TransportError | httpx2.DecodingError)
-    return broken and not isinstance(error, _HOPELESS)
+    return isinstance(error, (*INTERRUPTIONS, httpx2.ProxyError, httpx2.DecodingError))
 
 
 def _pause(state: RetryCallState) -> float:
@@ -231,6 +234,29 @@ def seen_review(response: httpx2.Response) -> SeenReview:
     """The answer, with its `ETag`."""
     state = parse(response, SeenReview)
     return state.model_copy(update={"etag": response.headers.get("ETag", "")})
+
+
+def event_of(sent: httpx2.ServerSentEvent) -> DetectionEvent:
+    """The event in a message of the stream.
+
+    Raises:
+        GammaError: If there is none.
+    """
+    try:
+        return DetectionEvent.model_validate({**json.loads(sent.data), "position": sent.id})
+    except (ValueError, TypeError):
+        raise GammaError("unexpected message in the stream of events") from None
+
+
+def bearer(key: str) -> str:
+    """`Authorization` with a key.
+
+    Raises:
+        ValueError: If the key cannot be sent; the message does not contain it.
+    """
+    if not re.fullmatch("[!-~]+", key):
+        raise ValueError("the key holds spaces, line breaks or characters that are not ASCII")
+    return f"Bearer {key}"
 
 
 def agent() -> str:

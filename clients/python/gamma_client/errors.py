@@ -14,6 +14,7 @@ from gamma_client.models import Detection, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_OF_REQUEST = ("view_refused", "webhook_refused")
 _SHOWN = 200  # characters of an answer that is no problem document
 
 
@@ -52,10 +53,10 @@ class ServiceError(GammaError):
     @property
     def of_picture(self) -> bool:
         """Whether the picture is the cause: another picture could be accepted now."""
-        return (
-            self.status in (413, 415, 422)
-            or self.code in ("file_empty", "file_missing")
-            or self.problem.get("detection") is not None
+        if self.problem.get("detection") is not None:
+            return True
+        return self.code == "file_empty" or (
+            self.status in (413, 415, 422) and self.code not in _OF_REQUEST
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tenacity import AsyncRetrying
 
 from gamma_client._async.runtime import sleep
-from gamma_client.calls import Call, agent, retrying
+from gamma_client.calls import INTERRUPTIONS, Call, agent, bearer, retrying
 from gamma_client.errors import check, parse
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,8 +29,8 @@ class AsyncConnection:
     ) -> None:
         self._address = address.rstrip("/")
         self._headers = {"User-Agent": agent()}
-        if key is not None:
-            self._headers["Authorization"] = f"Bearer {key}"
+        if key:
+            self._headers["Authorization"] = bearer(key)
         self._patience = patience
         self._http = http
 
@@ -80,7 +80,7 @@ class AsyncConnection:
                 response: httpx2.Response = await AsyncRetrying(**retrying(call, self._patience))(
                     self._open, call, opened
                 )
-                with suppress(httpx2.TransportError):
+                with suppress(*INTERRUPTIONS):
                     async for event in httpx2.EventSource(response):
                         position = event.id or position
                         if event.data:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from gamma_client.calls import (
     DetectionEvent,
     Picture,
     cursor_of,
+    event_of,
     one,
     one_upload,
 )
@@ -71,10 +71,13 @@ class Client(Uploads):
         Args:
             address: address of the service, such as `https://gamma.example`, with the path below
                 which it is, if any.
-            key: the key; None for a service without keys.
+            key: the key; None or "" for a service without keys.
             patience: how long a request is repeated at most, in seconds. 0: never.
             http: client of httpx2 with other settings (proxy, certificates, timeouts); it is closed
                 with this one. An answer may take 60 s.
+
+        Raises:
+            ValueError: If the key cannot be one.
         """
         super().__init__(
             Connection(address, key, patience, http or httpx2.Client(timeout=MAX_WAIT + 30))
@@ -337,7 +340,7 @@ class Client(Uploads):
                 latest 1,000 or so. None: begin with the next one.
         """
         for event in self._connection.events("/v1/events", after):
-            yield DetectionEvent.model_validate({**json.loads(event.data), "position": event.id})
+            yield event_of(event)
 
     def model(self) -> ModelFacts:
         """Return facts about the model; read its `notice` before you act on a score."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from tenacity import Retrying
 
 from gamma_client._sync.runtime import sleep
-from gamma_client.calls import Call, agent, retrying
+from gamma_client.calls import INTERRUPTIONS, Call, agent, bearer, retrying
 from gamma_client.errors import check, parse
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,8 +28,8 @@ class Connection:
     def __init__(self, address: str, key: str | None, patience: float, http: httpx2.Client) -> None:
         self._address = address.rstrip("/")
         self._headers = {"User-Agent": agent()}
-        if key is not None:
-            self._headers["Authorization"] = f"Bearer {key}"
+        if key:
+            self._headers["Authorization"] = bearer(key)
         self._patience = patience
         self._http = http
 
@@ -79,7 +79,7 @@ class Connection:
                 response: httpx2.Response = Retrying(**retrying(call, self._patience))(
                     self._open, call, opened
                 )
-                with suppress(httpx2.TransportError):
+                with suppress(*INTERRUPTIONS):
                     for event in httpx2.EventSource(response):
                         position = event.id or position
                         if event.data:

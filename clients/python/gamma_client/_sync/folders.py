@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from gamma_client._sync.connection import Connection
-from gamma_client._sync.runtime import Together, in_thread
+from gamma_client._sync.runtime import Together, in_thread, sleep
 from gamma_client.calls import ENDED, MAX_IDS, Call, Picture, one, one_upload, several_uploads
 from gamma_client.errors import DeletedError, ServiceError
 from gamma_client.files import Options, Outcome, Progress, find_pictures, key_of
@@ -95,8 +96,8 @@ class Uploads:
                 been sent are found again by the next call.
             OSError: If a folder cannot be read.
         """
-        if not 1 <= waiting <= MAX_IDS:
-            raise ValueError(f"waiting must be 1 to {MAX_IDS}")
+        if not 1 <= waiting <= MAX_IDS or uploads < 1:
+            raise ValueError(f"waiting must be 1 to {MAX_IDS}, and uploads at least 1")
         root, count, options = Path(folder), Progress(), Options(view, frames)
         if progress is not None:
             count.total = sum(1 for _ in find_pictures(root))
@@ -145,13 +146,7 @@ class Uploads:
     def _collect(self, under_way: dict[str, Path], *, hold: bool) -> list[Outcome]:
         """Remove what has ended, and return it; `hold`: wait up to a second for the oldest."""
         if hold:
-            oldest = next(iter(under_way))
-            call = Call(method="GET", path=one(oldest), headers={"Prefer": "wait=1"})
-            try:
-                self._connection.send(call)
-            except ServiceError as error:
-                if error.status != 404:
-                    raise
+            self._hold(next(iter(under_way)))
         found = self.get_many(list(under_way))
         ended = []
         for detection in found.detections:
@@ -160,3 +155,16 @@ class Uploads:
         for name in found.missing:
             ended.append(Outcome(under_way.pop(name), error=DeletedError(name)))
         return ended
+
+    def _hold(self, detection_id: str) -> None:
+        """Return when the detection has ended, or after a second."""
+        begun = time.monotonic()
+        call = Call(method="GET", path=one(detection_id), headers={"Prefer": "wait=1"})
+        try:
+            detection = self._connection.read(call, Detection)
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+        else:
+            if detection.status not in ENDED:  # also if the answer was not held
+                sleep(max(0, begun + 1 - time.monotonic()))
