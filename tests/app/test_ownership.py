@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,6 +13,7 @@ from tests.app.replica import Replica, assert_problem
 
 PLACEHOLDERS = {"head": ("ai", "manipulation")}
 BODIES = {"review": {"decision": "ai"}}
+PUBLIC = {"/livez", "/readyz"}
 
 
 def routes_of_a_detection(document: dict, detection_id: str) -> list[tuple[str, str]]:
@@ -51,13 +53,61 @@ def test_detections_of_other_callers_are_not_found(
 
 def test_every_call_needs_a_key(pair: list[Replica], alice: httpx2.Client) -> None:
     name = post(alice).json()["id"]
-    calls = routes_of_a_detection(alice.get("/openapi.json").json(), name)
-    calls += [("GET", "/v1/detections"), ("POST", "/v1/detections")]
-    calls += [("POST", "/v1/detections/batch"), ("GET", "/v1/reviews"), ("POST", "/v1/reviews")]
-    calls += [("POST", "/v1/reviews/next"), ("GET", "/v1/reviews/assigned")]
+    document = alice.get("/openapi.json").json()
+    calls = [*routes_of_a_detection(document, name), *routes_of_all_detections(document)]
     with pair[0].client() as nobody:
         for method, path in calls:
             assert_problem(ask(nobody, method, path), 401, "key_missing")
+
+
+def routes_of_all_detections(document: dict) -> list[tuple[str, str]]:
+    """Method and path of every other call that needs a key."""
+    return [
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method in methods
+        if "{" not in path and path not in PUBLIC
+    ]
+
+
+def test_no_call_shows_or_changes_what_is_of_another_caller(
+    alice: httpx2.Client, bob: httpx2.Client, standin: StandIn
+) -> None:
+    records = [post(alice, ref_id=f"private {at}").json() for at in range(2)]
+    names = [record["id"] for record in records]
+    for name in names:
+        assert standin.finish(name)
+    review = {"decision": "genuine", "note": "private note"}
+    alice.post(f"/v1/detections/{names[0]}/review", json=review).raise_for_status()
+    ids = {"ids": ",".join(names)}
+    asked: dict[tuple[str, str], dict[str, Any]] = {
+        ("POST", "/v1/detections"): {"files": {"file": new_picture()}},
+        ("GET", "/v1/detections"): {"params": ids},
+        ("DELETE", "/v1/detections"): {"params": {**ids, "purge": "true"}},
+        ("POST", "/v1/detections/batch"): {"files": {"files": new_picture()}},
+        ("GET", "/v1/detections/export"): {"params": {"format": "jsonl"}},
+        ("GET", "/v1/detections/archive"): {"params": ids},
+        ("GET", "/v1/events"): {"headers": {"Prefer": "wait=0", "Last-Event-ID": "0-0"}},
+        ("GET", "/v1/reviews"): {"params": ids},
+        ("POST", "/v1/reviews"): {"json": {"ids": names, "decision": "ai"}},
+        ("POST", "/v1/reviews/next"): {},
+        ("GET", "/v1/reviews/assigned"): {},
+        ("GET", "/v1/webhooks/attempts"): {"params": {"detection_id": names[0]}},
+        ("POST", "/v1/webhooks/replay"): {"json": {"ids": names}},
+        ("POST", "/v1/webhooks/test"): {"json": {}},
+        ("GET", "/v1/model"): {},
+        ("GET", "/v1/usage"): {},
+    }
+    assert set(asked) == {*routes_of_all_detections(alice.get("/openapi.json").json())}
+    before = [alice.get(f"/v1/detections/{name}").json() for name in names]
+    private = [b"private", *(one["image"]["sha256"].encode() for one in records)]
+    for (method, path), given in asked.items():
+        answer = bob.request(method, path, **given)
+        assert answer.status_code < 500, (method, path)
+        assert not any(part in answer.content for part in private), (method, path)
+    assert [alice.get(f"/v1/detections/{name}").json() for name in names] == before
+    (kept,) = alice.get("/v1/reviews", params=ids).json()["reviews"]
+    assert (kept["decision"], kept["note"]) == ("genuine", "private note")
 
 
 def test_lists_contain_own_detections_only(alice: httpx2.Client, bob: httpx2.Client) -> None:
