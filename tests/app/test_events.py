@@ -64,13 +64,15 @@ def test_endings_arrive_as_they_happen(
         assert next(events)[1:] == (names[1], "failed")
 
 
-def test_a_client_resumes_after_the_last_event(alice: httpx2.Client, standin: StandIn) -> None:
+def test_a_client_resumes_after_the_last_event(
+    alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
+) -> None:
     names = [post(alice).json()["id"] for _ in range(3)]
     for name in names:
         assert standin.finish(name)
     first, *others = backlog(alice, "0-0")
     assert [first[1], *(other[1] for other in others)] == names
-    assert backlog(alice, first[0]) == others
+    assert backlog(alice, first[0]) == backlog(alice_elsewhere, first[0]) == others
     assert backlog(alice, others[-1][0]) == []
 
 

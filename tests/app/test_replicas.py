@@ -53,6 +53,29 @@ def test_result_wakes_requests_at_both_replicas(
         assert answer.headers["preference-applied"] == "wait=60"
 
 
+def test_bulk_calls_at_both_replicas_at_once(
+    alice: httpx2.Client, alice_elsewhere: httpx2.Client, standin: StandIn
+) -> None:
+    files = [("files", new_picture()) for _ in range(8)]
+    sent = alice.post("/v1/detections/batch", files=files).json()["results"]
+    names = [entry["detection"]["id"] for entry in sent]
+    for name in names:
+        assert standin.finish(name)
+    clients = (alice, alice_elsewhere)
+    body = {"ids": names, "decision": "ai"}
+    params = {"ids": ",".join(names)}
+    with ThreadPoolExecutor(2) as pool:
+        decided = list(pool.map(lambda one: one.post("/v1/reviews", json=body), clients))
+        assert [answer.status_code for answer in decided] == [207, 207]
+        assert all(entry["review"] for one in decided for entry in one.json()["results"])
+        for name in names:
+            assert len(alice.get(f"/v1/detections/{name}/review").json()["history"]) == 1
+        deleted = list(pool.map(lambda one: one.delete("/v1/detections", params=params), clients))
+    assert [answer.status_code for answer in deleted] == [200, 200]
+    for client in clients:
+        assert client.get("/v1/detections", params=params).json()["missing"] == names
+
+
 def newest(client: httpx2.Client) -> dict:
     (record,) = client.get("/v1/detections?limit=1").json()["detections"]
     return record
