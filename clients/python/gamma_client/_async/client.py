@@ -228,6 +228,7 @@ class AsyncClient(AsyncUploads):
         ids: Sequence[str] | None = None,
         *,
         dry_run: bool = False,
+        purge: bool = False,
         **conditions: Unpack[Conditions],
     ) -> Deletions:
         """Delete up to 100 detections: those in `ids`, or those that meet the conditions.
@@ -235,12 +236,14 @@ class AsyncClient(AsyncUploads):
         Args:
             ids: ids of detections.
             dry_run: only say which would be deleted.
+            purge: also erase notes and names in their reviews.
             **conditions: in place of ids.
 
         Returns:
             What was deleted, and whether there is `more`.
         """
-        params = {"ids": ids, "dry_run": dry_run or None, **conditions}
+        flags = {"dry_run": dry_run or None, "purge": purge or None}
+        params = {"ids": ids, **flags, **conditions}
         call = Call(method="DELETE", path="/v1/detections", params=params)
         return await self._connection.read(call, Deletions)
 
@@ -320,17 +323,20 @@ class AsyncClient(AsyncUploads):
             Call(method="GET", path="/v1/detections/export", params=params), target
         )
 
-    async def archive(self, ids: Sequence[str], target: str | os.PathLike[str]) -> None:
+    async def archive(
+        self, ids: Sequence[str], target: str | os.PathLike[str], *, size: int | None = None
+    ) -> None:
         """Save a ZIP file with records, masks and overlays.
 
         Args:
             ids: ids of up to 100 detections.
             target: path of the file.
+            size: longest side of masks and overlays in pixels; None: the pictures' own sizes.
 
         Raises:
             OSError: If the file cannot be written.
         """
-        call = Call(method="GET", path="/v1/detections/archive", params={"ids": ids})
+        call = Call(method="GET", path="/v1/detections/archive", params={"ids": ids, "size": size})
         await self._connection.save(call, target)
 
     async def events(self, after: str | None = None) -> AsyncIterator[DetectionEvent]:
