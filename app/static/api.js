@@ -20,6 +20,7 @@ import { Problem, problemOf, unreachable, unreadable } from "./problem.js";
  */
 
 const DETECTIONS = "v1/detections";
+const FRAMES = 8; // of an animation, or pages; all that the service examines
 const NOT_MODIFIED = 304;
 const KEPT_LISTS = 8; // answers, to be used again
 const LONGEST_REFERENCE = 200; // characters
@@ -66,6 +67,7 @@ function send(file, key, { idempotencyKey, signal, onProgress }) {
   const form = new FormData();
   form.append("file", file, file.name.split("/").at(-1)); // the path is in the reference
   if (file.name !== "") form.append("ref_id", reference(file.name));
+  form.append("frames", String(FRAMES));
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const stop = () => request.abort();
@@ -153,7 +155,7 @@ async function askList(query) {
  * @throws {import("./problem.js").Problem}
  */
 export async function submitLink(url) {
-  const fields = JSON.stringify({ url, ref_id: reference(url) });
+  const fields = JSON.stringify({ url, ref_id: reference(url), frames: FRAMES });
   const body = new Blob([fields], { type: "application/json" });
   const response = await ask(DETECTIONS, { method: "POST", body });
   return { record: await json(response), requestId: response.headers.get("X-Request-ID") };
@@ -214,12 +216,14 @@ export function detectionPath(id) {
 }
 
 /**
- * Path of the picture in a form that any browser can show: upright, first frame, as the model saw it.
- * @param {string} id
+ * Path of the picture in a form that any browser can show: upright, as the model saw it; of several
+ * frames the one that the masks are of.
+ * @param {Pick<Detection, "id"> & Partial<Detection>} record
  * @param {number} size longest side, pixels; pictures are never enlarged
+ * @param {number?} [frame] another of the examined frames
  */
-export function renditionPath(id, size) {
-  return `${detectionPath(id)}/image?size=${size}`;
+export function renditionPath({ id, frames, view }, size, frame = frames ? (view?.frame ?? null) : null) {
+  return `${detectionPath(id)}/image?size=${size}${frame === null ? "" : `&frame=${frame}`}`;
 }
 
 /**

@@ -39,7 +39,7 @@ const LENS = {
   limits: "Point at the picture: it is shown without a layer, at four times its size.",
 };
 const REDUCED = "The picture was shrunk for this, so fine traces are lost.";
-const RENDERED = "This browser cannot read the file, so a JPEG made by the service was used.";
+const RENDERED = "This browser cannot read the file or the frame, so a JPEG made by the service was used.";
 const FAILED = "This view could not be computed.";
 
 /** Shows one view of one entry. */
@@ -113,10 +113,12 @@ export class Closer {
    * @returns {Promise<{image: Blob, notes: string[]}>}
    */
   async #compute(kind, entry) {
-    const id = /** @type {string} */ (entry.id);
-    const made = await this.#ask(kind, entry.file ?? (await getPicture(originalPath(id))));
-    if (made !== null) return { image: made.image, notes: made.reduced ? [REDUCED] : [] };
-    const rendered = await this.#ask(kind, await getPicture(renditionPath(id, LARGEST)));
+    const record = /** @type {Result} */ (entry.result);
+    if (record.frames === null) {
+      const made = await this.#ask(kind, entry.file ?? (await getPicture(originalPath(record.id))));
+      if (made !== null) return { image: made.image, notes: made.reduced ? [REDUCED] : [] };
+    }
+    const rendered = await this.#ask(kind, await getPicture(renditionPath(record, LARGEST)));
     if (rendered === null) throw new Error(FAILED);
     return { image: rendered.image, notes: [RENDERED] };
   }

@@ -47,7 +47,7 @@ export class Comparison {
     this.#pane.style.setProperty("--ratio", String(width / height));
     this.#pane.style.setProperty("--width", String(width));
     try {
-      const url = await load(renditionPath(other.id, SCREEN));
+      const url = await load(renditionPath(other.record, SCREEN));
       if (this.#other === other) this.#picture.src = url;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;

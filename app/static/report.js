@@ -3,7 +3,7 @@
 /** @import { Entry } from "./library.js" */
 
 import { OPINIONS } from "./decisions.js";
-import { date, percent, verdict } from "./words.js";
+import { coverage, date, percent, verdict } from "./words.js";
 
 /**
  * @param {Entry} entry
@@ -19,6 +19,7 @@ export function asText(entry, address) {
     ["AI score", result && `${percent(result.ai_probability)}: ${verdict(result)}`],
     ["Signs of AI from", result && percent(result.thresholds.ai_generated)],
     ["Manipulated", result?.masks && (result.manipulated ? "yes" : "no")],
+    ["Examined", result && coverage(result)],
     ["Model", model && `${model.name} ${model.version}`],
     ["What the file says", provenance?.summary.text],
     ["Decision", review ? decision(review) : "none"],

@@ -5,6 +5,7 @@
 /** @import { MaskedResult, Result } from "./library.js" */
 
 import { byId, element, factRows } from "./dom.js";
+import { frameList } from "./frames.js";
 import { hasMasks } from "./library.js";
 import { panel } from "./provenance.js";
 import { searchLinks } from "./search.js";
@@ -146,6 +147,7 @@ function details(record, { untrained, point, savables, searches, openCard }) {
       ["Marked as changed", masks && words.percent(masks.manipulation.area_fraction)],
     ),
     ...(limits === null ? [] : [element("p", { className: "fine" }, limits)]),
+    ...frameList(record),
     ...(hasMasks(record)
       ? [
           ...regions("Regions marked as AI", "ai", record, point),

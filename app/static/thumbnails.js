@@ -56,7 +56,7 @@ export class Thumbnails {
    */
   async #load(row, id) {
     try {
-      const url = await load(renditionPath(id, SIZE));
+      const url = await load(renditionPath({ id }, SIZE));
       if (this.#sources.get(row) === id) imageOf(row).src = url;
     } catch (problem) {
       // The row has no picture then; the error is shown when the entry is opened.

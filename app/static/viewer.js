@@ -29,6 +29,7 @@ export class Viewer {
   #generation = 0; // grows with each entry, to recognise late answers
   /** @type {File | string | null} file or path that the picture is shown from */ #source = null;
   #withOverlays = false;
+  #frame = ""; // path of the frame that is shown
   /** @type {string?} */ #fileUrl = null;
   /** @type {Map<string, string>} what is not shown, and why */ #missing = new Map();
   /** @type {Layer} that the user chose last */ #preferred = "ai";
@@ -88,7 +89,7 @@ export class Viewer {
     this.#tools.hidden = this.#layerControls.hidden = masked === null;
     if (this.#root.hidden) return;
     if (record !== null) this.zoom.fit(record.image.width, record.image.height);
-    if (id !== null && record !== null) this.#show(renditionPath(id, SCREEN));
+    if (id !== null && record !== null) this.#show(renditionPath(record, SCREEN));
     else if (file !== null) this.#showFile(file);
     if (masked !== null && !this.#withOverlays) this.#overlay(masked);
   }
@@ -106,7 +107,7 @@ export class Viewer {
     const record = entry?.result ?? null;
     if (record === null) return;
     const paths = record.masks === null ? [] : LAYERS.map((layer) => heatMapPath(record, layer));
-    for (const path of [...paths, renditionPath(record.id, SCREEN)]) {
+    for (const path of [...paths, renditionPath(record, SCREEN)]) {
       load(path).catch((problem) => {
         if (!(problem instanceof Problem)) throw problem; // shown when the entry is opened
       });
@@ -207,9 +208,14 @@ export class Viewer {
     }
   }
 
-  /** @param {string} path */
+  /**
+   * Show a picture, unless it is shown already, perhaps more sharply.
+   * @param {string} path
+   */
   async #show(path) {
-    if (typeof this.#source !== "string") await this.#replace(path);
+    if (typeof this.#source === "string" && this.#frame === path) return;
+    this.#frame = path;
+    await this.#replace(path);
   }
 
   /**
@@ -361,9 +367,10 @@ export class Viewer {
  * Path of the original, or of a JPEG of it if not every browser shows the format or one frame of it.
  * @param {Result} record
  */
-export function exactPath({ id, image: { format, frames } }) {
+export function exactPath(record) {
+  const { format, frames } = record.image;
   const isExact = SHOWN.has(format) && (frames ?? 1) === 1;
-  return isExact ? originalPath(id) : renditionPath(id, LARGEST);
+  return isExact ? originalPath(record.id) : renditionPath(record, LARGEST);
 }
 
 /**

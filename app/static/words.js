@@ -116,6 +116,11 @@ export function verdict(record) {
   return VERDICTS[state(record)];
 }
 
+/** @param {Result["verdict"]} name */
+export function verdictName(name) {
+  return VERDICTS[name];
+}
+
 /**
  * What the verdict means, and what it does not.
  * @param {Result} record
@@ -169,9 +174,10 @@ export function manipulationMeaning({ masks, thresholds }) {
  * Which part of the picture the model saw.
  * @param {Detection} record
  */
-export function coverage({ view, image }) {
+export function coverage({ view, image, frames }) {
   const { mode, tiles } = view;
-  const whole = several(image) ? frame(image, view) : "The whole picture";
+  const one = several(image) ? frame(image, view) : "The whole picture";
+  const whole = frames === null ? one : `${counted(frames.length, unit(image))} of ${image.frames}`;
   const part = mode === "center" ? "The centre of the picture only" : whole;
   if (mode === "glance") return `${part}, at a glance`;
   return tiles === null ? part : `${part}, in ${counted(tiles, "tile")}`;
@@ -189,10 +195,13 @@ export function scale(value) {
  * @param {Detection} record
  * @returns {string?}
  */
-export function coverageMeaning({ view, image }) {
+export function coverageMeaning({ view, image, frames }) {
   const { mode, scale: value } = view;
   const limits = [];
-  if (several(image)) {
+  if (frames !== null) {
+    const others = frames.length === image.frames ? "" : " The file's other pictures were not examined.";
+    limits.push(`Score, verdict, layers and regions are those of ${unit(image)} ${view.frame ?? 1} of ${image.frames}, which has the highest score.${others}`);
+  } else if (several(image)) {
     limits.push(`${frame(image, view)} was examined; the file's other pictures were not.`);
   }
   if (mode === "center") limits.push("Only the centre was examined.");
@@ -221,8 +230,16 @@ function several({ frames }) {
  * @param {Detection["image"]} image
  * @param {Detection["view"]} view
  */
-function frame({ format, frames }, { frame: number }) {
-  return `${format === "TIFF" ? "Page" : "Frame"} ${number ?? 1} of ${frames}`;
+function frame(image, { frame: number }) {
+  return `${unit(image) === "page" ? "Page" : "Frame"} ${number ?? 1} of ${image.frames}`;
+}
+
+/**
+ * What the pictures of a file with several are called.
+ * @param {Detection["image"]} image
+ */
+export function unit({ format }) {
+  return format === "TIFF" ? "page" : "frame";
 }
 
 /** @param {number} value */

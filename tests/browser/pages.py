@@ -168,6 +168,7 @@ FACTS = {
     "crop_size": 512,
     "thresholds": {"uncertain": 0.35, "ai_generated": 0.65, "mask": 0.5, "manipulated_area": 0.02},
     "notice": None,
+    "search_links": True,
 }
 
 OLDEST_FIRST = "localStorage.setItem('gamma-order', 'oldest')"
@@ -200,6 +201,7 @@ def made_record(number: int, **changes: object) -> dict:
         "ai_probability": score,
         "verdict": verdict,
         "manipulated": manipulated,
+        "frames": None,
         "notes": [],
         "thresholds": {
             "uncertain": 0.35,

@@ -18,12 +18,14 @@ from tests.browser.pages import (
     expect_natural_size,
     file,
     made_record,
+    open_made,
     overlay,
     problem,
     row,
     rows,
 )
 from tests.browser.test_card import open_card
+from tests.browser.test_frames import FRAMES
 
 _AXE = Axe()
 _ALL = {"resultTypes": ["violations"]}
@@ -62,6 +64,13 @@ def opened(page: Page) -> None:
     listed(page)
     row(page, "picture 0.jpg").click()
     expect_natural_size(overlay(page, "ai"), SIZE)
+
+
+def with_frames(page: Page) -> None:
+    image = made_record(0)["image"] | {"frames": 12}
+    open_made(page, 0, image=image, view=made_record(0)["view"] | {"frame": 7}, frames=FRAMES)
+    expect(page.locator(".frames li")).to_have_count(3)
+    expect(page.get_by_role("link", name="TinEye")).to_be_visible()
 
 
 def untrained(page: Page) -> None:
@@ -173,6 +182,7 @@ STATES: list[Callable[[Page], None]] = [
     empty,
     listed,
     opened,
+    with_frames,
     untrained,
     as_a_blurred_grid,
     looking_closer,

@@ -204,7 +204,7 @@ def test_pasted_link_is_fetched_by_the_service(alone: Page, console: Console) ->
     paste(alone, TEXT, LINK)
     expect(alone.locator("#detection-title")).to_have_text(LINK)
     expect(note).to_be_hidden()
-    assert sent == [{"url": LINK, "ref_id": LINK}]
+    assert sent == [{"url": LINK, "ref_id": LINK, "frames": 8}]
     console.provoked.append("422")
     refusal = problem("The picture could not be fetched", "fetch_failed", "Status 404.")
     alone.route("**/v1/detections", answer(refusal, 422))
