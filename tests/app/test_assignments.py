@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from redis import Redis
 
+from app.contract.reviews import Decision, NewReview
+from app.contract.settings import Settings
+from app.contract.store import Store
+from app.http.reviewing import Reviewing
+from app.http.routes.reviews import _facts as facts_of
+from app.reviews.reviewer import Reviewer
 from tests.app.conftest import StandIn, post
 from tests.app.replica import Replica, assert_problem, replicas
 
@@ -101,6 +110,45 @@ def test_next_skips_what_is_decided_or_open_elsewhere(
     assert take_next(anna) == names[0], "withdrawn, so undecided again"
     assert_problem(anna.post("/v1/reviews/next?after=nowhere"), 404, "not_found")
     assert waiting not in assigned(anna) | assigned(ben)
+
+
+def test_next_does_not_look_again_at_what_is_done(
+    redis: Redis, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teams decide about hundreds of thousands of detections within the retention time."""
+    store, anna = Store(redis), Reviewer("news", "anna", "")
+    looks: list[list[str]] = []
+    look = Reviewing._look
+
+    async def noted(self: Reviewing, store: Store, reviewer: Reviewer, names: list[str]) -> Any:
+        looks.append(names)
+        return await look(self, store, reviewer, names)
+
+    async def run() -> list[str | None]:
+        reviewing = Reviewing(Settings(data_dir=tmp_path))
+        given: list[str | None] = []
+
+        async def take(*, decide: bool = True) -> None:
+            found = await reviewing.next(store, anna, None)
+            given.append(found and found[0].id)
+            if found and decide:
+                facts = {found[0].id: facts_of(found[0])}
+                await reviewing.reviews.append(anna, facts, NewReview(decision=Decision.AI))
+
+        async with reviewing.running():
+            await take()
+            await take()
+            await take(decide=False)
+            await take(decide=False)
+            await reviewing.withdraw(anna, names[0], lambda newest: True)
+            await take()
+        return given
+
+    monkeypatch.setattr(Reviewing, "_look", noted)
+    assert asyncio.run(run()) == [*names, names[2], names[0]]
+    assert looks[0] == names
+    assert looks[3] == names[2:]  # the fourth call begins after the two that are decided
+    assert looks[4] == names
 
 
 def test_people_who_share_a_key_are_told_apart_by_name(

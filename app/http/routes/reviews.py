@@ -174,7 +174,7 @@ async def withdraw_review(
 ) -> Response:
     """Withdraw the current decision about a detection, if there is one; the history stays."""
     try:
-        history = await reviewing_of(request).reviews.withdraw(
+        history = await reviewing_of(request).withdraw(
             Reviewer(caller.name, caller.key, reviewer), detection_id, _seen(request, detection_id)
         )
     except ConflictError as error:
