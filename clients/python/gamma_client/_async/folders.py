@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -65,6 +66,7 @@ class AsyncUploads:
         folder: str | os.PathLike[str],
         *,
         run: str = "",
+        skip: Container[Path] = frozenset(),
         view: View | None = None,
         frames: int | None = None,
         uploads: int = 8,
@@ -73,13 +75,14 @@ class AsyncUploads:
     ) -> AsyncIterator[Outcome]:
         """Upload the pictures of a folder and its subfolders, and collect their results.
 
-        Repeat it after an interruption: what the service has already is not computed again. See
-        `find_pictures` for the files that count.
+        Repeat it after an interruption: what the service has already is sent, but not computed
+        again. See `find_pictures` for the files that count.
 
         Args:
             folder: path of the folder.
             run: name of this run. The same run repeats no upload of the same file as long as its
                 detection is kept, also not of one that failed; another run uploads all files again.
+            skip: paths of files that are left out, such as those that have a result already.
             view: what the model looks at.
             frames: how many frames of an animation or pages of a TIFF to examine at most, 1 to 8.
             uploads: most uploads at the same time.
@@ -99,8 +102,8 @@ class AsyncUploads:
             raise ValueError(f"waiting must be 1 to {MAX_IDS}, and uploads at least 1")
         root, count, options = Path(folder), Progress(), Options(view, frames)
         if progress is not None:
-            count.total = sum(1 for _ in find_pictures(root))
-        files = find_pictures(root)
+            count.total = sum(path not in skip for path in find_pictures(root))
+        files = (path for path in find_pictures(root) if path not in skip)
         under_way: dict[str, Path] = {}
         async with AsyncTogether(uploads) as together:
             upload = partial(self._upload, root, run, options)
@@ -118,7 +121,7 @@ class AsyncUploads:
                     ended += await self._collect(under_way, hold=not some and not ended)
                 count.add(ended)
                 if progress is not None and (some or ended):
-                    progress(count)
+                    progress(replace(count))
                 for outcome in ended:
                     yield outcome
                 if room and not some and not under_way:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Callable, Sequence
+from collections.abc import Iterator, Callable, Container, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -66,6 +67,7 @@ class Uploads:
         folder: str | os.PathLike[str],
         *,
         run: str = "",
+        skip: Container[Path] = frozenset(),
         view: View | None = None,
         frames: int | None = None,
         uploads: int = 8,
@@ -74,13 +76,14 @@ class Uploads:
     ) -> Iterator[Outcome]:
         """Upload the pictures of a folder and its subfolders, and collect their results.
 
-        Repeat it after an interruption: what the service has already is not computed again. See
-        `find_pictures` for the files that count.
+        Repeat it after an interruption: what the service has already is sent, but not computed
+        again. See `find_pictures` for the files that count.
 
         Args:
             folder: path of the folder.
             run: name of this run. The same run repeats no upload of the same file as long as its
                 detection is kept, also not of one that failed; another run uploads all files again.
+            skip: paths of files that are left out, such as those that have a result already.
             view: what the model looks at.
             frames: how many frames of an animation or pages of a TIFF to examine at most, 1 to 8.
             uploads: most uploads at the same time.
@@ -100,8 +103,8 @@ class Uploads:
             raise ValueError(f"waiting must be 1 to {MAX_IDS}, and uploads at least 1")
         root, count, options = Path(folder), Progress(), Options(view, frames)
         if progress is not None:
-            count.total = sum(1 for _ in find_pictures(root))
-        files = find_pictures(root)
+            count.total = sum(path not in skip for path in find_pictures(root))
+        files = (path for path in find_pictures(root) if path not in skip)
         under_way: dict[str, Path] = {}
         with Together(uploads) as together:
             upload = partial(self._upload, root, run, options)
@@ -119,7 +122,7 @@ class Uploads:
                     ended += self._collect(under_way, hold=not some and not ended)
                 count.add(ended)
                 if progress is not None and (some or ended):
-                    progress(count)
+                    progress(replace(count))
                 for outcome in ended:
                     yield outcome
                 if room and not some and not under_way:
