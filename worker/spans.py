@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from opentelemetry.context import Context
@@ -80,11 +80,10 @@ def end(detection_id: str, outcome: str, error: Exception | None = None) -> None
         picture.span.end()
 
 
-@contextmanager
-def stage(name: str, detection_ids: Sequence[str]) -> Iterator[None]:
+def stage(name: str, detection_ids: Sequence[str]) -> AbstractContextManager[object]:
     """Record the time of a stage, as a metric and as a span of each of its pictures."""
-    with _spans(name, detection_ids), metrics.STAGE_DURATION.labels(name).time():
-        yield
+    timer = metrics.STAGE_DURATION.labels(name).time()
+    return _timed_spans(timer, name, detection_ids) if _pictures else timer
 
 
 @contextmanager
@@ -106,6 +105,14 @@ def batch(detection_ids: Sequence[str]) -> Iterator[None]:
         raise
     finally:
         span.end()
+
+
+@contextmanager
+def _timed_spans(
+    timer: AbstractContextManager[object], name: str, detection_ids: Sequence[str]
+) -> Iterator[None]:
+    with _spans(name, detection_ids), timer:
+        yield
 
 
 @contextmanager
