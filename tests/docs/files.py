@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("benchmarks", "clients", "deploy", "docs", "model", "pictures", "training")
 PAGES = {
     str(file.relative_to(ROOT)): file.read_text()
-    for pattern in ("*.md", "docs/**/*.md", "*/README.md", "clients/*/README.md")
+    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS))
     for file in sorted(ROOT.glob(pattern))
 }
 

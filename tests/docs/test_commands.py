@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
+from typing import Any
 
 import pytest
 import typer
@@ -11,11 +13,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from app.command.cli import app as gamma
+from app.http.api import documented
 from tests.docs.files import PAGES, ROOT
 from training.cli import app as gamma_train
 
-ELSEWHERE = {"docker", "kubectl", "aws"}
-"""They need an engine, a cluster or an account; tests/deploy/ compares what they name."""
+ELSEWHERE = {"docker", "kubectl", "aws", "createdb"}
+"""They need an engine, a cluster, an account or a server; tests/deploy/ compares what they name."""
 RUN = {
     # The first words of a command: what runs it or, for an installation, the gate.
     "python3 -m venv": ".ci/run",
@@ -40,18 +43,22 @@ RUN = {
 }
 PAGES_RUN = {"docs/integrate.md": "tests/app/test_integrate.py"}
 SHELL = {"export", "secret=$(openssl", "mkdir", "jq", "curl"}
-"""Of the system; tests/app/test_integrate.py runs the same with other names."""
+"""Of the system. What `curl` calls is compared with the OpenAPI document."""
+
+
+_BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SETTING = re.compile(r"\w+=\S*$|#|$")  # a variable, a comment, an empty line
 
 
 def commands() -> list[tuple[str, str]]:
-    """Page and command of every prompt."""
-    return [
-        (page, line.removeprefix("$ "))
-        for page, text in PAGES.items()
-        for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-        if line.startswith("$ ")
-    ]
+    """Page and command of every prompt, and of every line of a shell script."""
+    found = []
+    for page, text in PAGES.items():
+        for language, block in _BLOCK.findall(text):
+            lines = block.replace("\\\n", "").splitlines()
+            prompts = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+            found += [(page, line) for line in (prompts if language == "console" else lines)]
+    return [(page, line) for page, line in found if not _SETTING.match(line)]
 
 
 def test_every_command_is_run_or_needs_an_engine() -> None:
@@ -86,3 +93,31 @@ def test_commands_of_the_package_exist_with_their_options(command: str) -> None:
     except typer.BadParameter as error:  # a file that only the reader has
         if "does not exist" not in str(error):
             raise
+
+
+CALLS = [
+    (command, *found)
+    for _, command in commands()
+    for found in re.findall(r"(?:\$GAMMA|:8000)(/v1/[^\s\"?]*)\??([^\s\"]*)", command)
+]
+
+
+@cache
+def calls() -> dict[str, Any]:
+    return documented().openapi()["paths"]
+
+
+@pytest.mark.parametrize(("command", "path", "query"), CALLS)
+def test_calls_by_curl_are_documented(command: str, path: str, query: str) -> None:
+    method = "post" if " -F " in command or "-X POST" in command else "get"
+    (operation,) = [
+        operations[method]
+        for known, operations in calls().items()
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), path) and method in operations
+    ][:1]
+    names = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
+    assert {pair.partition("=")[0] for pair in query.split("&") if pair} <= names
+
+
+def test_calls_were_found() -> None:
+    assert len(CALLS) > 4
