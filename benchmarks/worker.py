@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from redis.connection import UnixDomainSocketConnection
@@ -357,6 +356,8 @@ def memory(options: argparse.Namespace) -> None:
         "2000 x 1500": encode(photo(2000, 1500)),
         "8000 x 6000": encode(Image.new("RGB", (8000, 6000), (90, 120, 10))),
     }
+    import psutil  # not above: `benchmarks.capacity` needs no extra but `serve`
+
     process = psutil.Process()
     rng = np.random.default_rng(0)
     picks = rng.choice(list(kinds), options.pictures, p=[0.955, 0.04, 0.005])
