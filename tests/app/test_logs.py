@@ -21,7 +21,7 @@ from tests.app.collector import Collector, Exported
 from tests.app.receiver import Receiver, wait_for
 from tests.app.replica import replicas
 from tests.app.test_webhook_rules import SECRET
-from tests.conftest import Serve, encode, free_port, photo
+from tests.conftest import Serve, encode, photo
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GIVEN = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -60,6 +60,14 @@ def service(
         running.stop()
 
 
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that no other process can open."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
 def lines_of(service: Serve, detection_id: str) -> dict[str, dict]:
     """The log lines about a detection by their event, once the last one is written."""
 
@@ -79,7 +87,12 @@ def test_log_lines_of_three_processes_name_the_exported_spans(
             "/v1/detections",
             files={"file": encode(photo(90, 90))},
             data={"webhook_url": f"{receiver.url}/hook"},
-            headers={"Prefer": "wait=60", "X-Request-ID": "upload-17", "traceparent": GIVEN},
+            headers={
+                "Prefer": "wait=60",
+                "X-Request-ID": "upload-17",
+                "X-Forwarded-For": "203.0.113.77",
+                "traceparent": GIVEN,
+            },
         )
     lines = lines_of(service, answer.json()["id"])
     wait_for(lambda: set(collector.of_trace(TRACE_ID)) >= _SPANS)
@@ -97,7 +110,7 @@ def test_log_lines_of_three_processes_name_the_exported_spans(
         assert spans[name].service == f"gamma-{program}"
         assert lines[event]["host"] == socket.gethostname()
         assert lines[event]["version"] == version("gamma-detect")
-    assert lines["request"]["client"] == "127.0.0.0"
+    assert lines["request"]["client"] == "203.0.113.0"
     assert lines["detection"]["status"] == "succeeded"
     assert lines["detection"]["forward"] > 0
     assert lines["webhook"]["receiver"] == "127.0.0.1"
@@ -219,9 +232,11 @@ def test_the_last_spans_are_sent_at_the_end_unless_the_collector_hangs(
 
 
 @pytest.mark.slow
-def test_a_collector_that_is_down_costs_no_request(redis_url: str, tmp_path: Path) -> None:
+def test_a_collector_that_is_down_costs_no_request(
+    closed_port: int, redis_url: str, tmp_path: Path
+) -> None:
     environment = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{closed_port}",
         "OTEL_BSP_SCHEDULE_DELAY": "1",  # ms
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",  # s
     }

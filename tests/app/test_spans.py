@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
 
 from app.command.embedded import private_redis
-from app.command.spans import SpanExportError, wanted
+from app.command.spans import _FLUSH, SpanExportError, wanted
 from app.contract import tracing
 from app.contract.client import connect
 from app.contract.settings import Settings
@@ -275,6 +275,12 @@ def test_without_an_exporter_the_trace_of_the_caller_is_passed_on(programs: Prog
     programs.deliver()
     sent = [arrival.headers.get("traceparent") for arrival in programs.receiver.arrivals]
     assert sorted(sent, key=str) == [GIVEN, None]
+
+
+def test_a_worker_sends_its_last_spans_within_its_stop_timeout() -> None:
+    from worker.batch_worker import _ENDING
+
+    assert _FLUSH < _ENDING
 
 
 @pytest.mark.parametrize(
