@@ -102,6 +102,10 @@ class Assignments:
         """Current assignments of a reviewer, the one that ends last first."""
         return await self._list(assignments.c.team == reviewer.team, _held_by(reviewer))
 
+    async def of_team(self, team: str) -> list[Assignment]:
+        """Current assignments of everybody in a team, the one that ends last first."""
+        return await self._list(assignments.c.team == team)
+
     async def purge(self) -> None:
         """Delete assignments that have ended."""
         await self._database.call(

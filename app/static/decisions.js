@@ -147,15 +147,24 @@ export class Decisions extends /** @type {new () => Emitter<{entry: Entry, probl
         if (!newest.has(review.detection_id)) newest.set(review.detection_id, review);
       }
       for (const [id, review] of newest) this.#hear(id, review);
-      const mine = new Set((await reviews.getAssigned(this.reviewer)).map(({ detection_id: id }) => id));
-      for (const entry of this.#library.entries) {
-        const held = entry.id !== null && mine.has(entry.id);
-        if (held !== entry.mine) this.#library.change(entry, { mine: held });
-      }
-      for (const id of mine) this.#library.open(id);
+      await this.#refreshHolders();
       this.#settle(null);
     } catch (problem) {
       this.#settle(problem);
+    }
+  }
+
+  /** Load who has what open. */
+  async #refreshHolders() {
+    const { mine, all } = await reviews.getAssigned(this.reviewer);
+    const own = new Set(mine.map(({ detection_id: id }) => id));
+    const holders = new Map(all.map((assignment) => [assignment.detection_id, assignment]));
+    for (const id of own) this.#library.open(id);
+    for (const entry of this.#library.entries) {
+      if (entry.id === null) continue;
+      const held = { mine: own.has(entry.id), holder: holders.get(entry.id) ?? null };
+      const isSame = held.mine === entry.mine && name(held.holder) === name(entry.holder);
+      if (!isSame) this.#library.change(entry, held);
     }
   }
 
@@ -353,4 +362,12 @@ export class Decisions extends /** @type {new () => Emitter<{entry: Entry, probl
     for (const [id, one] of unsaved) this.#put(this.#library.open(id), one);
     this.retry();
   }
+}
+
+/**
+ * Who has a detection open.
+ * @param {Entry["holder"]} assignment
+ */
+function name(assignment) {
+  return assignment && `${assignment.key} ${assignment.reviewer}`;
 }

@@ -106,13 +106,16 @@ export async function takeNext(reviewer, after) {
 }
 
 /**
- * The detections that this person has open.
+ * The detections that this person, and those that anybody of the team has open.
  * @param {string} reviewer display name
- * @returns {Promise<Assignment[]>}
+ * @returns {Promise<{mine: Assignment[], all: Assignment[]}>}
  * @throws {import("./problem.js").Problem}
  */
 export async function getAssigned(reviewer) {
-  return (await json(await ask(`${REVIEWS}/assigned?${named(reviewer)}`))).assignments;
+  const queries = [named(reviewer), "team=true"];
+  const answers = await Promise.all(queries.map(async (query) => json(await ask(`${REVIEWS}/assigned?${query}`))));
+  const [mine, all] = answers.map(({ assignments }) => assignments);
+  return { mine, all };
 }
 
 /**

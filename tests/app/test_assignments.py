@@ -151,6 +151,16 @@ def test_next_does_not_look_again_at_what_is_done(
     assert looks[4] == names
 
 
+def test_a_team_sees_what_each_has_open(
+    anna: httpx2.Client, ben: httpx2.Client, api: Replica, names: list[str]
+) -> None:
+    assert (take_next(anna), take_next(ben)) == (names[0], names[1])
+    for one in (anna, ben):
+        assert assigned(one, team="true") >= set(names[:2])
+    with api.client(EVE) as eve:
+        assert assigned(eve, team="true") == set()
+
+
 def test_people_who_share_a_key_are_told_apart_by_name(
     anna: httpx2.Client, names: list[str]
 ) -> None:

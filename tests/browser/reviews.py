@@ -100,8 +100,9 @@ class MadeReviews:
         route.fulfill(json=body)
 
     def _assigned(self, route: Route) -> None:
-        mine = [one for one in self.assigned.values() if one["key"] == "own"]
-        route.fulfill(json={"assignments": mine})
+        everybody = "team=true" in route.request.url
+        found = [one for one in self.assigned.values() if everybody or one["key"] == "own"]
+        route.fulfill(json={"assignments": found})
 
     def _next(self, route: Route) -> None:
         free = [n for n in self._records if n not in self.decisions() and n not in self.assigned]

@@ -218,6 +218,23 @@ def test_queue_hands_out_what_nobody_else_has_open(page: Page) -> None:
     assert made.decisions() == dict.fromkeys(map(identity, (1, 2, 3)), "manipulated")
 
 
+def test_the_list_says_what_colleagues_have_open(page: Page) -> None:
+    page.clock.install()
+    made = opened(page)
+    made.assign(identity(1), "ben")
+    page.clock.run_for(11_000)
+    expect(row(page, "picture 1.jpg")).to_contain_text("open: ben")
+    page.keyboard.press("d")
+    expect(title(page)).to_have_text("picture 0.jpg")
+    del made.assigned[identity(1)]
+    page.clock.run_for(11_000)
+    expect(row(page, "picture 1.jpg")).not_to_contain_text("open")
+    page.keyboard.press("d")
+    expect(title(page)).to_have_text("picture 2.jpg")
+    page.keyboard.press("d")
+    expect(title(page)).to_have_text("picture 1.jpg")
+
+
 def test_an_open_picture_stays_assigned(page: Page) -> None:
     """Also where assignments last 10 s, and the clocks of browser and service differ by years."""
     page.clock.install()

@@ -69,14 +69,18 @@ async def take_next(
 @router.get(
     "/v1/reviews/assigned",
     response_model=AssignmentList,
-    responses={200: answer("Your assignments", assigned=examples.ASSIGNED), **problems(*_PROBLEMS)},
+    responses={200: answer("The assignments", assigned=examples.ASSIGNED), **problems(*_PROBLEMS)},
 )
 async def list_assigned(
-    request: Request, caller: TheCaller, reviewer: ReviewerName = ""
+    request: Request,
+    caller: TheCaller,
+    reviewer: ReviewerName = "",
+    team: Annotated[bool, Query(description="what anybody of your team has open")] = False,
 ) -> Response:
-    """List the detections that you have open."""
+    """List the detections that you, or all people of your team, have open."""
+    assignments = reviewing_of(request).assignments
     person = Reviewer(caller.name, caller.key, reviewer)
-    held = await reviewing_of(request).assignments.held_by(person)
+    held = await (assignments.of_team(caller.name) if team else assignments.held_by(person))
     return json_answer(request, AssignmentList(assignments=held))
 
 

@@ -136,11 +136,15 @@ class Reviews:
         call = Call(method="POST", path="/v1/reviews/next", params=params)
         return self._connection.read(call, NextDetection)
 
-    def assigned(self, *, reviewer: str = "") -> Sequence[Assignment]:
-        """Return what you have open."""
-        call = Call(
-            method="GET", path="/v1/reviews/assigned", params={"reviewer": reviewer or None}
-        )
+    def assigned(self, *, reviewer: str = "", team: bool = False) -> Sequence[Assignment]:
+        """Return what you have open.
+
+        Args:
+            reviewer: display name; people with the same key are told apart by it.
+            team: what anybody of your team has open.
+        """
+        params = {"reviewer": reviewer or None, "team": team or None}
+        call = Call(method="GET", path="/v1/reviews/assigned", params=params)
         return (self._connection.read(call, AssignmentList)).assignments
 
     def assign(
