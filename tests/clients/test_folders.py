@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Folder:
         self.uploads: Counter[str] = Counter()
         self.waiting: list[str] = []
         self.most = 0
-        self.at_once = 2
+        self.numbers = cycle([0, 100, 2])  # of detections that end until the next question
         self.ends: dict[str, str] = {}
         self.deleted: set[str] = set()
         self._guard = threading.Lock()
@@ -49,7 +50,8 @@ class Folder:
                 return self.upload(request)
             if "ids" not in request.url.params:  # holds until one has ended
                 return httpx2.Response(200, json=record("queued"))
-            ended = [self.waiting.pop(0) for _ in range(min(self.at_once, len(self.waiting)))]
+            number = min(next(self.numbers), len(self.waiting))
+            ended = [self.waiting.pop(0) for _ in range(number)]
             names = request.url.params["ids"].split(",")
             found = [
                 record(self.ends.get(name, "succeeded") if name in ended else "queued", id=name)
