@@ -89,9 +89,9 @@ def test_nan_model_is_reported_and_json_stays_valid(pictures: Path, tmp_path: Pa
     assert finding["found"].startswith("NaN model")
 
 
-def test_what_a_file_says_is_printed(tmp_path: Path) -> None:
+def test_what_a_file_says_is_printed(tmp_path: Path, small_model: Path) -> None:
     (tmp_path / "made.png").write_bytes(with_text(parameters=PARAMETERS))
-    given = ("detect", "made.png", "--view", "center")
+    given = ("detect", "made.png", "--view", "center", "--checkpoint", str(small_model))
     row = json.loads(gamma_here(*given, "--json", cwd=tmp_path).stdout)
     assert row["file_says"] == "generated"
     (said,) = row["provenance"]["statements"]
@@ -109,9 +109,9 @@ def test_what_a_file_says_has_a_column(output: Format, capsys: pytest.CaptureFix
     assert "composite" in printed
 
 
-def test_notes_of_a_page_of_text(tmp_path: Path) -> None:
+def test_notes_of_a_page_of_text(tmp_path: Path, small_model: Path) -> None:
     (tmp_path / "page.png").write_bytes(encode(page_of_text(600, 800, 14), "PNG"))
-    given = ("detect", "page.png", "--view", "center", "--device", "cpu")
+    given = ("detect", "page.png", "--view", "center", "--checkpoint", str(small_model))
     assert "mostly_text" in json.loads(gamma_here(*given, "--json", cwd=tmp_path).stdout)["notes"]
 
 
@@ -124,8 +124,9 @@ def test_notes_are_printed(output: Format, capsys: pytest.CaptureFixture[str]) -
     assert "[" not in printed
 
 
-def test_detect_json_with_overlays(pictures: Path, tmp_path: Path) -> None:
-    answer = gamma("detect", "pictures", "--json", "--overlays", "out", cwd=tmp_path)
+def test_detect_json_with_overlays(pictures: Path, tmp_path: Path, small_model: Path) -> None:
+    given = ("detect", "pictures", "--json", "--overlays", "out", "--checkpoint", str(small_model))
+    answer = gamma(*given, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "untrained" not in answer.stderr
     rows = [json.loads(line) for line in answer.stdout.splitlines()]
@@ -141,10 +142,12 @@ def test_detect_json_with_overlays(pictures: Path, tmp_path: Path) -> None:
         assert (overlay.mode, overlay.size) == ("RGBA", (300, 200))
 
 
-def test_detect_csv_continues_after_a_bad_file(pictures: Path, tmp_path: Path) -> None:
+def test_detect_csv_continues_after_a_bad_file(
+    pictures: Path, tmp_path: Path, small_model: Path
+) -> None:
     notes = str(pictures / "notes.txt")
     given = ("detect", notes, "pictures/b.png", "--csv", "--view", "center")
-    answer = gamma_here(*given, cwd=tmp_path)
+    answer = gamma_here(*given, "--checkpoint", str(small_model), cwd=tmp_path)
     assert answer.returncode == 1
     rows = list(csv.DictReader(io.StringIO(answer.stdout)))
     assert rows[0]["error"]
@@ -163,12 +166,13 @@ def test_doctor(tmp_path: Path) -> None:
     assert "hush" not in answer.stdout + answer.stderr
 
 
-def test_doctor_reports_redis_problems(tmp_path: Path) -> None:
-    away = gamma_here("doctor", cwd=tmp_path, GAMMA_REDIS_URL="redis://127.0.0.1:1/0")
+def test_doctor_reports_redis_problems(tmp_path: Path, small_model: Path) -> None:
+    model = {"GAMMA_CHECKPOINT": str(small_model)}
+    away = gamma_here("doctor", cwd=tmp_path, GAMMA_REDIS_URL="redis://127.0.0.1:1/0", **model)
     assert away.returncode == 1
     assert "does not answer" in away.stdout
     with private_redis(tmp_path / "redis", 2**26) as (url, _):
-        fine = gamma_here("doctor", cwd=tmp_path, GAMMA_REDIS_URL=url)
+        fine = gamma_here("doctor", cwd=tmp_path, GAMMA_REDIS_URL=url, **model)
         assert fine.returncode == 0, fine.stdout
         assert "append-only file on" in fine.stdout
 

@@ -33,7 +33,7 @@ from app.http import descriptors, examples, metrics
 from app.webhooks.queue import Deliveries
 from pictures.findings import View
 from tests.app.conftest import _THRESHOLDS as THRESHOLDS
-from tests.app.test_cli import gamma, gamma_here
+from tests.app.test_cli import gamma_here
 from tests.app.test_webhook_rules import SECRET
 from tests.buckets import Bucket
 from tests.conftest import free_port
@@ -318,16 +318,21 @@ def test_access() -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path, good: str, redis: Redis) -> None:
-    free = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
-    fine = gamma("doctor", "--json", cwd=tmp_path, GAMMA_REDIS_URL=good, **free)
+def test_the_command(tmp_path: Path, good: str, redis: Redis, small_model: Path) -> None:
+    environment = {
+        "GAMMA_PORT": str(free_port()),
+        "GAMMA_METRICS_PORT": str(free_port()),
+        "GAMMA_REDIS_URL": good,
+        "GAMMA_CHECKPOINT": str(small_model),
+    }
+    fine = gamma_here("doctor", "--json", cwd=tmp_path, **environment)
     assert fine.returncode == 0, fine.stdout + fine.stderr
     answer = json.loads(fine.stdout)
     assert answer["fine"] is True
     assert {one["state"] for one in answer["findings"]} == {"ok", "note"}
     redis.config_set("maxmemory", 0)
     try:
-        bad = gamma_here("doctor", cwd=tmp_path, GAMMA_REDIS_URL=good, COLUMNS="20", **free)
+        bad = gamma_here("doctor", cwd=tmp_path, COLUMNS="20", **environment)
     finally:
         with contextlib.suppress(RedisError):
             redis.config_set("maxmemory", 2**26)

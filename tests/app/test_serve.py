@@ -15,7 +15,7 @@ from redis import Redis
 from rq.suspension import resume, suspend
 
 from tests.app.conftest import wait_for
-from tests.app.test_cli import gamma, gamma_here
+from tests.app.test_cli import gamma_here
 from tests.conftest import Serve, encode, free_port, free_ports, photo, wait_until_final
 from tests.deploy.live import serve
 
@@ -237,7 +237,7 @@ def test_port_in_use_for_single_commands(
 ) -> None:
     free = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
     own = {"GAMMA_REDIS_URL": f"redis://127.0.0.1:{free_port()}", setting: str(taken)}
-    ended = gamma(command, cwd=tmp_path, **{**free, **own})
+    ended = gamma_here(command, cwd=tmp_path, **{**free, **own})
     assert ended.returncode == 1
     assert f"port {taken} ({setting}) is in use by another program" in ended.stderr
 

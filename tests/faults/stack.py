@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import threading
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from app.http.waiting import FinishedEvents
 from pictures.findings import View
 from tests.conftest import encode
 from tests.faults.worker import CRASHING_COLOUR, FAILING_COLOUR, WorkerOptions, run
+from tests.forks import FORKS
 
 GOOD = encode(Image.new("RGB", (32, 32), (10, 200, 30)), "PNG")
 FAILING = encode(Image.new("RGB", (32, 32), FAILING_COLOUR), "PNG")
@@ -38,10 +38,6 @@ OWNER = "owner"
 
 LIMIT = 240.0  # s; timeout of every wait, generous for a slow machine
 SHOWN = 40  # lines of the workers' log shown if a test fails
-
-# One process imports torch and workers are forked from it, so that they start quickly.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.faults.worker"])
 
 
 class Stack:
@@ -71,7 +67,7 @@ class Stack:
     def worker(self, **options: object) -> WorkerOptions:
         """Start a worker."""
         complete = WorkerOptions(self.url, log=str(self.folder / "workers.log"), **options)
-        process = _FORKS.Process(target=run, args=(complete,), name=complete.name)
+        process = FORKS.Process(target=run, args=(complete,), name=complete.name)
         process.start()
         self.workers[complete.name] = process
         return complete

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -28,6 +26,7 @@ from pictures.findings import View
 from tests.conftest import encode, free_port
 from tests.faults.stack import GOOD, LIMIT, OWNER, Stack
 from tests.faults.worker import NAN_COLOUR
+from tests.forks import gamma
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -51,20 +50,12 @@ def change(weights: Path, names: list[str], factor: float) -> None:
     save_file(tensors, weights)
 
 
-def work(stack: Stack, weights: Path) -> subprocess.CompletedProcess[str]:
+def work(stack: Stack, weights: Path) -> CompletedProcess[str]:
     """Run `gamma worker` with this checkpoint until the queue is empty."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", "worker", "--burst"],
-        env={
-            **os.environ,
-            "GAMMA_REDIS_URL": stack.url,
-            "GAMMA_METRICS_PORT": str(free_port()),
-            "GAMMA_CHECKPOINT": str(weights.parent),
-        },
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
+    return gamma(
+        *("worker", "--burst", "--checkpoint", str(weights.parent)),
+        GAMMA_REDIS_URL=stack.url,
+        GAMMA_METRICS_PORT=str(free_port()),
     )
 
 

@@ -6,11 +6,10 @@ import inspect
 import os
 import pickle
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rq import Queue
@@ -32,18 +31,18 @@ from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from pictures.findings import View
 from tests.conftest import encode, free_port, photo
+from tests.forks import gamma
 from worker.scripts import MAX_DEATHS
 
-_LIMIT = 240  # s; a worker loads torch, possibly on a slow machine
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * _LIMIT)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 
 class Stack:
     """Redis and the API's side of the queue, without HTTP."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, model: Path) -> None:
         self.url = url
+        self.model = model
         self.settings = Settings(redis_url=url, cache=False)
         self.redis = connect(url)
         self.store = Store(self.redis)
@@ -61,20 +60,14 @@ class Stack:
 
     def work(self) -> str:
         """Run a worker until the queue is empty; returns its log."""
-        answer = subprocess.run(
-            [sys.executable, "-m", "app", "worker", "--burst"],
-            env={
-                **os.environ,
-                "GAMMA_REDIS_URL": self.url,
-                "GAMMA_METRICS_PORT": str(free_port()),
-                "GAMMA_MAX_BATCH": "4",
-            },
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT,
-            check=True,
+        ended = gamma(
+            *("worker", "--burst", "--checkpoint", str(self.model)),
+            GAMMA_REDIS_URL=self.url,
+            GAMMA_METRICS_PORT=str(free_port()),
+            GAMMA_MAX_BATCH="4",
         )
-        return answer.stderr
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr
 
     def job(self, name: str) -> Job:
         return Job.fetch(name, connection=self.redis, serializer=JSONSerializer)
@@ -87,8 +80,8 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def stack(redis_url: str) -> Iterator[Stack]:
-    built = Stack(redis_url)
+def stack(redis_url: str, small_model: Path) -> Iterator[Stack]:
+    built = Stack(redis_url, small_model)
     built.redis.flushall()
     yield built
     built.redis.close()

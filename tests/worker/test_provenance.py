@@ -11,7 +11,7 @@ import pytest
 
 from app.contract.settings import Settings
 from tests import provenance
-from tests.app.test_cli import gamma
+from tests.app.test_cli import gamma_here
 from tests.conftest import Serve, encode, photo, value
 from tests.pictures.test_watermark import MESSAGES, marked, natural
 from worker.provenance import TrustListError, options
@@ -159,13 +159,14 @@ def test_metrics_and_logs(served: Serve, client: httpx2.Client) -> None:
         assert "Test Generator" not in told
 
 
-def test_unusable_trust_list(tmp_path: Path) -> None:
+def test_unusable_trust_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text("nothing")
     for path in (broken, tmp_path / "absent.pem"):
         with pytest.raises(TrustListError, match="GAMMA_TRUST_LIST"):
             options(Settings(trust_list=path))
     assert options(Settings()).trust_list is None
-    answer = gamma("worker", cwd=tmp_path, GAMMA_TRUST_LIST=str(broken))
+    monkeypatch.setattr("app.command.logs.configure", lambda settings: None)  # of this process
+    answer = gamma_here("worker", cwd=tmp_path, GAMMA_TRUST_LIST=str(broken))
     assert answer.returncode == 1
     assert "GAMMA_TRUST_LIST" in answer.stderr
