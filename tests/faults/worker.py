@@ -171,9 +171,9 @@ class FaultyDetector(Detector):
             digest=None,
         )
 
-    def cut(self, picture, view: View) -> Crops:
+    def cut(self, picture, view: View, frames: int = 1) -> Crops:
         self._stages.reach("decode")
-        return super().cut(picture, view)
+        return super().cut(picture, view, frames)
 
     def conclude(self, layout, outputs, sight):
         self._stages.reach("conclude")
