@@ -9,17 +9,14 @@ const gamma = createClient<paths>({
   headers: { Authorization: `Bearer ${process.env.GAMMA_KEY}` },
 });
 
-async function upload(picture: Uint8Array<ArrayBuffer>, refId: string) {
+async function upload(picture: Uint8Array, refId: string) {
   const { data, error } = await gamma.POST("/v1/detections", {
     // The same key for every attempt, so that a repetition is no second detection.
-    params: { header: { "Idempotency-Key": crypto.randomUUID() } },
-    body: { file: "", ref_id: refId },
-    bodySerializer() {
-      const form = new FormData();
-      form.set("file", new Blob([picture]));
-      form.set("ref_id", refId);
-      return form;
-    },
+    params: { header: { "Idempotency-Key": crypto.randomUUID() }, query: { ref_id: refId } },
+    // The body is the file alone.
+    headers: { "Content-Type": "application/octet-stream" },
+    body: picture as never,
+    bodySerializer: (bytes) => bytes,
   });
   if (error) throw new Error(`${error.status} ${error.code}: ${error.detail}`);
   return data;
