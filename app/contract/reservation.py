@@ -19,7 +19,7 @@ Masks of the built-in network take up to 0.45 each and 0.76 together (34 picture
 masks of noise 0.87 each.
 """
 RECORD_BYTES = 20 * 1024
-"""Growth of the record (32 regions, 12 KiB of provenance) and RQ's result of the job."""
+"""Growth of the record (32 regions, 8 frames, 12 KiB of provenance) and RQ's result of the job."""
 
 
 def reservation(detection: Detection, *, external: bool) -> int:

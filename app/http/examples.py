@@ -30,6 +30,7 @@ from app.contract.schemas import (
     DetectionError,
     DetectionList,
     ErrorCode,
+    FrameInfo,
     Head,
     ImageInfo,
     MaskInfo,
@@ -198,6 +199,23 @@ SUCCEEDED = QUEUED.model_copy(
         ),
         "timings": Timings(queued=0.013, decode=0.021, forward=0.412, encode=0.034, total=0.48),
         "finished_at": _CREATED + timedelta(seconds=0.48),
+    }
+)
+ANIMATION = SUCCEEDED.model_copy(
+    update={
+        "image": SUCCEEDED.image.model_copy(update={"format": "GIF", "frames": 48}),
+        "view": ViewInfo(mode=View.AUTO, frames=3, tiles=12, glances=3, frame=24, scale=0.64),
+        "frames": [
+            FrameInfo(
+                frame=frame, time_ms=time, ai_probability=score, verdict=verdict, manipulated=marks
+            )
+            for frame, time, score, verdict, marks in (
+                (1, 0, 0.08, Verdict.AUTHENTIC, False),
+                (24, 1150, 0.93, Verdict.AI_GENERATED, True),
+                (48, 2350, 0.11, Verdict.AUTHENTIC, False),
+            )
+        ],
+        "provenance": None,
     }
 )
 FAILED = QUEUED.model_copy(

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -142,6 +143,30 @@ def test_frame_beyond_the_canvas_ends_the_animation(decoders: Decoders) -> None:
     third = _descriptors(bytes(data))[2]
     data[third + 5 : third + 9] = struct.pack("<HH", 65535, 65535)
     assert [frame.number for frame in decoders.frames(bytes(data), 8)] == [1, 2]
+
+
+def test_frame_beyond_the_canvas_of_a_png_is_not_decoded(decoders: Decoders) -> None:
+    data = bytearray(animation("PNG", noise()))
+    third = [at for at in range(len(data)) if data.startswith(b"fcTL", at)][2]
+    data[third + 8 : third + 16] = struct.pack(">II", 2**30, 2**30)
+    data[third + 30 : third + 34] = struct.pack(">I", zlib.crc32(data[third : third + 30]))
+    assert [frame.number for frame in decoders.frames(bytes(data), 8)] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [*ANIMATED, "TIFF"])
+def test_damaged_files_lose_frames_or_are_refused(decoders: Decoders, kind: str) -> None:
+    whole = animation(kind, noise())
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        data = bytearray(whole)
+        for place in random.integers(12, len(data), 4):
+            data[place] = random.integers(256)
+        try:
+            found = decoders.frames(bytes(data), 8)
+        except PictureError:
+            continue
+        assert found[0].number == 1
+        assert len({frame.pixels.shape for frame in found}) == 1
 
 
 def _descriptors(gif: bytes) -> list[int]:

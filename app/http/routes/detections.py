@@ -104,6 +104,7 @@ def _named(service: Service, owner: str, ids: list[str]) -> DetectionList:
             queued=examples.QUEUED.model_copy(update={"queue_position": 12, "expected_wait": 4.0}),
             processing=examples.PROCESSING,
             succeeded=examples.SUCCEEDED,
+            animation=examples.ANIMATION,
             failed=examples.FAILED,
             expired=examples.EXPIRED,
         ),
