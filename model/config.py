@@ -40,6 +40,12 @@ class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-ca
         image_std: Standard deviation per RGB channel, likewise.
         pooling: Pooling of the logits of a picture's tiles, chosen on validation pictures:
             `mean`, `max`, or `top3`, the mean of the three largest (of all if there are fewer).
+        part_offset: Added to the pooled logits of the tiles without the glance's, and then combined
+            with the glance's logit by `pooling.either`; None: the tiles' logits are pooled as the
+            network computes them, with the glance's (calibration).
+        part_gain: Weight, in a tile's AI mask, of the tile's logit without the glance's.
+        whole_offset: Added to the glance's logit and then combined with every pixel of the AI mask
+            by `pooling.either`; None: not combined (calibration).
         temperature: Divisor of the pooled logit before the sigmoid (calibration).
         glance_temperature: Divisor of the logit of the glance alone.
         mask_offsets: Added to the mask logits before the sigmoid, by head, so that both heads
@@ -59,6 +65,9 @@ class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-ca
     image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
     pooling: Pooling = "mean"
+    part_offset: float | None = None
+    part_gain: float = 0.0
+    whole_offset: float | None = None
     temperature: float = 1.0
     glance_temperature: float = 1.0
     mask_offsets: dict[str, float] = field(default_factory=dict)
@@ -80,14 +89,20 @@ class GammaConfig(PreTrainedConfig, Architecture):  # type: ignore[no-untyped-ca
         self.output_channels = self.output_channels or self.decoder_channels
         self.thresholds = asdict(Thresholds(**_UNTRAINED | self.thresholds))
         self.glance_thresholds = asdict(Thresholds(**_UNTRAINED | self.glance_thresholds))
+        self._check_offsets()
         self._check_numbers()
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
-    def _check_numbers(self) -> None:
+    def _check_offsets(self) -> None:
         if unknown := self.mask_offsets.keys() - _HEAD_NAMES["both"]:
             raise ValueError(f"mask_offsets: there is no head {', '.join(sorted(unknown))}")
         if not all(math.isfinite(offset) for offset in self.mask_offsets.values()):
             raise ValueError("mask_offsets must be finite")
+        for name in ("part_offset", "part_gain", "whole_offset"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise ValueError(f"{name} must be finite")
+
+    def _check_numbers(self) -> None:
         for name in (
             "decoder_channels",
             "output_channels",

@@ -15,7 +15,7 @@ from model import canary as canaries
 from model import checkpoint as checkpoints
 from model import views
 from model.canary import Canary, ModelSickError
-from model.config import GammaConfig, Pooling
+from model.config import GammaConfig
 from model.engine import (
     CropOutputs,
     CropPosition,
@@ -27,6 +27,7 @@ from model.engine import (
 from model.engine import Part as Part
 from model.findings import DetectorInfo, Finding, Mask, Masks
 from model.network import GammaModel
+from model.pooling import combine, either, pool
 from model.regions import summarise
 from model.text import mostly_text
 from model.tower import TowerError
@@ -293,14 +294,17 @@ class Detector:
         require_finite(*outputs, torch.tensor([] if sight is None else [sight.logit]))
         if sight is not None and not layout.tiles:
             return self._judge(sight.logit / self._config.glance_temperature, layout, None)
-        pooled = pool(outputs.logits, self._config.pooling).item()
+        config = self._config
+        glance = None if sight is None else sight.logit
+        logit = pool(outputs.logits, config.pooling)
+        if glance is not None:
+            logit = combine(logit, logit.new_tensor(glance), config.part_offset)
         # Both masks are computed at the same time to shorten the answer.
-        offsets = self._config.mask_offsets
-        shifted = outputs.manipulation + offsets.get("manipulation", 0.0)
+        shifted = outputs.manipulation + config.mask_offsets.get("manipulation", 0.0)
         other = self._beside.submit(self._read_mask, layout, shifted)
-        ai = self._read_mask(layout, outputs.ai + offsets.get("ai", 0.0))
+        ai = self._read_mask(layout, self._ai_logits(outputs, glance))
         masks = Masks(ai, other.result())
-        return self._judge(pooled / self._config.temperature, layout, masks)
+        return self._judge(logit.item() / config.temperature, layout, masks)
 
     def detect(self, data: bytes, view: View) -> Finding:
         """Decode, cut, compute and conclude for one picture file.
@@ -325,6 +329,16 @@ class Detector:
         (sight,) = self.look([crops])
         (outputs,) = self.forward([Part(crops, sight)])
         return self.conclude(crops.layout, outputs, sight)
+
+    def _ai_logits(self, outputs: CropOutputs, glance: float | None) -> torch.Tensor:
+        config = self._config
+        logits = outputs.ai + config.mask_offsets.get("ai", 0.0)
+        if glance is None:
+            return logits
+        logits = logits + config.part_gain * (outputs.logits - glance)[:, None, None]
+        if config.whole_offset is None:
+            return logits
+        return either(logits, logits.new_tensor(glance + config.whole_offset))
 
     def _judge(self, logit: float, layout: Layout, masks: Masks | None) -> Finding:
         thresholds = self.info.glance_thresholds if masks is None else self.info.thresholds
@@ -359,23 +373,6 @@ class Detector:
         blended = views.blend(layout, probabilities) * 255
         # Rounding before resizing: a fifth of the time at 48 megapixels, with an error up to 1.
         return views.enlarge(layout, np.rint(blended, out=blended).astype(np.uint8))
-
-
-def pool(logits: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Pool the logits of a picture's tiles.
-
-    Args:
-        logits: Image logits of the tiles (N,).
-        pooling: As in `GammaConfig`.
-
-    Returns:
-        A scalar.
-    """
-    if pooling == "max":
-        return logits.max()
-    if pooling == "top3":
-        return logits.topk(min(3, len(logits))).values.mean()
-    return logits.mean()
 
 
 def _notes(verdict: Verdict, masks: Masks | None, layout: Layout) -> Iterator[Note]:

@@ -7,8 +7,8 @@ from PIL import Image
 
 from model import checkpoint
 from model.checkpoint import BUILT_IN, WEIGHTS_FILE, CheckpointError
-from model.detector import Detector, GlanceError, Part, pool
-from model.engine import CropOutputs
+from model.detector import Detector, GlanceError, Part
+from model.engine import CropOutputs, GlanceFeatures
 from pictures.errors import TooManyPixelsError
 from pictures.findings import Note, Verdict, View
 from tests.writing import page_of_text
@@ -112,12 +112,6 @@ def test_tiles_are_pooled_and_calibrated(make_detector, pooling, temperature, ex
     layout = detector.cut(np.zeros((64, 66, 3), np.uint8), View.TILED).layout
     found = detector.conclude(layout, outputs_of([-1.0, 3.0]), None).ai_probability
     assert found == pytest.approx(torch.tensor(float(expected)).sigmoid().item())
-
-
-@pytest.mark.parametrize(("pooling", "expected"), [("mean", 1.0), ("max", 9.0), ("top3", 5.0)])
-def test_every_pooling_of_many_tiles(pooling, expected):
-    assert pool(torch.tensor([-12.0, 4.0, 9.0, 2.0, 2.0]), pooling) == expected
-    assert pool(torch.tensor([7.0]), pooling) == 7
 
 
 def test_thresholds_give_verdicts(make_detector):
@@ -277,3 +271,33 @@ def test_offsets_shift_the_masks_of_their_heads(make_detector, photo):
 def test_offsets_of_unknown_heads_are_refused(make_model):
     with pytest.raises(ValueError, match="mask_offsets: there is no head sky"):
         make_model(mask_offsets={"sky": 1.0})
+
+
+def sight_of(logit):
+    return GlanceFeatures(logit, torch.empty(0), torch.empty(0))
+
+
+def test_glance_and_parts_combine_as_calibrated(make_detector):
+    detector = make_detector(part_offset=-4.0, temperature=2.0)
+    layout = detector.cut(np.zeros((64, 66, 3), np.uint8), View.TILED).layout
+    found = detector.conclude(layout, outputs_of([1.0, 5.0]), sight_of(1.0)).ai_probability
+    odds = np.exp(1) + np.exp(2 - 4) + np.exp(1 + 2 - 4)
+    assert found == pytest.approx(1 / (1 + odds**-0.5), abs=1e-5)
+
+
+@pytest.mark.parametrize(("glance", "marked"), [(4.0, 1.0), (2.0, 0.0)])
+def test_sure_glance_marks_the_whole_picture_as_ai(make_detector, glance, marked):
+    detector = make_detector(whole_offset=-3.0)
+    layout = detector.cut(np.zeros((64, 64, 3), np.uint8), View.CENTER).layout
+    masks = detector.conclude(layout, outputs_of([glance]), sight_of(glance)).masks
+    assert masks.ai.summary.area_fraction == marked
+    assert masks.manipulation.summary.area_fraction == 0
+
+
+def test_part_shifts_the_ai_mask_of_its_tile(make_detector):
+    detector = make_detector(part_gain=0.5)
+    layout = detector.cut(np.zeros((64, 128, 3), np.uint8), View.TILED).layout
+    outputs = outputs_of([-9.0] * (layout.tiles - 1) + [11.0], mask_logit=-3.0)
+    mask = detector.conclude(layout, outputs, sight_of(1.0)).masks.ai.values
+    assert (mask[:, -32:] > 127).all()
+    assert (mask[:, :32] < 127).all()
