@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
 
 from pictures.findings import Thresholds, View
 from training.data import manifest
+from training.data.changes import Format
 from training.errors import UserError
 from training.measuring.suites import check_sizes, load_sets
 from training.output import progress_bar, write_text
@@ -38,6 +39,15 @@ Crop = Annotated[
     int | None,
     typer.Option(help="Crop every picture to its central N x N pixels first.", min=1),
 ]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--tile-budget", help="Tiles of a picture in the view auto [default: by device]", min=1
+    ),
+]
+Modes = Annotated[
+    list[Format] | None, typer.Option("--format", help="Format mode, repeatable [default: all]")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 
 
@@ -48,6 +58,8 @@ def evaluate(
     view: Look = "center",
     split: Split = "test",
     crop: Crop = None,
+    tile_budget: Budget = None,
+    modes: Modes = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=0)] = 1000,
     degraded: Annotated[
         Path | None, typer.Option(help="Manifest for an additional `robustness` run.")
@@ -55,11 +67,15 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Evaluate a model on sets of pictures in three format modes, next to the paper's numbers."""
+    from training.measuring.evaluate import changes_of
     from training.measuring.evaluate import evaluate as measure
     from training.measuring.report import to_markdown
 
-    given = (checkpoint, sets, out, view, split, crop, device)
-    summary = _measure(measure, 2, *given, resamples=resamples)
+    given = (checkpoint, sets, out, view, split, crop, device, tile_budget)
+    formats = tuple(Format) if modes is None else tuple(modes)
+    summary = _measure(
+        measure, len(changes_of(formats)), *given, resamples=resamples, modes=formats
+    )
     _write(summary, to_markdown(summary), out / "summary")
     print(f"Written to {out}: summary.md, summary.json, pictures.parquet, plots (*.png)")
     if degraded is not None:
@@ -94,6 +110,7 @@ def calibrate(
         int | None,
         typer.Option(help="Crop size of the service, if it differs from training.", min=32),
     ] = None,
+    tile_budget: Budget = None,
     device: Device = "auto",
 ) -> None:
     """Choose temperature, pooling and thresholds on validation pictures and store them."""
@@ -115,12 +132,12 @@ def calibrate(
         if crop_size % 32:
             raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")
         config.crop_size = crop_size
-    kept = directory / f"scores-{fingerprint(model, view, device)}.jsonl"
+    kept = directory / f"scores-{fingerprint(model, view, device, tile_budget)}.jsonl"
     jobs = [Job(s.name, row, s.folder, RAW) for s in chosen for row in s.rows]
     with progress_bar() as bar:
         task = bar.add_task("scoring", total=len(jobs))
         samples = gather(
-            make_detector(model, device=device),
+            make_detector(model, device=device, tile_budget=tile_budget),
             jobs,
             View(view),
             kept,
@@ -202,7 +219,8 @@ def _measure(
     split: Split,
     crop: Crop,
     device: Device,
-    **options: int,
+    tile_budget: int | None = None,
+    **options: Any,
 ) -> _Report:
     """Score every picture `passes` times, with a progress bar; scores in `out` are reused."""
     from training.measuring.scores import fingerprint, make_detector
@@ -210,11 +228,12 @@ def _measure(
     chosen = load_sets(sets, split)
     check_sizes(chosen, crop)
     model = _load(checkpoint)
-    kept = out / "scores" / f"{fingerprint(model, view, crop, device)}.jsonl"
+    settings = (view, crop, device) if tile_budget is None else (view, crop, device, tile_budget)
+    kept = out / "scores" / f"{fingerprint(model, *settings)}.jsonl"
     with progress_bar() as bar:
         task = bar.add_task("scoring", total=passes * sum(len(s.rows) for s in chosen))
         return measure(
-            make_detector(model, device=device),
+            make_detector(model, device=device, tile_budget=tile_budget),
             chosen,
             out,
             kept,
@@ -256,6 +275,9 @@ def _facts(
     from training.measuring.export import checkpoint_of
     from training.measuring.robustness import Robustness
 
+    summary = _read_report(evaluation, Summary)
+    if summary is not None and Format.JPEG96 not in summary.formats:
+        raise UserError(f"{evaluation}: the card needs the format mode {Format.JPEG96}")
     settings_file, report = run / "config.toml", checkpoint_of(run) / REPORT_FILE
     settings = config.load(settings_file) if settings_file.is_file() else None
     files = [Path(name) for name in settings.data.manifests] if settings is not None else []
@@ -265,7 +287,7 @@ def _facts(
         data_note=None if data_note is None else data_note.read_text(encoding="utf-8").strip(),
         licence=licence,
         calibration=_read_report(report if report.is_file() else None, Calibration),
-        evaluation=_read_report(evaluation, Summary),
+        evaluation=summary,
         robustness=_read_report(robust, Robustness),
     )
 

@@ -18,7 +18,7 @@ from model.detector import Detector
 from pictures.errors import PictureError
 from pictures.findings import Thresholds, View
 from training.data import provenance_counts
-from training.data.changes import JPEG96, RAW, Format, align, crop_center
+from training.data.changes import JPEG96, RAW, Change, Format, align, crop_center
 from training.data.labels import Kind
 from training.data.provenance_counts import ProvenanceCounts
 from training.measuring import plots
@@ -73,6 +73,8 @@ class SetReport(BaseModel, frozen=True):
     """None if no picture could be read."""
     generators: dict[str, Measures]
     """Pictures of one generator against the pictures that are not AI-generated."""
+    matched: dict[str, Measures] = {}
+    """Whole pictures of each source that has both classes, by the last part of its folder."""
     sources: dict[str, FalseAlarms]
     """By folder part of the source id; `all`: all together."""
     masks: dict[str, dict[str, MaskMeasures]]
@@ -111,6 +113,7 @@ def evaluate(
     crop: int | None,
     resamples: int,
     advance: Callable[[], object],
+    modes: Sequence[Format] = tuple(Format),
 ) -> Summary:
     """Score sets of pictures and write `pictures.parquet` and the plots.
 
@@ -123,7 +126,8 @@ def evaluate(
         view: View to score with.
         crop: Side of the central crop of every picture, pixels.
         resamples: Number of bootstrap resamples.
-        advance: Called twice per picture.
+        advance: Called once per picture and distinct change of `modes`.
+        modes: Format modes.
 
     Returns:
         The results.
@@ -132,10 +136,11 @@ def evaluate(
         MaskUnusableError: A region mask does not fit its picture.
         OSError: A file cannot be opened.
     """
+    changes = changes_of(modes)
     jobs = [
         Job(s.name, row, s.folder, change, crop)
         for s in sets
-        for change in (RAW, JPEG96)
+        for change in changes
         for row in s.rows
     ]
     thresholds = detector.info.thresholds
@@ -147,7 +152,7 @@ def evaluate(
             s.name: [results[Job(s.name, row, s.folder, align(row, mode)).key] for row in s.rows]
             for s in sets
         }
-        for mode in Format
+        for mode in modes
     }
     _write_table(selected, out / "pictures.parquet")
     samples = {
@@ -157,7 +162,9 @@ def evaluate(
     plots.draw_roc(samples, out / "roc.png")
     plots.draw_reliability(samples, out / "reliability.png")
     plots.draw_scores(samples, (thresholds.uncertain, thresholds.ai_generated), out / "scores.png")
-    _draw_gallery(detector, [job for job in jobs if job.change is RAW], view, out / "masks.png")
+    _draw_gallery(
+        detector, [job for job in jobs if job.change is changes[0]], view, out / "masks.png"
+    )
     info = detector.info
     return Summary(
         checkpoint=checkpoint,
@@ -176,6 +183,12 @@ def evaluate(
         },
         provenance={s.name: provenance_counts.count(s.rows, s.folder) for s in sets},
     )
+
+
+def changes_of(modes: Sequence[Format]) -> list[Change]:
+    """Return the changes that format modes need, for every picture."""
+    needed = [RAW] if set(modes) != {Format.JPEG96} else []
+    return [*needed, JPEG96] if set(modes) != {Format.RAW} else needed
 
 
 def collect(results: Sequence[Result]) -> tuple[Labels, Values, list[str]]:
@@ -207,6 +220,7 @@ def _report(results: Sequence[Result], thresholds: Thresholds, resamples: int) -
     return SetReport(
         overall=_measure(results, threshold, resamples),
         generators={name: found for name, found in parts.items() if found is not None},
+        matched=_matched(results, threshold, resamples),
         sources=_false_alarms(results, thresholds),
         masks=masks,
         unreadable=tuple(f"{r.path}: {r.error}" for r in results if r.error is not None),
@@ -219,6 +233,18 @@ def _measure(results: Sequence[Result], threshold: float, resamples: int) -> Mea
         return None
     intervals = bootstrap(labels, probabilities, threshold, originals, resamples=resamples)
     return measure(labels, probabilities, threshold).model_copy(update={"intervals": intervals})
+
+
+def _matched(results: Sequence[Result], threshold: float, resamples: int) -> dict[str, Measures]:
+    by_source: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if result.kind in (Kind.AUTHENTIC, Kind.SYNTHETIC):
+            by_source[PurePosixPath(result.source_id).parent.name].append(result)
+    both = {
+        source: found for source, found in by_source.items() if len({r.kind for r in found}) == 2
+    }
+    measured = {name: _measure(found, threshold, resamples) for name, found in sorted(both.items())}
+    return {name: found for name, found in measured.items() if found is not None}
 
 
 def _false_alarms(results: Sequence[Result], thresholds: Thresholds) -> dict[str, FalseAlarms]:

@@ -45,7 +45,8 @@ def to_markdown(summary: Summary) -> str:
         "",
         "A picture is called AI-generated at or above the stored threshold `ai_generated`. The row "
         "of a generator compares its pictures with those of the set that are not AI-generated and "
-        "name no other generator. In brackets: 95 % bootstrap intervals over originals, "
+        "name no other generator; *same source*: pictures of both classes from one source, which "
+        "show the same subjects. In brackets: 95 % bootstrap intervals over originals, "
         f"{summary.resamples} resamples. ECE ({BINS} bins) and NLL have equal class weights.",
         *_image_tables(summary),
         *_mask_tables(summary),
@@ -84,14 +85,18 @@ def to_short_markdown(summary: Summary) -> str:
     return "\n".join(_image_tables(summary, modes) + _mask_tables(summary, modes)).strip() + "\n"
 
 
-def _image_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> list[str]:
+def _image_tables(summary: Summary, modes: Sequence[Format] | None = None) -> list[str]:
     lines: list[str] = []
-    for mode in modes:
+    for mode in modes or summary.formats:
         sets = summary.formats[mode]
         rows = []
         for name, report in sets.items():
             rows.append(_image_row(f"**{name}**", report.overall))
             rows += [_image_row(f"{name}: {g}", found) for g, found in report.generators.items()]
+            rows += [
+                _image_row(f"{name}, same source: {source}", found)
+                for source, found in report.matched.items()
+            ]
         lines += ["", f"## {mode}: {_MODES[mode]}", "", *table(_HEADINGS, rows)]
         sources = [
             [
@@ -127,7 +132,7 @@ def _image_row(name: str, found: Measures | None) -> list[str]:
     ]
 
 
-def _mask_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> list[str]:
+def _mask_tables(summary: Summary, modes: Sequence[Format] | None = None) -> list[str]:
     lines = [
         "",
         "# Masks",
@@ -138,7 +143,7 @@ def _mask_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> l
         "nothing is marked and 0 otherwise. AUC is averaged over pictures with pixels of both "
         "labels. The AI mask of whole inpainted and synthetic pictures is all 1.",
     ]
-    for mode in modes:
+    for mode in modes or summary.formats:
         sets = summary.formats[mode]
         rows = [
             [
@@ -154,6 +159,8 @@ def _mask_tables(summary: Summary, modes: Sequence[Format] = tuple(Format)) -> l
 
 
 def _beside_the_paper(summary: Summary) -> list[str]:
+    if Format.PAPER not in summary.formats:
+        return []
     found: dict[str, Measures] = {}
     for name, report in summary.formats[Format.PAPER].items():
         for called, measures in (*report.generators.items(), (name, report.overall)):

@@ -118,9 +118,18 @@ class Result(Record):
 _R = TypeVar("_R", bound=Record)
 
 
-def make_detector(model: GammaModel, *, device: str = "auto", dtype: str = "auto") -> Detector:
+def make_detector(
+    model: GammaModel, *, device: str = "auto", dtype: str = "auto", tile_budget: int | None = None
+) -> Detector:
     """Make a detector with the limits of the service; the network is frozen in place."""
-    return Detector(model, device=device, dtype=dtype, max_pixels=MAX_PIXELS, max_tiles=MAX_TILES)
+    return Detector(
+        model,
+        device=device,
+        dtype=dtype,
+        max_pixels=MAX_PIXELS,
+        max_tiles=MAX_TILES,
+        tile_budget=tile_budget,
+    )
 
 
 def fingerprint(model: GammaModel, *settings: object) -> str:

@@ -215,6 +215,25 @@ def test_evaluation(run: Path, tree: Path, tmp_path: Path) -> None:
     assert ("This is weak" in card) == ((overall.auc or 0) < 0.9)
 
 
+def test_one_format_mode_is_enough_to_measure_but_not_for_every_card(
+    run: Path, tree: Path, tmp_path: Path
+) -> None:
+    options = ("--split", "validation", "--resamples", 0, "--tile-budget", 2, "--format", "raw")
+    invoke("evaluate", run, tree, "--out", tmp_path / "out", *options)
+    file = tmp_path / "out" / "summary.json"
+    summary = Summary.model_validate_json(file.read_text())
+    assert set(summary.formats) == {"raw"}
+    shown = invoke("export", run, tmp_path / "card", "--evaluation", file, code=1)
+    assert "the card needs the format mode jpeg96" in shown
+
+
+def test_tile_budget_limits_the_tiles() -> None:
+    detector = scores.make_detector(make_model(crop_size=512), device="cpu", tile_budget=2)
+    picture = np.zeros((1200, 1200, 3), np.uint8)
+    assert detector.cut(picture, View.AUTO).layout.tiles == 1  # two do not cover a square
+    assert detector.cut(picture, View.TILED).layout.tiles == 9
+
+
 def test_robustness(run: Path, tmp_path: Path) -> None:
     out, tree = tmp_path / "out", make_tree(tmp_path / "small", 1)
     config = json.loads((run / "model" / "config.json").read_text())
