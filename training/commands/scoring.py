@@ -110,6 +110,10 @@ def calibrate(
         int | None,
         typer.Option(help="Crop size of the service, if it differs from training.", min=32),
     ] = None,
+    part_gain: Annotated[
+        float | None,
+        typer.Option(help="Weight of a tile's own logit in its AI mask [default: as stored]"),
+    ] = None,
     tile_budget: Budget = None,
     device: Device = "auto",
 ) -> None:
@@ -127,7 +131,9 @@ def calibrate(
     directory = checkpoint_of(checkpoint)
     model = _load(str(directory))
     config = model.config
-    config.mask_offsets = {}
+    config.mask_offsets, config.whole_offset = {}, None
+    if part_gain is not None:
+        config.part_gain = part_gain
     if crop_size is not None:
         if crop_size % 32:
             raise ConfigError(f"--crop-size {crop_size}: must be a multiple of 32")
@@ -147,10 +153,11 @@ def calibrate(
         samples,
         view=View(view),
         pooling=config.pooling,
+        part_offset=config.part_offset,
         temperature=config.temperature,
         thresholds=Thresholds(**config.thresholds),
     )
-    store(calibration, directory, config.crop_size)
+    store(calibration, directory, crop_size=config.crop_size, part_gain=config.part_gain)
     if (directory / CANARY_FILE).is_file():
         write_canary(directory)
     kept.unlink()

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import log_loss
 
 from model.config import Pooling
 from model.detector import Detector
-from model.detector import pool as pool_tiles
+from model.pooling import combine
+from model.pooling import pool as pool_tiles
 from pictures.errors import PictureError
 from pictures.findings import Thresholds, View
 from training.data.labels import LABELS, Kind, MaskLabel
@@ -33,12 +33,13 @@ from training.measuring.calibration_report import (
 from training.measuring.metrics import Labels, Values, area_under_roc, class_weights, measure_mask
 from training.measuring.scores import HEADS, Job, Record, Score, identity, score_all
 
-MARKED_FALSE_POSITIVE_RATE = 0.05
+MARKED_FALSE_POSITIVE_RATE = 0.005
 """Maximum share of marked pixels in masks that are empty by label."""
 MANIPULATED_FALSE_POSITIVE_RATE = 0.05
 """Maximum share of unaltered pictures that are called manipulated."""
 
 _TEMPERATURES = (0.01, 100.0)
+_PART_OFFSETS = tuple(-float(step) for step in range(11))
 _MARKED = 0.5
 """Mask threshold after adding the mask offsets."""
 
@@ -94,17 +95,19 @@ def calibrate(
     *,
     view: View,
     pooling: Pooling,
+    part_offset: float | None,
     temperature: float,
     thresholds: Thresholds,
 ) -> Calibration:
-    """Choose pooling, temperature and thresholds.
+    """Choose pooling, part offset, temperature and thresholds.
 
-    The pooling with the best likelihood after temperature scaling is chosen.
+    The pooling and the offset with the best likelihood after temperature scaling are chosen.
 
     Args:
         samples: Scores of validation pictures.
         view: View of the scores.
         pooling: Stored pooling, for comparison.
+        part_offset: Stored offset, for comparison.
         temperature: Stored temperature, for comparison.
         thresholds: Stored thresholds; kept where none can be chosen.
 
@@ -120,8 +123,8 @@ def calibrate(
         )
     reports = {name: _try_pooling(samples, labels, name) for name in get_args(Pooling)}
     best: Pooling = min(reports, key=lambda name: reports[name].nll)
-    chosen = reports[best].temperature
-    probabilities = _sigmoid(pool(samples, best) / chosen)
+    chosen, offset = reports[best].temperature, reports[best].part_offset
+    probabilities = _sigmoid(pool(samples, best, offset) / chosen)
     negatives, positives = probabilities[~labels], probabilities[labels]
     at_rate = {
         name: threshold_at(negatives, positives, rate)
@@ -145,14 +148,16 @@ def calibrate(
     area = _choose_area(samples, manipulation)
     if area is None:
         notes.append("no unaltered or no manipulated pictures: manipulated_area is unchanged")
+    glance = _calibrate_glance(samples)
     return Calibration(
         view=view,
         pictures={str(k): n for k in Kind if (n := sum(s.kind is k for s in samples))},
         unreadable=unreadable,
         poolings=reports,
         pooling=best,
+        part_offset=offset,
         temperature=chosen,
-        nll_before=_likelihood(labels, pool(samples, pooling), temperature),
+        nll_before=_likelihood(labels, pool(samples, pooling, part_offset), temperature),
         at_rate=at_rate,
         false_positive_rates={n: float(np.mean(negatives >= t)) for n, t in at_rate.items()},
         true_positive_rates={n: float(np.mean(positives >= t)) for n, t in at_rate.items()},
@@ -164,15 +169,21 @@ def calibrate(
             "mask": _MARKED if masks else thresholds.mask,
             "manipulated_area": thresholds.manipulated_area if area is None else area,
         },
-        glance=_calibrate_glance(samples),
+        glance=glance,
+        whole_offset=None if offset is None or glance is None else _whole_offset(glance),
         notes=tuple(notes),
     )
 
 
-def pool(samples: Sequence[Sample], pooling: Pooling) -> Values:
-    """Pool the tile logits of each sample like the detector; returns (n,)."""
-    pooled = [pool_tiles(torch.as_tensor(s.logits), pooling) for s in samples]
-    return torch.stack(pooled).numpy().astype(np.float64)
+def pool(samples: Sequence[Sample], pooling: Pooling, part_offset: float | None) -> Values:
+    """Compute the logit of each sample like the detector; returns (n,)."""
+    pooled = torch.stack([pool_tiles(torch.as_tensor(s.logits), pooling) for s in samples])
+    glances = [0.0 if s.glance_logit is None else s.glance_logit for s in samples]
+    return _combine(pooled, torch.tensor(glances), part_offset)
+
+
+def _combine(pooled: torch.Tensor, glances: torch.Tensor, part_offset: float | None) -> Values:
+    return combine(pooled, glances, part_offset).numpy().astype(np.float64)
 
 
 def threshold_at(negatives: Values, positives: Values, rate: float) -> float:
@@ -220,13 +231,28 @@ def _to_sample(job: Job, found: Score | PictureError) -> Sample:
 
 
 def _try_pooling(samples: Sequence[Sample], labels: Labels, pooling: Pooling) -> PoolingReport:
-    logits = pool(samples, pooling)
-    temperature = fit_temperature(labels, logits)
-    return PoolingReport(
-        temperature=temperature,
-        nll=_likelihood(labels, logits, temperature),
-        auc=area_under_roc(labels, logits, np.ones(len(labels))),
-    )
+    pooled = torch.from_numpy(pool(samples, pooling, None))
+    glances = [s.glance_logit for s in samples if s.glance_logit is not None]
+    offsets = _PART_OFFSETS if len(glances) == len(samples) else (None,)
+    reports = []
+    for offset in offsets:
+        logits = _combine(pooled, torch.tensor(glances), offset)
+        temperature = fit_temperature(labels, logits)
+        reports.append(
+            PoolingReport(
+                part_offset=offset,
+                temperature=temperature,
+                nll=_likelihood(labels, logits, temperature),
+                auc=area_under_roc(labels, logits, np.ones(len(labels))),
+            )
+        )
+    return min(reports, key=lambda report: report.nll)
+
+
+def _whole_offset(glance: GlanceCalibration) -> float:
+    """Return the offset with which a picture is marked whole at 5 % false positives."""
+    middle = glance.at_rate["middle"]
+    return -glance.temperature * math.log(middle / (1 - middle))
 
 
 def _calibrate_glance(samples: Sequence[Sample]) -> GlanceCalibration | None:
@@ -258,8 +284,8 @@ def _calibrate_glance(samples: Sequence[Sample]) -> GlanceCalibration | None:
 
 def _likelihood(labels: Labels, logits: Values, temperature: float) -> float:
     """Return the balanced negative log-likelihood, nats."""
-    probabilities = _sigmoid(logits / temperature)
-    return float(log_loss(labels, probabilities, sample_weight=class_weights(labels)))
+    margins = np.where(labels, logits, -logits) / temperature
+    return float(class_weights(labels) @ np.logaddexp(0, -margins))
 
 
 def _sigmoid(logits: Values) -> Values:

@@ -23,6 +23,8 @@ FALSE_POSITIVE_RATES = {"uncertain": 0.10, "middle": 0.05, "ai_generated": 0.01}
 class PoolingReport(BaseModel, frozen=True):
     """Result of one pooling."""
 
+    part_offset: float | None = None
+    """As in `GammaConfig`: the best one for this pooling."""
     temperature: float
     nll: float
     """Balanced negative log-likelihood in nats at that temperature."""
@@ -51,6 +53,8 @@ class Calibration(BaseModel, frozen=True):
     unreadable: tuple[str, ...]
     poolings: dict[str, PoolingReport]
     pooling: Pooling
+    part_offset: float | None = None
+    """As in `GammaConfig`."""
     temperature: float
     nll_before: float
     """Balanced negative log-likelihood with the stored pooling and temperature."""
@@ -67,17 +71,22 @@ class Calibration(BaseModel, frozen=True):
     thresholds: dict[str, float]
     glance: GlanceCalibration | None
     """None without a prior."""
+    whole_offset: float | None = None
+    """As in `GammaConfig`."""
     notes: tuple[str, ...]
     """Values that were not calibrated or rest on few pictures."""
 
 
-def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
+def store(
+    calibration: Calibration, checkpoint: Path, *, crop_size: int, part_gain: float = 0.0
+) -> None:
     """Write a calibration into the checkpoint's config, and the report beside it.
 
     Args:
         calibration: The calibration.
         checkpoint: Directory of the checkpoint.
         crop_size: Crop size of the calibration, pixels.
+        part_gain: As in `GammaConfig`, of the calibration.
 
     Raises:
         OSError: A file cannot be read or written.
@@ -86,6 +95,9 @@ def store(calibration: Calibration, checkpoint: Path, crop_size: int) -> None:
     fields = json.loads(file.read_text(encoding="utf-8"))
     fields |= {
         "pooling": calibration.pooling,
+        "part_offset": calibration.part_offset,
+        "part_gain": part_gain,
+        "whole_offset": calibration.whole_offset,
         "temperature": calibration.temperature,
         "thresholds": calibration.thresholds,
         "crop_size": crop_size,
@@ -126,17 +138,24 @@ def describe(calibration: Calibration) -> str:
         f"{head} {level:.3f} before the offset (mean F1 of regions {found.mask_f1[head]:.3f})"
         for head, level in found.mask_levels.items()
     )
+    part = "" if found.part_offset is None else f", part offset {found.part_offset:g}"
+    whole = (
+        ""
+        if found.whole_offset is None
+        else " The AI mask covers the whole picture if the logit of the glance is above "
+        f"{-found.whole_offset:.3g} (5 % false positives)."
+    )
     lines = [
         f"Validation pictures, view {found.view}: {counts}.",
         "",
-        f"Tiles pooled by {found.pooling}, temperature {found.temperature:.4g}; balanced NLL "
+        f"Tiles pooled by {found.pooling}{part}, temperature {found.temperature:.4g}; balanced NLL "
         f"{found.nll_before:.4f} before, {chosen.nll:.4f} after ({others}).",
         "",
         *table(("threshold", "probability", "false positive rate", "true positive rate"), rows),
         "",
         f"Mask offsets move the mask threshold to {found.thresholds['mask']:.2f}: "
         f"{masks or 'not calibrated'}. A picture is called manipulated if more than {area:.4f} of "
-        "it is marked.",
+        f"it is marked.{whole}",
         *([] if found.glance is None else _describe_glance(found.glance)),
         *(f"\nNote: {note}." for note in found.notes),
         *(f"\nUnreadable, left out: {line}" for line in found.unreadable),

@@ -33,7 +33,12 @@ def sample(kind: Kind, logits: Sequence[float], **histograms: list[list[int]]) -
 
 def choose(samples: Sequence[Sample]) -> Calibration:
     return calibrate.calibrate(
-        samples, view=View.TILED, pooling="mean", temperature=1.0, thresholds=UNTRAINED
+        samples,
+        view=View.TILED,
+        pooling="mean",
+        part_offset=None,
+        temperature=1.0,
+        thresholds=UNTRAINED,
     )
 
 
@@ -102,6 +107,40 @@ def test_better_pooling_is_chosen() -> None:
     assert found.poolings["max"].auc > found.poolings["mean"].auc
 
 
+def test_noise_of_tiles_beside_a_good_glance_is_damped(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def whole(generated: bool, part: float) -> Sample:
+        glance = rng.normal(3 if generated else -3, 2)
+        kind = Kind.SYNTHETIC if generated else Kind.AUTHENTIC
+        return sample(kind, [glance + part]).model_copy(update={"glance_logit": glance})
+
+    samples = [whole(i % 2 == 1, rng.normal(0, 3)) for i in range(600)]
+    samples += [
+        sample(Kind.BLENDED, [3.0]).model_copy(update={"glance_logit": -6.0}) for _ in range(60)
+    ]
+    found = choose(samples)
+    assert found.part_offset is not None
+    assert found.part_offset < -3
+    summed = calibrate.pool(samples, "mean", None)
+    labels = np.array([s.ai_generated for s in samples])
+    ones = np.ones(len(labels))
+    assert found.poolings["mean"].auc > calibrate.area_under_roc(labels, summed, ones)
+    assert found.poolings[found.pooling].nll < found.nll_before
+    (tmp_path / "config.json").write_text("{}")
+    calibration_report.store(found, tmp_path, crop_size=96, part_gain=0.5)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert (stored["part_offset"], stored["part_gain"]) == (found.part_offset, 0.5)
+    assert found.glance is not None
+    at_five = found.glance.temperature * np.log(1 / (1 / found.glance.at_rate["middle"] - 1))
+    assert stored["whole_offset"] == pytest.approx(-at_five)
+
+
+def test_without_glance_there_is_nothing_to_combine() -> None:
+    found = choose(overconfident(100, 1.0))
+    assert (found.part_offset, found.whole_offset) == (None, None)
+
+
 def histogram(inside: Sequence[int], outside: Sequence[int]) -> list[list[int]]:
     """Pixels of the given levels, 0 to 255."""
     return [np.bincount(levels, minlength=256).tolist() for levels in (outside, inside)]
@@ -109,7 +148,7 @@ def histogram(inside: Sequence[int], outside: Sequence[int]) -> list[list[int]]:
 
 def test_mask_threshold_and_area_come_from_the_masks() -> None:
     region = histogram([200] * 30, [90] * 10 + [10] * 60)
-    clean = [histogram([], [250] * n + [10] * (100 - n)) for n in [0] * 10 + list(range(10))]
+    clean = [histogram([], [250] * n + [10] * (1000 - n)) for n in [0] * 10 + list(range(10))]
     samples = [sample(Kind.SPLICE, [-1.0], manipulation=region)] * 3
     samples += [sample(Kind.AUTHENTIC, [-1.0], manipulation=h, ai=h) for h in clean]
     samples.append(sample(Kind.SYNTHETIC, [1.0], ai=histogram([9] * 100, [])))
@@ -118,7 +157,7 @@ def test_mask_threshold_and_area_come_from_the_masks() -> None:
     assert 90 / 255 < found.mask_levels["manipulation"] < 200 / 255
     assert found.mask_f1 == {"manipulation": 1}
     assert found.thresholds["mask"] == 0.5
-    assert found.thresholds["manipulated_area"] == 0.08  # one of twenty has more
+    assert found.thresholds["manipulated_area"] == 0.008  # one of twenty has more
     stored = Thresholds(**found.thresholds)
     assert stored.uncertain <= stored.ai_generated
 
@@ -139,7 +178,7 @@ def test_each_head_has_its_own_offset(tmp_path: Path) -> None:
     assert 90 / 255 < found.mask_levels["ai"] < 200 / 255
     assert 20 / 255 < found.mask_levels["manipulation"] < 60 / 255
     (tmp_path / "config.json").write_text("{}")
-    calibration_report.store(found, tmp_path, 96)
+    calibration_report.store(found, tmp_path, crop_size=96)
     offsets = json.loads((tmp_path / "config.json").read_text())["mask_offsets"]
     for head, level in found.mask_levels.items():
         shifted = np.log(level / (1 - level)) + offsets[head]
@@ -172,7 +211,7 @@ def test_only_the_serving_rules_of_a_config_change(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"backbone": "mit_b0", "temperature": 1.0, "version": "7"}))
     found = choose(overconfident(100, 2.0))
-    calibration_report.store(found, tmp_path, 96)
+    calibration_report.store(found, tmp_path, crop_size=96)
     stored = json.loads(config.read_text())
     assert (stored["backbone"], stored["version"]) == ("mit_b0", "7")
     assert stored["temperature"] == found.temperature
