@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -275,6 +276,35 @@ def test_without_an_exporter_the_trace_of_the_caller_is_passed_on(programs: Prog
     programs.deliver()
     sent = [arrival.headers.get("traceparent") for arrival in programs.receiver.arrivals]
     assert sorted(sent, key=str) == [GIVEN, None]
+
+
+def test_a_batch_that_fails_is_marked_without_its_text() -> None:
+    from worker import spans
+
+    exporter = recording()
+    spans.begin("one", {"traceparent": GIVEN}, time.time())
+    with pytest.raises(ValueError, match="hook-secret"), spans.batch(["one"]):
+        raise ValueError("hook-secret")
+    spans.end("one", "failed", ValueError("hook-secret"))
+    found = {span.name: span for span in exporter.get_finished_spans()}
+    assert found.keys() == {"batch", "forward", "detection"}
+    for span in found.values():
+        assert span.attributes["error.type"] == "ValueError"
+        assert "hook-secret" not in span.to_json()
+
+
+def test_a_picture_that_is_put_back_has_a_span_for_each_time() -> None:
+    from worker import spans
+
+    exporter = recording()
+    for outcome in ("put_back", "succeeded"):
+        origin = spans.begin("one", {"traceparent": GIVEN, "request_id": "r"}, time.time())
+        spans.end("one", outcome)
+        spans.end("one", "ignored")
+        span = exporter.get_finished_spans()[-1]
+        assert span.attributes["gamma.outcome"] == outcome
+        assert origin == {"request_id": "r", "trace_id": TRACE_ID, "span_id": id_of(span)}
+    assert len(exporter.get_finished_spans()) == 2
 
 
 def test_a_worker_sends_its_last_spans_within_its_stop_timeout() -> None:
