@@ -81,6 +81,16 @@ def test_examined_frames_and_which_of_them_is_shown(alone: Page) -> None:
         expect(pictures.nth(number)).not_to_have_js_property("naturalWidth", 0)
 
 
+def test_frames_are_blurred_with_the_picture(alone: Page) -> None:
+    image = IMAGE | {"format": "GIF", "frames": 12}
+    open_made(alone, 0, frames=FRAMES, image=image, view=VIEW | {"frame": 7})
+    alone.get_by_text("Blur", exact=True).click()
+    frame = alone.locator(".frames img").first
+    expect(frame).to_have_css("filter", re.compile("blur"))
+    alone.keyboard.press("v")
+    expect(frame).to_have_css("filter", "none")
+
+
 def test_frames_of_an_upload(page: Page) -> None:
     first, *others = (photo(160, 120, seed) for seed in range(3))
     data = encode(first, "GIF", save_all=True, append_images=others, duration=200)
