@@ -101,7 +101,7 @@ def serve(
     from app.command.supervisor import StartError
     from app.command.supervisor import serve as supervise
     from app.contract.ports import PortError
-    from app.http.server import OpenBindError, check_binding
+    from app.http.binding import OpenBindError, check_binding
 
     given = {
         "host": host,
@@ -141,7 +141,8 @@ def api(
     from app.contract.blobs import StorageSetupError
     from app.contract.directory import CallersFileError
     from app.contract.settings import RedisUrlMissingError
-    from app.http.server import OpenBindError, run
+    from app.http.binding import OpenBindError
+    from app.http.server import run
     from app.reviews.database import DatabaseUrlError
 
     settings = _settings(

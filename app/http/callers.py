@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, cast
@@ -14,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.contract.directory import Directory
 from app.contract.keys import ANONYMOUS, Keys
 from app.contract.schemas import ErrorCode
+from app.http.binding import is_loopback
 from app.http.problems import ServiceError
 from app.http.service import service_of
 
@@ -47,14 +47,6 @@ class _Key(HTTPBearer):
         caller = _caller(keys, credentials)
         request.state.caller, request.state.key = caller.name, caller.key
         return caller
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is `localhost` or a loopback address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_origin(request: Request) -> None:

@@ -11,34 +11,12 @@ from app.contract.ports import check_port
 from app.contract.settings import Settings
 from app.http import descriptors, metrics
 from app.http.api import create_app
-from app.http.callers import is_loopback
+from app.http.binding import check_binding
 from app.http.protocol import BoundedProtocol
 
 _DRAIN = 70  # s; longer than the longest `Prefer: wait`
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _KEEP_ALIVE = 75  # s; longer than the idle time of common load balancers
-
-
-class OpenBindError(ValueError):
-    """The API would be open to everyone who can connect."""
-
-    def __init__(self, host: str) -> None:
-        super().__init__(
-            f"binding {host} without keys opens the API to everyone who can connect; "
-            "set GAMMA_API_KEYS or GAMMA_CALLERS_FILE, or pass --allow-anonymous "
-            "(GAMMA_ALLOW_ANONYMOUS=true) if this is intended"
-        )
-
-
-def check_binding(settings: Settings) -> None:
-    """Check that only loopback is bound without keys.
-
-    Raises:
-        OpenBindError: If another address is bound without keys and without `allow_anonymous`.
-    """
-    guarded = settings.asks_for_keys or settings.allow_anonymous
-    if not guarded and not is_loopback(settings.host):
-        raise OpenBindError(settings.host)
 
 
 def _return_freed_memory() -> None:

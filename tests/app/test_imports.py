@@ -93,3 +93,14 @@ def test_no_decoder_runs_in_the_api() -> None:
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_gamma_serve_does_not_load_the_api() -> None:
+    program = (
+        "import sys\nfrom app.command.cli import app\n"
+        "code = app(['serve', '--host', '0.0.0.0'], standalone_mode=False)\n"
+        "assert code == 1\n"
+        "found = {'fastapi', 'sqlalchemy', 'uvicorn'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -12,7 +12,7 @@ import pytest
 from app.command.embedded import private_redis
 from app.contract.keys import Keys
 from app.contract.settings import Settings
-from app.http.server import OpenBindError, check_binding
+from app.http.binding import OpenBindError, check_binding
 from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import value
 

@@ -21,6 +21,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from app.command.embedded import server_binary
 from app.contract.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, Settings
 from app.http import server
+from app.http.binding import check_binding
 from tests.conftest import free_port, require_program
 from tests.deploy.files import (
     COMPOSE_FILE,
@@ -315,7 +316,7 @@ def test_program_starts_with_the_secrets(
     assert (settings.metrics_host, settings.metrics_port) == ("0.0.0.0", 9400)
     assert (settings.webhook_secrets is not None) == (name != "worker")
     if name == "api":
-        server.check_binding(settings)
+        check_binding(settings)
         assert (settings.host, settings.port) == ("0.0.0.0", 8000)
         assert settings.api_keys is not None
         key = (secrets / "gamma_api_keys").read_text().split("=")[1]

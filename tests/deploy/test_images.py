@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from app.contract.settings import Settings
-from app.http.server import OpenBindError, check_binding
+from app.http.binding import OpenBindError, check_binding
 from tests.conftest import Serve, free_port
 from tests.deploy.files import PINNED, ROOT, VERSION, Stage, lineage, stages
 

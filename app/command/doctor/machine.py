@@ -16,7 +16,7 @@ from app.contract.directory import Callers, CallersFileError, Directory
 from app.contract.ports import PortError, ask, check_port
 from app.contract.settings import Settings
 from app.http import descriptors
-from app.http.server import OpenBindError, check_binding
+from app.http.binding import OpenBindError, check_binding
 
 _MIN_FREE = 64 * 2**20  # bytes; with less, the append-only file soon cannot be written
 _KEY_NOTICE = timedelta(days=7)
