@@ -33,7 +33,7 @@ pytestmark = [
 TIMEOUT = 280  # s
 PICTURES = 60
 SIZE = 5  # of a partition
-TWO = Resources(actors=2, cpus=1, gpus=0)
+ONE, TWO = (Resources(actors=count, cpus=1, gpus=0) for count in (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -185,5 +185,5 @@ def test_interrupted_command_and_killed_actor_lose_nothing(
 def test_error_of_all_pictures_ends_the_scan(plan: Plan, settings: Settings) -> None:
     plan.target.delete("_scan/pictures.parquet")
     with pytest.raises(ScanError, match=r"FileNotFoundError: .*pictures\.parquet"):
-        run.run(plan, plan.unfinished(), settings, TWO)
+        run.run(plan, plan.unfinished(), settings, ONE)
     assert not finished(plan)
