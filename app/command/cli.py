@@ -71,7 +71,7 @@ def _settings(**command_line: Any) -> Settings:
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Pause the garbage collector: it finds nothing in imports and takes a sixth of torch's."""
+    """Pause the garbage collector: it finds nothing in imports and takes up to a sixth of them."""
     gc.disable()
     try:
         yield
@@ -137,13 +137,14 @@ def api(
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Run the HTTP API and the page; needs a running Redis, and workers."""
-    from app.command.spans import SpanExportError, exporting
-    from app.contract.blobs import StorageSetupError
-    from app.contract.directory import CallersFileError
-    from app.contract.settings import RedisUrlMissingError
-    from app.http.binding import OpenBindError
-    from app.http.server import run
-    from app.reviews.database import DatabaseUrlError
+    with _importing():
+        from app.command.spans import SpanExportError, exporting
+        from app.contract.blobs import StorageSetupError
+        from app.contract.directory import CallersFileError
+        from app.contract.settings import RedisUrlMissingError
+        from app.http.binding import OpenBindError
+        from app.http.server import run
+        from app.reviews.database import DatabaseUrlError
 
     settings = _settings(
         host=host,
