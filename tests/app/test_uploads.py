@@ -84,7 +84,7 @@ def test_an_unknown_field_is_refused_by_name(alice: httpx2.Client, path: str, la
         answer = alice.post(path, files=files, data=field.get("data"))
         detail = assert_problem(answer, 400, "malformed_request")["detail"]
         assert "`views`" in detail
-        assert f"{part}, ref_id, view, webhook_url" in detail
+        assert f"{part}, ref_id, view, frames, webhook_url" in detail
 
 
 def test_file_in_a_text_field_is_refused(alice: httpx2.Client) -> None:
