@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> ASGIApp:
     reviewing = Reviewing(settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, FinishedEvents]]:
         # Exclude the objects created so far from garbage collection: full passes over them would
         # block requests for tens of milliseconds.
         gc.collect()
@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> ASGIApp:
                 await stack.enter_async_context(rewriter.running())
             await stack.enter_async_context(reviewing.running())
             stack.callback(service.decoders.close)  # starts them before the first request
-            yield
+            yield {"events": service.events}
         redis.close()
 
     root_path = settings.root_path or ""

@@ -208,7 +208,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """As uvicorn's."""
+        """As uvicorn's, when the server stops; ends streams of events, which clients resume."""
+        self.app_state["events"].stop()
         self._keep_alive = False
         super().shutdown()
 

@@ -67,6 +67,8 @@ class FinishedEvents:
         self._recent: dict[str, bytes] = {}  # oldest first
         self.next_ending = asyncio.Event()
         """Set at the next ending of any detection, then replaced."""
+        self.stopping = False
+        """Whether streams of events should end."""
         self._waiting: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     @contextlib.asynccontextmanager
@@ -78,6 +80,11 @@ class FinishedEvents:
             group.start_soon(self._listen)
             yield
             group.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """End streams of events."""
+        self.stopping = True
+        self.next_ending.set()
 
     @contextlib.contextmanager
     def subscribe(self, detection_ids: Collection[str]) -> Iterator[Subscription]:

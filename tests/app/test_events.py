@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from app.contract.records import events_key
+from app.http.waiting import MAX_WAIT
 from tests.app.conftest import StandIn, post, wait_for
-from tests.app.replica import Replica, assert_problem
+from tests.app.replica import Replica, assert_problem, replicas
 from tests.conftest import value
 
 Event = tuple[str, str, str]
@@ -82,6 +84,21 @@ def test_a_client_resumes_where_no_event_came(alice: httpx2.Client, standin: Sta
     position = answer.text.splitlines()[0].removeprefix("id: ")
     assert standin.finish(name)
     assert [one for _, one, _ in backlog(alice, position)] == [name]
+
+
+@pytest.mark.slow
+def test_a_stream_does_not_delay_a_stop(pair_redis_url: str, tmp_path: Path) -> None:
+    with (
+        replicas(pair_redis_url, tmp_path, 1) as (replica,),
+        replica.client() as client,
+        client.stream("GET", "/v1/events") as answer,
+    ):
+        lines = answer.iter_lines()
+        while next(lines) != ": waiting":
+            pass
+        replica.process.terminate()
+        replica.process.wait(MAX_WAIT / 2)
+        assert set(lines) <= {"", ": waiting"}  # it ended in order
 
 
 def test_deletion_erases_the_event(alice: httpx2.Client, standin: StandIn) -> None:

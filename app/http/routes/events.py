@@ -72,8 +72,9 @@ async def events(
 
     Without `Last-Event-ID` the stream begins with the next end. With it, it begins with the first
     one after that event; about 1,000 are kept until the detections expire. The first message has
-    no data, only the id to resume at. The service closes a stream after 60 s, or after the seconds
-    of `Prefer: wait`: connect again with `Last-Event-ID`, as browsers do by themselves.
+    no data, only the id to resume at. The service closes a stream after 60 s, after the seconds of
+    `Prefer: wait`, or when it stops: connect again with `Last-Event-ID`, as browsers do by
+    themselves.
     """
     service = service_of(request)
     start = last_event_id
@@ -105,7 +106,7 @@ async def _events(
             yield _format(one)
             position = one.position
         left = deadline - loop.time()
-        if left <= 0:
+        if left <= 0 or service.events.stopping:
             return
         if found:
             await asyncio.sleep(min(_PAUSE, left))
