@@ -115,13 +115,15 @@ class Store:
                 pipeline.get(records.image_key(owner, known))
                 pipeline.hmget(records.masks_key(owner, known), list(Head))
                 image, masks = pipeline.execute()
-            found = [image, *masks]
+            found = [image, *masks] if result.masks else [image]
             entries = [Blob(known, entry) for entry in found if entry is not None]
             if len(entries) < len(found) or not self.blobs.copy(entries, new):
                 submission.outcome = Acceptance.GONE
                 return False
         with self.redis.pipeline() as pipeline:
-            self._accept(pipeline, submission, submission.delivery, source=records.key(known))
+            source = records.key(known)
+            expected = result.masks is not None
+            self._accept(pipeline, submission, submission.delivery, source=source, masks=expected)
             self.finish(pipeline, result)
             submission.settle(pipeline.execute()[0])
         if submission.outcome is Acceptance.ACCEPTED:
@@ -136,8 +138,12 @@ class Store:
         submission: Submission,
         *commands: CommandRecorder | None,
         source: str = "",
+        masks: bool = True,
     ) -> None:
-        """Add `ACCEPT` to `pipeline`, with the stored picture or the files of `source`."""
+        """Add `ACCEPT` to `pipeline`, with the stored picture or the files of `source`.
+
+        `masks`: whether it has, or will have, masks.
+        """
         detection, owner = submission.detection, submission.owner
         key = submission.idempotency_key
         record_lifetime = records.RECORD_LIFETIMES * submission.lifetime
@@ -149,7 +155,7 @@ class Store:
             records.MODEL_KEY,
             records.WAITING_KEY,
             self._picture_key(submission),
-            records.masks_key(owner, detection.id),
+            records.masks_key(owner, detection.id) if masks else "",
             source,
         ]
         arguments = [

@@ -82,10 +82,10 @@ class StandIn:
     def queued(self) -> list[str]:
         return [name.decode() for name in self.redis.lrange("rq:queue:gamma", 0, -1)]
 
-    def finish(self, name: str) -> bool:
+    def finish(self, name: str, **changes: object) -> bool:
         """Take a detection off the queue and finish it; False if it is deleted or finished."""
         record = self._take(name)
-        return record is not None and self.deliver(record)
+        return record is not None and self.deliver(record, **changes)
 
     def deliver(self, record: Detection, **changes: object) -> bool:
         """Write the result of a started detection, with these changes."""
@@ -108,7 +108,8 @@ class StandIn:
             **changes,
         }
         with self.redis.pipeline() as pipeline:
-            masks = self.store.keep_masks({record.id: self.MASKS})[record.id]
+            made = {record.id: self.MASKS if update["masks"] else {}}
+            masks = self.store.keep_masks(made)[record.id]
             self.store.finish(pipeline, record.model_copy(update=update), masks)
             return bool(pipeline.execute()[0])
 

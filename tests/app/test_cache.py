@@ -62,6 +62,19 @@ def test_known_picture_gets_the_earlier_result(
     assert newest == [second]
 
 
+def test_a_result_without_masks_is_reused(
+    alice: httpx2.Client, standin: StandIn, picture: bytes
+) -> None:
+    first = post(alice, picture, view="glance").json()["id"]
+    assert standin.finish(first, masks=None, manipulated=None)
+    answer = post(alice, picture, view="glance")
+    assert answer.status_code == 200, answer.text
+    second = answer.json()
+    assert (second["cached"], second["masks"]) == (True, None)
+    alice.delete(f"/v1/detections/{first}").raise_for_status()
+    assert alice.get(f"/v1/detections/{second['id']}/image").content == picture
+
+
 @pytest.mark.parametrize("deleted", ["first", "second"])
 def test_copy_and_original_are_independent(
     alice: httpx2.Client, picture: bytes, first: dict, deleted: str

@@ -149,7 +149,9 @@ def test_a_known_picture_has_bytes_of_its_own(store: Store) -> None:
     assert finish(store, first) == 1
     known = store.get(first)
     assert known is not None
-    final = known.model_copy(update={"id": "second", "expires_at": second.detection.expires_at})
+    lifetime = {"expires_at": second.detection.expires_at}
+    masks = {"masks": examples.SUCCEEDED.masks}
+    final = known.model_copy(update={"id": "second", **lifetime, **masks})
     second.answer = known
     store.accept_known(second, final)
     assert (second.outcome, second.answer) == (Acceptance.ACCEPTED, final)

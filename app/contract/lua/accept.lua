@@ -1,7 +1,8 @@
 -- Accepts a detection or returns why not. Idempotent: repeating it after a lost reply has no effect.
 --
 -- KEYS: record, index, cache entry and idempotency entry ('': none), model, waiting, picture, masks,
---   source: record whose picture and masks are reused ('': none, the picture was stored before)
+--   ('': none are expected), source: record whose picture and masks are reused ('': none, the
+--   picture was stored before)
 -- ARGV: id, owner, record, deadline (s), tombstone: expiry of the record (ms since epoch), index
 --   member, oldest index member, fingerprint, look ('1': check the cache), expiry (ms since epoch),
 --   bytes of the picture, external ('1': entries of the source are copied, not shared), moment (s),
@@ -54,7 +55,7 @@ local holdings = {image = bytes .. ' ' .. picture}
 if source ~= '' then
     local known = redis.call('HMGET', source, 'image', 'masks')
     local copies = {image = picture, masks = masks}
-    for number, name in ipairs({'image', 'masks'}) do
+    for number, name in ipairs(masks == '' and {'image'} or {'image', 'masks'}) do
         if not known[number] then return leave('gone') end
         local size, key = parsed(known[number])
         if redis.call('EXISTS', key) == 0 then return leave('gone') end
