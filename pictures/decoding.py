@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from pi_heif import register_heif_opener
-from PIL import Image, ImageChops, ImageFile
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from pictures import colour, colour_spaces, giffile, isomedia, jpegfile, pngfile, tiff
@@ -129,10 +129,15 @@ def _opened(
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # decoders raise undocumented errors on hostile files
-        reason = str(error).strip() or type(error).__name__
+        reason = f": {error}" if _says_why(error) else ""
         if _ended_early(data, header, error):
-            raise TruncatedPictureError(f"the file ends too early: {reason}") from error
-        raise UndecodablePictureError(f"the picture cannot be decoded: {reason}") from error
+            raise TruncatedPictureError(f"the file ends too early{reason}") from error
+        raise UndecodablePictureError(f"the picture cannot be decoded{reason}") from error
+
+
+def _says_why(error: Exception) -> bool:
+    """Whether the text is about the file; others name objects and calls of the decoder."""
+    return isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError)
 
 
 def pixels_only(data: bytes, header: Header, page: int = 1) -> tuple[bytes, bytes | None]:
