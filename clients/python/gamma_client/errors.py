@@ -71,8 +71,9 @@ class DetectionFailedError(GammaError):
 
     def __init__(self, detection: Detection) -> None:
         self.detection = detection
-        reason = f"{detection.error.code}: {detection.error.detail}" if detection.error else ""
-        super().__init__(f"detection {detection.id} {detection.status}. {reason}".rstrip())
+        error = detection.error
+        reason = f" ({error.code}): {error.detail}" if error else ""
+        super().__init__(f"detection {detection.id} {detection.status}{reason}")
 
 
 class StillWaitingError(GammaError):
