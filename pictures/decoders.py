@@ -139,7 +139,7 @@ class Decoders:
                 pixels = np.frombuffer(result[at + FRAME.size : at + size], np.uint8)
                 moment = None if time_ms < 0 else time_ms
                 found.append(Frame(number, moment, pixels.reshape(shape).copy()))
-            return found
+            return sorted(found, key=lambda frame: frame.number)
 
     def statements(self, data: bytes) -> Reading:
         """Read what a picture file states about its provenance.

@@ -72,7 +72,7 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def upright(
-    data: bytes, *, max_pixels: int, side: int | None = None, page: int = 1
+    data: bytes, *, max_pixels: int, side: int | None = None, directory: int | None = None
 ) -> Iterator[Image.Image]:
     """Decode a picture file like `decode`, to a Pillow image.
 
@@ -80,7 +80,8 @@ def upright(
         data: The whole file.
         max_pixels: Maximum width times height.
         side: Shrink the picture to fit into side x side pixels; None keeps its size.
-        page: Page of a TIFF, of the size of the first.
+        directory: Offset of the directory of a page of a TIFF, of the size of the first; None: the
+            page that is shown.
 
     Yields:
         An RGB image, valid within the context.
@@ -88,7 +89,7 @@ def upright(
     Raises:
         PictureError: If the file cannot be decoded.
     """
-    with _opened(data, max_pixels, page) as (image, header, still):
+    with _opened(data, max_pixels, directory) as (image, header, still):
         if side is not None and header.format == "JPEG":
             image.draft(None, (side, side))  # shrinks while decoding, which saves time
         loaded = _load(image, header, still)
@@ -101,7 +102,7 @@ def upright(
 
 @contextmanager
 def _opened(
-    data: bytes, max_pixels: int, page: int
+    data: bytes, max_pixels: int, directory: int | None
 ) -> Iterator[tuple[ImageFile.ImageFile, Header, pngfile.Still | None]]:
     """Open a picture file without its metadata, and compare its size with the header.
 
@@ -110,7 +111,7 @@ def _opened(
     header = read_header(data, max_pixels=max_pixels)
     try:
         still = pngfile.still(data) if header.format == "PNG" else None
-        file, profile = (still.file, None) if still else pixels_only(data, header, page)
+        file, profile = (still.file, None) if still else pixels_only(data, header, directory)
         with Image.open(BytesIO(file), formats=(header.format,)) as image:
             if profile is not None:
                 image.info["icc_profile"] = profile
@@ -140,7 +141,9 @@ def _says_why(error: Exception) -> bool:
     return isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError)
 
 
-def pixels_only(data: bytes, header: Header, page: int = 1) -> tuple[bytes, bytes | None]:
+def pixels_only(
+    data: bytes, header: Header, directory: int | None = None
+) -> tuple[bytes, bytes | None]:
     """Remove metadata that Pillow would parse, since errors in it must not prevent decoding.
 
     Not for PNG. Returns the file for Pillow and the ICC profile that was removed from it.
@@ -153,7 +156,7 @@ def pixels_only(data: bytes, header: Header, page: int = 1) -> tuple[bytes, byte
     if header.format == "GIF":
         return giffile.pixels_only(data), None
     if header.format == "TIFF":
-        return tiff.pixels_only(data, page), None
+        return tiff.pixels_only(data, directory), None
     if header.format == "WEBP" and data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATED:
         # Browsers ignore its profile and leave transparent what its first frame does not cover.
         return b"".join((data[:20], bytes([data[20] | _WEBP_OPACITY]), memoryview(data)[21:])), None

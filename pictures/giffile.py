@@ -9,7 +9,7 @@ from pictures.source import Source
 
 _SCREEN = 13  # bytes before the global colour table
 _EXTENSION, _FRAME, _END = b"!", b",", b";"
-_MOST_BLOCKS = 200_000  # data sub-blocks (at most 255 bytes) that are read, about 10 ms
+_MOST_BLOCKS = 200_000  # data sub-blocks (at most 255 bytes) read at least, about 10 ms
 _CONTROL, _CONTROL_SIZE = 0xF9, 4  # label and size of the graphic control extension
 
 
@@ -87,7 +87,7 @@ def frames(source: Source) -> Iterator[Frame]:
         PictureError: If the file is truncated or has too many blocks.
     """
     first = first_frame(source)
-    at, left = first.at, _MOST_BLOCKS
+    at, left = first.at, max(_MOST_BLOCKS, source.most)
     delay = _delay(first.control)
     while (kind := source.read(at, 1)) != _END:
         if kind == _FRAME:

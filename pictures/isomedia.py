@@ -179,11 +179,19 @@ def frames(source: Source) -> int:
         PictureError: If the header is invalid.
     """
     sizes = _of_track(source, b"minf", b"stbl", b"stsz")
-    return 1 if sizes is None else max(1, source.number(sizes.start + _VERSION + 4, 4))
+    if sizes is None:
+        return 1
+    at = sizes.start + _VERSION
+    each, count = source.number(at, 4), source.number(at + 4, 4)
+    if not each:  # a table of sizes follows
+        count = min(count, (min(sizes.end, len(source)) - at - 8) // 4)
+    return max(1, count)
 
 
 def delays(source: Source) -> Iterator[int]:
     """Iterate over the times for which the frames of a sequence are displayed, ms.
+
+    As in decoders, the last entry of the table counts for all further frames.
 
     Raises:
         PictureError: If the header is invalid.
@@ -192,11 +200,15 @@ def delays(source: Source) -> Iterator[int]:
     times = _of_track(source, b"minf", b"stbl", b"stts")
     if head is None or times is None:
         return
+    left = frames(source)
     scale = source.number(head.start + _TIME_SCALE.get(source.number(head.start, 1), 12), 4)
     entries = source.number(times.start + _VERSION, 4)
-    for at in range(times.start + _VERSION + 4, times.end, 8)[:entries]:
+    places = range(times.start + _VERSION + 4, times.end, 8)[:entries]
+    for at in places:
         delay = 1000 * source.number(at + 4, 4) // max(1, scale)
-        yield from repeat(delay, source.number(at, 4))
+        count = left if at == places[-1] else min(left, source.number(at, 4))
+        yield from repeat(delay, count)
+        left -= count
 
 
 def _of_track(source: Source, *path: bytes) -> Box | None:

@@ -1,5 +1,6 @@
 """Parser for the chunks of PNG files; decompresses nothing."""
 
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ MAX_BODY = 8 * 2**20
 """Maximum size of a chunk that is read, in bytes; larger ones are skipped."""
 
 _HEAD, _CHECK = 8, 4  # bytes before and after the content
+_ANIMATION = struct.Struct(">II")  # acTL: numbers of frames and of repetitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,14 @@ def chunks(source: Source, start: int = len(SIGNATURE)) -> Iterator[Chunk]:
         end = body + int.from_bytes(head[:4], "big") + _CHECK
         yield Chunk(head[4:], start, body, end)
         start = end
+
+
+def declared_frames(content: bytes) -> int:
+    """Number of frames that the content of an acTL chunk declares; 0 if browsers ignore it."""
+    if len(content) != _ANIMATION.size:
+        return 0
+    frames, times = _ANIMATION.unpack(content)
+    return frames if max(frames, times) < 2**31 else 0
 
 
 def body(source: Source, chunk: Chunk) -> bytes | None:

@@ -16,11 +16,12 @@ from pictures.colour import MAX_PROFILE
 from pictures.colour_spaces import CodePoints, Colour, Gamma
 from pictures.errors import TruncatedPictureError, UndecodablePictureError
 from pictures.png import chunk
-from pictures.pngchunks import SIGNATURE, Chunk, body, chunks
+from pictures.pngchunks import SIGNATURE, Chunk, body, chunks, declared_frames
 from pictures.source import Source
 
 _FRAME = struct.Struct(">IIIIIHHBB")  # fcTL: sequence, width, height, left, top, delay, disposal
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
+_FRAMES = (b"fcTL", b"IDAT", b"fdAT")
 _LENGTHS = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"cLLI": 8, b"mDCV": 24}
 _LAST_INTENT = 3  # largest rendering intent in sRGB
 _LONGEST_NAME = 80  # bytes of a profile's name; PNG allows 79, browsers 80
@@ -52,20 +53,7 @@ def still(data: bytes) -> Still:
         PictureError: If the file is truncated or a critical chunk is damaged.
     """
     source = Source(data, most=len(data))
-    found: dict[bytes, bytes] = {}
-    first = None
-    for one in chunks(source):
-        if one.kind == b"IDAT":
-            first = one
-            break
-        if one.kind in _WANTED and one.kind not in found and not _out_of_place(one.kind, found):
-            content = body(source, one)
-            if content is not None and _valid(one.kind, content):
-                found[one.kind] = content
-            elif one.critical:
-                raise UndecodablePictureError(f"the {one.kind.decode()} chunk is damaged")
-    if first is None:
-        raise TruncatedPictureError("the file ends too early")
+    found, first = _metadata(source)
     header = found[b"IHDR"]
     width, height = struct.unpack(">II", header[:8])
     canvas = width, height
@@ -91,6 +79,52 @@ def still(data: bytes) -> Still:
         key=_key(found.get(b"tRNS", b""), bits, kind),
         bits=bits,
     )
+
+
+def animation(data: bytes) -> bytes:
+    """Reduce a file to the chunks of its frames, without metadata.
+
+    Returns:
+        A PNG file that declares no more frames than it has.
+
+    Raises:
+        PictureError: If the file is truncated or a critical chunk is damaged.
+    """
+    source = Source(data, most=len(data))
+    found, _ = _metadata(source)
+    frames, most = 0, declared_frames(found.get(b"acTL", b"")) or 1
+    pixels = []
+    for one in chunks(source):
+        if one.kind == b"fcTL":
+            if body(source, one) is None:
+                continue
+            frames += 1
+        if one.kind == b"IEND" or frames > most:
+            break
+        if one.kind in _FRAMES:
+            pixels.append(memoryview(data)[one.start : one.end])
+    head = [chunk(kind, found[kind]) for kind in (b"IHDR", b"PLTE", b"tRNS") if kind in found]
+    control = chunk(b"acTL", struct.pack(">II", max(1, min(frames, most)), 0))
+    return b"".join((SIGNATURE, *head, control, *pixels, chunk(b"IEND", b"")))
+
+
+def _metadata(source: Source) -> tuple[dict[bytes, bytes], Chunk]:
+    """The chunks before the pixels that browsers use, and the first chunk of pixels.
+
+    Raises:
+        PictureError: If the file is truncated or a critical chunk is damaged.
+    """
+    found: dict[bytes, bytes] = {}
+    for one in chunks(source):
+        if one.kind == b"IDAT":
+            return found, one
+        if one.kind in _WANTED and one.kind not in found and not _out_of_place(one.kind, found):
+            content = body(source, one)
+            if content is not None and _valid(one.kind, content):
+                found[one.kind] = content
+            elif one.critical:
+                raise UndecodablePictureError(f"the {one.kind.decode()} chunk is damaged")
+    raise TruncatedPictureError("the file ends too early")
 
 
 _WANTED = frozenset(
@@ -136,8 +170,7 @@ def _valid(kind: bytes, content: bytes) -> bool:
     if kind == b"tRNS":
         return len(content) <= _COLOURS
     if kind == b"acTL":
-        frames, times = struct.unpack(">II", content)
-        return bool(0 < frames < 2**31 > times)
+        return declared_frames(content) > 0
     return kind != b"sRGB" or content[0] <= _LAST_INTENT
 
 

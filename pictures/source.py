@@ -23,6 +23,7 @@ class Source:
             most: Maximum number of reads.
         """
         self.data = data
+        self.most = most
         self._left = most
 
     def __len__(self) -> int:

@@ -4,8 +4,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Literal
+from itertools import chain
+from typing import Literal, NamedTuple
 
 from pictures.errors import CameraRawError, PictureError, UndecodablePictureError
 from pictures.source import Source
@@ -140,37 +140,43 @@ def _size(directory: _Directory) -> tuple[int, int] | None:
     return width, height
 
 
-def pages(source: Source) -> list[tuple[int, int] | None]:
-    """Upright sizes of the pictures that are not thumbnails, if known; at least one.
+class Page(NamedTuple):
+    """A picture that is not a thumbnail."""
+
+    at: int
+    """Offset of its directory in the file."""
+    size: tuple[int, int] | None
+    """Upright width and height, if known."""
+
+
+def pages(source: Source) -> Iterator[Page]:
+    """Iterate over the pictures that are not thumbnails.
 
     Raises:
-        PictureError: If a directory is invalid.
+        PictureError: At the first directory that is invalid.
     """
-    return [_size(one) for one in _directories(source) if not _reduced(one)] or [None]
+    return (Page(one.at, _size(one)) for one in _directories(source) if not _reduced(one))
 
 
-def pixels_only(data: bytes, page: int = 1) -> bytes:
+def pixels_only(data: bytes, directory: int | None = None) -> bytes:
     """Reduce the file to one directory, without metadata.
 
     Args:
         data: The whole file.
-        page: Number of a picture that is not a thumbnail; 1 is the one that is shown.
+        directory: Offset of the directory; None: the one that is shown.
 
     Raises:
         CameraRawError: If the file is camera raw.
         PictureError: If the header is invalid.
     """
     source = Source(data)
-    shown = _shown(source)
-    if page > 1:
-        pictures = (one for one in _directories(source) if not _reduced(one))
-        shown = next(islice(pictures, page - 1, None), shown)
+    shown = _shown(source) if directory is None else _directory(source, 0, directory)
     order, layout = _form(source, 0)
     entries = [field.entry for tag, field in shown.fields.items() if _needed(tag, field)]
-    directory = len(entries).to_bytes(layout.count, order) + b"".join(entries)
-    directory += bytes(layout.offset)  # no next directory
+    reduced = len(entries).to_bytes(layout.count, order) + b"".join(entries)
+    reduced += bytes(layout.offset)  # no next directory
     file = bytearray(data)
-    file[shown.at : shown.at + len(directory)] = directory  # not longer than the old one
+    file[shown.at : shown.at + len(reduced)] = reduced  # not longer than the old one
     file[layout.first : layout.first + layout.offset] = shown.at.to_bytes(layout.offset, order)
     return bytes(file)
 

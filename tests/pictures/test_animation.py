@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,7 @@ from pictures.decoders import ABORTED, Decoders
 from pictures.errors import DecodingAbortedError, PictureError
 from pictures.frames import Moment
 from pictures.header import read_header
+from pictures.png import chunk
 from tests.samples import encoded
 
 LIMIT = 1_000_000
@@ -205,3 +206,140 @@ def test_default_image_of_an_apng_is_not_a_frame(decoders: Decoders) -> None:
 def test_times_increase(decoders: Decoders) -> None:
     found = decoders.frames(animation("WEBP", pictures()), 8)
     assert all((a.time_ms or 0) < (b.time_ms or 0) for a, b in pairwise(found))
+
+
+def riff_frames(count: int) -> bytes:
+    """Chunks of frames without pixels."""
+    return (b"ANMF" + struct.pack("<I", 16) + bytes(12) + b"\xff\xff\xff\0") * count
+
+
+def png_frames(count: int) -> bytes:
+    """Control chunks of frames without pixels."""
+    one = struct.pack(">IIIIIHHBB", 0, *SIZE, 0, 0, 9, 1, 0, 0)
+    return chunk(b"fcTL", one) * count
+
+
+def with_times(avif: bytes, entries: list[tuple[int, int]]) -> bytes:
+    """Replace the first entries of the table of delays: count and delay each."""
+    at = avif.index(b"stts") + 12
+    for place, entry in enumerate(entries):
+        avif = avif[: at + 8 * place] + struct.pack(">II", *entry) + avif[at + 8 * place + 8 :]
+    return avif
+
+
+def declaring(png: bytes, count: int) -> bytes:
+    at = png.index(b"acTL") - 4
+    return png[:at] + chunk(b"acTL", struct.pack(">II", count, 0)) + png[at + 20 :]
+
+
+def inserted(png: bytes, kind: bytes, more: bytes) -> bytes:
+    """Insert chunks before the first of a type."""
+    at = png.index(kind) - 4
+    return png[:at] + more + png[at:]
+
+
+def bomb() -> bytes:
+    """A text chunk that Pillow refuses to decompress."""
+    return chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**22)))
+
+
+def padded(gif: bytes) -> bytes:
+    """Insert a comment of many blocks before the second frame."""
+    at = [at for at in range(len(gif)) if gif.startswith(b"\x21\xf9\x04", at)][1]
+    return gif[:at] + b"\x21\xfe" + b"\1 " * 200_001 + b"\0" + gif[at:]
+
+
+LIES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "first delay of AVIF": ("AVIF", lambda data: with_times(data, [(2**32 - 1, 2**32 - 1)])),
+    "no delay of AVIF": ("AVIF", lambda data: with_times(data, [(0, 1)])),
+    "frames after the end of WebP": ("WEBP", lambda data: data + riff_frames(800)),
+    "frames at the end of PNG": ("PNG", lambda data: inserted(data, b"IEND", png_frames(800))),
+    "declared frames of PNG": ("PNG", lambda data: declaring(data, 1_000_000)),
+    "both of PNG": (
+        "PNG",
+        lambda data: declaring(inserted(data, b"IEND", png_frames(800)), 1_000_000),
+    ),
+    "second declaration of PNG": (
+        "PNG",
+        lambda data: inserted(data, b"fcTL", chunk(b"acTL", bytes(8))),
+    ),
+    "damaged control of PNG": (
+        "PNG",
+        lambda data: inserted(data, b"fdAT", png_frames(1)[:-1] + b"x"),
+    ),
+    "text of PNG": ("PNG", lambda data: inserted(data, b"fcTL", bomb())),
+    "comment of GIF": ("GIF", padded),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_a_file_declares_hides_no_frames(decoders: Decoders, lie: str) -> None:
+    kind, change = LIES[lie]
+    data = change(animation(kind, pictures(10)))
+    found = colours(decoders, data, 8)
+    assert len(found) == 8
+    assert {0, 4} <= set(found)
+    assert decoders.frames(data, 8)[-1].number == 10 or lie == "both of PNG"
+
+
+@pytest.mark.parametrize(
+    "lie", ["frames after the end of WebP", "frames at the end of PNG", "declared frames of PNG"]
+)
+def test_frames_are_counted_not_believed(lie: str) -> None:
+    kind, change = LIES[lie]
+    assert frames.count_frames(change(animation(kind, pictures(10))), kind) == 10
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG"])
+def test_frames_before_a_damaged_one_take_the_places_of_later_ones(
+    decoders: Decoders, kind: str
+) -> None:
+    data = bytearray(animation(kind, pictures(20)))
+    if kind == "GIF":
+        at = _descriptors(bytes(data))[9] + 10
+        flags = data[at - 1]
+        data[at + (3 << (flags & 7) + 1 if flags & 0x80 else 0)] = 99  # bits of the smallest code
+    else:
+        at = [at for at in range(len(data)) if data.startswith(b"fdAT", at)][8] + 8
+        data[at : at + 8] = b"\xff" * 8
+    found = decoders.frames(bytes(data), 8)
+    assert len(found) == 8
+    assert [frame.number for frame in found] == sorted({frame.number for frame in found})
+    assert found[-1].number == 9
+    assert all(frame.time_ms == 100 * (frame.number - 1) for frame in found)
+
+
+def directories(tiff: bytes) -> list[tuple[int, int]]:
+    """Offsets of the directories of a TIFF, and of the links to the next."""
+    found = []
+    (at,) = struct.unpack_from("<I", tiff, 4)
+    while at:
+        link = at + 2 + 12 * struct.unpack_from("<H", tiff, at)[0]
+        found.append((at, link))
+        (at,) = struct.unpack_from("<I", tiff, link)
+    return found
+
+
+def test_bad_link_hides_only_the_pages_after_it(decoders: Decoders) -> None:
+    data = bytearray(animation("TIFF", pictures(10)))
+    _, link = directories(bytes(data))[-1]
+    data[link : link + 4] = struct.pack("<I", len(data) + 100)
+    found = decoders.frames(bytes(data), 8)
+    assert (len(found), found[-1].number) == (8, 10)
+    _, link = directories(animation("TIFF", pictures(10)))[3]
+    data[link : link + 4] = b"\xff" * 4
+    assert [one.number for one in decoders.frames(bytes(data), 8)] == [1, 2, 3, 4]
+
+
+def test_pages_far_from_the_start_are_decoded(decoders: Decoders) -> None:
+    made = [Image.new("L", (8, 8), at % 256) for at in range(1000)]
+    found = decoders.frames(animation("TIFF", made), 8)
+    assert len(found) == 8
+    assert found[-1].number == 1000
+    assert [frame.pixels[0, 0, 0] for frame in found] == [(one.number - 1) % 256 for one in found]
+    assert decoders.preview(animation("TIFF", made), 8, frame=1000)
+
+
+def test_preview_of_a_page_that_is_missing_is_an_error(decoders: Decoders) -> None:
+    with pytest.raises(PictureError):
+        decoders.preview(animation("TIFF", pictures(2)), 8, frame=3)
