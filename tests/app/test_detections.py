@@ -182,7 +182,8 @@ def test_mask_of_an_unfinished_detection(client: httpx2.Client) -> None:
 
 def test_a_large_picture_is_tiled(client: httpx2.Client) -> None:
     record = post(client, encode(photo(1500, 1100), quality=80), view="tiled").json()
-    assert record["view"] == {"mode": "tiled", "tiles": 12, "glances": 1, "scale": 1.0, "frame": 1}
+    where = {"mode": "tiled", "frames": 1, "tiles": 12, "glances": 1, "frame": 1, "scale": 1.0}
+    assert record["view"] == where
     mask = Image.open(io.BytesIO(client.get(record["masks"]["ai"]["mask_url"]).content))
     assert mask.size == (1500, 1100)
 
