@@ -159,6 +159,9 @@ def test_a_team_sees_what_each_has_open(
         assert assigned(one, team="true") >= set(names[:2])
     with api.client(EVE) as eve:
         assert assigned(eve, team="true") == set()
+    anna.delete(f"/v1/detections/{names[0]}").raise_for_status()
+    assert names[0] not in assigned(anna) | assigned(ben, team="true")
+    assert names[1] in assigned(ben)
 
 
 def test_people_who_share_a_key_are_told_apart_by_name(

@@ -81,7 +81,10 @@ async def list_assigned(
     assignments = reviewing_of(request).assignments
     person = Reviewer(caller.name, caller.key, reviewer)
     held = await (assignments.of_team(caller.name) if team else assignments.held_by(person))
-    return json_answer(request, AssignmentList(assignments=held))
+    names = [one.detection_id for one in held]
+    found = await run_in_threadpool(service_of(request).store.get_owned, names, caller.name)
+    kept = [one for one, detection in zip(held, found, strict=True) if detection]  # not deleted
+    return json_answer(request, AssignmentList(assignments=kept))
 
 
 @router.put(
