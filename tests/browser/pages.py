@@ -308,6 +308,19 @@ def open_made(page: Page, number: int, **changes: object) -> None:
     expect_natural_size(overlay(page, "ai"), SIZE)
 
 
+def settle(page: Page) -> None:
+    """Wait until the picture keeps its size: text and buttons beside it arrive later."""
+    page.wait_for_function(
+        """() => {
+            const box = JSON.stringify(document.getElementById("stage").getBoundingClientRect());
+            const isSame = window.lastBox === box;
+            window.lastBox = box;
+            return isSame;
+        }""",
+        polling=300,
+    )
+
+
 def place(element: Locator) -> FloatRect:
     found = element.bounding_box()
     assert found is not None

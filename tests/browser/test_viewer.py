@@ -31,6 +31,7 @@ from tests.browser.pages import (
     record,
     row,
     rows,
+    settle,
     summary,
 )
 from tests.conftest import encode, photo
@@ -284,6 +285,7 @@ def test_boxes_can_be_seen_and_numbers_read_at_every_edge(page: Page) -> None:
     whole = {"box": [0, 0, width, height], "area": 1.0, "score": 0.5}
     others = [corner | {"box": [width - 40, y, 12, 12]} for y in range(40, 360, 40)]
     open_made(page, 0, masks=masks(ai=[whole, corner, top, *others, corner, corner]))
+    settle(page)
     stage = place(page.locator("#stage"))
     for mark in page.locator(".mark").all():
         number, box = place(mark.locator("span")), place(mark)
