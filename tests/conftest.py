@@ -17,12 +17,14 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from tests.buckets import Bucket, BucketServer
+from tests.forks import Forked, without_settings
 from tests.ports import free_port, free_ports
 
 # Also for the processes that tests start: they outnumber the cores, and idle threads spin.
@@ -114,37 +116,53 @@ def value(metrics: str, name: str, default: float | None = None) -> float:
 class Serve:
     """A `gamma serve` process."""
 
-    def __init__(self, data_dir: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, data_dir: Path, *arguments: str, forked: bool = True, **environment: str
+    ) -> None:
+        """Start it, forked with its children or, where the processes count, as new ones."""
         self.data_dir = data_dir
         self.metrics_port = free_ports(3)  # API, worker, webhooks
         self.log = ""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "app", "serve", "--port", str(free_port())),
-                *("--data-dir", str(data_dir), "--metrics-port", str(self.metrics_port)),
-                *arguments,
-            ],
-            env={**inherited, **environment},
-            cwd=data_dir.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._lines = threading.Event()
         self.url = ""
+        command = [
+            *("serve", "--port", str(free_port()), "--data-dir", str(data_dir)),
+            *("--metrics-port", str(self.metrics_port), *arguments),
+        ]
+        complete = {**without_settings(), **environment}
+        folder = data_dir.parent
+        self._output = folder / f"output-{self.metrics_port}"
+        os.mkfifo(self._output)
+        self._lines = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self.process: Forked | subprocess.Popen[bytes]
+        if forked:
+            self.process = Forked(command, complete, self._output, self._output, cwd=folder)
+            return
+        with self._output.open("a") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", *command],
+                env=complete,
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.log += line
-            found = _READY.search(line)
-            if found:
-                self.url = found.group(1)
-                self._lines.set()
+        with self._output.open() as output:
+            for line in output:
+                self.log += line
+                found = _READY.search(line)
+                if found:
+                    self.url = found.group(1)
+                    self._lines.set()
         self._lines.set()
+
+    def child(self, name: str) -> psutil.Process:
+        """One of its processes: `api`, `worker` or `webhooks`."""
+        children = psutil.Process(self.process.pid).children()
+        (found,) = (one for one in children if name in (one.name(), one.cmdline()[-1]))
+        return found
 
     def wait_until_ready(self) -> Serve:
         self._lines.wait(_START_TIMEOUT)
@@ -164,8 +182,6 @@ class Serve:
             self.process.send_signal(number)
         code = self.process.wait(60)
         self._reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
         return code
 
 

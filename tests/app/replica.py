@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import httpx2
 
 from tests.conftest import free_port
+from tests.forks import Forked, Light, without_settings
 
 _START_TIMEOUT = 110  # s
 
@@ -27,7 +25,6 @@ class Replica:
         self.url = f"http://127.0.0.1:{self.port}"
         self.metrics_port = free_port()
         self._log = log
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
         own = {
             "GAMMA_REDIS_URL": redis_url,
             "GAMMA_PORT": str(self.port),
@@ -35,13 +32,9 @@ class Replica:
             "GAMMA_LOG_FORMAT": "json",
             "GAMMA_DATA_DIR": str(log.parent / "data"),
         }
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "api"],
-                env={**inherited, **own, **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        complete = {**without_settings(), **own, **environment}
+        log.write_text("")
+        self.process = Forked(["api"], complete, log, log, kind=Light)
 
     def wait_until_alive(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT

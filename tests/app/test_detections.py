@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import httpx2
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -315,12 +314,7 @@ def test_unknown_view_and_long_ref_id(client: httpx2.Client, picture: bytes) -> 
 
 def api_memory(service: Serve) -> int:
     """Resident bytes of the API process."""
-    (api,) = (
-        child
-        for child in psutil.Process(service.process.pid).children(recursive=True)
-        if child.cmdline()[-1] == "api"
-    )
-    return int(api.memory_info().rss)
+    return int(service.child("api").memory_info().rss)
 
 
 @pytest.mark.parametrize("announced", [True, False])

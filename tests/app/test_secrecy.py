@@ -266,7 +266,7 @@ def own_errors(
     assert client.get("/v1/detections", headers=bearer).status_code == 500
     assert client.post("/v1/detections", **upload).status_code == 500
     redis.rename("index", index)
-    api = next(pid for pid in children(service) if "api" in command_of(pid))
+    api = service.child("api").pid
     before = resource.prlimit(api, resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
     large = {"files": {"file": picture + bytes(3 * 2**20)}, "headers": bearer}
     assert client.post("/v1/detections", **large).status_code >= 500
@@ -287,12 +287,3 @@ def own_errors(
         pipeline.execute()
     wait_for(lambda: redis.llen("rq:queue:gamma") == redis.llen("rq:queue:gamma-webhooks") == 0)
     time.sleep(1)  # s; for the lines about it
-
-
-def children(service: Serve) -> list[int]:
-    path = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
-    return [int(pid) for pid in path.read_text().split()]
-
-
-def command_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")

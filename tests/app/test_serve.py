@@ -51,7 +51,7 @@ def test_restart_a_killed_worker_and_a_killed_supervisor(
     """Queued work survives the first two; none of them leaves a process."""
     data_dir = tmp_path / "data"
     socket_file = data_dir / "redis.sock"
-    first = Serve(data_dir, **quick).wait_until_ready()
+    first = Serve(data_dir, forked=False, **quick).wait_until_ready()
     try:
         assert (
             len(descendants(first)) == 7
@@ -68,7 +68,7 @@ def test_restart_a_killed_worker_and_a_killed_supervisor(
         assert not socket_file.exists()
     finally:
         first.stop()
-    second = Serve(data_dir, **quick).wait_until_ready()
+    second = Serve(data_dir, forked=False, **quick).wait_until_ready()
     try:
         (worker,) = (p for p in descendants(second) if p.cmdline()[-1] == "worker")
         worker.kill()
@@ -129,7 +129,9 @@ def unusual(
         for scheme, upper in (("http", "HTTP_PROXY"), ("socks5", "ALL_PROXY"))
         for name in (upper, upper.lower())
     }
-    service = Serve(folder / "data", GAMMA_API_KEYS=f"alice={KEY}", **quick, **proxies)
+    service = Serve(
+        folder / "data", forked=False, GAMMA_API_KEYS=f"alice={KEY}", **quick, **proxies
+    )
     try:
         yield service.wait_until_ready(), proxies
         assert stopped(service, signal.SIGINT) == 0

@@ -67,12 +67,6 @@ def delivered(service: Serve) -> float:
     return value(service.metrics(WEBHOOKS_METRICS), name)
 
 
-def delivery_process(service: Serve) -> psutil.Process:
-    children = psutil.Process(service.process.pid).children()
-    (process,) = (child for child in children if child.cmdline()[-1] == "webhooks")
-    return process
-
-
 def test_refused_urls_and_batch(service: Serve, receiver: Receiver) -> None:
     with service.client() as client:
         for url in ("http://hooks.example.com/", "https://169.254.169.254/", "x"):
@@ -117,10 +111,10 @@ def test_delivery_cache_and_crash(service: Serve, receiver: Receiver) -> None:
     wait_for(lambda: delivered(service) == len(receiver.arrivals))
     assert value(service.metrics(), "gamma_webhook_queue_depth") == 0
 
-    delivery_process(service).kill()
+    service.child("webhooks").kill()
     after = submit(service, url)  # the rest is not affected
     assert arrival(receiver, after).event["detection"] == after
-    assert delivery_process(service).is_running()
+    assert service.child("webhooks").is_running()
 
     processes = psutil.Process(service.process.pid).children(recursive=True)
     assert service.stop() == 0

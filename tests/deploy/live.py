@@ -30,6 +30,7 @@ def serve(folder: Path, model: Path) -> Serve:
     return Serve(
         folder / "data",
         *("--checkpoint", str(model), "--device", "cpu"),
+        forked=False,  # each process exposes what it imports
         GAMMA_WEBHOOK_SECRETS=_SECRET,
     )
 
