@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.pictures.bombs import BOMBS
@@ -20,6 +19,9 @@ ATTACKER = "mallory-secret-012345"
 
 RAMP = 0.25
 """Fraction of an attack's duration over which its connections are opened."""
+
+_LONGEST = 5.0
+"""Seconds for which an attack continues until each connection has sent its opening."""
 
 _MIB = 2**20
 _HOST = b" HTTP/1.1\r\nHost: localhost\r\n"
@@ -166,50 +168,63 @@ PROTOCOL: dict[str, Callable[[], Attack]] = {
 """Attacks on parts of the protocol, with and without a key."""
 
 PICTURES: dict[str, Callable[[], bytes]] = BOMBS
-"""Decompression bombs and other expensive files; each is uploaded repeatedly."""
+"""Decompression bombs and other expensive files; those of a format are uploaded together."""
 
 
-def attack_of(name: str) -> Attack:
-    """The attack with this name."""
+def attack_of(name: str) -> list[Attack]:
+    """What each connection of the attack with this name does."""
     if name in PROTOCOL:
-        return PROTOCOL[name]()
-    return Attack(upload(PICTURES[name]()))
+        attack = PROTOCOL[name]()
+        return [attack] * attack.connections
+    uploads = [
+        Attack(upload(make()))
+        for picture, make in PICTURES.items()
+        if picture.partition(" ")[0] == name
+    ]
+    return uploads * -(-Attack.connections // len(uploads))
 
 
 def names() -> list[str]:
-    """The names of all attacks."""
-    return [*PROTOCOL, *PICTURES]
+    """The names of all attacks: parts of the protocol, and formats of pictures."""
+    return [*PROTOCOL, *dict.fromkeys(picture.partition(" ")[0] for picture in PICTURES)]
 
 
-async def carry_out(attack: Attack, port: int, seconds: float) -> None:
-    """Carry out an attack for `seconds`."""
-    deadline = time.monotonic() + seconds
+async def carry_out(attacks: Sequence[Attack], port: int, seconds: float) -> None:
+    """Attack for `seconds`, and until each connection has sent its opening."""
+    sent = [asyncio.Event() for _ in attacks]
 
     async def one(number: int) -> None:
+        attack = attacks[number]
         # Not in a burst: what matters is the number of open connections.
-        await asyncio.sleep(seconds * RAMP * number / attack.connections)
-        while time.monotonic() < deadline:
+        await asyncio.sleep(seconds * RAMP * number / len(attacks))
+        while True:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await _connection(attack, port, deadline)
+                await _connection(attack, port, sent[number])
+            sent[number].set()  # the API did not want all of it
             await asyncio.sleep(max(0.05, attack.pause))
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(number)) for number in range(attack.connections)]
+        tasks = [group.create_task(one(number)) for number in range(len(attacks))]
         await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST):
+                for event in sent:
+                    await event.wait()
         for task in tasks:
             task.cancel()
 
 
-async def _connection(attack: Attack, port: int, deadline: float) -> None:
+async def _connection(attack: Attack, port: int, sent: asyncio.Event) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        while time.monotonic() < deadline:
+        while True:
             writer.write(attack.opening)
             await writer.drain()
+            sent.set()
             if attack.more:
                 await _repeat(attack, reader, writer)
             elif not attack.reads:
-                await asyncio.sleep(deadline)
+                await asyncio.Event().wait()
             elif not await reader.read(65536):
                 return
             await asyncio.sleep(attack.pause)
@@ -240,9 +255,9 @@ async def _repeat(
 def main(port: str, seconds: str) -> None:
     """Carry out the requested attacks, one after the other."""
     for line in sys.stdin:
-        attack = attack_of(line.strip())
+        attacks = attack_of(line.strip())
         print("ready", flush=True)
-        asyncio.run(carry_out(attack, int(port), float(seconds)))
+        asyncio.run(carry_out(attacks, int(port), float(seconds)))
         print("done", flush=True)
 
 

@@ -55,7 +55,7 @@ def accepted() -> dict[str, bytes]:
 def test_bombs_do_not_affect_other_pictures(stack: Stack) -> None:
     bombs = accepted()
     good = [encode(photo(64, 64, number)) for number in range(len(bombs))]
-    options = stack.worker()
+    options = stack.worker(decoders=2)
     stack.wait(stack.store.workers.live)
     worker = psutil.Process(stack.process(options).pid)
     for process in (worker, *worker.children()):  # decoders started later inherit the limit
