@@ -27,9 +27,9 @@ def worker(stack: Stack, bucket: Bucket, **options: object) -> WorkerOptions:
 
 
 def test_worker_waits_during_a_short_outage(stack: Stack, bucket: Bucket) -> None:
-    names = stack.submit(*[GOOD] * 60)
-    options = worker(stack, bucket, sleep={"forward": 0.1})
-    stack.wait(lambda: len(stack.finished) > 10)
+    names = stack.submit(*[GOOD] * 30)
+    options = worker(stack, bucket, max_batch=2, sleep={"forward": 0.1})
+    stack.wait(lambda: len(stack.finished) > 4)
     bucket.server.link.cut()
     stack.wait(lambda: "storage_unavailable" in stack.log())
     with pytest.raises(StorageUnavailableError):
@@ -39,21 +39,21 @@ def test_worker_waits_during_a_short_outage(stack: Stack, bucket: Bucket) -> Non
     stack.wait_until_final(names)
     stack.wait(lambda: stack.started() == 0)
     assert stack.retries_left(names) == {2}
-    assert stack.count(options) == 60
+    assert stack.count(options) == 30
     assert stack.count(options, "failed") == 0
     assert "job_put_back" not in stack.log()
     assert stack.end(options) == 0
-    stack.assert_outcome("short outage of the bucket", names, succeeded=60)
-    assert len(bucket.objects()) == 3 * 60
+    stack.assert_outcome("short outage of the bucket", names, succeeded=30)
+    assert len(bucket.objects()) == 3 * 30
 
 
 def test_long_outage_uses_no_retries(stack: Stack, bucket: Bucket) -> None:
-    names = stack.submit(*[GOOD] * 20)
-    options = worker(stack, bucket, retry_for=0.2, sleep={"forward": 0.1})
+    names = stack.submit(*[GOOD] * 12)
+    options = worker(stack, bucket, max_batch=2, retry_for=0.2, sleep={"forward": 0.1})
     stack.wait(lambda: len(stack.finished) > 2)
     bucket.server.link.cut()
     stack.wait(
-        lambda: stack.log().count("job_put_back") > 3 * 20
+        lambda: stack.log().count("job_put_back") > 3 * 12
     )  # more often than there are retries
     bucket.server.link.open()
     stack.wait_until_final(names)
@@ -61,7 +61,7 @@ def test_long_outage_uses_no_retries(stack: Stack, bucket: Bucket) -> None:
     assert stack.retries_left(names) == {2}
     assert stack.count(options, "failed") == 0
     assert stack.end(options) == 0
-    stack.assert_outcome("long outage of the bucket", names, succeeded=20)
+    stack.assert_outcome("long outage of the bucket", names, succeeded=12)
 
 
 def test_sigterm_during_an_outage_puts_jobs_back(stack: Stack, bucket: Bucket) -> None:

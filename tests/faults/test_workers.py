@@ -58,7 +58,7 @@ def test_worker_paused_past_its_heartbeat_finishes_nothing_twice(
     stack: Stack, tmp_path: Path
 ) -> None:
     assert jobs.EXECUTION_TTL + 2 * jobs.MAINTENANCE_INTERVAL == 55  # as documented
-    soon = {"abandoned_after": 6}
+    soon = {"abandoned_after": 4}
     paused, names = stalled(stack, tmp_path / "paused", "forward", **soon)
     killed, more = stalled(stack, tmp_path / "killed", "forward", **soon)
     names += more
@@ -173,7 +173,7 @@ def test_worker_whose_device_hangs_is_not_ready_and_exits(stack: Stack, tmp_path
 
 
 def test_sigterm_finishes_jobs_in_all_stages(stack: Stack, tmp_path: Path) -> None:
-    names = stack.submit(*[GOOD] * 60)
+    names = stack.submit(*[GOOD] * 24)
     options = stack.worker(
         max_batch=4, touch=str(tmp_path), sleep=dict.fromkeys(STAGES, 0.2), burst=True
     )
@@ -181,26 +181,26 @@ def test_sigterm_finishes_jobs_in_all_stages(stack: Stack, tmp_path: Path) -> No
     assert stack.end(options) == 0
     statuses = stack.statuses(names)
     done = statuses["succeeded"]
-    assert 0 < done < 60
-    assert statuses == {"succeeded": done, "queued": 60 - done}
+    assert 0 < done < 24
+    assert statuses == {"succeeded": done, "queued": 24 - done}
     assert stack.redis.llen(stack.queue.intermediate_queue_key) == stack.started() == 0
     assert stack.store.workers.live() == []
     assert stack.end(stack.worker(burst=True), terminate=False) == 0
-    stack.assert_outcome(f"SIGTERM after {done}", names, succeeded=60)
+    stack.assert_outcome(f"SIGTERM after {done}", names, succeeded=24)
 
 
 def test_two_workers_share_a_queue(stack: Stack) -> None:
     pair = [stack.worker(sleep={"forward": 0.02}) for _ in range(2)]
     stack.wait(lambda: len(stack.store.workers.live()) == 2)
-    names = stack.submit(*[GOOD] * 200)
+    names = stack.submit(*[GOOD] * 80)
     stack.wait_until_final(names)
     stack.wait(lambda: stack.started() == 0)
     counts = [stack.count(options) for options in pair]
-    assert sum(counts) == 200
+    assert sum(counts) == 80
     assert min(counts) > 0
-    assert stack.results(names) == {1: 200}
+    assert stack.results(names) == {1: 80}
     assert [stack.end(options) for options in pair] == [0, 0]
-    stack.assert_outcome(f"two workers did {counts}", names, succeeded=200)
+    stack.assert_outcome(f"two workers did {counts}", names, succeeded=80)
 
 
 def test_max_jobs_counts_jobs(stack: Stack) -> None:

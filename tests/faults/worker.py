@@ -7,6 +7,7 @@ The keys are those of `WorkerOptions`. Only the network is replaced.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from app.command import logs
+from app.contract.client import connect
 from app.contract.settings import Settings
 from app.contract.store import Store
 from model.canary import Canary
@@ -31,10 +33,9 @@ from model.findings import DetectorInfo
 from model.views import Crops
 from pictures.decoders import Decoders
 from pictures.findings import UNTRAINED, Thresholds, View
-from worker import batch_worker, jobs, pipeline
+from worker import batch_worker, jobs, pipeline, retry_policy
 from worker.batch_worker import BatchWorker, worker_name
 from worker.processing import Processor, describe
-from worker.retry_policy import connect_with_retries
 
 CROP = 32  # pixels; small, to save time
 FAILING_COLOUR = (255, 0, 0)
@@ -79,6 +80,9 @@ class WorkerOptions:
     """Replaces `batch_worker.EXIT_AFTER` (s)."""
     abandoned_after: int | None = None
     """Replaces `jobs.EXECUTION_TTL` (s)."""
+    command_timeout: float | None = None
+    """Seconds that a Redis command may take until it is repeated, more than 1."""
+    decoders: int = 1
     store: str | None = None
     """Bucket of pictures and masks."""
     retry_for: float = 120.0
@@ -198,11 +202,15 @@ def run(options: WorkerOptions) -> None:
         jobs.BEAT_INTERVAL = jobs.MAINTENANCE_INTERVAL = 1
     if options.idle_check is not None:
         pipeline._IDLE_CHECK = options.idle_check
-    redis = connect_with_retries(options.redis_url)
+    if options.command_timeout is not None:
+        retry_policy.connect = functools.partial(connect, timeout=options.command_timeout)
+        BatchWorker.connection_timeout = options.command_timeout
+        BatchWorker.dequeue_timeout = 1
+    redis = retry_policy.connect_with_retries(options.redis_url)
     detector = FaultyDetector(options)
     info = describe(detector, options.name)
     store = Store.open(redis, settings, retry_for=options.retry_for)
-    with closing(Decoders(2, max_pixels=10**8)) as decoders:
+    with closing(Decoders(options.decoders, max_pixels=10**8)) as decoders:
         processor = Processor(detector, info, store, decoders)
         worker = BatchWorker(
             "gamma",
