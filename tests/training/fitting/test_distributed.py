@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tests.conftest import free_port
+from tests.training.commands import started
 from tests.training.conftest import small_settings
 from training import config
 from training.fitting.checkpoints import list_checkpoints
 from training.fitting.fit import fit
-
-LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def curve(run: Path) -> dict[tuple[str, int], float]:
@@ -45,27 +38,21 @@ def test_two_processes_give_the_losses_of_one_process(tree: Path, tmp_path: Path
 
     Without stochastic depth, which is random per process.
     """
-    settings = small_settings(tree, "start.drop_path=0.0", "train.epochs=3")
+    settings = small_settings(tree, "start.drop_path=0.0", "train.epochs=2")
     fit(settings, tmp_path / "one")
     file, run = tmp_path / "small.toml", tmp_path / "two"
     config.save(settings, file)
-    launch = [*LAUNCH, f"--master-port={free_port()}", "-m", "training"]
-    with subprocess.Popen(
-        [*launch, "fit", str(file), "--out", str(run)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if line.startswith("step 6: loss"):
-                process.send_signal(signal.SIGTERM)
-        process.wait()
+    pipe, said = tmp_path / "errors", ""
+    with started(pipe, "fit", str(file), "--out", str(run), processes=2) as process:
+        with pipe.open() as errors:
+            for line in errors:
+                said += line
+                if line.startswith("step 4: loss"):
+                    process.terminate()
+        process.join()
     assert list_checkpoints(run), said
     step = int(list_checkpoints(run)[-1].name.rpartition("-")[2])
-    assert step >= 6, said
+    assert step >= 4, said
     assert not list((run / "unfinished").glob("checkpoint-*"))
     assert fit(settings, run, resume=True).ending == "epochs"
     one, two = curve(tmp_path / "one"), curve(run)

@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 from model import checkpoint
 from model.engine import to_levels
 from model.network import GammaModel
+from tests.training.commands import started
 from tests.training.conftest import make_tree, small_settings
 from training import config
+from training.cli import app
 from training.config import ConfigError, Settings
 from training.data.dataset import EvaluationCrops, UnreadablePictureError, collate, load_pictures
 from training.data.labels import Kind
@@ -292,15 +293,16 @@ def test_command_stops_on_sigterm(
     config.save(
         small_settings(tree, "train.epochs=400", f"data.kinds={[str(k) for k in Kind]}"), file
     )
-    command = [sys.executable, "-m", "training", "fit", str(file), "--out", str(run)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("step 2:"):
-                process.send_signal(signal.SIGTERM)
-            if line.startswith("resume with"):
-                assert "--resume" in line
-        assert process.wait() == 143
+    pipe = tmp_path / "errors"
+    with started(pipe, "fit", str(file), "--out", str(run)) as process:
+        with pipe.open() as errors:
+            for line in errors:
+                if line.startswith("step 2:"):
+                    process.terminate()
+                if line.startswith("resume with"):
+                    assert "--resume" in line
+        process.join()
+        assert process.exitcode == 143
     step = int(list_checkpoints(run)[-1].name.rpartition("-")[2])
     assert step >= 2
     settings = config.load(run / "config.toml", [f"train.epochs={step // 3 + 1}"])
@@ -313,7 +315,7 @@ def test_command_stops_on_sigterm(
 def test_command_names_a_wrong_setting(tree: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.toml"
     config.save(small_settings(tree), file)
-    command = [sys.executable, "-m", "training", "fit", str(file), "--out", str(tmp_path / "run")]
-    done = subprocess.run([*command, "--set", "train.sed=1"], capture_output=True, text=True)
-    assert done.returncode == 1
+    command = ["fit", str(file), "--out", str(tmp_path / "run"), "--set", "train.sed=1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
     assert "train.sed: no such setting; did you mean train.seed?" in done.stderr
