@@ -142,7 +142,7 @@ def _drift(pictures: int, before: float, after: float) -> dict[str, str]:
 
 
 SCENES = [
-    Scene("a healthy stack", {}, {"1h": set(), "7h": set()}, step=60),
+    Scene("a healthy stack", {}, {"1h": set(), "7h": set()}, step=120),
     Scene(
         "a night without requests",
         {
@@ -152,7 +152,7 @@ SCENES = [
             'gamma_jobs_in_hand{instance="w"}': "0",
         },
         {"1h": set(), "7h": set()},
-        step=60,
+        step=120,
     ),
     Scene(
         "all API processes end",
@@ -258,7 +258,7 @@ SCENES = [
         "one request in two thousand meets a fault: what the objective allows",
         {REJECTED % "internal_error": "0+0.1"},
         {"1h": set(), "7h": set()},
-        step=60,
+        step=120,
     ),
     Scene(
         "a third of the uploads is refused for want of room",
@@ -269,19 +269,19 @@ SCENES = [
         "a tenth is refused for hours",
         {REJECTED % "queue_slow": "0+20"},
         {"7h": {"GammaUploadsRefused"}},
-        step=60,
+        step=120,
     ),
     Scene(
         "a tenth is refused for hours, then nothing",
-        {REJECTED % "queue_slow": "0+20x420 8400x600"},
+        {REJECTED % "queue_slow": "0+20x210 4200x600"},
         {"7h": {"GammaUploadsRefused"}, "427m": set()},
-        step=60,
+        step=120,
     ),
     Scene(
         "all callers are above their own limits, or send nonsense",
         {REJECTED % "rate_limited": "0+190", REJECTED % "upload_too_large": "0+190"},
         {"1h": set(), "7h": set()},
-        step=60,
+        step=120,
     ),
     Scene(
         "every fourth picture ends without a result",
@@ -292,7 +292,7 @@ SCENES = [
         "most pictures are broken",
         {JOBS % "unreadable": "0+1500"},
         {"1h": set(), "7h": set()},
-        step=60,
+        step=120,
     ),
     Scene(
         "one failure in a quiet night",
