@@ -91,7 +91,7 @@ def lineage(name: str) -> list[Stage]:
 def build(kustomization: Path) -> list[dict[str, Any]]:
     """The objects of a kustomization, as `kubectl apply --kustomize` would send them."""
     command = [require_program("kubectl"), "kustomize", kustomization]
-    return list(yaml.safe_load_all(subprocess.check_output(command)))
+    return list(yaml.load_all(subprocess.check_output(command), yaml.CSafeLoader))
 
 
 @cache

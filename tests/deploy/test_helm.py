@@ -137,9 +137,10 @@ def template(values: Object, *arguments: object) -> list[Object]:
     """The objects of the chart with these values."""
     answer = run(values, *arguments)
     assert answer.returncode == 0, answer.stderr
-    return [found for found in yaml.safe_load_all(answer.stdout) if found]
+    return [found for found in yaml.load_all(answer.stdout, yaml.CSafeLoader) if found]
 
 
+@cache
 def render(**chosen: str) -> dict[tuple[str, str], Object]:
     """The objects with these choices, by kind and name."""
     values: Object = {}
