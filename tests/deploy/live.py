@@ -25,12 +25,12 @@ _TIMEOUT = 60  # s
 _SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 
-def serve(folder: Path, model: Path) -> Serve:
+def serve(folder: Path, model: Path, *, forked: bool) -> Serve:
     """A `gamma serve` with this network, on the CPU, with webhooks."""
     return Serve(
         folder / "data",
         *("--checkpoint", str(model), "--device", "cpu"),
-        forked=False,  # each process exposes what it imports
+        forked=forked,
         GAMMA_WEBHOOK_SECRETS=_SECRET,
     )
 

@@ -37,7 +37,7 @@ def prometheus(
 ) -> Iterator[live.Prometheus]:
     """It has seen the service before and after a short load."""
     folder = tmp_path_factory.mktemp("prometheus")
-    service = live.serve(folder, small_model)
+    service = live.serve(folder, small_model, forked=True)
     running = None
     try:
         service.wait_until_ready()
