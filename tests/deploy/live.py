@@ -68,6 +68,7 @@ class Prometheus:
         config["scrape_configs"] = [ours[f"gamma-{process}"] for process in PROCESSES]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.url = f"http://127.0.0.1:{free_port()}"
+        self._client = httpx2.Client(base_url=f"{self.url}/api/v1", timeout=30)
         self._log = (folder / "prometheus.log").open("w")
         self._process = subprocess.Popen(
             [
@@ -83,7 +84,7 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str) -> Any:
         """Data of an answer of its API; raises if it is an error."""
-        answer = httpx2.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
+        answer = self._client.get(path, params=parameters).json()
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
@@ -106,4 +107,5 @@ class Prometheus:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(60)
+        self._client.close()
         self._log.close()
