@@ -133,7 +133,9 @@ class Reviewer:
         while True:
             with (
                 contextlib.suppress(httpx2.TransportError),
-                httpx2.Client(base_url=self._url(), headers=headers, timeout=10) as client,
+                httpx2.Client(
+                    base_url=self._url(), headers=headers, timeout=10, verify=False
+                ) as client,
             ):
                 answer = send(client)
                 if answer.status_code != 503:
