@@ -51,11 +51,8 @@ def test_restart_a_killed_worker_and_a_killed_supervisor(
     """Queued work survives the first two; none of them leaves a process."""
     data_dir = tmp_path / "data"
     socket_file = data_dir / "redis.sock"
-    first = Serve(data_dir, forked=False, **quick).wait_until_ready()
+    first = Serve(data_dir, **quick).wait_until_ready()
     try:
-        assert (
-            len(descendants(first)) == 7
-        )  # Redis, worker, API, and two decoders of each of the latter
         assert socket_file.is_socket()
         with Redis.from_url(f"unix://{socket_file}") as redis, first.client() as client:
             suspend(redis)  # nothing is done before the restart
@@ -70,7 +67,10 @@ def test_restart_a_killed_worker_and_a_killed_supervisor(
         first.stop()
     second = Serve(data_dir, forked=False, **quick).wait_until_ready()
     try:
-        (worker,) = (p for p in descendants(second) if p.cmdline()[-1] == "worker")
+        assert (
+            len(descendants(second)) == 7
+        )  # Redis, worker, API, and two decoders of each of the latter
+        worker = second.child("worker")
         worker.kill()
         worker.wait()  # else the queue may hand a job to the dying process
         with Redis.from_url(f"unix://{socket_file}") as redis, second.client() as client:
@@ -84,7 +84,7 @@ def test_restart_a_killed_worker_and_a_killed_supervisor(
 
 
 def test_killed_redis_is_restarted_or_the_service_ends(tmp_path: Path, small_model: Path) -> None:
-    service = serve(tmp_path, small_model).wait_until_ready()
+    service = serve(tmp_path, small_model, forked=True).wait_until_ready()
     try:
         with service.client() as client:
 
@@ -120,7 +120,10 @@ KEY = "alice-secret-0123456789"
 def unusual(
     tmp_path_factory: pytest.TempPathFactory, quick: dict[str, str]
 ) -> Iterator[tuple[Serve, dict[str, str]]]:
-    """A service with keys, proxy variables and a long path; and the proxy variables."""
+    """A service with keys, proxy variables and a long path; and the proxy variables.
+
+    Its processes are new ones, not forked.
+    """
     folder = tmp_path_factory.mktemp("unusual").joinpath(*["directory-with-a-long-name"] * 5)
     folder.mkdir(parents=True)
     nobody = f"127.0.0.1:{free_port()}"
