@@ -105,11 +105,11 @@ def without_settings() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
 
 
-def gamma(*arguments: str, **environment: str) -> CompletedProcess[str]:
+def gamma(*arguments: str, cwd: Path | None = None, **environment: str) -> CompletedProcess[str]:
     """Run a `gamma` command in such a process, with these variables instead of other `GAMMA_*`."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = Forked(arguments, {**without_settings(), **environment}, *files)
+        process = Forked(arguments, {**without_settings(), **environment}, *files, cwd=cwd)
         try:
             code = process.wait(_LIMIT)
         finally:

@@ -6,9 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +21,7 @@ from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel
 from tests.conftest import encode, photo
+from tests.forks import gamma
 from tests.provenance import PARAMETERS, with_text
 from tests.writing import page_of_text
 
@@ -45,18 +43,6 @@ def gamma_here(*arguments: str, cwd: Path, **environment: str) -> Ended:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ended(result.exit_code, result.stdout, result.stderr)
-
-
-def gamma(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a process."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**inherited, "COLUMNS": "200", **environment},
-    )
 
 
 @pytest.fixture
@@ -126,7 +112,7 @@ def test_notes_are_printed(output: Format, capsys: pytest.CaptureFixture[str]) -
 
 def test_detect_json_with_overlays(pictures: Path, tmp_path: Path, small_model: Path) -> None:
     given = ("detect", "pictures", "--json", "--overlays", "out", "--checkpoint", str(small_model))
-    answer = gamma(*given, cwd=tmp_path)
+    answer = gamma(*given, cwd=tmp_path, COLUMNS="200")
     assert answer.returncode == 0, answer.stderr
     assert "untrained" not in answer.stderr
     rows = [json.loads(line) for line in answer.stdout.splitlines()]
@@ -265,7 +251,7 @@ def test_unreadable_settings_print_one_line(
 def test_unusable_data_folder_prints_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        answer = gamma("serve", "--data-dir", str(folder), cwd=tmp_path)
+        answer = gamma("serve", "--data-dir", str(folder), cwd=tmp_path, COLUMNS="200")
         assert answer.returncode == 1
         assert f"{folder} cannot be used" in answer.stderr
         assert "Traceback" not in answer.stderr

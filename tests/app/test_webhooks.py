@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from pictures.findings import View
 from tests.app.receiver import Arrival, Receiver, wait_for
 from tests.app.test_webhook_rules import SECRET
 from tests.conftest import encode, free_port, value
+from tests.forks import Forked, Light, without_settings
 
 pytestmark = pytest.mark.slow  # processes of their own, which are killed
 
@@ -55,7 +55,7 @@ class Stack:
         self.store = Store(self.redis)
         self.log = folder / "webhooks.log"
         self.metrics_port = free_port()
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Forked | subprocess.Popen[bytes]] = []
         self.settings = self.with_settings()
 
     def with_settings(self, **changes: object) -> Settings:
@@ -95,9 +95,8 @@ class Stack:
         assert self.finish(name) == 1
         return name
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, **environment: str) -> Forked:
         """Start a delivery worker."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
         own = {
             "GAMMA_REDIS_URL": self.url,
             "GAMMA_WEBHOOK_SECRETS": f"{SECRET},{OLD_SECRET}",
@@ -108,13 +107,9 @@ class Stack:
             "GAMMA_METRICS_PORT": str(self.metrics_port),
             "GAMMA_LOG_FORMAT": "json",
         }
-        with self.log.open("ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "app", "webhooks"],
-                env={**inherited, **own, **environment},
-                stdout=log,
-                stderr=log,
-            )
+        complete = {**without_settings(), **own, **environment}
+        self.log.touch()
+        worker = Forked(["webhooks"], complete, self.log, self.log, kind=Light)
         self.workers.append(worker)
         return worker
 
@@ -280,7 +275,6 @@ def test_many_deliveries_to_a_slow_receiver_delay_no_others(stack: Stack, monkey
 def test_a_stock_worker_delivers_too(empty: Stack) -> None:
     name = empty.done("/stock")
     empty.receiver.answers["/stock"] = [500, 200]
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GAMMA_")}
     settings = {
         "GAMMA_WEBHOOK_SECRETS": SECRET,
         "GAMMA_WEBHOOK_ALLOW": "127.0.0.0/8",
@@ -290,7 +284,10 @@ def test_a_stock_worker_delivers_too(empty: Stack) -> None:
     command += ["--serializer", "rq.serializers.JSONSerializer", "gamma-webhooks"]
     with empty.log.open("ab") as log:
         worker = subprocess.Popen(
-            [sys.executable, *command], env={**inherited, **settings}, stdout=log, stderr=log
+            [sys.executable, *command],
+            env={**without_settings(), **settings},
+            stdout=log,
+            stderr=log,
         )
     empty.workers.append(worker)
     wait_for(lambda: len(empty.arrivals(name)) == 2)
