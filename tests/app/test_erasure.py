@@ -18,8 +18,8 @@ from app.http.aof_rewriter import AofRewriter
 from tests.app.receiver import wait_for
 from tests.conftest import Serve, encode, photo
 
-WITHIN = 4  # s
-RETENTION = 20  # s
+WITHIN = 2  # s
+RETENTION = 12  # s
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +73,13 @@ def test_deleted_and_expired_pictures_are_erased_from_all_files(serving: Serve) 
             wait_for(lambda part=part: in_files(folder, part))
         assert client.delete(f"/v1/detections/{gone}").status_code == 204
         for name, part in gone_parts.items():
-            wait_for(lambda part=part: not in_files(folder, part), timeout=5 * WITHIN)
+            wait_for(lambda part=part: not in_files(folder, part), timeout=10 * WITHIN)
             assert client.get(f"/v1/detections/{gone}").status_code == 404, name
         if time.time() < deadline - 1:  # the search finds what is there after a rewrite too
             assert all(in_files(folder, part) for part in kept_parts.values())
         wait_for(lambda: client.get(f"/v1/detections/{kept}").json()["status"] == "expired")
         for part in kept_parts.values():
-            wait_for(lambda part=part: not in_files(folder, part), timeout=5 * WITHIN)
+            wait_for(lambda part=part: not in_files(folder, part), timeout=10 * WITHIN)
 
 
 def test_files_are_readable_by_the_owner_only(serving: Serve) -> None:
