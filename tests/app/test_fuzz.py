@@ -24,7 +24,7 @@ from tests.conftest import Serve, encode, photo
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 CASES = int(os.environ.get("FUZZ_CASES", "6000"))
-UPLOADS = 160
+UPLOADS = 80
 MOST_GROWTH = 64  # MiB
 
 
