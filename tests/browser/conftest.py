@@ -19,7 +19,7 @@ from playwright.sync_api import (
 
 from app.http.middleware import RequestMiddleware
 from app.http.routes import page as page_routes
-from tests.browser.pages import FACTS, TIMEOUT, Console, MadeList, new_context
+from tests.browser.pages import FACTS, TIMEOUT, Console, MadeList, make_new, new_context, unload
 from tests.conftest import Serve, require_program
 from tests.ports import free_port
 
@@ -60,19 +60,39 @@ def empty_list(service: Serve) -> None:
                 client.delete(f"/v1/detections/{left['id']}")
 
 
-@pytest.fixture
-def context(browser: Browser, service: Serve, empty_list: None) -> Iterator[BrowserContext]:
-    made = new_context(browser, service.url)
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def tab(browser: Browser, service: Serve) -> Iterator[Page]:
+    """A tab that the tests of a file share: a new one takes two seconds of computing."""
+    yield from _tab(browser, service.url)
 
 
-@pytest.fixture
-def page(context: BrowserContext, console: Console) -> Page:
+@pytest.fixture(scope="module")
+def lone_tab(browser: Browser, page_files: str) -> Iterator[Page]:
+    """As `tab`, without a service."""
+    yield from _tab(browser, page_files)
+
+
+def _tab(browser: Browser, url: str) -> Iterator[Page]:
+    context = new_context(browser, url)
     page = context.new_page()
+    unload(page)
+    yield page
+    context.close()
+
+
+def _lent(page: Page, console: Console) -> Iterator[Page]:
     console.listen(page)
-    page.goto("/")
-    return page
+    yield page
+    console.leave(page)
+    make_new(page)
+
+
+@pytest.fixture
+def page(tab: Page, empty_list: None, console: Console) -> Iterator[Page]:
+    """The page with an empty list. Tests may not install a clock, for it would stay."""
+    for lent in _lent(tab, console):
+        lent.reload()
+        yield lent
 
 
 @pytest.fixture(scope="session")
@@ -92,24 +112,39 @@ def page_files() -> Iterator[str]:
 
 
 @pytest.fixture
-def alone(browser: Browser, page_files: str, console: Console) -> Iterator[Page]:
-    """The page without a service: all answers are made by the test, at first an empty list."""
-    yield from _alone(new_context(browser, page_files), console)
+def alone(lone_tab: Page, console: Console) -> Iterator[Page]:
+    """A tab at the page's address, where all answers are made by the test, at first an empty list.
+
+    The test loads the page with `reload`. It may not install a clock, for that would stay.
+    """
+    for lent in _lent(lone_tab, console):
+        _answer(lent)
+        yield lent
+
+
+@pytest.fixture
+def fresh(browser: Browser, page_files: str, console: Console) -> Iterator[Page]:
+    """As `alone`, in a browser context of its own: for what `make_new` does not undo."""
+    yield from _fresh(new_context(browser, page_files), console)
 
 
 @pytest.fixture
 def phone(browser: Browser, page_files: str, console: Console) -> Iterator[Page]:
-    """As `alone`, on a touch screen."""
+    """As `fresh`, on a touch screen."""
     size: ViewportSize = {"width": 375, "height": 812}
-    yield from _alone(new_context(browser, page_files, size, has_touch=True), console)
+    yield from _fresh(new_context(browser, page_files, size, has_touch=True), console)
 
 
-def _alone(context: BrowserContext, console: Console) -> Iterator[Page]:
+def _fresh(context: BrowserContext, console: Console) -> Iterator[Page]:
     page = context.new_page()
+    unload(page)
     console.listen(page)
+    _answer(page)
+    yield page
+    context.close()
+
+
+def _answer(page: Page) -> None:
     page.route("**/v1/model", lambda route: route.fulfill(json=FACTS))
     page.route("**/livez", lambda route: route.fulfill(status=204))
     MadeList(page, [])
-    page.goto("/")
-    yield page
-    context.close()

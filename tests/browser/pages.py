@@ -6,12 +6,14 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from PIL import Image
 from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Error,
     FloatRect,
     Locator,
     Page,
@@ -24,6 +26,7 @@ from tests.browser.reviews import MadeReviews
 from tests.conftest import encode, photo
 
 SIZE = (640, 400)
+WINDOW: ViewportSize = {"width": 1280, "height": 800}
 OTHER_SIZE = (300, 520)
 SMALL_SIZE = (64, 48)
 MANY = 400  # pictures
@@ -33,6 +36,7 @@ _REPORT_VIOLATIONS = (
     " console.error('CSP', event.violatedDirective, event.blockedURI, event.sourceFile))"
 )
 
+_EMPTY = '<link rel="icon" href="data:,">'  # without an icon, browsers ask for /favicon.ico
 FilePayload = dict[str, str | bytes]
 
 TRANSFER = """(files) => {
@@ -54,7 +58,14 @@ class Console:
 
     def listen(self, page: Page) -> None:
         page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", self._hear_error)
+
+    def leave(self, page: Page) -> None:
+        page.remove_listener("console", self._hear)
+        page.remove_listener("pageerror", self._hear_error)
+
+    def _hear_error(self, error: Error) -> None:
+        self.complaints.append(str(error))
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -65,15 +76,32 @@ class Console:
 
 
 def new_context(
-    browser: Browser, url: str, size: ViewportSize | None = None, *, has_touch: bool = False
+    browser: Browser, url: str, size: ViewportSize = WINDOW, *, has_touch: bool = False
 ) -> BrowserContext:
-    viewport: ViewportSize = size or {"width": 1280, "height": 800}
     made = browser.new_context(
-        base_url=url, viewport=viewport, has_touch=has_touch, is_mobile=has_touch
+        base_url=url, viewport=size, has_touch=has_touch, is_mobile=has_touch
     )
     made.set_default_timeout(TIMEOUT)
     made.add_init_script(_REPORT_VIOLATIONS)
     return made
+
+
+def unload(page: Page) -> None:
+    """Put an empty document at the page's address, without storage and routes."""
+    page.unroute_all()
+    page.route("**/*", lambda route: route.fulfill(body=_EMPTY, content_type="text/html"))
+    page.goto("/")
+    page.unroute_all()
+    page.evaluate("localStorage.clear(); sessionStorage.clear()")
+
+
+def make_new(page: Page) -> None:
+    """Unload a tab and undo what tests did to it, except for clocks and listeners."""
+    unload(page)
+    page.context.clear_permissions()
+    page.set_viewport_size(WINDOW)
+    page.emulate_media(color_scheme="null", reduced_motion="null", forced_colors="null")
+    page.mouse.move(0, 0)
 
 
 def file(
@@ -229,6 +257,16 @@ def made_record(number: int, **changes: object) -> dict:
     return made | changes
 
 
+@cache
+def _picture() -> bytes:
+    return encode(photo(*SIZE), "JPEG", quality=30)
+
+
+@cache
+def _layer() -> bytes:
+    return encode(Image.new("RGBA", SIZE, (200, 40, 40, 90)), "PNG")
+
+
 def _has_ended(record: dict) -> bool:
     return record["status"] not in ("queued", "processing")
 
@@ -241,8 +279,6 @@ class MadeList:
         self.thumbnails: set[str] = set()
         self.bytes = 0  # of all lists that were sent
         self.unchanged = 0  # lists that were not sent again
-        self._picture = encode(photo(*SIZE), "JPEG", quality=30)
-        self._layer = encode(Image.new("RGBA", SIZE, (200, 40, 40, 90)), "PNG")  # small
         self._ended = [name for name, made in self.records.items() if _has_ended(made)]
         page.route("**/v1/events", self.events)
         page.route("**/v1/detections?**", self.list)
@@ -293,10 +329,10 @@ class MadeList:
     def _image(self, route: Route) -> None:
         if "size=256" in route.request.url:
             self.thumbnails.add(route.request.url)
-        route.fulfill(body=self._picture, content_type="image/jpeg")
+        route.fulfill(body=_picture(), content_type="image/jpeg")
 
     def _overlay(self, route: Route) -> None:
-        route.fulfill(body=self._layer, content_type="image/png")
+        route.fulfill(body=_layer(), content_type="image/png")
 
 
 def open_made(page: Page, number: int, **changes: object) -> None:

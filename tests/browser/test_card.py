@@ -13,6 +13,11 @@ from tests.browser.pages import answer
 _UNROUNDED = 0.7035186592279647
 
 
+@pytest.fixture
+def page(alone: Page) -> Page:
+    return alone
+
+
 def measured_row(pictures: str) -> MeasuredRow:
     return MeasuredRow(
         pictures=pictures,

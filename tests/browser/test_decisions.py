@@ -114,19 +114,19 @@ def test_filter_by_decision(page: Page) -> None:
     assert names(page) == ["picture 0.jpg"]
 
 
-def test_decisions_wait_for_the_network_and_survive_a_reload(page: Page, console: Console) -> None:
+def test_decisions_wait_for_the_network_and_survive_a_reload(fresh: Page, console: Console) -> None:
     console.provoked.append("ERR_")
-    made = opened(page)
-    page.route("**/review", lambda route: route.abort())
-    page.keyboard.press("1")
-    page.keyboard.press("2")
-    notice = page.locator("#unsaved")
+    made = opened(fresh)
+    fresh.route("**/review", lambda route: route.abort())
+    fresh.keyboard.press("1")
+    fresh.keyboard.press("2")
+    notice = fresh.locator("#unsaved")
     expect(notice).to_contain_text("2 decisions not saved yet")
-    expect(row(page, "picture 2.jpg")).to_contain_text("genuine…")
-    page.on("dialog", lambda dialog: dialog.accept())  # the page warns before it is left
-    page.reload()
+    expect(row(fresh, "picture 2.jpg")).to_contain_text("genuine…")
+    fresh.on("dialog", lambda dialog: dialog.accept())  # the page warns before it is left
+    fresh.reload()
     expect(notice).to_contain_text("2 decisions not saved yet")
-    page.unroute("**/review")
+    fresh.unroute("**/review")
     notice.get_by_role("button", name="Try now").click()
     expect(notice).to_be_hidden()
     assert made.decisions() == {identity(2): "genuine", identity(1): "ai"}
@@ -218,37 +218,37 @@ def test_queue_hands_out_what_nobody_else_has_open(page: Page) -> None:
     assert made.decisions() == dict.fromkeys(map(identity, (1, 2, 3)), "manipulated")
 
 
-def test_the_list_says_what_colleagues_have_open(page: Page) -> None:
-    page.clock.install()
-    made = opened(page)
+def test_the_list_says_what_colleagues_have_open(fresh: Page) -> None:
+    fresh.clock.install()
+    made = opened(fresh)
     made.assign(identity(1), "ben")
-    page.clock.run_for(11_000)
-    expect(row(page, "picture 1.jpg")).to_contain_text("open: ben")
-    page.keyboard.press("d")
-    expect(title(page)).to_have_text("picture 0.jpg")
+    fresh.clock.run_for(11_000)
+    expect(row(fresh, "picture 1.jpg")).to_contain_text("open: ben")
+    fresh.keyboard.press("d")
+    expect(title(fresh)).to_have_text("picture 0.jpg")
     del made.assigned[identity(1)]
-    page.clock.run_for(11_000)
-    expect(row(page, "picture 1.jpg")).not_to_contain_text("open")
-    page.keyboard.press("d")
-    expect(title(page)).to_have_text("picture 2.jpg")
-    page.keyboard.press("d")
-    expect(title(page)).to_have_text("picture 1.jpg")
+    fresh.clock.run_for(11_000)
+    expect(row(fresh, "picture 1.jpg")).not_to_contain_text("open")
+    fresh.keyboard.press("d")
+    expect(title(fresh)).to_have_text("picture 2.jpg")
+    fresh.keyboard.press("d")
+    expect(title(fresh)).to_have_text("picture 1.jpg")
 
 
-def test_an_open_picture_stays_assigned(page: Page) -> None:
+def test_an_open_picture_stays_assigned(fresh: Page) -> None:
     """Also where assignments last 10 s, and the clocks of browser and service differ by years."""
-    page.clock.install()
-    made = opened(page)
+    fresh.clock.install()
+    made = opened(fresh)
     made.lock = 10
-    with page.expect_response("**/assignment?**"):
-        page.clock.run_for(1500)
+    with fresh.expect_response("**/assignment?**"):
+        fresh.clock.run_for(1500)
     for _ in range(2):
-        with page.expect_response("**/assignment?**"):
-            page.clock.run_for(6000)
-    with page.expect_response("**/assignment?**") as released:
-        page.keyboard.press("Escape")
+        with fresh.expect_response("**/assignment?**"):
+            fresh.clock.run_for(6000)
+    with fresh.expect_response("**/assignment?**") as released:
+        fresh.keyboard.press("Escape")
     assert released.value.request.method == "DELETE"
-    page.clock.run_for(20_000)
+    fresh.clock.run_for(20_000)
     assert made.renewals == 3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.pages import (
     MANY,
@@ -25,34 +25,34 @@ from tests.browser.pages import (
 )
 
 
-def test_following_many_pictures_costs_little(alone: Page) -> None:
+def test_following_many_pictures_costs_little(fresh: Page) -> None:
     """Four of 400 finish in a second; lists of at most 2 MB are sent, uncompressed."""
-    alone.clock.install()
-    made = MadeList(alone, [queued_record(number) for number in range(MANY)])
-    alone.reload()
-    expect(rows(alone)).to_have_count(MANY)
+    fresh.clock.install()
+    made = MadeList(fresh, [queued_record(number) for number in range(MANY)])
+    fresh.reload()
+    expect(rows(fresh)).to_have_count(MANY)
     for number in range(MANY):
         made.records[f"{number:032x}"] = made_record(number)
         if number % 8 != 7 or number == MANY - 1:
             continue
-        with alone.expect_request("**/v1/detections?ids=*"):
-            alone.clock.run_for(2000)
-    unfinished = rows(alone).filter(has_text="Queued")
+        with fresh.expect_request("**/v1/detections?ids=*"):
+            fresh.clock.run_for(2000)
+    unfinished = rows(fresh).filter(has_text="Queued")
     while unfinished.count() > 0:
-        alone.clock.run_for(2000)
+        fresh.clock.run_for(2000)
     assert made.bytes <= 2_000_000
 
 
-def test_an_end_is_heard_at_once(alone: Page) -> None:
+def test_an_end_is_heard_at_once(fresh: Page) -> None:
     """Also of a picture that is not polled, because many wait before it."""
-    alone.clock.install()
-    made = MadeList(alone, [queued_record(number) for number in range(100)])
-    with alone.expect_response("**/v1/events"):
-        alone.reload()
-        alone.clock.run_for(1000)
+    fresh.clock.install()
+    made = MadeList(fresh, [queued_record(number) for number in range(100)])
+    with fresh.expect_response("**/v1/events"):
+        fresh.reload()
+        fresh.clock.run_for(1000)
     made.records[f"{70:032x}"] = made_record(70)
-    alone.clock.run_for(3000)
-    expect(row(alone, "picture 70.jpg")).to_contain_text("%")
+    fresh.clock.run_for(3000)
+    expect(row(fresh, "picture 70.jpg")).to_contain_text("%")
 
 
 def test_pictures_are_polled_if_ends_cannot_be_heard(alone: Page, console: Console) -> None:
@@ -66,11 +66,9 @@ def test_pictures_are_polled_if_ends_cannot_be_heard(alone: Page, console: Conso
     expect(row(alone, "picture 1.jpg")).to_contain_text("%")
 
 
-def test_one_visible_tab_of_a_browser_hears_ends(
-    page: Page, context: BrowserContext, console: Console
-) -> None:
+def test_one_visible_tab_of_a_browser_hears_ends(page: Page, console: Console) -> None:
     """A browser has six connections to a host, which a stream in each tab would take."""
-    other = context.new_page()
+    other = page.context.new_page()
     console.listen(other)
     for tab in (page, other):
         MadeList(tab, [queued_record(0)])
@@ -88,6 +86,7 @@ def test_one_visible_tab_of_a_browser_hears_ends(
     with other.expect_response("**/v1/events"), page.expect_event("requestfailed"):
         page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    other.close()
 
 
 def test_a_list_that_has_not_changed_is_not_sent_again(alone: Page) -> None:
@@ -103,40 +102,40 @@ def test_a_list_that_has_not_changed_is_not_sent_again(alone: Page) -> None:
     assert (made.bytes, made.unchanged) == (sent, 2)
 
 
-def test_place_in_the_queue_and_time_left(alone: Page) -> None:
-    alone.clock.install()
+def test_place_in_the_queue_and_time_left(fresh: Page) -> None:
+    fresh.clock.install()
     timings = made_record(0)["timings"] | {"queued": 1.0, "total": 21.0}
     done = [
         made_record(n, timings=timings, finished_at=f"2026-01-01T12:00:0{n}Z") for n in range(4)
     ]
     waiting = queued_record(9)
-    made = MadeList(alone, [*done, waiting | {"queue_position": 12}])
-    alone.reload()
-    expect(row(alone, "picture 9.jpg")).to_contain_text("Queued, position 12")
-    row(alone, "picture 9.jpg").click()
-    estimate = alone.locator("#estimate")
+    made = MadeList(fresh, [*done, waiting | {"queue_position": 12}])
+    fresh.reload()
+    expect(row(fresh, "picture 9.jpg")).to_contain_text("Queued, position 12")
+    row(fresh, "picture 9.jpg").click()
+    estimate = fresh.locator("#estimate")
     expect(estimate).to_contain_text("Position 12 in the queue")
-    alone.clock.run_for(4000)
+    fresh.clock.run_for(4000)
     expect(estimate).to_have_text(re.compile(r"so far, about 32\sseconds left"))
     told = {"queue_position": 3, "expected_wait": 70.0}
     made.records[waiting["id"]] = waiting | told
-    alone.clock.run_for(4000)
+    fresh.clock.run_for(4000)
     expect(estimate).to_have_text(re.compile(r"^Position 3 .* about 2\sminutes left\.$"))
     made.records[waiting["id"]] = waiting | {"status": "processing"}
-    alone.clock.run_for(4000)
-    expect(alone.locator("#phase")).to_contain_text("Processing")
-    alone.clock.run_for(10_000)
+    fresh.clock.run_for(4000)
+    expect(fresh.locator("#phase")).to_contain_text("Processing")
+    fresh.clock.run_for(10_000)
     said = re.compile(r"^For 1\d\sseconds so far, about \d+\sseconds left\.$")
     expect(estimate).to_have_text(said)
-    expect(alone.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.[4-9]"))
+    expect(fresh.locator("#bar")).to_have_attribute("value", re.compile(r"^0\.[4-9]"))
 
 
-def test_detections_of_other_clients_appear(page: Page) -> None:
+def test_detections_of_other_clients_appear(alone: Page) -> None:
     """The list is refreshed when the page becomes visible again."""
-    made = listed(page, 3)
+    made = listed(alone, 3)
     made.records[f"{3:032x}"] = made_record(3)
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    expect(rows(page)).to_have_count(4)
+    alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows(alone)).to_have_count(4)
 
 
 def test_rows_deleted_elsewhere_vanish(alone: Page) -> None:
@@ -195,15 +194,15 @@ def test_rows_of_the_former_key_are_dropped(alone: Page, console: Console) -> No
     assert names(alone) == ["picture 7.jpg", "picture 8.jpg"]
 
 
-def test_thumbnail_comes_back_after_an_outage(alone: Page, console: Console) -> None:
+def test_thumbnail_comes_back_after_an_outage(fresh: Page, console: Console) -> None:
     console.provoked.append("ERR_FAILED")
-    alone.clock.install()
-    MadeList(alone, [made_record(0)])
-    alone.route("**/image?**", lambda route: route.abort())
-    with alone.expect_event("requestfailed"):
-        alone.reload()
-    alone.unroute("**/image?**")
-    MadeList(alone, [made_record(0)])
-    expect(rows(alone)).to_have_count(1)
-    alone.clock.fast_forward(15_000)
-    expect_natural_size(rows(alone).locator("img"), SIZE)
+    fresh.clock.install()
+    MadeList(fresh, [made_record(0)])
+    fresh.route("**/image?**", lambda route: route.abort())
+    with fresh.expect_event("requestfailed"):
+        fresh.reload()
+    fresh.unroute("**/image?**")
+    MadeList(fresh, [made_record(0)])
+    expect(rows(fresh)).to_have_count(1)
+    fresh.clock.fast_forward(15_000)
+    expect_natural_size(rows(fresh).locator("img"), SIZE)

@@ -49,34 +49,34 @@ def test_one_page_of_a_document_was_examined(alone: Page) -> None:
     expect(fact(alone, "Examined")).to_have_text(re.compile("^Page 2 of 3, in"))
 
 
-def test_examined_frames_and_which_of_them_is_shown(alone: Page) -> None:
-    alone.clock.install()
+def test_examined_frames_and_which_of_them_is_shown(fresh: Page) -> None:
+    fresh.clock.install()
     queued = queued_record(0)
-    made = MadeList(alone, [queued])
-    alone.reload()
-    with alone.expect_request("**/image?size=2048"):
-        row(alone, "picture 0.jpg").click()
+    made = MadeList(fresh, [queued])
+    fresh.reload()
+    with fresh.expect_request("**/image?size=2048"):
+        row(fresh, "picture 0.jpg").click()
     made.records[queued["id"]] = made_record(
         0,
         frames=FRAMES,
         image=IMAGE | {"format": "GIF", "frames": 12},
         view=VIEW | {"frame": 7},
     )
-    with alone.expect_request("**/image?size=2048&frame=7"):
-        alone.clock.run_for(4000)
-    expect(fact(alone, "Examined")).to_have_text(re.compile("^3\\sframes of 12, in"))
-    expect(alone.locator("#details")).to_contain_text(
+    with fresh.expect_request("**/image?size=2048&frame=7"):
+        fresh.clock.run_for(4000)
+    expect(fact(fresh, "Examined")).to_have_text(re.compile("^3\\sframes of 12, in"))
+    expect(fresh.locator("#details")).to_contain_text(
         "Score, verdict, layers and regions are those of frame 7 of 12, which has the highest "
         "score. The file's other pictures were not examined."
     )
-    expect(alone.locator(".frames li")).to_have_text(
+    expect(fresh.locator(".frames li")).to_have_text(
         [
             re.compile("^Frame 1, at 0.0\\ss: 20.0\\s%, No sign of AI generation found, manip"),
             re.compile("^Frame 7, at 1.3\\ss: 74.0\\s%, Signs of AI generation found, shown above"),
             re.compile("^Frame 12, at 2.4\\ss: 50.0\\s%, Uncertain$"),
         ]
     )
-    pictures = alone.locator(".frames img")
+    pictures = fresh.locator(".frames img")
     for number in range(len(FRAMES)):
         expect(pictures.nth(number)).not_to_have_js_property("naturalWidth", 0)
 

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, FileChooser, Locator, Page, Route, expect
 
 from tests.browser.pages import (
     FACTS,
@@ -71,26 +71,26 @@ def test_progress_of_each_picture(page: Page) -> None:
     finished(page, SMALL_SIZE)
 
 
-def test_tally_counts_one_upload(page: Page, console: Console) -> None:
+def test_tally_counts_one_upload(alone: Page, console: Console) -> None:
     """Earlier pictures do not count, and those without a result are counted separately."""
     console.provoked.append("415")
-    MadeList(page, [made_record(n) for n in range(6)])
-    page.reload()
-    expect(page.locator("#tally")).to_have_text("6")
+    MadeList(alone, [made_record(n) for n in range(6)])
+    alone.reload()
+    expect(alone.locator("#tally")).to_have_text("6")
     held: list[Route] = []
-    page.route("**/v1/detections", lambda route: held.append(route))
-    choose(page, *(file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(3)))
-    expect(page.locator("#tally")).to_have_text("0 of 3 done")
-    expect(page.locator("#all-bar")).to_have_attribute("value", "0")
+    alone.route("**/v1/detections", lambda route: held.append(route))
+    choose(alone, *(file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(3)))
+    expect(alone.locator("#tally")).to_have_text("0 of 3 done")
+    expect(alone.locator("#all-bar")).to_have_attribute("value", "0")
     answer(problem("The file is not an image", "not_an_image"), 415)(held[0])
     answer(made_record(7))(held[1])
-    expect(page.locator("#tally")).to_have_text("2 of 3 done")
-    expect(page.locator("#all-bar")).to_have_attribute("value", re.compile(r"^0\.66"))
+    expect(alone.locator("#tally")).to_have_text("2 of 3 done")
+    expect(alone.locator("#all-bar")).to_have_attribute("value", re.compile(r"^0\.66"))
     answer(made_record(8))(held[2])
-    expect(page.locator("#tally")).to_have_text("9")
-    expect(page.locator("#all-bar")).to_be_hidden()
+    expect(alone.locator("#tally")).to_have_text("9")
+    expect(alone.locator("#all-bar")).to_be_hidden()
     said = "All 3 pictures are done, 1 of them without a result."
-    expect(page.locator("#announcer")).to_have_text(said)
+    expect(alone.locator("#announcer")).to_have_text(said)
 
 
 def test_row_shows_the_file_until_the_service_has_it(page: Page, console: Console) -> None:
@@ -115,6 +115,7 @@ def test_upload_progress_is_shown(page: Page) -> None:
     expect(rows(page).locator("progress")).to_have_attribute("value", re.compile(r"^0\.\d+"))
     page.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.locator("#problem")).to_contain_text("Cancelled")
+    session.detach()
 
 
 def test_drop(page: Page) -> None:
@@ -159,6 +160,7 @@ def test_drop_of_a_folder(alone: Page, tmp_path: Path) -> None:
     for name in ("a10.png", "a2.png", "inner/b.png"):
         (tmp_path / name).write_bytes(encode(photo(*SMALL_SIZE), "PNG"))
     accept_all(alone)
+    alone.reload()
     session = alone.context.new_cdp_session(alone)
     data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -174,6 +176,7 @@ def test_drop_of_a_folder(alone: Page, tmp_path: Path) -> None:
 
 def test_pasted_screenshot_is_named_after_the_time(alone: Page) -> None:
     accept_all(alone)
+    alone.reload()
     paste(alone, TRANSFER, [[list(file(SMALL_SIZE)["buffer"]), "image.png"]])
     name = re.compile(r"^Pasted \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d\.png$")
     expect(alone.locator("#detection-title")).to_have_text(name)
@@ -189,6 +192,7 @@ TEXT = """(text) => {
 
 def test_pasted_link_is_fetched_by_the_service(alone: Page, console: Console) -> None:
     note = alone.locator("#intake-note")
+    alone.reload()
     paste(alone, TEXT, f" {LINK} ")
     expect(note).to_contain_text("This service does not fetch links.")
     alone.route("**/v1/model", lambda route: route.fulfill(json={**FACTS, "fetch": True}))
@@ -217,6 +221,7 @@ def test_bytes_in_errors_can_be_read(alone: Page, console: Console) -> None:
     detail = "The limit is 52428800 bytes for an upload."
     refusal = answer(problem("The upload is too large", "upload_too_large", detail), 413)
     alone.route("**/v1/detections", refusal)
+    alone.reload()
     choose(alone, file(SMALL_SIZE))
     expect(alone.locator("#problem-detail")).to_have_text("The limit is 52.4 MB for an upload.")
 
@@ -234,12 +239,12 @@ def test_words_of_a_phone(browser: Browser, page_files: str) -> None:
         expect(phone.get_by_role("button", name="Keyboard")).to_be_hidden()
 
 
-def test_thumbnail_is_not_dragged(page: Page) -> None:
-    MadeList(page, [made_record(0)])
-    page.reload()
-    expect_natural_size(rows(page).locator("img"), SIZE)
-    rows(page).locator("img").drag_to(page.locator("#intake"))
-    expect(page.locator("#intake-note")).to_be_hidden()
+def test_thumbnail_is_not_dragged(alone: Page) -> None:
+    MadeList(alone, [made_record(0)])
+    alone.reload()
+    expect_natural_size(rows(alone).locator("img"), SIZE)
+    rows(alone).locator("img").drag_to(alone.locator("#intake"))
+    expect(alone.locator("#intake-note")).to_be_hidden()
 
 
 def paste(page: Page, data: str, argument: object = None) -> None:
@@ -269,20 +274,20 @@ def test_paste_while_a_control_has_the_focus(page: Page, control: str) -> None:
     expect(row(page, "pasted.png")).to_be_visible()
 
 
-def test_paste_of_text(page: Page) -> None:
-    MadeList(page, [made_record(0)])
-    page.reload()
+def test_paste_of_text(alone: Page) -> None:
+    MadeList(alone, [made_record(0)])
+    alone.reload()
     text = """() => {
         const transfer = new DataTransfer();
         transfer.setData("text/plain", "some words");
         return transfer;
     }"""
-    page.get_by_label("Find by name or id").focus()
-    paste(page, text)
-    expect(page.locator("#intake-note")).to_be_hidden()
-    page.locator("[name=filter]:checked").focus()
-    paste(page, text)
-    expect(page.locator("#intake-note")).to_have_text("There is no picture in the clipboard.")
+    alone.get_by_label("Find by name or id").focus()
+    paste(alone, text)
+    expect(alone.locator("#intake-note")).to_be_hidden()
+    alone.locator("[name=filter]:checked").focus()
+    paste(alone, text)
+    expect(alone.locator("#intake-note")).to_have_text("There is no picture in the clipboard.")
 
 
 def test_repeated_file_is_recognised(page: Page) -> None:
@@ -302,11 +307,15 @@ def test_keyboard_alone(page: Page) -> None:
         pytest.fail("the control cannot be reached with the Tab key")
 
     # Interception begins with the first listener, and takes the browser a moment.
-    page.on("filechooser", lambda _: None)
+    def hear(_: FileChooser) -> None:
+        pass
+
+    page.on("filechooser", hear)
     tab_to(page.get_by_label("Choose pictures"))
     expect(page.locator("label[for=file]")).to_have_css("outline-style", "solid")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
+    page.remove_listener("filechooser", hear)
     chooser.value.set_files([file()])
     finished(page)
     tab_to(page.get_by_label("AI", exact=True))
@@ -461,6 +470,6 @@ def test_leaving_with_unsent_pictures_asks_for_confirmation(page: Page) -> None:
         asked.append(dialog.type)
         dialog.accept()
 
-    page.on("dialog", accept)
+    page.once("dialog", accept)
     page.reload()
     assert asked == ["beforeunload"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Response, expect
+from playwright.sync_api import Page, Response, expect
 
 from tests.browser.pages import (
     FACTS,
@@ -32,7 +32,7 @@ def test_loads_without_errors_and_shows_the_model(page: Page) -> None:
     expect(page.locator("#review")).to_be_hidden()
 
 
-def test_first_load_is_light(alone: Page) -> None:
+def test_first_load_is_light(fresh: Page) -> None:
     """At most 60 kB, compressed as most servers do."""
     loaded: dict[str, int] = {}
 
@@ -40,8 +40,8 @@ def test_first_load_is_light(alone: Page) -> None:
         if "/v1/" not in response.url:
             loaded[response.url] = len(gzip.compress(response.body(), 6))
 
-    alone.on("response", weigh)
-    alone.reload(wait_until="networkidle")
+    fresh.on("response", weigh)
+    fresh.reload(wait_until="networkidle")
     assert len(loaded) > 10
     assert sum(loaded.values()) <= 60_000
 
@@ -57,24 +57,24 @@ def test_policy_stops_foreign_and_inline_code(page: Page, console: Console) -> N
     assert any("CSP script-src" in complaint for complaint in console.complaints)
 
 
-def test_says_that_no_worker_is_ready_until_one_is(page: Page, console: Console) -> None:
+def test_says_that_no_worker_is_ready_until_one_is(alone: Page, console: Console) -> None:
     console.provoked.append("503")
     refusal = answer(problem("No worker is ready", "no_worker"), 503, retry_after=1)
-    page.route("**/v1/model", refusal)
-    page.reload()
-    expect(page.locator("#notice")).to_contain_text("No worker is ready")
-    expect(page.locator("#notice")).to_contain_text("they wait in the queue")
-    page.unroute("**/v1/model")
-    page.route("**/v1/model", answer(FACTS))
-    expect(page.locator("#notice")).to_be_hidden(timeout=TIMEOUT)
-    expect(page.locator("#model-line")).to_contain_text("2026.1")
+    alone.route("**/v1/model", refusal)
+    alone.reload()
+    expect(alone.locator("#notice")).to_contain_text("No worker is ready")
+    expect(alone.locator("#notice")).to_contain_text("they wait in the queue")
+    alone.unroute("**/v1/model")
+    alone.route("**/v1/model", answer(FACTS))
+    expect(alone.locator("#notice")).to_be_hidden(timeout=TIMEOUT)
+    expect(alone.locator("#model-line")).to_contain_text("2026.1")
 
 
-def test_notice_of_a_model_comes_first(page: Page) -> None:
+def test_notice_of_a_model_comes_first(alone: Page) -> None:
     notice = "Its scores mean nothing."
-    page.route("**/v1/model", answer(FACTS | {"trained": False, "notice": notice}))
-    page.reload()
-    expect(page.locator("#notice")).to_have_text("Untrained model Its scores mean nothing.")
+    alone.route("**/v1/model", answer(FACTS | {"trained": False, "notice": notice}))
+    alone.reload()
+    expect(alone.locator("#notice")).to_have_text("Untrained model Its scores mean nothing.")
 
 
 @pytest.mark.parametrize("width", [320, 375, 768, 3840])
@@ -108,24 +108,22 @@ def test_nothing_scrolls_sideways(page: Page, console: Console, width: int) -> N
     expect_fits()
 
 
-def test_narrow_page_shows_the_list_or_the_picture(page: Page) -> None:
-    page.set_viewport_size({"width": 375, "height": 700})
-    MadeList(page, [made_record(4)])
-    page.reload()
-    row(page, "picture 4.jpg").click()
-    expect(page.locator("#review")).to_be_hidden()
-    expect(page.get_by_role("heading", name="picture 4.jpg")).to_be_in_viewport()
-    page.get_by_role("button", name="Back to the list").click()
-    expect(row(page, "picture 4.jpg")).to_be_visible()
-    expect(page.locator("#detection")).to_be_hidden()
-    row(page, "picture 4.jpg").click()
-    page.go_back()
-    expect(row(page, "picture 4.jpg")).to_be_visible()
+def test_narrow_page_shows_the_list_or_the_picture(alone: Page) -> None:
+    alone.set_viewport_size({"width": 375, "height": 700})
+    MadeList(alone, [made_record(4)])
+    alone.reload()
+    row(alone, "picture 4.jpg").click()
+    expect(alone.locator("#review")).to_be_hidden()
+    expect(alone.get_by_role("heading", name="picture 4.jpg")).to_be_in_viewport()
+    alone.get_by_role("button", name="Back to the list").click()
+    expect(row(alone, "picture 4.jpg")).to_be_visible()
+    expect(alone.locator("#detection")).to_be_hidden()
+    row(alone, "picture 4.jpg").click()
+    alone.go_back()
+    expect(row(alone, "picture 4.jpg")).to_be_visible()
 
 
-def test_documentation_shows_the_operations(context: BrowserContext, console: Console) -> None:
-    page = context.new_page()
-    console.listen(page)
+def test_documentation_shows_the_operations(page: Page) -> None:
     page.goto("/docs")
     operations = page.locator(".opblock")
     expect(operations.first).to_be_visible()

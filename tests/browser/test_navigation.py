@@ -10,6 +10,11 @@ from tests.browser.pages import OLDEST_FIRST, MadeList, made_record, names, row,
 MANY = 120  # more than one page of the service's list
 
 
+@pytest.fixture
+def page(alone: Page) -> Page:
+    return alone
+
+
 def title(page: Page) -> Locator:
     return page.locator("#detection-title")
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.pages import MadeList, made_record, row, rows
 
 HOSTILE = "<img src=x onerror=alert(1)> a lighthouse"
+
+
+@pytest.fixture
+def page(alone: Page) -> Page:
+    return alone
 
 
 def statement(**changes: object) -> dict:
@@ -125,6 +131,5 @@ def test_a_file_that_says_nothing_and_a_record_of_an_older_release(page: Page) -
     panel = opened(page, provenance=silent)
     expect(panel).to_contain_text("The file does not say.")
     expect(row(page, "picture 0.jpg").locator(".origin")).to_have_text("")
-    page.unroute_all()
     panel = opened(page)
     assert "What the file says" not in panel.inner_text()

@@ -34,39 +34,39 @@ from tests.browser.pages import (
 )
 
 
-def test_four_hundred_pictures(page: Page) -> None:
+def test_four_hundred_pictures(alone: Page) -> None:
     """All are listed in pages; thumbnails are loaded for visible rows only."""
-    made = listed(page, MANY)
-    assert names(page) == [f"picture {n}.jpg" for n in range(MANY)]
-    expect(page.locator("#tally")).to_have_text(str(MANY))
-    expect(rows(page).first.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
+    made = listed(alone, MANY)
+    assert names(alone) == [f"picture {n}.jpg" for n in range(MANY)]
+    expect(alone.locator("#tally")).to_have_text(str(MANY))
+    expect(rows(alone).first.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
     assert 5 < len(made.thumbnails) < MANY / 4
-    rows(page).first.click()
-    page.keyboard.press("End")
-    expect(page.locator("#detection-title")).to_have_text(f"picture {MANY - 1}.jpg")
-    expect(rows(page).last).to_be_in_viewport()
-    expect(rows(page).last.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
+    rows(alone).first.click()
+    alone.keyboard.press("End")
+    expect(alone.locator("#detection-title")).to_have_text(f"picture {MANY - 1}.jpg")
+    expect(rows(alone).last).to_be_in_viewport()
+    expect(rows(alone).last.locator("img")).to_have_js_property("naturalWidth", SIZE[0])
     assert len(made.thumbnails) < 120
     for _ in range(30):
-        page.keyboard.press("k")
-    expect(page.locator("#detection-title")).to_have_text(f"picture {MANY - 31}.jpg")
-    expect_natural_size(overlay(page, "ai"), SIZE)
+        alone.keyboard.press("k")
+    expect(alone.locator("#detection-title")).to_have_text(f"picture {MANY - 31}.jpg")
+    expect_natural_size(overlay(alone, "ai"), SIZE)
 
 
-def test_older_ones_are_listed_on_demand(page: Page) -> None:
-    made = MadeList(page, [made_record(number) for number in range(530)])
-    page.reload()
-    expect(rows(page)).to_have_count(500)
-    expect(page.locator("#tally")).to_have_text("the newest 500")
-    page.get_by_role("button", name="Show older").click()
-    expect(rows(page)).to_have_count(530)
-    expect(page.locator("#tally")).to_have_text("530")
-    expect(page.get_by_role("button", name="Show older")).to_be_hidden()
+def test_older_ones_are_listed_on_demand(alone: Page) -> None:
+    made = MadeList(alone, [made_record(number) for number in range(530)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(500)
+    expect(alone.locator("#tally")).to_have_text("the newest 500")
+    alone.get_by_role("button", name="Show older").click()
+    expect(rows(alone)).to_have_count(530)
+    expect(alone.locator("#tally")).to_have_text("530")
+    expect(alone.get_by_role("button", name="Show older")).to_be_hidden()
     assert len(made.records) == 530
 
 
-def test_filter_order_and_find(page: Page) -> None:
-    listed(page, 30)
+def test_filter_order_and_find(alone: Page) -> None:
+    listed(alone, 30)
     records = [made_record(number) for number in range(30)]
 
     def expected(verdict: str) -> list[str]:
@@ -77,27 +77,27 @@ def test_filter_order_and_find(page: Page) -> None:
         ("Uncertain", "uncertain"),
         ("No sign of AI", "authentic"),
     ):
-        pick_filter(page, label)
-        assert names(page) == expected(verdict)
-        count = page.locator("#filters label").filter(has_text=label).locator(".count")
+        pick_filter(alone, label)
+        assert names(alone) == expected(verdict)
+        count = alone.locator("#filters label").filter(has_text=label).locator(".count")
         expect(count).to_have_text(str(len(expected(verdict))))
-    pick_filter(page, "Manipulated")
-    assert names(page) == [f"picture {n}.jpg" for n in range(0, 30, 4)]
-    page.get_by_label("Find by name or id").fill("2.JPG")
-    assert names(page) == ["picture 12.jpg"]
-    page.get_by_label("Find by name or id").fill("nothing like it")
-    expect(page.get_by_text("No pictures match.")).to_be_visible()
-    page.get_by_label("Find by name or id").fill("")
-    pick_filter(page, "All")
+    pick_filter(alone, "Manipulated")
+    assert names(alone) == [f"picture {n}.jpg" for n in range(0, 30, 4)]
+    alone.get_by_label("Find by name or id").fill("2.JPG")
+    assert names(alone) == ["picture 12.jpg"]
+    alone.get_by_label("Find by name or id").fill("nothing like it")
+    expect(alone.get_by_text("No pictures match.")).to_be_visible()
+    alone.get_by_label("Find by name or id").fill("")
+    pick_filter(alone, "All")
     by_score = sorted(records, key=lambda made: -float(str(made["ai_probability"])))
-    page.get_by_label("Order").select_option("Highest AI score first")
-    assert names(page) == [made["ref_id"] for made in by_score]
-    page.get_by_label("Order").select_option("Lowest AI score first")
-    assert names(page) == [made["ref_id"] for made in by_score[::-1]]
-    page.get_by_label("Order").select_option("Newest first")
-    assert names(page) == [made["ref_id"] for made in records[::-1]]
-    page.get_by_label("Order").select_option("Name")
-    assert names(page) == [made["ref_id"] for made in records]
+    alone.get_by_label("Order").select_option("Highest AI score first")
+    assert names(alone) == [made["ref_id"] for made in by_score]
+    alone.get_by_label("Order").select_option("Lowest AI score first")
+    assert names(alone) == [made["ref_id"] for made in by_score[::-1]]
+    alone.get_by_label("Order").select_option("Newest first")
+    assert names(alone) == [made["ref_id"] for made in records[::-1]]
+    alone.get_by_label("Order").select_option("Name")
+    assert names(alone) == [made["ref_id"] for made in records]
 
 
 def test_order_filter_and_side_by_side_are_remembered(alone: Page) -> None:
@@ -172,54 +172,54 @@ def test_marks_against_the_score_have_a_filter_of_their_own(alone: Page) -> None
     assert names(alone) == ["picture 1.jpg"]
 
 
-def test_keys_go_from_picture_to_picture(page: Page) -> None:
-    listed(page, 5)
-    title = page.locator("#detection-title")
-    page.keyboard.press("j")
+def test_keys_go_from_picture_to_picture(alone: Page) -> None:
+    listed(alone, 5)
+    title = alone.locator("#detection-title")
+    alone.keyboard.press("j")
     expect(title).to_have_text("picture 0.jpg")
-    expect(rows(page).first).to_be_focused()
-    expect(rows(page).first).to_have_attribute("aria-selected", "true")
-    page.keyboard.press("j")
-    page.keyboard.press("ArrowDown")
+    expect(rows(alone).first).to_be_focused()
+    expect(rows(alone).first).to_have_attribute("aria-selected", "true")
+    alone.keyboard.press("j")
+    alone.keyboard.press("ArrowDown")
     expect(title).to_have_text("picture 2.jpg")
-    expect(page).to_have_url(f"/#/{2:032x}")
-    page.keyboard.press("k")
+    expect(alone).to_have_url(f"/#/{2:032x}")
+    alone.keyboard.press("k")
     expect(title).to_have_text("picture 1.jpg")
-    page.keyboard.press("End")
+    alone.keyboard.press("End")
     expect(title).to_have_text("picture 4.jpg")
-    expect(page.get_by_role("button", name="Next")).to_be_disabled()
-    page.get_by_role("button", name="Previous").click()
+    expect(alone.get_by_role("button", name="Next")).to_be_disabled()
+    alone.get_by_role("button", name="Previous").click()
     expect(title).to_have_text("picture 3.jpg")
-    expect(rows(page).and_(page.locator("[tabindex='0']"))).to_have_count(1)
+    expect(rows(alone).and_(alone.locator("[tabindex='0']"))).to_have_count(1)
 
 
-def test_keys_move_through_the_filtered_list(page: Page) -> None:
-    listed(page, 9)
-    pick_filter(page, "Manipulated")
-    page.locator("body").press("j")
-    page.keyboard.press("j")
-    expect(page.locator("#detection-title")).to_have_text("picture 4.jpg")
+def test_keys_move_through_the_filtered_list(alone: Page) -> None:
+    listed(alone, 9)
+    pick_filter(alone, "Manipulated")
+    alone.locator("body").press("j")
+    alone.keyboard.press("j")
+    expect(alone.locator("#detection-title")).to_have_text("picture 4.jpg")
 
 
-def test_keys_can_be_switched_off_and_leave_fields_alone(page: Page) -> None:
-    listed(page, 2)
-    page.get_by_label("Find by name or id").press_sequentially("jpg")
-    expect(page.locator("#detection")).to_be_hidden()
-    page.get_by_label("Find by name or id").fill("")
-    page.get_by_role("button", name="Keyboard").click()
-    page.get_by_label("Use single-key shortcuts").uncheck()
-    page.keyboard.press("Escape")
-    page.reload()
-    expect(rows(page)).to_have_count(2)
-    page.keyboard.press("j")
-    page.keyboard.press("?")
-    expect(page.locator("#detection")).to_be_hidden()
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    page.get_by_role("button", name="Keyboard").click()
-    page.get_by_label("Use single-key shortcuts").check()
-    page.keyboard.press("Escape")
-    page.keyboard.press("j")
-    expect(page.locator("#detection-title")).to_have_text("picture 0.jpg")
+def test_keys_can_be_switched_off_and_leave_fields_alone(alone: Page) -> None:
+    listed(alone, 2)
+    alone.get_by_label("Find by name or id").press_sequentially("jpg")
+    expect(alone.locator("#detection")).to_be_hidden()
+    alone.get_by_label("Find by name or id").fill("")
+    alone.get_by_role("button", name="Keyboard").click()
+    alone.get_by_label("Use single-key shortcuts").uncheck()
+    alone.keyboard.press("Escape")
+    alone.reload()
+    expect(rows(alone)).to_have_count(2)
+    alone.keyboard.press("j")
+    alone.keyboard.press("?")
+    expect(alone.locator("#detection")).to_be_hidden()
+    expect(alone.get_by_role("dialog")).to_be_hidden()
+    alone.get_by_role("button", name="Keyboard").click()
+    alone.get_by_label("Use single-key shortcuts").check()
+    alone.keyboard.press("Escape")
+    alone.keyboard.press("j")
+    expect(alone.locator("#detection-title")).to_have_text("picture 0.jpg")
 
 
 def test_list_survives_a_reload(page: Page) -> None:
@@ -236,12 +236,12 @@ def test_list_survives_a_reload(page: Page) -> None:
     assert page.locator(".row .figure").all_inner_texts() == [scores[n] for n in names(page)]
 
 
-def test_order_of_arrival_within_a_millisecond(page: Page) -> None:
+def test_order_of_arrival_within_a_millisecond(alone: Page) -> None:
     times = [f"2026-01-01T00:00:00.0001{n:02d}Z" for n in range(9)]
-    MadeList(page, [made_record(n, created_at=time) for n, time in enumerate(times)])
-    page.reload()
-    expect(rows(page)).to_have_count(9)
-    assert names(page) == [f"picture {n}.jpg" for n in reversed(range(9))]
+    MadeList(alone, [made_record(n, created_at=time) for n, time in enumerate(times)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(9)
+    assert names(alone) == [f"picture {n}.jpg" for n in reversed(range(9))]
 
 
 def test_list_that_cannot_be_fetched_says_so(page: Page, console: Console) -> None:
@@ -256,20 +256,20 @@ def test_list_that_cannot_be_fetched_says_so(page: Page, console: Console) -> No
     expect(note).to_be_hidden()
 
 
-def test_failed_thumbnail_is_requested_once(page: Page, console: Console) -> None:
+def test_failed_thumbnail_is_requested_once(alone: Page, console: Console) -> None:
     console.provoked.append("422")
-    MadeList(page, [made_record(1, status="queued", masks=None)])
+    MadeList(alone, [made_record(1, status="queued", masks=None)])
     tries: list[str] = []
 
     def refuse(route: Route) -> None:
         tries.append(route.request.url)
         answer(problem("The image is truncated", "image_truncated"), 422)(route)
 
-    page.route("**/image?**", refuse)
-    page.reload()
-    expect(rows(page)).to_have_count(1)
+    alone.route("**/image?**", refuse)
+    alone.reload()
+    expect(rows(alone)).to_have_count(1)
     for _ in range(4):
-        with page.expect_request("**/v1/detections?ids=*"):
+        with alone.expect_request("**/v1/detections?ids=*"):
             pass
     assert len(tries) == 1
 
@@ -286,6 +286,7 @@ def test_permalink_opens_the_detection_again(page: Page, console: Console) -> No
     expect(headline(again).locator(".number")).to_have_text(score)
     expect_natural_size(again.locator("#picture"), SIZE)
     expect_natural_size(overlay(again, "ai"), SIZE)
+    again.close()
 
 
 def test_permalink_to_nothing(page: Page) -> None:
@@ -294,30 +295,30 @@ def test_permalink_to_nothing(page: Page) -> None:
     expect(page.get_by_role("button", name="Delete")).to_be_hidden()
 
 
-def test_each_state_in_words(page: Page, console: Console) -> None:
+def test_each_state_in_words(alone: Page, console: Console) -> None:
     console.provoked.append("503")
     unknown = {"ai_probability": None, "verdict": None, "masks": None}
     pending = made_record(1, status="queued", **unknown)
-    made = MadeList(page, [pending])
-    page.reload()
-    entry = row(page, "picture 1.jpg")
+    made = MadeList(alone, [pending])
+    alone.reload()
+    entry = row(alone, "picture 1.jpg")
     expect(entry).to_contain_text("Queued")
     entry.click()
-    phase = page.locator("#phase")
+    phase = alone.locator("#phase")
     expect(phase).to_have_text("Queued: waiting for a worker.")
     made.records[pending["id"]] = pending | {"status": "processing"}
     expect(phase).to_contain_text("Processing")
     expect(entry).to_contain_text("Being examined")
-    page.route("**/v1/detections?ids=*", answer(problem("Redis is unavailable", "x"), 503))
-    expect(page.locator("#trouble")).to_contain_text("Redis is unavailable")
-    expect(page.locator("#trouble")).to_contain_text("Trying again")
-    page.unroute("**/v1/detections?ids=*")
-    made = MadeList(page, [pending | {"status": "processing"}])
-    expect(page.locator("#trouble")).to_be_hidden()
+    alone.route("**/v1/detections?ids=*", answer(problem("Redis is unavailable", "x"), 503))
+    expect(alone.locator("#trouble")).to_contain_text("Redis is unavailable")
+    expect(alone.locator("#trouble")).to_contain_text("Trying again")
+    alone.unroute("**/v1/detections?ids=*")
+    made = MadeList(alone, [pending | {"status": "processing"}])
+    expect(alone.locator("#trouble")).to_be_hidden()
     error = {"code": "detection_expired", "detail": "kept until expires_at"}
     made.records[pending["id"]] = pending | {"status": "expired", "error": error}
-    expect(page.locator("#problem")).to_contain_text("This detection has expired")
-    expect(page.locator("#problem")).to_contain_text("are deleted now")
+    expect(alone.locator("#problem")).to_contain_text("This detection has expired")
+    expect(alone.locator("#problem")).to_contain_text("are deleted now")
     expect(entry).to_contain_text("Expired")
 
 
@@ -328,15 +329,15 @@ def test_each_state_in_words(page: Page, console: Console) -> None:
         ("queue_timeout", "No worker took the picture in time"),
     ],
 )
-def test_ends_without_a_result_in_words(page: Page, error: str, words: str) -> None:
+def test_ends_without_a_result_in_words(alone: Page, error: str, words: str) -> None:
     status = "expired" if error == "queue_timeout" else "failed"
     made = made_record(1, status=status, error={"code": error, "detail": "So it is."}, masks=None)
-    MadeList(page, [made])
-    page.reload()
-    row(page, "picture 1.jpg").click()
-    expect(page.locator("#problem")).to_contain_text(words)
-    expect(fact(page, "Code")).to_have_text(error)
-    expect(page.locator("#announcer")).to_contain_text(words)
+    MadeList(alone, [made])
+    alone.reload()
+    row(alone, "picture 1.jpg").click()
+    expect(alone.locator("#problem")).to_contain_text(words)
+    expect(fact(alone, "Code")).to_have_text(error)
+    expect(alone.locator("#announcer")).to_contain_text(words)
 
 
 def test_delete(page: Page) -> None:
@@ -357,21 +358,21 @@ def test_delete(page: Page) -> None:
     expect(rows(page)).to_have_count(1)
 
 
-def test_delete_that_is_refused(page: Page, console: Console) -> None:
+def test_delete_that_is_refused(alone: Page, console: Console) -> None:
     console.provoked.append("503")
-    listed(page, 1)
-    rows(page).click()
+    listed(alone, 1)
+    rows(alone).click()
 
     def refuse(route: Route) -> None:
         answer(problem("Redis is unavailable", "redis_unavailable"), 503)(route)
 
-    page.route(f"**/v1/detections/{0:032x}", refuse)
-    page.get_by_role("button", name="Delete").click()
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(page.locator("#action-note")).to_contain_text(
+    alone.route(f"**/v1/detections/{0:032x}", refuse)
+    alone.get_by_role("button", name="Delete").click()
+    alone.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(alone.locator("#action-note")).to_contain_text(
         "could not be deleted. Redis is unavailable"
     )
-    expect(rows(page)).to_have_count(1)
+    expect(rows(alone)).to_have_count(1)
 
 
 @pytest.mark.parametrize(

@@ -87,26 +87,26 @@ def test_result_of_a_picture(page: Page) -> None:
     expect(page.locator("#announcer")).to_contain_text("finished. AI score")
 
 
-def test_marks_that_contradict_the_score_are_reported(page: Page) -> None:
+def test_marks_that_contradict_the_score_are_reported(alone: Page) -> None:
     marked = masks(ai=[REGION, REGION, REGION], area=0.316)
-    open_made(page, 0, masks=marked, notes=["marks_contradict_score"])
-    expect(headline(page)).not_to_contain_text("No sign of AI")
-    expect(summary(page).locator(".note")).to_contain_text(
+    open_made(alone, 0, masks=marked, notes=["marks_contradict_score"])
+    expect(headline(alone)).not_to_contain_text("No sign of AI")
+    expect(summary(alone).locator(".note")).to_contain_text(
         "below the threshold, but parts of it are marked as AI: 3 regions, 31.6 % of the picture"
     )
-    expect(page.locator("#announcer")).to_contain_text("parts are marked as AI")
-    expect(row(page, "picture 0.jpg")).to_contain_text("Low, but marked")
-    expect(row(page, "picture 0.jpg")).to_have_attribute("data-tone", "contradicted")
+    expect(alone.locator("#announcer")).to_contain_text("parts are marked as AI")
+    expect(row(alone, "picture 0.jpg")).to_contain_text("Low, but marked")
+    expect(row(alone, "picture 0.jpg")).to_have_attribute("data-tone", "contradicted")
     colours = [
-        page.locator(place).evaluate("e => getComputedStyle(e).color")
+        alone.locator(place).evaluate("e => getComputedStyle(e).color")
         for place in ("#headline .verdict", ".row .figure")
     ]
     assert colours[0] == colours[1]
 
 
-def test_pages_of_text_are_reported(page: Page) -> None:
-    open_made(page, 2, notes=["mostly_text", "a note of a later version"])
-    expect(summary(page).locator(".note")).to_contain_text("The picture is mostly text.")
+def test_pages_of_text_are_reported(alone: Page) -> None:
+    open_made(alone, 2, notes=["mostly_text", "a note of a later version"])
+    expect(summary(alone).locator(".note")).to_contain_text("The picture is mostly text.")
 
 
 def test_agreeing_marks_need_no_warning(alone: Page) -> None:
@@ -152,55 +152,55 @@ def test_layers_and_opacity(page: Page) -> None:
     expect(page.locator(".ramp")).to_be_hidden()
 
 
-def test_layer_that_has_regions_opens_first(page: Page) -> None:
+def test_layer_that_has_regions_opens_first(alone: Page) -> None:
     """Each layer shows its number of regions, and another one can be chosen."""
     nothing, marked = made_record(1), made_record(4)
     nothing["masks"] = masks(manipulation=[REGION, REGION])
     marked["masks"] = masks(ai=[REGION], manipulation=[REGION])
-    MadeList(page, [nothing, marked])
-    page.reload()
-    row(page, "picture 1.jpg").click()
-    expect(overlay(page, "manipulation")).to_be_visible()
-    counts = page.locator("#tools [data-count]").evaluate_all(
+    MadeList(alone, [nothing, marked])
+    alone.reload()
+    row(alone, "picture 1.jpg").click()
+    expect(overlay(alone, "manipulation")).to_be_visible()
+    counts = alone.locator("#tools [data-count]").evaluate_all(
         "all => all.map(e => getComputedStyle(e, '::after').content.replace(/\\D/g, ''))"
     )
     assert counts == ["0", "2"]
-    page.keyboard.press("a")
-    expect(overlay(page, "ai")).to_be_visible()
-    row(page, "picture 4.jpg").click()
-    expect(overlay(page, "ai")).to_be_visible()
-    expect(page.get_by_title(re.compile(r"^1\sregion$"))).to_have_count(2)
+    alone.keyboard.press("a")
+    expect(overlay(alone, "ai")).to_be_visible()
+    row(alone, "picture 4.jpg").click()
+    expect(overlay(alone, "ai")).to_be_visible()
+    expect(alone.get_by_title(re.compile(r"^1\sregion$"))).to_have_count(2)
 
 
-def test_keys_choose_what_is_shown(page: Page) -> None:
-    open_made(page, 4)
-    ai, manipulation = overlay(page, "ai"), overlay(page, "manipulation")
-    page.keyboard.press("m")
+def test_keys_choose_what_is_shown(alone: Page) -> None:
+    open_made(alone, 4)
+    ai, manipulation = overlay(alone, "ai"), overlay(alone, "manipulation")
+    alone.keyboard.press("m")
     expect(manipulation).to_be_visible()
-    page.keyboard.press("o")
+    alone.keyboard.press("o")
     expect(manipulation).to_be_hidden()
-    page.keyboard.press("o")
+    alone.keyboard.press("o")
     expect(manipulation).to_be_visible()
-    page.keyboard.press("a")
+    alone.keyboard.press("a")
     expect(ai).to_be_visible()
-    page.keyboard.press("a")
+    alone.keyboard.press("a")
     expect(ai).to_be_hidden()
-    page.keyboard.press("a")
-    expect(page.locator(".mark")).to_have_count(1)
-    page.keyboard.press("b")
-    expect(page.locator(".mark")).to_have_count(0)
-    page.keyboard.press("s")
-    expect(page.get_by_role("group", name="Original")).to_be_visible()
-    page.keyboard.press("z")
-    expect(page.locator("#zoom-value")).not_to_have_text("Fit")
-    page.keyboard.press("z")
-    expect(page.locator("#zoom-value")).to_have_text("Fit")
+    alone.keyboard.press("a")
+    expect(alone.locator(".mark")).to_have_count(1)
+    alone.keyboard.press("b")
+    expect(alone.locator(".mark")).to_have_count(0)
+    alone.keyboard.press("s")
+    expect(alone.get_by_role("group", name="Original")).to_be_visible()
+    alone.keyboard.press("z")
+    expect(alone.locator("#zoom-value")).not_to_have_text("Fit")
+    alone.keyboard.press("z")
+    expect(alone.locator("#zoom-value")).to_have_text("Fit")
 
 
-def test_keys_by_their_place_where_another_script_is_typed(page: Page) -> None:
-    open_made(page, 4)
-    manipulation = overlay(page, "manipulation")
-    keyboard = page.context.new_cdp_session(page)
+def test_keys_by_their_place_where_another_script_is_typed(alone: Page) -> None:
+    open_made(alone, 4)
+    manipulation = overlay(alone, "manipulation")
+    keyboard = alone.context.new_cdp_session(alone)
 
     def press(key: str, code: str) -> None:
         for kind in ("keyDown", "keyUp"):
@@ -264,30 +264,30 @@ def test_stage_has_the_shape_of_its_picture_when_the_record_comes_first(alone: P
     assert stage["width"] / stage["height"] == pytest.approx(width / height, rel=0.01)
 
 
-def test_boxes_lie_on_the_regions(page: Page) -> None:
-    open_made(page, 4)
-    stage, mark = place(page.locator("#stage")), place(page.locator(".mark"))
+def test_boxes_lie_on_the_regions(alone: Page) -> None:
+    open_made(alone, 4)
+    stage, mark = place(alone.locator("#stage")), place(alone.locator(".mark"))
     x, y, width, height = REGION["box"]
     scale = stage["width"] / SIZE[0]
     assert mark["x"] - stage["x"] == pytest.approx(x * scale, abs=1)
     assert mark["y"] - stage["y"] == pytest.approx(y * scale, abs=1)
     assert mark["width"] == pytest.approx(width * scale, abs=1)
     assert mark["height"] == pytest.approx(height * scale, abs=1)
-    page.get_by_role("button", name="6.0 % of the picture").last.click()
-    expect(overlay(page, "manipulation")).to_be_visible()
-    expect(page.locator(".mark")).to_have_class(re.compile("pointed"))
+    alone.get_by_role("button", name="6.0 % of the picture").last.click()
+    expect(overlay(alone, "manipulation")).to_be_visible()
+    expect(alone.locator(".mark")).to_have_class(re.compile("pointed"))
 
 
-def test_boxes_can_be_seen_and_numbers_read_at_every_edge(page: Page) -> None:
+def test_boxes_can_be_seen_and_numbers_read_at_every_edge(alone: Page) -> None:
     width, height = SIZE
     corner = {"box": [width - 12, height - 12, 12, 12], "area": 0.001, "score": 0.5}
     top = {"box": [width - 12, 0, 12, 12], "area": 0.001, "score": 0.5}
     whole = {"box": [0, 0, width, height], "area": 1.0, "score": 0.5}
     others = [corner | {"box": [width - 40, y, 12, 12]} for y in range(40, 360, 40)]
-    open_made(page, 0, masks=masks(ai=[whole, corner, top, *others, corner, corner]))
-    settle(page)
-    stage = place(page.locator("#stage"))
-    for mark in page.locator(".mark").all():
+    open_made(alone, 0, masks=masks(ai=[whole, corner, top, *others, corner, corner]))
+    settle(alone)
+    stage = place(alone.locator("#stage"))
+    for mark in alone.locator(".mark").all():
         number, box = place(mark.locator("span")), place(mark)
         assert number["x"] >= stage["x"]
         assert number["y"] >= stage["y"] - 1
@@ -296,68 +296,68 @@ def test_boxes_can_be_seen_and_numbers_read_at_every_edge(page: Page) -> None:
         if box["height"] < stage["height"] / 2:
             above = number["y"] + number["height"] <= box["y"] + 2
             assert above or number["y"] >= box["y"] + box["height"] - 2
-    picture = pixels(page.locator("#stage"))
+    picture = pixels(alone.locator("#stage"))
     edge = picture[3:-3, -4:].reshape(-1, 3)  # of the box around the whole picture
     assert (edge.max(axis=1) < 40).sum() > picture.shape[0] / 2, "no dark line"
     assert (edge.min(axis=1) > 215).sum() > picture.shape[0] / 2, "no light line"
 
 
-def test_region_is_brought_into_sight(page: Page) -> None:
-    page.set_viewport_size({"width": 375, "height": 812})
-    open_made(page, 4)
-    region = page.get_by_role("button", name="6.0 % of the picture").last
+def test_region_is_brought_into_sight(alone: Page) -> None:
+    alone.set_viewport_size({"width": 375, "height": 812})
+    open_made(alone, 4)
+    region = alone.get_by_role("button", name="6.0 % of the picture").last
     region.scroll_into_view_if_needed()
-    expect(page.locator("#stage")).not_to_be_in_viewport()
+    expect(alone.locator("#stage")).not_to_be_in_viewport()
     region.click()
-    expect(page.locator(".mark.pointed")).to_be_in_viewport(ratio=1)
+    expect(alone.locator(".mark.pointed")).to_be_in_viewport(ratio=1)
 
 
-def test_picture_comes_back_after_an_outage(page: Page, console: Console) -> None:
+def test_picture_comes_back_after_an_outage(alone: Page, console: Console) -> None:
     console.provoked.append("ERR_FAILED")
-    MadeList(page, [made_record(0)])
-    page.reload()
-    expect(rows(page)).to_have_count(1)
+    MadeList(alone, [made_record(0)])
+    alone.reload()
+    expect(rows(alone)).to_have_count(1)
     pictures = re.compile(r"/(image|overlays/\w+\.png)\?.*size=2048")
-    page.route(pictures, lambda route: route.abort())
-    row(page, "picture 0.jpg").click()
-    note = page.locator("#viewer-note")
+    alone.route(pictures, lambda route: route.abort())
+    row(alone, "picture 0.jpg").click()
+    note = alone.locator("#viewer-note")
     for what in ("the picture", "the AI layer", "the manipulation layer"):
         expect(note).to_contain_text(what)
     assert note.inner_text().count("The service cannot be reached") == 1
-    expect(page.locator(".mark")).to_have_count(0)
-    assert place(note)["y"] < place(page.locator("#panes"))["y"]
-    page.unroute(pictures)
-    expect_natural_size(page.locator("#picture"), SIZE)
-    expect_natural_size(overlay(page, "ai"), SIZE)
+    expect(alone.locator(".mark")).to_have_count(0)
+    assert place(note)["y"] < place(alone.locator("#panes"))["y"]
+    alone.unroute(pictures)
+    expect_natural_size(alone.locator("#picture"), SIZE)
+    expect_natural_size(overlay(alone, "ai"), SIZE)
     expect(note).to_be_hidden()
-    expect(page.locator(".mark")).to_have_count(1)
+    expect(alone.locator(".mark")).to_have_count(1)
 
 
-def test_a_picture_too_small_to_judge_has_no_score(page: Page) -> None:
+def test_a_picture_too_small_to_judge_has_no_score(alone: Page) -> None:
     nothing = dict.fromkeys(("ai_probability", "verdict", "manipulated", "masks", "thresholds"))
-    MadeList(page, [made_record(0), made_record(1, not_judged="too_small", **nothing)])
-    page.reload()
-    expect(row(page, "picture 1.jpg")).to_contain_text("Too small to judge")
-    row(page, "picture 1.jpg").click()
-    expect(page.locator("#problem-title")).to_have_text("Too small to judge")
-    expect(page.locator("#problem-detail")).to_contain_text(f"{SIZE[0]} × {SIZE[1]} pixels")
-    expect_natural_size(page.locator("#picture"), SIZE)
-    expect(page.locator("#summary")).to_be_hidden()
-    row(page, "picture 0.jpg").click()
-    expect(page.locator("#problem")).to_be_hidden()
-    expect(page.locator("#summary")).to_be_visible()
+    MadeList(alone, [made_record(0), made_record(1, not_judged="too_small", **nothing)])
+    alone.reload()
+    expect(row(alone, "picture 1.jpg")).to_contain_text("Too small to judge")
+    row(alone, "picture 1.jpg").click()
+    expect(alone.locator("#problem-title")).to_have_text("Too small to judge")
+    expect(alone.locator("#problem-detail")).to_contain_text(f"{SIZE[0]} × {SIZE[1]} pixels")
+    expect_natural_size(alone.locator("#picture"), SIZE)
+    expect(alone.locator("#summary")).to_be_hidden()
+    row(alone, "picture 0.jpg").click()
+    expect(alone.locator("#problem")).to_be_hidden()
+    expect(alone.locator("#summary")).to_be_visible()
 
 
 @pytest.mark.parametrize(("kind", "noun"), [("GIF", "Frame"), ("TIFF", "Page")])
-def test_result_says_which_frame_was_examined(page: Page, kind: str, noun: str) -> None:
+def test_result_says_which_frame_was_examined(alone: Page, kind: str, noun: str) -> None:
     made = made_record(0)
     made["image"] |= {"format": kind, "frames": 12}
     made["view"] |= {"frame": 1}
-    MadeList(page, [made])
-    page.reload()
-    row(page, "picture 0.jpg").click()
-    expect(fact(page, "Examined")).to_have_text(f"{noun} 1 of 12, in 2 tiles")
-    expect(page.locator("#details")).to_contain_text(f"{noun} 1 of 12 was examined; the file's")
+    MadeList(alone, [made])
+    alone.reload()
+    row(alone, "picture 0.jpg").click()
+    expect(fact(alone, "Examined")).to_have_text(f"{noun} 1 of 12, in 2 tiles")
+    expect(alone.locator("#details")).to_contain_text(f"{noun} 1 of 12 was examined; the file's")
 
 
 def test_states_are_visible_in_forced_colours(alone: Page) -> None:
@@ -380,9 +380,9 @@ def test_states_are_visible_in_forced_colours(alone: Page) -> None:
         assert len({tuple(colour) for colour in across.tolist()}) > 3, scale
 
 
-def test_legend_has_the_colours_of_the_overlays(page: Page) -> None:
-    open_made(page, 4)
-    legend = page.locator(".ramp").evaluate("e => getComputedStyle(e).backgroundImage")
+def test_legend_has_the_colours_of_the_overlays(alone: Page) -> None:
+    open_made(alone, 4)
+    legend = alone.locator(".ramp").evaluate("e => getComputedStyle(e).backgroundImage")
     anchors = [
         [float(number) for number in re.findall(r"[\d.]+", colour)]
         for colour in re.findall(r"rgba?\(([^)]*)\)", legend)
@@ -405,28 +405,28 @@ def test_format_that_no_browser_shows(page: Page) -> None:
     expect(page.locator("#viewer-note")).to_be_hidden()
 
 
-def test_uncovered_parts_are_reported(page: Page) -> None:
-    open_made(page, 4, view={"mode": "center", "tiles": 1, "scale": 0.5})
-    expect(fact(page, "Examined")).to_have_text("The centre of the picture only, in 1 tile")
-    expect(fact(page, "Scale")).to_have_text("shrunk to 50 % of its size")
-    expect(page.locator("#details")).to_contain_text("Only the centre was examined")
-    expect(page.locator("#details")).to_contain_text("examined at 50 % of its resolution")
+def test_uncovered_parts_are_reported(alone: Page) -> None:
+    open_made(alone, 4, view={"mode": "center", "tiles": 1, "scale": 0.5})
+    expect(fact(alone, "Examined")).to_have_text("The centre of the picture only, in 1 tile")
+    expect(fact(alone, "Scale")).to_have_text("shrunk to 50 % of its size")
+    expect(alone.locator("#details")).to_contain_text("Only the centre was examined")
+    expect(alone.locator("#details")).to_contain_text("examined at 50 % of its resolution")
 
 
-def test_a_glance_has_no_layers(page: Page) -> None:
+def test_a_glance_has_no_layers(alone: Page) -> None:
     view = {"mode": "glance", "tiles": 0, "glances": 1, "scale": 0.25}
     made = made_record(4, view=view, masks=None, manipulated=None)
-    MadeList(page, [made])
-    page.reload()
-    row(page, made["ref_id"]).click()
-    expect(fact(page, "Examined")).to_have_text("The whole picture, at a glance")
-    expect(page.locator("#details")).to_contain_text("examined at 25 % of its resolution")
-    expect(page.locator("#details")).to_contain_text("does not show which parts")
-    expect(page.locator("#tools")).to_be_hidden()
-    expect(page.locator("#picture")).to_be_visible()
-    expect(headline(page)).not_to_contain_text("Manipulated")
-    expect(page.get_by_role("button", name="Mask", exact=True)).to_have_count(0)
-    expect(page.get_by_role("button", name="Record", exact=True)).to_be_visible()
+    MadeList(alone, [made])
+    alone.reload()
+    row(alone, made["ref_id"]).click()
+    expect(fact(alone, "Examined")).to_have_text("The whole picture, at a glance")
+    expect(alone.locator("#details")).to_contain_text("examined at 25 % of its resolution")
+    expect(alone.locator("#details")).to_contain_text("does not show which parts")
+    expect(alone.locator("#tools")).to_be_hidden()
+    expect(alone.locator("#picture")).to_be_visible()
+    expect(headline(alone)).not_to_contain_text("Manipulated")
+    expect(alone.get_by_role("button", name="Mask", exact=True)).to_have_count(0)
+    expect(alone.get_by_role("button", name="Record", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("late", ["**/overlays/ai.png*", "**/image?size=2048"])

@@ -11,6 +11,7 @@ from tests.browser.pages import (
     FACTS,
     SIZE,
     MadeList,
+    answer,
     expect_natural_size,
     fact,
     headline,
@@ -21,12 +22,18 @@ from tests.browser.pages import (
     rows,
 )
 
+NOTICED = FACTS | {"notice": "A score is no proof. " * 20}
 FILLS_ITS_PANE = """() => {
     const [stage, panes] = ["stage", "panes"].map((id) =>
         document.getElementById(id).getBoundingClientRect());
     const gap = Math.min(panes.width - stage.width, panes.height - stage.height);
     return Math.abs(gap) <= 1;
 }"""
+
+
+@pytest.fixture
+def page(alone: Page) -> Page:
+    return alone
 
 
 def test_picture_and_its_legend_fit_the_window(page: Page) -> None:
@@ -52,8 +59,7 @@ def test_picture_has_half_of_the_window_and_its_result_stays(
     alone.set_viewport_size({"width": window[0], "height": window[1]})
     size = {"width": image[0], "height": image[1]}
     MadeList(alone, [made_record(4, image=made_record(4)["image"] | size)])
-    notice = FACTS | {"notice": "A score is no proof. " * 20}
-    alone.route("**/v1/model", lambda route: route.fulfill(json=notice))
+    alone.route("**/v1/model", answer(NOTICED))
     alone.reload()
     expect(alone.locator("#notice-title")).to_be_visible()
     rows(alone).click()
@@ -70,6 +76,7 @@ def test_picture_has_half_of_the_window_and_its_result_stays(
 
 
 def test_phone_shows_the_picture_at_once(page: Page) -> None:
+    page.route("**/v1/model", answer(NOTICED))
     page.set_viewport_size({"width": 375, "height": 812})
     open_made(page, 4)
     expect(page.locator("#notice-title")).to_be_visible()
