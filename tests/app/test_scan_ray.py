@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from app.command.scan.run import Resources, ScanError
 from app.command.scan.sources import Source
 from app.contract.settings import Settings
 from tests.conftest import encode, photo
+from tests.forks import Forked
 from tests.pictures.bombs import BOMBS
 from tests.towers import small_checkpoint
 
@@ -144,26 +143,19 @@ def test_interrupted_command_and_killed_actor_lose_nothing(
     import ray
 
     address = ray.get_runtime_context().gcs_address
-    command = [sys.executable, "-m", "app", "scan", str(pictures), "--out", plan.url]
+    command = ["scan", str(pictures), "--out", plan.url]
     command += ["--partition-size", str(SIZE), "--checkpoint", str(settings.checkpoint)]
     command += ["--device", "cpu", "--actors", "1", "--address", address]
-    with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen(
-            command,
-            stderr=log,
-            start_new_session=True,
-            # A shell starts jobs in the background with SIGINT ignored, which would be inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        try:
-            wait_until(lambda: finished(plan) or process.poll() is not None)
-            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-            assert process.wait(TIMEOUT) == 130
-        finally:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        assert "interrupted; run the same command to resume" in log.read()
+    log = tmp_path / "log"
+    process = Forked(command, os.environ, log, log)
+    try:
+        wait_until(lambda: finished(plan) or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        assert process.wait(TIMEOUT) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert "interrupted; run the same command to resume" in log.read_text()
     kept = {name: plan.target.read(name) for name in finished(plan)}
     left = plan.unfinished()
     assert kept
