@@ -301,7 +301,8 @@ export class Decisions extends /** @type {new () => Emitter<{entry: Entry, probl
       return;
     }
     const { review, tag: newTag } = await reviews.postReview(id, { decision, note, reviewer }, tag);
-    this.#know(entry, review, null, newTag, review.version);
+    const before = review.version === 1 ? [] : entry.history;
+    this.#know(entry, review, before && [review, ...before], newTag, review.version);
   }
 
   /**

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,16 @@ def test_note_and_name_are_sent_and_remembered(page: Page) -> None:
     expect(page.get_by_label("Your name")).to_have_value("Anna")
     expect(panel(page).get_by_role("button", name="AI-generated")).to_have_attribute(
         "aria-pressed", "true"
+    )
+
+
+def test_history_of_the_open_picture_grows_with_each_decision(page: Page) -> None:
+    opened(page, 1)
+    page.keyboard.press("1")
+    expect(page.locator(".history li")).to_have_text([re.compile("Genuine")])
+    page.keyboard.press("2")
+    expect(page.locator(".history li")).to_have_text(
+        [re.compile("AI-generated"), re.compile("Genuine")]
     )
 
 
