@@ -33,6 +33,7 @@ _ENCODER = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call]
 # A replica; a failed write to disk; too few replicas.
 _REFUSALS = ("READONLY", "MISCONF", "NOREPLICAS")
 _DEMOTED = "UNBLOCKED"  # the master became a replica while a command waited
+_SCRIPT_LOADS = 3  # the master may change again between loading and repeating
 
 
 class WritesRefusedError(ResponseError):
@@ -76,13 +77,14 @@ class TypedPipeline(_Typed, Pipeline):
         A pipeline with scripts must therefore have the same effect when it runs twice.
         """
         commands, scripts = list(self.command_stack), list(self.scripts)
-        try:
-            return super().execute(raise_on_error)
-        except NoScriptError:
-            for script in scripts:
-                self.immediate_execute_command("SCRIPT LOAD", script.script)  # type: ignore[no-untyped-call]
-            self.command_stack = commands
-            return super().execute(raise_on_error)
+        for _ in range(_SCRIPT_LOADS):
+            try:
+                return super().execute(raise_on_error)
+            except NoScriptError:
+                for script in scripts:
+                    self.immediate_execute_command("SCRIPT LOAD", script.script)  # type: ignore[no-untyped-call]
+                self.command_stack = commands
+        return super().execute(raise_on_error)
 
     def load_scripts(self) -> None:
         """Do nothing: redis-py's check before each execution costs a round trip."""

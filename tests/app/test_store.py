@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from app.command.embedded import private_redis
-from app.contract.client import connect
+from app.contract.client import TypedPipeline, connect
 from app.contract.jobs import Backlog, JobQueue, ask_backlog, read_backlog
 from app.contract.models import WorkerInfo
 from app.contract.records import parse, read_ending
@@ -363,3 +363,24 @@ def test_backlog(redis: Redis, store: Store) -> None:
     redis.hset("rq:job:first", "enqueued_at", hour_ago.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     assert backlog().oldest_age == pytest.approx(3600, abs=60)
     assert 0 < redis.ttl("rq:job:first") <= settings.queue_ttl
+
+
+def test_scripts_are_loaded_again_if_the_master_changes_meanwhile(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = TypedPipeline.immediate_execute_command
+    loads: list[str] = []
+
+    def load_and_forget_once(pipeline: TypedPipeline, *command: str) -> object:
+        answer = load(pipeline, *command)
+        loads.append(command[1])
+        if len(loads) == 1:
+            redis.script_flush()
+        return answer
+
+    monkeypatch.setattr(TypedPipeline, "immediate_execute_command", load_and_forget_once)
+    redis.script_flush()
+    with redis.pipeline() as pipeline:
+        redis.register_script("return ARGV[1]")(args=["done"], client=pipeline)
+        assert pipeline.execute() == [b"done"]
+    assert loads == ["return ARGV[1]"] * 2
