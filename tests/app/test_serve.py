@@ -84,7 +84,7 @@ def test_restart_a_killed_worker_and_a_killed_supervisor(
 
 
 def test_killed_redis_is_restarted_or_the_service_ends(tmp_path: Path, small_model: Path) -> None:
-    service = serve(tmp_path, small_model, forked=True).wait_until_ready()
+    service = serve(tmp_path, small_model, forked=False).wait_until_ready()
     try:
         with service.client() as client:
 

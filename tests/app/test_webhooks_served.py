@@ -28,6 +28,7 @@ def receiver() -> Iterator[Receiver]:
 def service(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[Serve]:
     running = Serve(
         tmp_path_factory.mktemp("service") / "data",
+        forked=False,  # a killed process must be the one that a service really has
         GAMMA_CHECKPOINT=str(small_model),
         GAMMA_LOG_FORMAT="json",
         GAMMA_WEBHOOK_SECRETS=SECRET,
