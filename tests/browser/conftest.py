@@ -37,7 +37,7 @@ _ARGUMENTS = (
 
 @pytest.fixture(scope="module")  # not longer: its event loop would be in the way of other tests
 def browser() -> Iterator[Browser]:
-    executable = require_program("chromium")
+    executable = require_program("chromium-headless-shell", "chromium")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=executable, args=[*_ARGUMENTS])
         yield launched
