@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from app.command.embedded import running_url
+from tests.app.conftest import wait_for
 from tests.app.replica import assert_problem
 from tests.buckets import SECRET, Bucket, BucketServer
 from tests.conftest import Serve, encode, photo
@@ -114,7 +115,7 @@ def test_modified_objects_are_not_served(
     path = f"/v1/detections/{record['id']}"
     for below in ("/image", "/masks/ai.png", "/masks/manipulation.png"):
         assert client.get(path + below).status_code in (404, 410)
-    assert serving[0].log.count("object_damaged") == 3
+    wait_for(lambda: serving[0].log.count("object_damaged") == 3)
     assert client.delete(path).status_code == 204
 
 
