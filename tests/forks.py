@@ -62,12 +62,12 @@ class Forked:
         """Start it.
 
         Args:
-            arguments: of `gamma`.
-            environment: its whole environment.
-            output: files or pipes to which it appends its standard output and errors; none: those
-                of the process that it is forked from.
-            cwd: its working directory; by default that of this process.
-            kind: of the process.
+            arguments: Arguments of the command `gamma`.
+            environment: Its complete environment.
+            output: Files or pipes for its standard output and standard error. Without them it
+                keeps those of the process that it is forked from.
+            cwd: Working directory [default: that of this process].
+            kind: Process class, which determines the process that it is forked from.
         """
         self._process = kind(
             target=_run, args=(tuple(arguments), dict(environment), output, cwd or Path.cwd())

@@ -52,10 +52,10 @@ class Sentinels:
                 f"sentinel failover-timeout {self.name} 5000\n"
             )
             self._start(port, watched, "--sentinel")
-            self._wait(lambda: self._hasten(port))  # noqa: B023 - now
+            self._wait(lambda: self._shorten_periods(port))  # noqa: B023 - now
         self._wait(lambda: all(map(self._knows_all, self.ports)))
 
-    def _hasten(self, port: int) -> bool:
+    def _shorten_periods(self, port: int) -> bool:
         """Let a sentinel ask and tell the others more often than every few seconds."""
         periods = ("info-period", 500, "publish-period", 200, "ask-period", 200)
         with Redis(port=port) as sentinel:
