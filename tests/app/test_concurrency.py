@@ -12,7 +12,7 @@ from redis import Redis
 
 from tests.conftest import Serve, encode, photo, value
 
-PICTURES = 24  # three full batches
+PICTURES = 50
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def service(shipped_service: Serve) -> Serve:
     return shipped_service
 
 
-def test_many_at_once_are_all_answered_in_shared_batches(service: Serve) -> None:
+def test_fifty_at_once_are_all_answered_in_shared_batches(service: Serve) -> None:
     before = service.metrics(1)
     pictures = [encode(photo(200, 160, seed), quality=85) for seed in range(PICTURES)]
 
