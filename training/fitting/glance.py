@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model import views
@@ -189,7 +189,7 @@ def _versions(
 
 
 def augment_copy(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """Augment a picture like uploads on the web: crop, resize, blur, noise, compress, flip.
+    """Augment a picture like uploads on the web: crop, resize, blur, noise, frame, compress, flip.
 
     Args:
         picture: RGB pixels (H, W, 3).
@@ -209,6 +209,8 @@ def augment_copy(picture: Pixels, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.1:
         grain = rng.normal(0, rng.uniform(1, 10), picture.shape)
         picture = np.clip(np.rint(picture + grain), 0, 255).astype(np.uint8)
+    if rng.random() < 0.1:
+        picture = _frame(picture, rng)
     codec = rng.choice(["JPEG", "WEBP", "AVIF", ""], p=[0.45, 0.25, 0.1, 0.2])
     if codec:
         picture = _encode(picture, str(codec), int(rng.integers(30, 96)))
@@ -216,8 +218,8 @@ def augment_copy(picture: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _crop(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """Crop to 35 to 100 % of the area with a random aspect ratio."""
-    area, shape = rng.uniform(0.35, 1), math.exp(rng.uniform(-0.35, 0.35))
+    """Crop to 15 to 100 % of the area with a random aspect ratio."""
+    area, shape = rng.uniform(0.15, 1), math.exp(rng.uniform(-0.35, 0.35))
     height, width = (
         min(length, max(64, round(length * math.sqrt(area) * factor)))
         for length, factor in zip(picture.shape, (shape, 1 / shape), strict=False)
@@ -227,6 +229,17 @@ def _crop(picture: Pixels, rng: np.random.Generator) -> Pixels:
         for length, kept in zip(picture.shape, (height, width), strict=False)
     )
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def _frame(picture: Pixels, rng: np.random.Generator) -> Pixels:
+    """Add plain borders of up to 20 % of a side, as in a screenshot of a page."""
+    height, width = picture.shape[:2]
+    shares = rng.uniform(0, 0.2, 4)
+    top, bottom, left, right = (shares * (height, height, width, width)).astype(int)
+    framed = np.empty((top + height + bottom, left + width + right, 3), np.uint8)
+    framed[:] = rng.integers(0, 256, 3)
+    framed[top : top + height, left : left + width] = picture
+    return framed
 
 
 def _fit(picture: Pixels, longest: float, enlarge: float = 1.0) -> Pixels:
@@ -273,10 +286,11 @@ def weigh(features: Features, chosen: NDArray[np.bool_]) -> Tensor:
 
 
 def fit(model: GammaModel, features: Features, weights: Tensor, settings: GlanceSettings) -> None:
-    """Train `glance.tokens` and `classifier` on cached features.
+    """Train `glance.tokens`, from random weights, and `classifier` on cached features.
 
     Args:
-        model: The network; both modules are changed in place.
+        model: The network; both modules are changed in place, the classifier only if it is not
+            frozen.
         features: All samples.
         weights: Sample weights of `weigh`; samples of weight 0 are not used.
         settings: Optimisation.
@@ -284,7 +298,12 @@ def fit(model: GammaModel, features: Features, weights: Tensor, settings: Glance
     assert model.glance is not None  # noqa: S101
     branch, classifier = model.glance, model.classifier
     labels = torch.from_numpy(features.labels).float()
+    torch.manual_seed(settings.seed)
+    for layer in branch.tokens:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
     parameters = [*branch.tokens.parameters(), *classifier.parameters()]
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )

@@ -127,6 +127,22 @@ def test_source_that_is_left_out_is_not_memorised() -> None:
     assert np.mean((glance.score(network, seen) > 0) == seen.labels) > 0.95
 
 
+def test_fit_forgets_earlier_weights_and_keeps_a_frozen_classifier() -> None:
+    """Otherwise cross-validation from a checkpoint would score pictures that it was trained on."""
+    tokens = torch.randn(64, tower.TOKENS, generator=torch.Generator().manual_seed(0))
+    found = features(["a", "b"] * 32, [False, True] * 32, tokens)
+    fresh, used = model(), model()
+    with torch.no_grad():
+        for weight in used.parameters():
+            if weight.shape[-1] == tower.TOKENS:
+                weight.normal_()
+    for network in (fresh, used):
+        network.classifier.requires_grad_(False)
+        glance.fit(network, found, glance.weigh(found, found.train), GlanceSettings(epochs=2))
+    assert torch.equal(fresh.classifier.weight, model().classifier.weight)
+    assert np.array_equal(glance.score(fresh, found), glance.score(used, found))
+
+
 def test_cached_features_equal_those_of_the_tower(
     branch: GlanceBranch, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
