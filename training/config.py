@@ -149,6 +149,8 @@ class GlanceSettings(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
     copies: Annotated[int, Field(ge=0)] = 2
     """Augmented copies of each training picture, in addition to the picture itself."""
+    copy_weight: Annotated[float, Field(gt=0)] = 0.15
+    """Weight of a copy in the loss; that of the picture is 1."""
     epochs: Annotated[int, Field(gt=0)] = 12
     batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -107,7 +107,8 @@ def glance(
         )
         for line in glances.describe(auc, results):
             _console.print(line)
-    glances.fit(model, features, glances.weigh(features, features.train), settings.glance)
+    weights = glances.weigh(features, features.train, settings.glance.copy_weight)
+    glances.fit(model, features, weights, settings.glance)
     checkpoint.save(model, out / MODEL_FOLDER)
     typer.echo(out / MODEL_FOLDER)
 

@@ -264,25 +264,29 @@ def _encode(picture: Pixels, codec: str, quality: int) -> Pixels:
     return decoding.decode(data, max_pixels=MAX_PIXELS)
 
 
-def weigh(features: Features, chosen: NDArray[np.bool_]) -> Tensor:
+def weigh(features: Features, chosen: NDArray[np.bool_], copy_weight: float) -> Tensor:
     """Compute sample weights: equal for both classes, and for the sources within a class.
 
     Args:
         features: All samples.
         chosen: Samples to train on (N,).
+        copy_weight: Weight of an augmented copy; that of a picture is 1.
 
     Returns:
         Weights (N,): mean 1 over the chosen samples, 0 elsewhere.
     """
+    own = np.where(features.copy > 0, copy_weight, 1.0) * chosen
     pairs = list(zip(features.sources, features.labels, strict=True))
-    counts = Counter(pair for pair, use in zip(pairs, chosen, strict=True) if use)
-    sources = Counter(label for _, label in counts)
+    totals: defaultdict[tuple[np.str_, np.bool_], float] = defaultdict(float)
+    for pair, weight in zip(pairs, own, strict=True):
+        totals[pair] += weight
+    sources = Counter(label for (_, label), total in totals.items() if total)
     weights = [
-        1 / (counts[pair] * sources[pair[1]]) if use else 0.0
-        for pair, use in zip(pairs, chosen, strict=True)
+        weight / (totals[pair] * sources[pair[1]]) if weight else 0.0
+        for pair, weight in zip(pairs, own, strict=True)
     ]
-    total = torch.tensor(weights, dtype=torch.float32)
-    return total * (int(chosen.sum()) / total.sum())
+    result = torch.tensor(weights, dtype=torch.float32)
+    return result * (int(chosen.sum()) / result.sum())
 
 
 def fit(model: GammaModel, features: Features, weights: Tensor, settings: GlanceSettings) -> None:
@@ -359,7 +363,8 @@ def leave_sources_out(
     for fold in range(folds):
         left_out = features.train & (folds_of_looks == fold)
         model = build()
-        fit(model, features, weigh(features, features.train & ~left_out), settings)
+        weights = weigh(features, features.train & ~left_out, settings.copy_weight)
+        fit(model, features, weights, settings)
         logits[left_out] = score(model, features)[left_out]
     whole = features.train & (features.copy == 0)
     threshold = float(np.quantile(logits[whole & ~features.labels], 0.95))

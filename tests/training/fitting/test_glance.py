@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def test_classes_and_sources_have_equal_weight() -> None:
     sources = ["a"] * 6 + ["b"] * 2 + ["c"] * 4
     labels = [False] * 8 + [True] * 4
     found = features(sources, labels, torch.zeros(12, tower.TOKENS))
-    weights = glance.weigh(found, np.array([True] * 11 + [False]))
+    found = replace(found, copy=np.array([0, 1, 2] * 4))
+    weights = glance.weigh(found, np.array([True] * 11 + [False]), 0.5)
     assert weights[11] == 0
+    assert weights[1] == weights[2] == weights[0] / 2
     assert weights.sum() == pytest.approx(11)
     assert weights[:6].sum() == pytest.approx(weights[6:8].sum().item())
     assert weights[:8].sum() == pytest.approx(weights[8:].sum().item())
@@ -123,7 +126,7 @@ def test_source_that_is_left_out_is_not_memorised() -> None:
         assert sum(result.n for result in results) == 320
     seen = features(sources, labels, by_source)
     network = model()
-    glance.fit(network, seen, glance.weigh(seen, seen.train), settings)
+    glance.fit(network, seen, glance.weigh(seen, seen.train, 1.0), settings)
     assert np.mean((glance.score(network, seen) > 0) == seen.labels) > 0.95
 
 
@@ -138,7 +141,7 @@ def test_fit_forgets_earlier_weights_and_keeps_a_frozen_classifier() -> None:
                 weight.normal_()
     for network in (fresh, used):
         network.classifier.requires_grad_(False)
-        glance.fit(network, found, glance.weigh(found, found.train), GlanceSettings(epochs=2))
+        glance.fit(network, found, glance.weigh(found, found.train, 1.0), GlanceSettings(epochs=2))
     assert torch.equal(fresh.classifier.weight, model().classifier.weight)
     assert np.array_equal(glance.score(fresh, found), glance.score(used, found))
 
