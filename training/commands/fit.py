@@ -10,6 +10,7 @@ import typer
 from training.output import console, progress_bar
 
 if TYPE_CHECKING:
+    from model.network import GammaModel
     from training.config import Settings
 
 _console = console(stderr=True, soft_wrap=True)
@@ -78,7 +79,8 @@ def glance(
     """Fit the glance (model.prior) to whole pictures, before `fit` trains the rest of the network.
 
     The features of the frozen tower are cached in OUT/features: an interrupted run continues, and
-    another fit takes minutes. Then run `fit --set start.checkpoint=OUT/model`.
+    another fit takes minutes. Then run `fit --set start.checkpoint=OUT/model`. If start.checkpoint
+    is set, only its glance is replaced: the classifier keeps its weights.
     """
     settings = _settings(config, data, sets)
 
@@ -88,7 +90,12 @@ def glance(
     from training.fitting.checkpoints import MODEL_FOLDER
     from training.fitting.network import build
 
-    model = build(settings)
+    def new() -> GammaModel:
+        model = build(settings).requires_grad_(True)  # `start.frozen` is for `fit`
+        model.classifier.requires_grad_(not settings.start.checkpoint)
+        return model
+
+    model = new()
     if model.glance is None:
         raise ConfigError("model.prior: none; the glance needs a prior")
     rows = glances.read_rows(settings.data.manifests)
@@ -102,9 +109,7 @@ def glance(
             lambda: progress.advance(bar),
         )
     if folds:
-        auc, results = glances.leave_sources_out(
-            lambda: build(settings), features, settings.glance, folds
-        )
+        auc, results = glances.leave_sources_out(new, features, settings.glance, folds)
         for line in glances.describe(auc, results):
             _console.print(line)
     weights = glances.weigh(features, features.train, settings.glance.copy_weight)

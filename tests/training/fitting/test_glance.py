@@ -168,15 +168,15 @@ def test_fit_continues_from_a_fitted_glance(
     config = tmp_path / "run.toml"
     save(configure("model.prior=clip_vit_b16", "glance.epochs=2"), config)
     runner = CliRunner()
-    first, second = tmp_path / "glance", tmp_path / "rest"
-    command = ["glance", str(config), "--out", str(first)]
+    first, second, third = (tmp_path / name for name in ("glance", "rest", "again"))
+    frozen = 'start.frozen=["glance.tokens", "classifier"]'
+    command = ["glance", str(config), "--out", str(first), "--set", frozen]
     result = runner.invoke(app, command)
     assert result.exit_code == 1
     assert "cross-validation needs two sources" in result.output
     result = runner.invoke(app, [*command, "--folds", "0"])
     assert result.exit_code == 0, result.output
     start = f"start.checkpoint={first / 'model'}"
-    frozen = 'start.frozen=["glance.tokens", "classifier"]'
     command = ["fit", str(config), "--out", str(second), "--set", start, "--set", frozen]
     result = runner.invoke(app, command)
     assert result.exit_code == 0, result.output
@@ -185,6 +185,13 @@ def test_fit_continues_from_a_fitted_glance(
         stays = name.startswith(("glance.tokens", "classifier"))
         assert not stays or torch.equal(weight, after[name]), name
     assert not torch.equal(before["glance.adapter.weight"], after["glance.adapter.weight"])
+    start = f"start.checkpoint={second / 'model'}"
+    command = ["glance", str(config), "--out", str(third), "--folds", "0", "--set", start]
+    result = runner.invoke(app, [*command, "--set", frozen, "--set", "glance.seed=1"])
+    assert result.exit_code == 0, result.output
+    replaced = load_file(third / "model" / "model.safetensors")
+    changed = {name for name, weight in after.items() if not torch.equal(weight, replaced[name])}
+    assert changed == {f"glance.tokens.{n}.{part}" for n in (0, 3) for part in ("weight", "bias")}
 
 
 def test_each_split_has_its_own_cache(
