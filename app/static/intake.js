@@ -46,6 +46,7 @@ export function takePictures(onPictures, onLink) {
   });
 
   window.addEventListener("dragenter", (event) => {
+    event.preventDefault();
     if (!holdsFiles(event)) return;
     depth += 1;
     hint.hidden = false;
