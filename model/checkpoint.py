@@ -195,8 +195,9 @@ def load_backbone(model: GammaModel, source: Path | str) -> None:
     Args:
         model: The network to change.
         source: A safetensors file, a directory that holds `model.safetensors`, or a hub id,
-            optionally with a revision. Key names of Hugging Face (old and new) and of the
-            original MiT repository are accepted; weights of other parts are ignored.
+            optionally with a revision. Key names of Hugging Face (old and new), of the
+            original MiT repository and of GAMMA checkpoints are accepted; weights of other
+            parts are ignored.
 
     Raises:
         CheckpointError: The file does not exist or does not fit the encoder.
@@ -205,11 +206,13 @@ def load_backbone(model: GammaModel, source: Path | str) -> None:
     if file.suffix != ".safetensors":
         file = _resolve(source) / WEIGHTS_FILE
     current = model.encoder.state_dict()
-    weights: dict[str, Tensor] = {}
-    for key, tensor in _read_weights(file).items():
-        name = re.sub(_WRAPPERS, "", key)
-        if not re.match(_OTHER_PARTS, name):
-            weights.update(_current_entries(name, tensor, current))
+    read = _read_weights(file)
+    weights = {name: read[key] for name in current if (key := f"encoder.{name}") in read}
+    if len(weights) < len(current):  # not a GAMMA checkpoint
+        for key, tensor in read.items():
+            name = re.sub(_WRAPPERS, "", key)
+            if not re.match(_OTHER_PARTS, name):
+                weights.update(_current_entries(name, tensor, current))
     _assign(model.encoder, weights, file)
 
 

@@ -128,8 +128,8 @@ class StartSettings(_Section):
     """Initial weights, and what is trained."""
 
     encoder: str = ""
-    """Hub id, directory or safetensors file with pretrained weights of the encoder; empty: random
-    weights."""
+    """Hub id, directory or safetensors file with pretrained weights of the encoder, of a GAMMA
+    checkpoint for example; empty: random weights."""
     checkpoint: str = ""
     """A GAMMA checkpoint of the same architecture to start from, instead of `encoder`."""
     cooccurrences: str = ""

@@ -187,7 +187,7 @@ def test_missing_checkpoint_is_named(tmp_path):
         load("/no/such/place/at/all")
 
 
-@pytest.mark.parametrize("names", ["new", "prefixed", "old", "original"])
+@pytest.mark.parametrize("names", ["new", "prefixed", "old", "original", "gamma"])
 def test_backbone_weights_with_all_key_names(make_model, tmp_path, names):
     source = make_model()
     weights = source.encoder.state_dict()
@@ -198,6 +198,7 @@ def test_backbone_weights_with_all_key_names(make_model, tmp_path, names):
         "prefixed": lambda: {f"segformer.{n}": t for n, t in weights.items()},
         "old": lambda: {f"segformer.{renamed(n, OLD_NAMES)}": t for n, t in weights.items()},
         "original": lambda: as_original(weights),
+        "gamma": lambda: source.state_dict() | {f"encoder.{n}": t for n, t in weights.items()},
     }[names]()
     stored |= {"classifier.weight": torch.ones(2), "head.bias": torch.ones(2)}
     save_file({n: t.contiguous() for n, t in stored.items()}, tmp_path / "model.safetensors")
