@@ -176,7 +176,8 @@ export function who({ reviewer, key }) {
 /** @param {Review} review */
 function sentence({ decision, note }) {
   const label = decision === "withdrawn" ? "Withdrawn" : OPINIONS[decision];
-  return note ? `${label}: “${note}”.` : `${label}.`;
+  if (!note) return `${label}.`;
+  return `${label}: “${note}”${/[.!?…]$/.test(note) ? "" : "."}`;
 }
 
 /** @param {Review} review */

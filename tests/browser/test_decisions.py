@@ -70,7 +70,7 @@ def test_four_hundred_pictures_are_reviewed_with_the_keyboard_alone(page: Page) 
 def test_note_and_name_are_sent_and_remembered(page: Page) -> None:
     made = opened(page)
     page.keyboard.press("t")
-    page.get_by_label("Note, sent with the decision").fill("six <b>fingers</b>")
+    page.get_by_label("Note, sent with the decision").fill("Six <b>fingers</b>.")
     page.get_by_label("Your name").fill("Anna")
     page.keyboard.press("Escape")
     expect(panel(page)).to_contain_text("The note is sent when you decide.")
@@ -80,13 +80,14 @@ def test_note_and_name_are_sent_and_remembered(page: Page) -> None:
     entry = made.history[identity(2)][0]
     assert (entry["decision"], entry["note"], entry["reviewer"]) == (
         "ai",
-        "six <b>fingers</b>",
+        "Six <b>fingers</b>.",
         "Anna",
     )
     page.reload()
     expect(row(page, "picture 2.jpg")).to_contain_text("✓ AI")
     row(page, "picture 2.jpg").click()
-    expect(page.locator(".history li")).to_contain_text("Anna (own): AI-generated: “six <b>fing")
+    history = page.locator(".history li")
+    expect(history).to_have_text(re.compile(r"Anna \(own\): AI-generated: “Six <b>fing.*\.”$"))
     expect(page.get_by_label("Your name")).to_have_value("Anna")
     expect(panel(page).get_by_role("button", name="AI-generated")).to_have_attribute(
         "aria-pressed", "true"
