@@ -30,6 +30,7 @@ export class Detection {
   #announced = ""; // last announcement about the entry
   #lastAction = ""; // action that was not announced yet
   #dialog = byId("delete-dialog", HTMLDialogElement);
+  /** @type {Entry?} that the dialog is about; another may be opened behind it */ #asked = null;
 
   /**
    * @param {Library} library
@@ -92,6 +93,7 @@ export class Detection {
       this.#library.remove(this.#entry);
       return;
     }
+    this.#asked = this.#entry;
     this.#dialog.showModal();
     byId("delete-no").focus();
   }
@@ -192,7 +194,7 @@ export class Detection {
   }
 
   #delete() {
-    const entry = this.#entry;
+    const entry = this.#asked;
     this.#dialog.close();
     if (entry === null || entry.id === null) return;
     const { id } = entry;

@@ -152,6 +152,33 @@ def test_rows_deleted_elsewhere_vanish(alone: Page) -> None:
     assert not {"picture 3.jpg", "picture 40.jpg", "picture 125.jpg"} & set(names(alone))
 
 
+def test_the_picture_that_was_asked_about_is_deleted(alone: Page, console: Console) -> None:
+    """And not the one that was opened meanwhile because the first deletion was slow."""
+    console.provoked.append("404")
+    listed(alone, 3)
+    deleted: list[Route] = []
+
+    def hold(route: Route) -> None:
+        assert route.request.method == "DELETE"
+        deleted.append(route)
+
+    alone.route(re.compile("/v1/detections/[0-9a-f]{32}$"), hold)
+    rows(alone).first.click()
+    title, confirm = alone.locator("#detection-title"), alone.locator("#delete-yes")
+    alone.keyboard.press("x")
+    with alone.expect_request("**/v1/detections/*"):
+        confirm.click()
+    alone.keyboard.press("x")
+    deleted[0].fulfill(status=204)
+    expect(title).to_have_text("picture 1.jpg")
+    with alone.expect_request("**/v1/detections/*"):
+        confirm.click()
+    assert [route.request.url[-2:] for route in deleted] == ["00", "00"]
+    deleted[1].fulfill(status=404, json=problem("Not found", "not_found"))
+    expect(confirm).to_be_hidden()
+    assert names(alone) == ["picture 1.jpg", "picture 2.jpg"]
+
+
 def test_row_deleted_in_another_tab_vanishes_at_once(alone: Page) -> None:
     listed(alone, 3)
     alone.evaluate(f"new BroadcastChannel('gamma-deletions').postMessage('{1:032x}')")
