@@ -111,7 +111,7 @@ export class Decisions extends /** @type {new () => Emitter<{entry: Entry, probl
     this.#retrying = undefined;
     for (const id of [...this.#unsaved.keys()]) {
       await this.#send(id);
-      if (this.trouble !== null) break;
+      if (this.#retrying !== undefined) break; // it failed; all are sent again later
     }
   }
 

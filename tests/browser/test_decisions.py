@@ -144,6 +144,24 @@ def test_decisions_wait_for_the_network_and_survive_a_reload(fresh: Page, consol
     assert made.decisions() == {identity(2): "genuine", identity(1): "ai"}
 
 
+def test_a_conflict_does_not_hold_up_other_decisions(fresh: Page, console: Console) -> None:
+    """After an outage in which a colleague decided about one of the pictures."""
+    console.provoked += ["ERR_", "412"]
+    fresh.clock.install()
+    made = opened(fresh)
+    fresh.route("**/review", lambda route: route.abort())
+    fresh.keyboard.press("1")
+    fresh.keyboard.press("2")
+    notice = fresh.locator("#unsaved")
+    expect(notice).to_contain_text("2 decisions not saved yet")
+    made.append(identity(2), "unsure", reviewer="Ben")
+    fresh.unroute("**/review")
+    fresh.clock.run_for(5000)
+    expect(notice).to_have_text(re.compile(r"^1\sdecision in conflict"))
+    saved(fresh)
+    assert made.decisions() == {identity(2): "unsure", identity(1): "ai"}
+
+
 @pytest.mark.parametrize("insist", [True, False])
 def test_colleague_who_was_faster_is_not_overruled_unasked(
     page: Page, console: Console, insist: bool
