@@ -94,7 +94,7 @@ export class Closer {
         say(this.#note, limits);
         return;
       }
-      const { image, notes } = await this.#compute(kind, entry);
+      const { image, notes } = await this.#compute(kind, entry, isCurrent);
       if (!isCurrent()) return;
       this.#image.src = URL.createObjectURL(image);
       this.#image.alt = label;
@@ -110,15 +110,17 @@ export class Closer {
   /**
    * @param {string} kind
    * @param {Entry} entry
+   * @param {() => boolean} isCurrent whether the view is still wanted
    * @returns {Promise<{image: Blob, notes: string[]}>}
    */
-  async #compute(kind, entry) {
+  async #compute(kind, entry, isCurrent) {
     const record = /** @type {Result} */ (entry.result);
     if (record.frames === null) {
-      const made = await this.#ask(kind, entry.file ?? (await getPicture(originalPath(record.id))));
+      const file = entry.file ?? (await getPicture(originalPath(record.id)));
+      const made = await this.#ask(kind, file, isCurrent);
       if (made !== null) return { image: made.image, notes: made.reduced ? [REDUCED] : [] };
     }
-    const rendered = await this.#ask(kind, await getPicture(renditionPath(record, LARGEST)));
+    const rendered = await this.#ask(kind, await getPicture(renditionPath(record, LARGEST)), isCurrent);
     if (rendered === null) throw new Error(FAILED);
     return { image: rendered.image, notes: [RENDERED] };
   }
@@ -126,9 +128,11 @@ export class Closer {
   /**
    * @param {string} kind
    * @param {Blob} file
+   * @param {() => boolean} isCurrent
    * @returns {Promise<{image: Blob, reduced: boolean}?>} null if the browser cannot read the file
    */
-  #ask(kind, file) {
+  #ask(kind, file, isCurrent) {
+    if (!isCurrent()) throw new Error(FAILED); // its answer would be taken for that of the next view
     this.#worker ??= new Worker(new URL("analysis.js", import.meta.url), { type: "module" });
     const worker = this.#worker;
     return new Promise((resolve, reject) => {

@@ -94,6 +94,29 @@ def test_view_belongs_to_one_picture(alone: Page) -> None:
     expect(alone.get_by_label("Look closer")).to_have_value("")
 
 
+def test_late_view_is_not_taken_for_that_of_the_next_picture(alone: Page) -> None:
+    size = {"width": SIDE, "height": SIDE}
+    MadeList(alone, [made_record(n, image=made_record(n)["image"] | size) for n in (1, 2)])
+    held: list[Route] = []
+    workers: list[Route] = []
+    alone.route("**/v1/detections/*/image", lambda route: held.append(route))
+    alone.route("**/static/analysis.js", lambda route: workers.append(route))
+    alone.reload()
+    for place in (1, 0):
+        rows(alone).nth(place).click()
+        with alone.expect_request("**/v1/detections/*/image"):
+            alone.get_by_label("Look closer").select_option("Noise residual")
+    smooth = Image.new("RGB", (SIDE, SIDE), (90, 120, 60))
+    with alone.expect_request("**/static/analysis.js"):
+        for route, picture in zip(held, (smooth, grain(SIDE)), strict=True):
+            with alone.expect_request_finished(lambda one: one.url.endswith("/image")):
+                route.fulfill(body=encode(picture, "PNG"), content_type="image/png")
+    expect(alone.locator("#closer-note")).to_have_text("Noise residual: being prepared …")
+    workers[0].continue_()
+    expect(alone.locator("#closer-image")).to_have_js_property("naturalWidth", SIDE)
+    assert alone.evaluate(MEAN, [50, 50, 120])[3] > 10
+
+
 def test_view_of_a_file_that_no_browser_reads(alone: Page, console: Console) -> None:
     """Is made from what the service renders, and says so."""
     MadeList(alone, [made_record(1)])
