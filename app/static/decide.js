@@ -64,6 +64,9 @@ export class DecisionPanel {
     });
     const opinions = element("div", { className: "opinions", role: "group" }, ...this.#buttons.values(), this.#undo);
     opinions.ariaLabel = "Decide";
+    opinions.addEventListener("keydown", (event) => {
+      if (event.repeat && event.key === "Enter") event.preventDefault(); // it would decide about the next ones
+    });
     this.#more.append(
       element("label", { htmlFor: "decision-note" }, "Note, sent with the decision"),
       this.#note,

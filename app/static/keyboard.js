@@ -10,8 +10,9 @@ export const OWN = "key-";
 const TYPED_INTO = "input:not([type=radio], [type=checkbox], [type=range], [type=file]), select, textarea";
 
 /**
- * `own`: name under which the user's own key is remembered, if there may be one.
- * @typedef {{keys: string[], label: string, act: () => void, own?: string}} Shortcut
+ * `own`: name under which the user's own key is remembered, if there may be one; `repeats`: whether it
+ * acts again and again while the key is held.
+ * @typedef {{keys: string[], label: string, act: () => void, own?: string, repeats?: boolean}} Shortcut
  */
 
 /** @type {Shortcut[]} */
@@ -30,7 +31,7 @@ document.addEventListener("keydown", (event) => {
   const shortcut = find(name(event)) ?? find(digit(event));
   if (shortcut === undefined) return;
   event.preventDefault();
-  shortcut.act();
+  if (shortcut.repeats || !event.repeat) shortcut.act();
 });
 
 /**

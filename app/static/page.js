@@ -325,8 +325,8 @@ for (const button of all(document, "[data-close]")) {
   button.addEventListener("click", () => button.closest("dialog")?.close());
 }
 listen([
-  { keys: ["j", "n"], label: "Next picture", act: () => list.step(1) },
-  { keys: ["k", "p"], label: "Previous picture", act: () => list.step(-1) },
+  { keys: ["j", "n"], label: "Next picture", act: () => list.step(1), repeats: true },
+  { keys: ["k", "p"], label: "Previous picture", act: () => list.step(-1), repeats: true },
   { keys: ["a"], label: "AI layer on or off", act: () => viewer.choose("ai", "none") },
   { keys: ["m"], label: "Manipulation layer on or off", act: () => viewer.choose("manipulation", "none") },
   { keys: ["o"], label: "Original on or off", act: () => viewer.toggleOriginal() },
@@ -335,8 +335,8 @@ listen([
   { keys: ["z"], label: "Actual size or fit", act: () => viewer.zoom.toggle() },
   { keys: ["0"], label: "100 %: pixel by pixel", act: () => viewer.zoom.to(1) },
   { keys: ["9"], label: "200 %", act: () => viewer.zoom.to(2) },
-  { keys: ["+"], label: "Zoom in", act: () => viewer.zoom.by(1) },
-  { keys: ["-"], label: "Zoom out", act: () => viewer.zoom.by(-1) },
+  { keys: ["+"], label: "Zoom in", act: () => viewer.zoom.by(1), repeats: true },
+  { keys: ["-"], label: "Zoom out", act: () => viewer.zoom.by(-1), repeats: true },
   { keys: ["v"], label: "Show a blurred picture", act: reveal },
   { keys: ["x", "Delete"], label: "Delete the open picture", act: () => detection.askToDelete() },
   { keys: ["Escape"], label: "Whole picture again, or close it", act: leave },

@@ -104,6 +104,19 @@ def test_history_of_the_open_picture_grows_with_each_decision(page: Page) -> Non
     )
 
 
+@pytest.mark.parametrize("key", ["1", "Enter"])
+def test_a_key_that_is_held_decides_once(page: Page, key: str) -> None:
+    made = opened(page, 5)
+    panel(page).get_by_role("button", name="Genuine").focus()
+    for held in (key, "j"):  # which goes on
+        for _ in range(3):
+            page.keyboard.down(held)
+        page.keyboard.up(held)
+    expect(title(page)).to_have_text("picture 0.jpg")
+    saved(page)
+    assert made.decisions() == {identity(4): "genuine"}
+
+
 def test_undo_returns_to_the_last_decision_and_withdraws_it(page: Page) -> None:
     made = opened(page)
     page.keyboard.press("1")
