@@ -81,11 +81,11 @@ export function name({ key, code }) {
 }
 
 /**
- * The digit on the key, also where it needs Shift.
+ * The digit on the key, also where it needs Shift; none on a number pad without Num Lock.
  * @param {KeyboardEvent} event
  */
-export function digit({ code }) {
-  return /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1] ?? "";
+export function digit({ key, code }) {
+  return (key.length === 1 && /^(?:Digit|Numpad)(\d)$/.exec(code)?.[1]) || "";
 }
 
 /**

@@ -117,6 +117,17 @@ def test_a_key_that_is_held_decides_once(page: Page, key: str) -> None:
     assert made.decisions() == {identity(4): "genuine"}
 
 
+def test_number_pad_decides_with_num_lock_only(page: Page) -> None:
+    """Without it, its keys scroll."""
+    made = opened(page)
+    panel(page).get_by_role("button", name="Genuine").focus()
+    page.keyboard.press("Numpad2")  # the arrow down
+    page.keyboard.press("Shift+Numpad3")  # the digit, as with Num Lock
+    expect(title(page)).to_have_text("picture 1.jpg")
+    saved(page)
+    assert made.decisions() == {identity(2): "manipulated"}
+
+
 def test_undo_returns_to_the_last_decision_and_withdraws_it(page: Page) -> None:
     made = opened(page)
     page.keyboard.press("1")
