@@ -80,11 +80,10 @@ class Store:
         Sets `outcome` and `answer` of each; deletes the pictures of those not accepted.
         """
         entries = self.blobs.keep([Blob(one.detection.id, one.picture) for one in submissions])
-        soon = int(time.time() * 1000) + _UPLOAD_LIFE
         with self.redis.pipeline() as pipeline:
             for one, entry in zip(submissions, entries, strict=True):
-                expiry = records.milliseconds(one.detection.expires_at)
-                pipeline.set(self._picture_key(one), entry, nx=True, pxat=min(soon, expiry))
+                # Not a time of this clock, which can be past by that of Redis.
+                pipeline.set(self._picture_key(one), entry, nx=True, px=_UPLOAD_LIFE)
                 self._accept(pipeline, one, one.job, one.delivery)
             # Without a reply they may have been accepted, so the objects are kept.
             replies = pipeline.execute()[1::2]

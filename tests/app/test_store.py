@@ -6,8 +6,10 @@ Every test is of both places where pictures and masks may lie.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from redis import Redis
@@ -329,6 +331,16 @@ def test_accepting_twice_changes_nothing(store: Store) -> None:
     assert status(store, detection.id) is Status.PROCESSING
     assert store.redis.lrange("queue", 0, -1) == [detection.id.encode()]
     assert store.get_image(detection.id) == PICTURE
+
+
+def test_a_picture_is_kept_although_the_clock_is_behind_that_of_redis(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = 120  # s; longer than an upload without a record is kept
+    now = time.time() - behind
+    monkeypatch.setattr("app.contract.store.time", SimpleNamespace(time=lambda: now))
+    name = create(store, age=behind, retention=3600, wait=600)
+    assert store.get_image(name) == PICTURE
 
 
 def test_error_of_a_full_redis_contains_no_picture(store: Store) -> None:

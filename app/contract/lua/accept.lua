@@ -72,6 +72,7 @@ redis.call('HSET', record, 'status', 'queued', 'owner', owner, 'record', json,
     'reservation', reservation, 'image', holdings.image)
 if holdings.masks then redis.call('HSET', record, 'masks', holdings.masks) end
 redis.call('PEXPIREAT', record, tombstone)
+if is_new then redis.call('PEXPIREAT', picture, expiry) end
 for _, holding in pairs(holdings) do hold(owner, id, holding, expiry) end
 redis.call('ZADD', index, 0, member)
 redis.call('ZREMRANGEBYLEX', index, '-', '(' .. oldest)
