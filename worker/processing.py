@@ -42,6 +42,8 @@ from pictures.origin import Provenance
 from worker import metrics, spans
 from worker.provenance import FileStatements
 
+_MISSING = "The stored picture is missing or damaged."
+
 log = structlog.get_logger()
 
 
@@ -118,11 +120,15 @@ class Processor:
         """Decode a picture and cut it into crops.
 
         Returns:
-            The input of the forward pass; a final record if the picture is invalid or not judged;
-            None if its file has expired; any other error.
+            The input of the forward pass; a final record if the picture is invalid, not judged or
+            missing; None if it has expired; any other error.
         """
         if picture is None:
-            return None
+            if record.expires_at <= datetime.now(UTC):
+                return None
+            # It has no effect if the detection was deleted meanwhile.
+            missing = DetectionError(code=ErrorCode.PROCESSING_FAILED, detail=_MISSING)
+            return Outcome(failed(record, missing))
         queued = max(0.0, time.time() - record.created_at.timestamp())
         try:
             with spans.stage("provenance", [record.id]):

@@ -145,14 +145,21 @@ def test_foreign_payloads_are_not_executed(stack: Stack, tmp_path) -> None:
     assert stack.job("callback").return_value() == "skipped"
 
 
-def test_finished_deleted_and_expired_detections_are_skipped(stack: Stack) -> None:
-    finished, gone, late = (stack.submit(encode(photo(128, 128, seed))) for seed in range(3))
+def test_detections_without_work_to_do_are_ended(stack: Stack) -> None:
+    names = [stack.submit(encode(photo(128, 128, seed))) for seed in range(4)]
+    finished, gone, late, lost = names
     stack.redis.hset(f"gamma:detection:{finished}", "status", "succeeded")
     stack.redis.delete(f"gamma:detection:{gone}")
     stack.redis.hset(f"gamma:detection:{late}", "deadline", time.time() - 1)
+    stack.redis.delete(f"gamma:image:owner:{stack.record(lost).image.sha256}")
     assert "crops=" not in stack.work()
     assert stack.record(late).status is Status.EXPIRED
-    assert {stack.job(name).return_value() for name in (finished, gone, late)} == {"skipped"}
+    record = stack.record(lost)
+    assert record.status is Status.FAILED, "it would be `processing` until it expires"
+    assert record.error is not None
+    assert record.error.code is ErrorCode.PROCESSING_FAILED
+    results = [stack.job(name).return_value() for name in names]
+    assert results == ["skipped", "skipped", "skipped", "failed"]
 
 
 def test_job_of_a_dead_worker_is_retried_by_another(stack: Stack) -> None:
