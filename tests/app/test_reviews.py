@@ -103,6 +103,16 @@ def test_stale_reviewer_is_refused_and_told_the_current_decision(
     assert decide(alice, name, "ai", first).status_code == 201, "a withdrawn decision is none"
 
 
+def test_a_proxy_that_compresses_answers_hinders_no_reviewer(
+    alice: httpx2.Client, name: str
+) -> None:
+    """It turns the `ETag` of an answer into a weak one."""
+    first = f"W/{decide(alice, name, 'ai').headers['etag']}"
+    assert_problem(decide(alice, name, "unsure", {"If-None-Match": first}), 412, "review_conflict")
+    assert decide(alice, name, "genuine", {"If-Match": first}).status_code == 201
+    assert_problem(alice.delete(path(name), headers={"If-Match": first}), 412, "review_conflict")
+
+
 def test_repeated_request_is_answered_but_not_stored_twice(alice: httpx2.Client, name: str) -> None:
     first = decide(alice, name, headers={"If-None-Match": "*"}, note="once")
     again = decide(alice, name, headers={"If-None-Match": "*"}, note="once")

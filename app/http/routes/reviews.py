@@ -351,10 +351,13 @@ def _tag(detection_id: str, newest: Review | None) -> str:
 
 
 def _seen(request: Request, detection_id: str) -> Seen:
-    """The conditions of a request, see RFC 9110, section 13."""
+    """The conditions of a request, see RFC 9110, section 13.
+
+    `If-Match` is compared weakly too: proxies that compress answers make their `ETag` weak.
+    """
     match, none = (
-        [tag.strip() for tag in ",".join(request.headers.getlist(name)).split(",") if tag.strip()]
-        for name in ("if-match", "if-none-match")
+        [tag.strip().removeprefix("W/") for tag in ",".join(given).split(",") if tag.strip()]
+        for given in map(request.headers.getlist, ("if-match", "if-none-match"))
     )
 
     def met(newest: Review | None) -> bool:
