@@ -8,16 +8,27 @@ import io
 import json
 import zipfile
 from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
+from redis import Redis
+from starlette.types import Message
 
+from app.contract.client import connect
+from app.contract.jobs import JobQueue
 from app.contract.settings import Settings
 from app.contract.spreadsheet import as_text
+from app.contract.store import Store
 from app.http import examples, listing
 from app.http.api import create_app
+from app.http.callers import Caller
 from app.http.listing import Filter
 from app.http.routes import bulk
+from app.http.routes.pictures import mask_bytes
+from app.http.service import Service
+from app.http.waiting import FinishedEvents
 from pictures.findings import Verdict
 from tests.app.conftest import KEYS, StandIn, new_picture, post
 from tests.app.replica import assert_problem
@@ -239,6 +250,39 @@ def test_archive_of_masks_and_overlays(
         for head in ("ai", "manipulation")
     }
     assert files == {name: one.content for name, one in expected.items()}
+
+
+def test_an_archive_holds_memory_while_it_is_sent(
+    made: dict[str, str], pair_redis_url: str
+) -> None:
+    """So that slow clients cannot make the service keep many masks at once."""
+
+    async def read(redis: Redis) -> None:
+        settings = Settings(redis_url=pair_redis_url)
+        events = FinishedEvents(pair_redis_url)
+        service = Service(settings, Store(redis), JobQueue(redis, settings), events)
+        state = SimpleNamespace(service=service, root_path="")
+        request: Any = SimpleNamespace(app=SimpleNamespace(state=state))
+        archive = await bulk.archive(request, Caller("alice", "alice"), [made["ai"]])
+        downloads = service.resources.downloads
+        largest = downloads.capacity - 2 * mask_bytes(service.record(made["ai"], "alice").image)
+        sent = b""
+
+        async def send(message: Message) -> None:
+            nonlocal sent
+            sent += message.get("body", b"")
+            assert downloads.available("bob", largest)
+            assert not downloads.available("bob", largest + 1)
+
+        async def receive() -> Message:
+            raise AssertionError
+
+        await archive({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+        assert b"/masks/ai.png" in sent
+        assert downloads.available("bob", downloads.capacity)
+
+    with connect(pair_redis_url) as redis:
+        asyncio.run(read(redis))
 
 
 def test_archive_needs_ids(alice: httpx2.Client) -> None:

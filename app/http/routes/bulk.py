@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import zipfile
@@ -20,7 +21,7 @@ from app.http.callers import TheCaller
 from app.http.listing import MAX_NAMED, NO_FILTER, Filter, Page, TheFilter, named, newest
 from app.http.problems import ServiceError, link_context
 from app.http.reviewing import reviewing_of
-from app.http.routes.pictures import MaskSize, mask_work
+from app.http.routes.pictures import MaskSize, mask_bytes, mask_work
 from app.http.routes.responses import (
     OF_V1,
     LimitedStream,
@@ -182,10 +183,21 @@ async def archive(
     missing = [name for name, one in zip(names, found, strict=True) if one is None]
     return LimitedStream(
         _zipped(request, service, caller.name, detections, missing, size),
-        service.resources.streams.hold(caller.name, 1),
+        _archive_permit(service, caller.name, detections),
         "application/zip",
         attachment("detections.zip"),
     )
+
+
+@contextlib.asynccontextmanager
+async def _archive_permit(
+    service: Service, owner: str, detections: list[Detection]
+) -> AsyncIterator[None]:
+    """Hold a stream, and memory for the largest mask and its overlay, which is as large."""
+    masks = [mask_bytes(one.image) for one in detections if one.masks is not None]
+    memory, resources = 2 * max(masks, default=0), service.resources
+    async with resources.streams.hold(owner, 1), resources.downloads.hold(owner, memory):
+        yield
 
 
 async def _pages(service: Service, owner: str, chosen: Filter) -> AsyncIterator[list[Detection]]:
@@ -296,6 +308,7 @@ async def _zipped(
                 overlay = await run_in_threadpool(overlays.render, mask)
                 file.writestr(f"{detection.id}/masks/{head}.png", mask)
                 file.writestr(f"{detection.id}/overlays/{head}.png", overlay)
+                del mask, overlay  # a slow client must not hold them twice
                 yield pipe.drain()
         if missing:
             file.writestr("missing.txt", "".join(f"{name}\n" for name in missing))
