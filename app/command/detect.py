@@ -21,6 +21,7 @@ from app.command.console import console
 from app.command.scores import Scores, to_line
 from app.contract.schemas import Head, ViewInfo
 from app.contract.settings import Settings
+from app.contract.spreadsheet import as_text
 from pictures import finding
 from pictures.blending import heat_map
 from pictures.decoders import Decoders
@@ -310,7 +311,8 @@ def _print_csv(rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(sys.stdout, _COLUMNS)
     writer.writeheader()
     for row in rows:
-        writer.writerow({column: _cell(row, column) for column in _COLUMNS})
+        # A file's name comes from whoever made the file.
+        writer.writerow({column: as_text(_cell(row, column)) for column in _COLUMNS})
         sys.stdout.flush()
 
 

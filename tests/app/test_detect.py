@@ -150,6 +150,14 @@ def test_cells_of_csv(detect: Detect) -> None:
     assert (row["manipulated"], row["notes"], row["error"]) == ("", "first second", "")
 
 
+def test_csv_is_safe_in_a_spreadsheet(detect: Detect) -> None:
+    plant("=1+1.jpg")
+    Path("@broken.jpg").write_bytes(b"no picture")
+    answer = detect("--csv", ".")
+    found = [row["file"] for row in csv.DictReader(io.StringIO(answer.stdout))]
+    assert found == ["'=1+1.jpg", "'@broken.jpg"]
+
+
 def test_a_small_picture_gets_no_score(detect: Detect, model: Model) -> None:
     plant("enough.jpg")
     Path("small.jpg").write_bytes(encode(photo(MIN_SIDE - 1, 900)))
