@@ -154,8 +154,12 @@ def _expired(detection: Detection, code: ErrorCode) -> Detection:
 
 
 def member(created_at: datetime, detection_id: str = "") -> str:
-    """Member of an index: zero-padded µs since epoch and id, so that strings sort by time."""
-    return f"{(created_at - _EPOCH) // _MICROSECOND:0{_TIME_DIGITS}d}{detection_id}"
+    """Member of an index: zero-padded µs since epoch and id, so that strings sort by time.
+
+    Times after the year 2286 count as its end.
+    """
+    microseconds = min((created_at - _EPOCH) // _MICROSECOND, 10**_TIME_DIGITS - 1)
+    return f"{microseconds:0{_TIME_DIGITS}d}{detection_id}"
 
 
 def id_of(entry: str) -> str:

@@ -94,6 +94,9 @@ def test_times_of_creation(alice: httpx2.Client, made: dict[str, str]) -> None:
     later = datetime.fromisoformat(second) + timedelta(hours=1)
     assert listed(alice, created_after=later.isoformat()) == []
     assert listed(alice, created_after=second, status="succeeded") == ["real", "ai"]
+    far = "2300-01-01T00:00:00Z"
+    assert listed(alice, created_after=far) == []
+    assert listed(alice, created_before=far) == listed(alice)
 
 
 def test_filtered_pages_are_complete(alice: httpx2.Client, made: dict[str, str]) -> None:
