@@ -149,7 +149,7 @@ def describe(error: ServiceError, request_id: str) -> Problem:
         type=f"/docs#{error.code}",
         title=title,
         status=status,
-        detail=error.detail,
+        detail=error.detail.encode(errors="replace").decode(),  # of surrogates, which JSON may have
         code=error.code,
         request_id=request_id,
         detection=error.detection,

@@ -82,6 +82,7 @@ GOOD = base64.b64encode(b"GIF89a").decode()
         f'{{"image": "{GOOD}", "view": ["center"]}}',
         f'{{"image": "{GOOD}", "file": "x"}}',
         f'{{"other": {{"image": "{GOOD}"}}}}',
+        '{"\\ud800": 1}',
         f'{{"image": "{GOOD}"}} {{}}',
         f'{{"image": "{GOOD}", "ref_id": "{"x" * 100_000}"}}',
     ],
