@@ -170,6 +170,7 @@ export class Decisions extends /** @type {new () => Emitter<{entry: Entry, probl
 
   /** @param {Entry} entry */
   #notice(entry) {
+    for (const [id, one] of this.#unsaved) if (one.id !== id) this.#drop(id); // its file is sent again
     if (entry.decidable && entry.review === undefined) this.#loading ??= setTimeout(() => this.#load(), SOON);
   }
 

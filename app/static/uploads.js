@@ -47,7 +47,8 @@ export class Uploads extends EventTarget {
    */
   retry(entry) {
     if (entry.id !== null) this.#idempotencyKeys.delete(entry); // a new detection, not the answer of the old
-    this.#library.change(entry, { phase: "waiting", sent: 0, problem: null, record: null, id: null });
+    const former = { problem: null, record: null, id: null, review: undefined, history: null };
+    this.#library.change(entry, { phase: "waiting", sent: 0, ...former });
     this.#waiting.push(entry);
     this.resume();
   }

@@ -8,9 +8,18 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.browser.pages import Console, MadeList, made_record, names, row, rows
+from tests.browser.pages import (
+    Console,
+    MadeList,
+    choose,
+    file,
+    made_record,
+    names,
+    row,
+    rows,
+)
 from tests.browser.reviews import MadeReviews
 
 
@@ -137,6 +146,35 @@ def test_undo_returns_to_the_last_decision_and_withdraws_it(page: Page) -> None:
     saved(page)
     expect(panel(page)).to_contain_text("No decision yet")
     assert [one["decision"] for one in made.history[identity(2)]] == ["withdrawn", "genuine"]
+
+
+def test_a_file_that_is_sent_again_is_undecided(page: Page, console: Console) -> None:
+    """Also where the decision about the former detection is in conflict with a colleague's."""
+    console.provoked.append("412")
+    made = MadeList(page, [])
+    page.reload()
+
+    def accept(route: Route) -> None:
+        record = made_record(len(made.records))
+        made.records[record["id"]] = record
+        route.fulfill(status=201, json=record)
+
+    page.route("**/v1/detections", accept)
+    choose(page, file())
+    expect(panel(page)).to_contain_text("No decision yet")
+    page.keyboard.press("1")
+    saved(page)
+    expect(page.locator(".history li")).to_have_count(1)
+    made.reviews.append(identity(0), "ai", reviewer="Ben")
+    page.keyboard.press("3")
+    expect(page.locator("#unsaved")).to_contain_text("1 decision in conflict")
+    page.evaluate(f"new BroadcastChannel('gamma-deletions').postMessage('{identity(0)}')")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#permalink")).to_have_attribute("href", f"#/{identity(1)}")
+    expect(panel(page)).to_contain_text("No decision yet")
+    expect(page.locator(".history li")).to_have_count(0)
+    expect(page.locator("#unsaved")).to_be_hidden()
+    saved(page)
 
 
 def test_filter_by_decision(page: Page) -> None:
