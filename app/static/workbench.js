@@ -143,8 +143,9 @@ export class Workbench {
 
   #undo() {
     const open = this.#page.open();
-    const entry = open?.decision ? open : this.#done.pop();
-    if (entry === undefined || entry === null || entry.decision === null) return;
+    const isThere = (/** @type {Entry} */ entry) => entry.decision !== null && this.#page.library.has(entry);
+    const entry = open?.decision ? open : this.#done.findLast(isThere);
+    if (entry === undefined) return;
     this.#done = this.#done.filter((one) => one !== entry);
     if (entry !== open) this.#page.pick(entry);
     this.#decisions.decide(entry, "withdrawn");

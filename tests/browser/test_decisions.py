@@ -148,6 +148,20 @@ def test_undo_returns_to_the_last_decision_and_withdraws_it(page: Page) -> None:
     assert [one["decision"] for one in made.history[identity(2)]] == ["withdrawn", "genuine"]
 
 
+def test_undo_passes_over_a_picture_that_was_removed(page: Page) -> None:
+    made = opened(page)
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    saved(page)
+    page.evaluate(f"new BroadcastChannel('gamma-deletions').postMessage('{identity(1)}')")
+    expect(rows(page)).to_have_count(2)
+    page.keyboard.press("u")
+    expect(title(page)).to_have_text("picture 2.jpg")
+    page.keyboard.press("u")
+    saved(page)
+    assert made.decisions() == {identity(1): "ai"}
+
+
 def test_a_file_that_is_sent_again_is_undecided(page: Page, console: Console) -> None:
     """Also where the decision about the former detection is in conflict with a colleague's."""
     console.provoked.append("412")
