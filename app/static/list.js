@@ -139,18 +139,18 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   }
 
   /**
-   * The entry that lies so many rows further on than the open or else the current one, at most at
-   * the end.
+   * The entry that lies so many rows further on than the open or else the current one, which need
+   * not be shown, at most at the end.
    * @param {number} by
    * @returns {Entry?} null if there is none
    */
   at(by) {
-    const { shown } = this;
+    let { shown } = this;
     const from = this.#selected ?? this.#current;
-    const place = from === null ? -1 : shown.indexOf(from);
-    const last = shown.length - 1;
-    const target = place < 0 ? 0 : Math.min(Math.max(place + by, 0), last);
-    return shown[target] === from ? null : (shown[target] ?? null);
+    if (from === null) return shown[0] ?? null;
+    if (!shown.includes(from)) shown = [...shown, from].sort(ORDERS[this.#order.value].compare);
+    const target = Math.min(Math.max(shown.indexOf(from) + by, 0), shown.length - 1);
+    return shown[target] === from ? null : shown[target];
   }
 
   /**

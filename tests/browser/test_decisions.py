@@ -202,6 +202,18 @@ def test_filter_by_decision(page: Page) -> None:
     assert names(page) == ["picture 0.jpg"]
 
 
+def test_next_goes_on_from_a_picture_that_has_left_the_list(page: Page) -> None:
+    """Because a colleague decided about it."""
+    made = opened(page, 5)
+    row(page, "picture 2.jpg").click()
+    pick_decision(page, "Undecided")
+    made.append(identity(2), "ai", reviewer="Ben", key="ben")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(rows(page)).to_have_count(4)
+    page.keyboard.press("j")
+    expect(title(page)).to_have_text("picture 1.jpg")
+
+
 def test_decisions_wait_for_the_network_and_survive_a_reload(fresh: Page, console: Console) -> None:
     console.provoked.append("ERR_")
     made = opened(fresh)
