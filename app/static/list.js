@@ -111,8 +111,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
    * @param {Entry?} entry
    */
   focus(entry) {
-    const row = this.rowOf(entry);
-    (row?.isConnected ? row : this.#first)?.focus();
+    this.#near(entry)?.focus();
   }
 
   /**
@@ -170,8 +169,13 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     return row === null ? undefined : this.#entries.get(row);
   }
 
-  get #first() {
-    return /** @type {HTMLElement?} */ (this.#root.firstElementChild);
+  /**
+   * The row of an entry, or the first row if the entry is not shown.
+   * @param {Entry?} entry
+   */
+  #near(entry) {
+    const row = this.rowOf(entry);
+    return row?.isConnected ? row : /** @type {HTMLElement?} */ (this.#root.firstElementChild);
   }
 
   #offer() {
@@ -247,12 +251,13 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
     const rows = this.#shown.flatMap((entry) => this.#rows.get(entry) ?? []);
     const { children } = this.#root;
     if (rows.length !== children.length || rows.some((row, place) => row !== children[place])) {
-      const focused = rows.find((row) => row === document.activeElement);
+      const { activeElement } = document;
+      const inList = this.#root.contains(activeElement);
       const selected = this.rowOf(this.#selected);
       const follow = selected && (!selected.isConnected || this.#outOfSight(selected) === 0);
       this.#place(rows);
       if (follow && selected.isConnected) this.#root.scrollTop += this.#outOfSight(selected);
-      focused?.focus({ preventScroll: true });
+      if (inList) (rows.find((row) => row === activeElement) ?? this.#near(this.#current))?.focus({ preventScroll: true });
     }
     const counts = count(this.#library.entries);
     for (const label of this.#filters.querySelectorAll("label")) {
@@ -295,8 +300,7 @@ export class List extends /** @type {new () => Emitter<Entry>} */ (EventTarget) 
   #makeReachable() {
     /** @type {HTMLElement?} */
     const reachable = this.#root.querySelector("[tabindex='0']");
-    const current = this.rowOf(this.#current);
-    const next = current?.isConnected ? current : this.#first;
+    const next = this.#near(this.#current);
     if (reachable === next) return;
     if (reachable !== null) reachable.tabIndex = -1;
     if (next !== null) next.tabIndex = 0;

@@ -214,6 +214,17 @@ def test_next_goes_on_from_a_picture_that_has_left_the_list(page: Page) -> None:
     expect(title(page)).to_have_text("picture 1.jpg")
 
 
+def test_focus_stays_in_the_list_when_the_decided_row_leaves_it(page: Page) -> None:
+    opened(page)
+    pick_decision(page, "Undecided")
+    row(page, "picture 2.jpg").focus()
+    page.keyboard.press("1")
+    expect(rows(page)).to_have_count(2)
+    expect(row(page, "picture 1.jpg")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(title(page)).to_have_text("picture 0.jpg")
+
+
 def test_decisions_wait_for_the_network_and_survive_a_reload(fresh: Page, console: Console) -> None:
     console.provoked.append("ERR_")
     made = opened(fresh)
