@@ -131,12 +131,16 @@ function render() {
 }
 
 async function loadCloser() {
-  const [{ Closer }, { Comparison }] = await Promise.all([import("./closer.js"), import("./comparison.js")]);
+  const modules = Promise.all([import("./closer.js"), import("./comparison.js")]);
+  modules.catch(() => { closer = null; }); // tried again with the next change, as the others
+  const [{ Closer }, { Comparison }] = await modules;
   return [new Closer(), new Comparison(library)];
 }
 
 async function loadFollower() {
-  const { Follower } = await import("./follow.js"); // not needed for finished pictures
+  const module = import("./follow.js"); // not needed for finished pictures
+  module.catch(() => { following = null; });
+  const { Follower } = await module;
   return new Follower(library, isOpen);
 }
 
@@ -177,6 +181,7 @@ function moveOn() {
 /** Load the moderators' tools, which an empty list does not need. */
 async function loadWorkbench() {
   loading = import("./workbench.js");
+  loading.catch(() => { loading = null; });
   const { Workbench } = await loading;
   workbench = new Workbench({ library, list, open: () => open, pick });
   render();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import pytest
 from playwright.sync_api import Page, Response, expect
@@ -19,6 +20,7 @@ from tests.browser.pages import (
     made_record,
     overlay,
     problem,
+    queued_record,
     row,
     rows,
 )
@@ -44,6 +46,22 @@ def test_first_load_is_light(fresh: Page) -> None:
     fresh.reload(wait_until="networkidle")
     assert len(loaded) > 10
     assert sum(loaded.values()) <= 60_000
+
+
+def test_what_could_not_be_loaded_is_loaded_later(alone: Page, console: Console) -> None:
+    console.provoked += ["ERR_FAILED", "Failed to fetch dynamically imported module"]
+    MadeList(alone, [queued_record(0), made_record(1), made_record(2)])
+    modules = re.compile(r"/static/(workbench|closer|follow)\.js")
+    alone.route(modules, lambda route: route.abort())
+    alone.reload()
+    with alone.expect_event("requestfailed", lambda request: "closer" in request.url):
+        row(alone, "picture 2.jpg").click()
+    alone.unroute(modules)
+    row(alone, "picture 1.jpg").click()
+    expect(alone.get_by_role("region", name="Decision", exact=True)).to_be_visible()
+    expect(alone.get_by_label("Look closer")).to_be_enabled()
+    with alone.expect_request("**/v1/detections?ids=*"):
+        alone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def test_policy_stops_foreign_and_inline_code(page: Page, console: Console) -> None:
