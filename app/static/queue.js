@@ -15,7 +15,6 @@ export class Holding {
   #library;
   #decisions;
   /** @type {Entry?} */ #entry = null;
-  #holder = ""; // display name that took it
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
   /**
@@ -37,7 +36,7 @@ export class Holding {
     const before = this.#entry;
     this.#entry = entry;
     clearTimeout(this.#timer);
-    if (before !== null) this.#release(before);
+    if (before !== null) this.release(before);
     if (entry !== null) this.#timer = setTimeout(() => this.#take(entry), SETTLED);
   }
 
@@ -46,7 +45,7 @@ export class Holding {
     const entry = this.#entry;
     clearTimeout(this.#timer);
     if (entry === null) return;
-    await this.#release(entry);
+    await this.release(entry);
     if (entry === this.#entry) this.#take(entry);
   }
 
@@ -57,9 +56,8 @@ export class Holding {
       try {
         const { assignment, lifetime } = await putAssignment(entry.id, this.#decisions.reviewer);
         pause = lifetime / 2;
-        this.#holder = this.#decisions.reviewer;
         this.#library.change(entry, { holder: assignment, mine: true });
-        if (entry !== this.#entry) this.#release(entry); // closed meanwhile
+        if (entry !== this.#entry) this.release(entry); // closed meanwhile
       } catch (problem) {
         if (!(problem instanceof Problem)) throw problem;
         if (problem.code === "assignment_taken") await this.#decisions.load(entry);
@@ -70,13 +68,17 @@ export class Holding {
     this.#timer = setTimeout(() => this.#take(entry), Math.min(Math.max(pause, SOONEST), LATEST));
   }
 
-  /** @param {Entry} entry */
-  async #release(entry) {
+  /**
+   * Give a picture back under the name that took it.
+   * @param {Entry} entry
+   */
+  async release(entry) {
+    const { holder } = entry;
     if (entry.id === null || !entry.mine || !this.#library.has(entry)) return;
     this.#library.change(entry, { holder: null, mine: false });
     if (!entry.undecided) return; // the decision ended it
     try {
-      await deleteAssignment(entry.id, this.#holder);
+      await deleteAssignment(entry.id, holder?.reviewer ?? "");
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem; // it ends by itself
     }

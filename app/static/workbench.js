@@ -183,8 +183,14 @@ export class Workbench {
 
   /** @param {string?} after skip this detection and older ones */
   async #next(after) {
+    const queueing = this.#queueing;
     try {
       const entry = await nextInQueue(this.#page.library, this.#decisions.reviewer, after);
+      if (queueing && !this.#queueing) {
+        // Switched off meanwhile.
+        if (entry !== null && entry !== this.#page.open()) this.#holding.release(entry);
+        return;
+      }
       this.#queueing = entry !== null;
       this.#note.textContent = entry === null ? "The queue is empty." : "";
       if (entry !== null) this.#page.pick(entry);

@@ -347,6 +347,24 @@ def test_queue_hands_out_what_nobody_else_has_open(page: Page) -> None:
     assert made.decisions() == dict.fromkeys(map(identity, (1, 2, 3)), "manipulated")
 
 
+def test_queue_that_was_switched_off_opens_nothing(page: Page) -> None:
+    """Also if the picture that it hands out is still on its way; that one is given back."""
+    made = opened(page)
+    asked: list[Route] = []
+    page.route("**/v1/reviews/next?**", lambda route: asked.append(route))
+    queue = page.get_by_role("button", name="Queue")
+    with page.expect_request("**/v1/reviews/next?**"):
+        queue.click()
+    queue.click()
+    with page.expect_response("**/assignment?**") as released:
+        asked[0].fallback()
+    assert released.value.request.method == "DELETE"
+    assert identity(0) in released.value.url
+    expect(queue).to_have_attribute("aria-pressed", "false")
+    expect(title(page)).to_have_text("picture 2.jpg")
+    assert identity(0) not in made.assigned
+
+
 def test_the_list_says_what_colleagues_have_open(fresh: Page) -> None:
     fresh.clock.install()
     made = opened(fresh)
