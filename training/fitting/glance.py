@@ -7,6 +7,7 @@ the performance on pictures of other origin.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections import Counter, defaultdict
@@ -106,20 +107,20 @@ def extract(
 ) -> Features:
     """Compute the features of pictures and of augmented copies of the training pictures.
 
-    They are cached in files of 256 pictures; existing files are not computed again.
+    They are cached in files of 256 pictures, named by pictures, splits, number of copies and seed.
 
     Args:
         branch: Its tower computes the features.
         rows: Result of `read_rows`.
         settings: Number of copies and seed.
-        folder: Folder of the files; for one list of rows and one number of copies.
+        folder: Folder of the files.
         advance: Called once per picture.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, start in enumerate(range(0, len(rows), _PART)):
-        file = folder / f"{number:05}.safetensors"
         chosen = rows[start : start + _PART]
+        file = folder / f"{number:05}-{_digest(chosen, settings)}.safetensors"
         if not file.exists():
             partial = file.with_suffix(".partial")
             save_file(_compute(branch, chosen, start, settings, advance), partial)
@@ -138,6 +139,11 @@ def extract(
         np.array([str(PurePosixPath(row.source_id).parent) for row in looked_at]),
         np.array([row.split == "train" for row in looked_at]),
     )
+
+
+def _digest(rows: Sequence[tuple[Path, Row]], settings: GlanceSettings) -> str:
+    kept = [(row.sha256, row.split == "train") for _, row in rows]
+    return hashlib.sha256(repr((settings.copies, settings.seed, kept)).encode()).hexdigest()[:16]
 
 
 def _compute(

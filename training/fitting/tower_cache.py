@@ -6,6 +6,7 @@ at the size of a glance, and computing the tower for every crop would take most 
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,26 +24,30 @@ from pictures.errors import PictureError
 from training.data.dataset import Pictures
 
 _BATCH = 8
-_DONE = "done.npy"
+_DIGITS = 16  # digits of a digest in a file name
 
 
 class TowerCache:
     """Tower features by row of `Pictures`, float16, in files."""
 
     def __init__(self, folder: Path, pictures: Pictures) -> None:
-        """Open or create the cache.
+        """Open or create the cache; features of other rows in the folder are deleted.
 
         Args:
-            folder: Folder of the files; for these rows only.
+            folder: Folder of the files.
             pictures: The rows.
         """
         self._pictures = pictures
         folder.mkdir(parents=True, exist_ok=True)
+        name = _digest(pictures)
+        for other in folder.glob("*.npy"):
+            if name not in other.name:
+                other.unlink(missing_ok=True)  # another process may have deleted it
         count = len(pictures)
         grid = (tower.GRID, tower.GRID, tower.WIDTH)
-        self._tokens = _open(folder / "tokens.npy", (count, tower.TOKENS), np.float16)
-        self.patches = _open(folder / "patches.npy", (count, *grid), np.float16)
-        self._done = _open(folder / _DONE, (count,), np.bool_)
+        self._tokens = _open(folder / f"tokens-{name}.npy", (count, tower.TOKENS), np.float16)
+        self.patches = _open(folder / f"patches-{name}.npy", (count, *grid), np.float16)
+        self._done = _open(folder / f"done-{name}.npy", (count,), np.bool_)
 
     def fill(self, branch: GlanceBranch, max_pixels: int, advance: Callable[[], object]) -> None:
         """Compute missing features; those of an unreadable picture stay 0.
@@ -97,6 +102,14 @@ def compute_features(branch: GlanceBranch, glances: Sequence[NDArray[np.uint8]])
     half = preferred_dtype(device) == "bfloat16"
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
         return branch.look(levels)
+
+
+def _digest(pictures: Pictures) -> str:
+    """Return a digest of the paths of all rows, in order."""
+    paths = pictures.paths
+    digest = hashlib.sha256(repr((pictures.roots, paths.dtype.str)).encode())
+    digest.update(pictures.root.tobytes() + paths.tobytes())
+    return digest.hexdigest()[:_DIGITS]
 
 
 def _open(file: Path, shape: tuple[int, ...], dtype: type) -> NDArray[np.generic]:

@@ -21,6 +21,7 @@ from model.network import GammaModel
 from tests.conftest import photo
 from training.cli import app
 from training.config import ConfigError, GlanceSettings, Settings, save
+from training.data import manifest
 from training.data.dataset import load_pictures
 from training.data.labels import Kind
 from training.fitting import glance
@@ -68,6 +69,18 @@ def test_features_are_computed_once(
     again = extract(branch, tree, tmp_path / "kept", 1)
     assert torch.equal(first.tokens, again.tokens)
     assert len(first.tokens) > 0
+
+
+def test_features_of_other_pictures_or_copies_are_not_reused(
+    branch: GlanceBranch, tree: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    before = extract(branch, tree, kept, 0)
+    assert len(extract(branch, tree, kept, 1).tokens) > len(before.tokens)
+    manifest.write(list(manifest.read(tree))[::-1], tree)
+    after = extract(branch, tree, kept, 0)
+    assert torch.equal(after.tokens, extract(branch, tree, tmp_path / "new", 0).tokens)
+    assert not torch.equal(after.tokens, before.tokens)
 
 
 def test_only_whole_training_pictures_have_copies(
@@ -160,6 +173,22 @@ def test_cached_features_equal_those_of_the_tower(
     assert torch.equal(found.patches[1], found.patches[0].flip(1))
     monkeypatch.setattr(GlanceBranch, "look", None)
     TowerCache(tmp_path / "kept", pictures).fill(branch, 10**6, lambda: None)
+
+
+def test_cached_features_of_other_rows_are_not_reused(
+    branch: GlanceBranch, tree: Path, tmp_path: Path
+) -> None:
+    before = load_pictures([str(tree)], "train", tuple(Kind))
+    TowerCache(tmp_path / "kept", before).fill(branch, 10**6, lambda: None)
+    manifest.write(list(manifest.read(tree))[::-1], tree)
+    pictures = load_pictures([str(tree)], "train", tuple(Kind))
+    found = []
+    for folder in ("kept", "new"):
+        cache = TowerCache(tmp_path / folder, pictures)
+        cache.fill(branch, 10**6, lambda: None)
+        found.append(cache.patches)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
 def test_fit_continues_from_a_fitted_glance(
