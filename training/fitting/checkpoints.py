@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from transformers.trainer_pt_utils import safe_globals
 
@@ -45,7 +45,7 @@ class Checkpoints:
     network: GammaModel
     average: AveragedModel | None
     optimizer: Optimizer
-    scheduler: LRScheduler
+    scheduler: LambdaLR
     keep_last: int
     """Number of checkpoints to keep."""
     written_step: int = -1
@@ -96,16 +96,25 @@ class Checkpoints:
         self.written_step = step
 
     def load(self, folder: Path) -> tuple[int, list[dict[str, float]]]:
-        """Restore the state of a checkpoint.
+        """Restore the state of a checkpoint; learning rate and weight decay are not restored.
 
         Returns:
             Steps done and the entries of the log.
         """
+        rates = self.scheduler.base_lrs
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         self.network.load_state_dict(load_file(folder / _WEIGHTS_FILE))
         self.optimizer.load_state_dict(
             torch.load(folder / _OPTIMIZER_FILE, "cpu", weights_only=True)
         )
         self.scheduler.load_state_dict(torch.load(folder / _SCHEDULER_FILE, weights_only=True))
+        self.scheduler.base_lrs = rates
+        groups = self.optimizer.param_groups
+        for group, rate, decay, factor in zip(
+            groups, rates, decays, self.scheduler.lr_lambdas, strict=True
+        ):
+            now = rate * factor(self.scheduler.last_epoch)
+            group.update(initial_lr=rate, lr=now, weight_decay=decay)
         if self.average is not None:
             self.average.load_state_dict(load_file(folder / _AVERAGE_FILE))
         file = folder / self._random_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,22 @@ def test_resumed_equals_uninterrupted(
     assert_same(load_file(run / average), load_file(reference / average))
     assert evaluations(run) == evaluations(reference)
     assert read_result(run) == read_result(reference)
+
+
+def test_resumed_run_takes_changed_settings(
+    uninterrupted: tuple[Settings, Path], tmp_path: Path
+) -> None:
+    settings, reference = uninterrupted
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    changed = {"learning_rate": 1e-6, "weight_decay": 0.5, "epochs": 3}
+    train = settings.train.model_copy(update=changed)
+    fit(settings.model_copy(update={"train": train}), run, resume=True)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    rates = {line["learning_rate"] for line in lines if line["step"] > 6 and "loss" in line}
+    assert rates == {1e-6}
+    groups = torch.load(run / "checkpoint-9/optimizer.pt", weights_only=True)["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
 
 
 def test_run_writes_its_files(uninterrupted: tuple[Settings, Path]) -> None:
