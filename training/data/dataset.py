@@ -139,7 +139,7 @@ class Pictures:
 
 
 def load_pictures(files: Iterable[str], split: str, kinds: Iterable[Kind]) -> Pictures:
-    """Read the rows of one split.
+    """Read the rows of one split; rows without a split are held out.
 
     Args:
         files: Manifests.
@@ -147,18 +147,16 @@ def load_pictures(files: Iterable[str], split: str, kinds: Iterable[Kind]) -> Pi
         kinds: Kinds to take.
 
     Raises:
-        ConfigError: A manifest cannot be read, or has rows without a split.
+        ConfigError: A manifest cannot be read, or has no splits.
     """
     wanted = set(kinds)
     roots, paths, masks, root, kind, keys = [], [], [], [], [], []
     for number, file in enumerate(map(Path, files)):
         roots.append(str(file.parent))
+        splits = set()
         try:
             for row in manifest.read(file):
-                if row.split is None:
-                    raise ConfigError(
-                        f"{file}: {row.path} has no split; run `gamma-train data split` first"
-                    )
+                splits.add(row.split)
                 if row.split != split or row.kind not in wanted:
                     continue
                 paths.append(row.path.encode())
@@ -168,6 +166,8 @@ def load_pictures(files: Iterable[str], split: str, kinds: Iterable[Kind]) -> Pi
                 keys.append((number, row.source_id, row.width, row.height))
         except OSError as error:
             raise ConfigError(f"{file}: {error.strerror}") from error
+        if splits == {None}:
+            raise ConfigError(f"{file}: no row has a split; run `gamma-train data split` first")
     authentic = _KINDS.index(Kind.AUTHENTIC)
     by_key = {key: i for i, key in reversed(list(enumerate(keys))) if kind[i] == authentic}
     originals = [

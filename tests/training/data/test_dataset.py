@@ -20,7 +20,7 @@ from pictures.findings import View
 from tests.conftest import encode, photo
 from tests.training.conftest import make_tree, small_settings
 from training.config import ConfigError, LabelSettings, Settings
-from training.data import manifest
+from training.data import manifest, splits
 from training.data.dataset import (
     EvaluationCrops,
     Pictures,
@@ -216,12 +216,26 @@ def test_nothing_readable_is_an_error(
         TrainingCrops(pictures, configure())[Request(0, 0, row_of(pictures, Kind.SPLICE))]
 
 
-def test_row_must_be_in_a_split(tmp_path: Path) -> None:
+def test_manifest_must_have_splits(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(photo(8, 8), "PNG"))
     row = manifest.describe(tmp_path / "a.png", tmp_path, Kind.AUTHENTIC, source_id="a")
     manifest.write([row], tmp_path / "m.jsonl")
-    with pytest.raises(ConfigError, match=r"a\.png has no split"):
+    with pytest.raises(ConfigError, match=r"m\.jsonl: no row has a split"):
         load_pictures([row_file(tmp_path)], "train", tuple(Kind))
+
+
+def test_held_out_rows_are_not_taken(tree: Path) -> None:
+    rows = [
+        row.model_copy(update={"generator": "held" if row.kind is Kind.BLENDED else None})
+        for row in manifest.read(tree)
+    ]
+    plan = splits.Plan(validation=0.5, generators=["held"], held_out_to="validation")
+    rows = splits.assign(rows, plan)
+    assert None in {row.split for row in rows}
+    manifest.write(rows, tree)
+    taken = load_pictures([str(tree)], "train", tuple(Kind))
+    assert len(taken) == sum(row.split == "train" for row in rows)
+    assert not len(taken.of_kind(Kind.BLENDED))
 
 
 def test_missing_manifest_is_named(tmp_path: Path) -> None:
