@@ -245,7 +245,7 @@ def _read_records(file: Path, record: type[_R]) -> dict[tuple[str, ...], _R]:
     """Read the records of an earlier run, up to the first incomplete line."""
     known: dict[tuple[str, ...], _R] = {}
     if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_bytes().split(b"\n"):
             try:
                 found = record.model_validate_json(line)
             except ValidationError:
