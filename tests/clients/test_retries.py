@@ -124,6 +124,8 @@ def test_other_refusals_are_final(run: Run, status: int) -> None:
         lambda client: client.reviews.decide("a", "ai"),
         lambda client: client.reviews.decide_many(["a"], "ai"),
         lambda client: client.reviews.next(),
+        lambda client: client.reviews.withdraw("a"),
+        lambda client: client.delete_many(status="failed"),
         lambda client: client.webhooks.replay(["a"]),
         lambda client: client.webhooks.test(),
     ],

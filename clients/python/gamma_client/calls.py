@@ -83,6 +83,7 @@ class Call:
         pictures: or the pictures of a form.
         part: name of their parts.
         fields: the other parts of the form.
+        once: a repetition could do more than the first attempt, whatever the method.
     """
 
     method: str
@@ -93,11 +94,12 @@ class Call:
     pictures: Sequence[Picture] = ()
     part: str = "file"
     fields: Mapping[str, Field] = field(default_factory=dict)
+    once: bool = False
 
     @property
     def repeatable(self) -> bool:
         """Whether a repetition does nothing that the first attempt has not done."""
-        return self.method in _REPEATABLE or "Idempotency-Key" in self.headers
+        return not self.once and (self.method in _REPEATABLE or "Idempotency-Key" in self.headers)
 
     @contextlib.contextmanager
     def arguments(self) -> Iterator[dict[str, Any]]:

@@ -79,6 +79,7 @@ class AsyncReviews:
             path=one(detection_id, "review"),
             params={"reviewer": reviewer or None},
             headers={} if seen is None else {"If-Match": seen.etag},
+            once=True,  # somebody else may have decided meanwhile
         )
         return seen_review(await self._connection.send(call))
 

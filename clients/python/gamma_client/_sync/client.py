@@ -50,8 +50,8 @@ class Client(Uploads):
     - httpx2.HTTPError if the connection fails or an answer takes too long.
 
     Requests that do nothing twice are repeated while the service is busy (429, 502, 503, 504) or
-    unreachable. That is all but those of reviews and webhooks that change something: each upload
-    has an `Idempotency-Key`. `Retry-After` says when; without it, pauses grow to 30 s.
+    unreachable. That is all but decisions, their withdrawal, webhooks, and deletion by conditions:
+    each upload has an `Idempotency-Key`. `Retry-After` says when; without it, pauses grow to 30 s.
 
     Attributes:
         reviews: decisions of people about detections.
@@ -243,7 +243,9 @@ class Client(Uploads):
         """
         flags = {"dry_run": dry_run or None, "purge": purge or None}
         params = {"ids": ids, **flags, **conditions}
-        call = Call(method="DELETE", path="/v1/detections", params=params)
+        # By conditions, a repetition deletes the next 100.
+        once = ids is None and not dry_run
+        call = Call(method="DELETE", path="/v1/detections", params=params, once=once)
         return self._connection.read(call, Deletions)
 
     def image(

@@ -80,6 +80,7 @@ class Reviews:
             path=one(detection_id, "review"),
             params={"reviewer": reviewer or None},
             headers={} if seen is None else {"If-Match": seen.etag},
+            once=True,  # somebody else may have decided meanwhile
         )
         return seen_review(self._connection.send(call))
 
