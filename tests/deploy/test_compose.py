@@ -182,6 +182,12 @@ def test_network_access() -> None:
         }
 
 
+@pytest.mark.parametrize("name", ["bucket", "postgres", "traces"])
+def test_the_default_route_of_the_api_is_by_the_network_of_the_override(name: str) -> None:
+    override = yaml.safe_load((ROOT / f"deploy/compose/{name}.yml").read_text())
+    assert all(network < "edge" for network in override["networks"])
+
+
 def test_stop_timeout_covers_running_work() -> None:
     grace = {
         name: seconds(with_defaults(service["stop_grace_period"]))
