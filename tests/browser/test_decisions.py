@@ -225,14 +225,20 @@ def test_focus_stays_in_the_list_when_the_decided_row_leaves_it(page: Page) -> N
     expect(title(page)).to_have_text("picture 0.jpg")
 
 
+def decide_offline(page: Page) -> Locator:
+    """Decide about two pictures while no decision reaches the service; returns the notice."""
+    page.route("**/review", lambda route: route.abort())
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    notice = page.locator("#unsaved")
+    expect(notice).to_contain_text("2 decisions not saved yet")
+    return notice
+
+
 def test_decisions_wait_for_the_network_and_survive_a_reload(fresh: Page, console: Console) -> None:
     console.provoked.append("ERR_")
     made = opened(fresh)
-    fresh.route("**/review", lambda route: route.abort())
-    fresh.keyboard.press("1")
-    fresh.keyboard.press("2")
-    notice = fresh.locator("#unsaved")
-    expect(notice).to_contain_text("2 decisions not saved yet")
+    notice = decide_offline(fresh)
     expect(row(fresh, "picture 2.jpg")).to_contain_text("genuine…")
     fresh.on("dialog", lambda dialog: dialog.accept())  # the page warns before it is left
     fresh.reload()
@@ -248,11 +254,7 @@ def test_a_conflict_does_not_hold_up_other_decisions(fresh: Page, console: Conso
     console.provoked += ["ERR_", "412"]
     fresh.clock.install()
     made = opened(fresh)
-    fresh.route("**/review", lambda route: route.abort())
-    fresh.keyboard.press("1")
-    fresh.keyboard.press("2")
-    notice = fresh.locator("#unsaved")
-    expect(notice).to_contain_text("2 decisions not saved yet")
+    notice = decide_offline(fresh)
     made.append(identity(2), "unsure", reviewer="Ben")
     fresh.unroute("**/review")
     fresh.clock.run_for(5000)
