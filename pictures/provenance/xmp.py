@@ -36,7 +36,7 @@ _HISTORY = "{http://ns.adobe.com/xap/1.0/mm/}History"
 _MAX_EVENTS = 20
 _MAX_NODES = 50_000  # elements and attributes
 _MAX_NAMES = 8 * 2**20  # characters of their names, each with its namespace
-_MAX_NAMESPACE = 1000  # characters; repeated in each name
+_MAX_NAMESPACE = 200  # characters; repeated in each name, real ones have less than 100
 _STEP = 2**14  # bytes; the parser stops after the step in which a limit is exceeded
 _EDITS = frozenset(("edited", "manipulated", "cropped", "filtered", "color_adjustments"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,7 +36,7 @@ def packet(more: str = "", body: str = "") -> bytes:
 
 LONG_NAMESPACE = packet(f' xmlns:x="urn:{"x" * 200_000}"', "<x:a/>" * 120_000)
 _ATTRIBUTES = " ".join(f"x:a{number}=''" for number in range(60_000))
-MANY_ATTRIBUTES = packet(f' xmlns:x="urn:{"x" * 900}"', f"<b {_ATTRIBUTES}/>")
+MANY_ATTRIBUTES = packet(f' xmlns:x="urn:{"x" * 190}"', f"<b {_ATTRIBUTES}/>")
 
 
 def xmp_chunk(content: bytes) -> bytes:
@@ -89,22 +88,37 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_oversized_parts_cost_only_their_statements(decoders: Decoders, name: str) -> None:
     child = max(psutil.Process().children(), key=lambda child: child.create_time())
-    started = sum(child.cpu_times()[:2])
     found = decoders.statements(BOMBS[name])
-    assert child.is_running()
-    assert sum(child.cpu_times()[:2]) - started < 2.5
+    assert child.is_running(), "it took more CPU time or memory than a reader has"
     assert Source.TEXT in [one.source for one in found.statements]
     assert found.incomplete
     assert "Some metadata could not be read" in summarise(found.statements, incomplete=True).text
 
 
-def test_complex_packets_are_refused_early() -> None:
+@pytest.mark.parametrize(
+    ("refused", "enough"),
+    [(packet(body="<a/>" * 240_000), 51_000 * len("<a/>")), (LONG_NAMESPACE, 2 * 201_000)],
+    ids=["many elements", "long namespace"],
+)
+def test_complex_packets_are_refused_early(
+    refused: bytes, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = 0
+
+    class Parser(xmp.XMLParser):  # type: ignore[misc]
+        def feed(self, data: bytes) -> None:
+            nonlocal fed
+            fed += len(data)
+            super().feed(data)
+
+    monkeypatch.setattr(xmp, "XMLParser", Parser)
+    with pytest.raises(ValueError, match=r"too (long|many)"):
+        xmp.read(refused)
+    assert fed < enough + xmp._STEP < len(refused) / 2
+
+
+def test_packet_within_the_limits_is_read() -> None:
     assert xmp.read(packet(body="<a/>" * 40_000)).statement is not None
-    for refused in (packet(body="<a/>" * 60_000), LONG_NAMESPACE):
-        started = time.process_time()
-        with pytest.raises(ValueError, match=r"too (long|many)"):
-            xmp.read(refused)
-        assert time.process_time() - started < 1
 
 
 def test_total_size_and_number_of_text_chunks() -> None:
