@@ -8,16 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
+from pictures.channel import Channel
 from pictures.decoders import Decoders
 from pictures.decoding import decode
 from pictures.errors import (
@@ -139,12 +140,22 @@ class _Peak:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_crash_of_a_decoder_fails_only_its_picture(decoders: Decoders, number: int) -> None:
+def test_crash_of_a_decoder_fails_only_its_picture(
+    decoders: Decoders, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = process_of(decoders)
+    asked = threading.Event()
+    receive = Channel.receive
+
+    def receive_later(channel: Channel) -> dict[str, Any]:
+        asked.set()
+        return receive(channel)
+
+    monkeypatch.setattr(Channel, "receive", receive_later)
     os.kill(child.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(2) as threads:
         victim = threads.submit(decoders.decode, GOOD)
-        time.sleep(0.2)
+        assert asked.wait(60)
         following = threads.submit(decoders.decode, GOOD)
         os.kill(child.pid, number)
         os.kill(child.pid, signal.SIGCONT)
