@@ -19,7 +19,6 @@ from tests.faults.stack import OWNER, Stack, opened
 SIDE = 220  # pixels; 8 x 8 crops at their own size
 MEMORY = 10 * 2**20  # bytes, in addition to what an empty Redis uses
 SENT = 80
-TIMEOUT = 90  # s
 
 
 def noisy(seed: int) -> bytes:
@@ -54,12 +53,12 @@ def test_all_accepted_pictures_succeed_even_if_a_worker_is_killed(tmp_path: Path
         names = send(stack, SENT)
         assert 20 < len(names) < SENT
         first = stack.worker(noise=True)
-        stack.wait(lambda: len(stack.finished) > 8, TIMEOUT)
+        stack.wait(lambda: len(stack.finished) > 8)
         stack.process(first).kill()
         stack.process(first).join()
         stack.abandon_all()
         stack.worker(noise=True)
-        stack.wait_until_final(names, TIMEOUT)
+        stack.wait_until_final(names)
         stack.assert_outcome(f"{len(names)} of {SENT} accepted", names, succeeded=len(names))
         for name in names:
             for head in Head:

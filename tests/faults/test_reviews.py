@@ -20,7 +20,7 @@ from tests.conftest import value
 from tests.postgres import Postgres
 
 KEY = "the-key-of-anna-111"
-WITHIN = 3.0  # s, in which a request must be answered
+WITHIN = 20.0  # s, in which a request must be answered; less than 3 s on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ class Reviewer:
             with (
                 contextlib.suppress(httpx2.TransportError),
                 httpx2.Client(
-                    base_url=self._url(), headers=headers, timeout=10, verify=False
+                    base_url=self._url(), headers=headers, timeout=60, verify=False
                 ) as client,
             ):
                 answer = send(client)

@@ -148,7 +148,7 @@ def test_idle_worker_detects_wrong_outputs(stack: Stack) -> None:
 def test_occasional_pictures_do_not_postpone_the_check(stack: Stack) -> None:
     options = stack.worker(wrong_at=3, idle_check=1.0)
     process = stack.process(options)
-    stack.wait(lambda: stack.submit(GOOD) and not process.is_alive(), 20)
+    stack.wait(lambda: stack.submit(GOOD) and not process.is_alive())
     assert process.exitcode == 1
     assert "instead of 0.500" in stack.log()
 
