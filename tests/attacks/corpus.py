@@ -1,7 +1,8 @@
 """Attacks as data.
 
 `python -m tests.attacks.corpus PORT SECONDS` reads names of attacks from standard input, one per
-line, carries them out and prints `ready` before and `done` after each.
+line, carries them out and prints `ready` before each, `full` once all its connections are open, and
+`done` after it. An attack goes on until the next line, which is empty.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def names() -> list[str]:
 
 
 async def carry_out(attacks: Sequence[Attack], port: int, seconds: float) -> None:
-    """Attack for `seconds`, and until each connection has sent its opening."""
+    """Attack until the next line, after `seconds` and once each connection has sent its opening."""
     sent = [asyncio.Event() for _ in attacks]
 
     async def one(number: int) -> None:
@@ -210,6 +211,8 @@ async def carry_out(attacks: Sequence[Attack], port: int, seconds: float) -> Non
             async with asyncio.timeout(_LONGEST):
                 for event in sent:
                     await event.wait()
+        print("full", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         for task in tasks:
             task.cancel()
 
@@ -254,7 +257,7 @@ async def _repeat(
 
 def main(port: str, seconds: str) -> None:
     """Carry out the requested attacks, one after the other."""
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         attacks = attack_of(line.strip())
         print("ready", flush=True)
         asyncio.run(carry_out(attacks, int(port), float(seconds)))

@@ -11,7 +11,6 @@ import os
 import re
 import select
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -37,8 +36,7 @@ KEY = "bob-who-is-no-attacker"
 AUTHORIZED = {"Authorization": f"Bearer {corpus.ATTACKER}"}
 SECONDS = float(os.environ.get("ATTACK_SECONDS", "0.5"))
 MOST_GROWTH = 160 * 2**20  # bytes of the API process; it grows by 50 MiB at most
-LONGEST = 1.0  # s, of an upload
-SLOW = 60  # allowed factor over uploads without attack, if the machine is busy
+LONGEST = 20.0  # s, of an upload; some milliseconds without attack and other load
 _serials = itertools.count()
 
 
@@ -72,16 +70,14 @@ def send(api: Replica, data: bytes) -> httpx2.Response:
     )
 
 
-def upload(api: Replica) -> float:
-    """Seconds until another caller's small upload is answered, on a new connection."""
+def upload(api: Replica) -> None:
+    """Another caller's small upload, on a new connection, which must be answered."""
     picture = encode(photo(64, 64, next(_serials)))
     request = corpus.upload(picture).replace(corpus.ATTACKER.encode(), KEY.encode())
-    started = time.perf_counter()
-    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=LONGEST) as connection:
         connection.sendall(request)
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 202"), answer
-    return time.perf_counter() - started
 
 
 @pytest.fixture(scope="module")
@@ -101,39 +97,31 @@ def attacker(api: Replica) -> Iterator[subprocess.Popen[str]]:
     assert process.returncode == 0
 
 
-def attacked(api: Replica, attacker: subprocess.Popen[str], name: str) -> list[float]:
-    """Seconds of another caller's uploads during an attack."""
-    assert attacker.stdin is not None
-    assert attacker.stdout is not None
-    attacker.stdin.write(f"{name}\n")
-    attacker.stdin.flush()
-    assert attacker.stdout.readline() == "ready\n"
-    took = [upload(api)]
-    while not select.select([attacker.stdout], [], [], 0.05)[0]:
-        took.append(upload(api))
-    assert attacker.stdout.readline() == "done\n"
-    return took
-
-
 @pytest.mark.parametrize("name", corpus.names())
 def test_attack_does_not_affect_other_callers(
     api: Replica, redis: Redis, attacker: subprocess.Popen[str], name: str
 ) -> None:
     redis.flushall()
-    calm = [upload(api) for _ in range(5)]
+    upload(api)
     process = psutil.Process(api.process.pid)
     before = process.memory_info().rss
     forget_peak(process)
-    took = attacked(api, attacker, name)
-    calm += [upload(api) for _ in range(5)]
-    longest = max(LONGEST, SLOW * statistics.median(calm))
-    if max(took) > longest:  # the machine may have been busy: repeat once
-        took = attacked(api, attacker, name)
+    assert attacker.stdin is not None
+    assert attacker.stdout is not None
+    attacker.stdin.write(f"{name}\n")
+    attacker.stdin.flush()
+    assert attacker.stdout.readline() == "ready\n"
+    while not select.select([attacker.stdout], [], [], 0.05)[0]:
+        upload(api)
+    assert attacker.stdout.readline() == "full\n"
+    upload(api)  # the attack does not end before
+    attacker.stdin.write("\n")
+    attacker.stdin.flush()
+    assert attacker.stdout.readline() == "done\n"
     assert api.process.poll() is None, "the API has ended"
     growth = peak_memory(process) - before
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
-    assert max(took) < longest, f"{max(took):.2f} s, limit {longest:.2f} s"
-    assert httpx2.get(f"{api.url}/livez").status_code == 200
+    assert httpx2.get(f"{api.url}/livez", timeout=60).status_code == 200
     assert api.unexpected_errors() == []
 
 
@@ -154,18 +142,16 @@ def test_client_that_reads_no_responses_does_not_affect_other_callers(api: Repli
     process = psutil.Process(api.process.pid)
     before = process.memory_info().rss
     forget_peak(process)
-    calm = statistics.median(upload(api) for _ in range(5))
-    took = []
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", api.port)))
             connection.sendall(corpus.get(path))
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
-            took.append(upload(api))
+            upload(api)
+        upload(api)
     growth = peak_memory(process) - before
     assert growth < MOST_GROWTH, f"{growth / 2**20:.0f} MiB"
-    assert max(took) < max(LONGEST, SLOW * calm)
     assert httpx2.get(f"{api.url}{path}", headers=AUTHORIZED, timeout=60).content == picture
 
 
