@@ -13,6 +13,8 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from redis import Redis
+from rq.suspension import resume, suspend
 
 from model.checkpoint import BUILT_IN, CONFIG_FILE, RESULTS_FILE, digest
 from pictures.overlays import DEFAULT_OPACITY
@@ -170,11 +172,14 @@ def test_wait_of_zero_answers_at_once(client: httpx2.Client, picture: bytes) -> 
     assert answer.headers["preference-applied"] == "wait=0"
 
 
-def test_mask_of_an_unfinished_detection(client: httpx2.Client) -> None:
-    # Behind a large picture on the one worker, so that it cannot be finished yet.
-    post(client, encode(photo(3000, 2000), quality=80), wait=None)
-    record = post(client, encode(photo(3000, 2000, seed=1), quality=80), wait=None).json()
-    answer = client.get(f"/v1/detections/{record['id']}/masks/ai.png")
+def test_mask_of_an_unfinished_detection(service: Serve, client: httpx2.Client) -> None:
+    with Redis.from_url(f"unix://{service.data_dir / 'redis.sock'}") as redis:
+        suspend(redis)  # so that it cannot be finished yet
+        try:
+            record = post(client, encode(photo(64, 64, seed=7)), wait=None).json()
+            answer = client.get(f"/v1/detections/{record['id']}/masks/ai.png")
+        finally:
+            resume(redis)
     assert_problem(answer, 409, "detection_unfinished")
     assert answer.headers["retry-after"] == "1"
 
