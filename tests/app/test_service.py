@@ -117,6 +117,9 @@ def upload_many(api: Replica, picture: bytes, numbers: range, connections: int =
         list(threads.map(upload, [numbers[start::connections] for start in range(connections)]))
 
 
+LEAK = 2048  # bytes an upload; what the allocator keeps varies by some MiB in all
+
+
 def test_ten_thousand_uploads_leave_nothing_behind(tmp_path: Path) -> None:
     first, more = 2000, 8000  # the first ones fill caches and pools
     uploads = first + more
@@ -129,7 +132,7 @@ def test_ten_thousand_uploads_leave_nothing_behind(tmp_path: Path) -> None:
         upload_many(api, picture, range(first))
         before = process.memory_info().rss
         upload_many(api, picture, range(first, uploads))
-        assert process.memory_info().rss - before < 5 * 2**20
+        assert process.memory_info().rss - before < more * LEAK
         with connect(url) as redis:
             assert redis.llen("rq:queue:gamma") == uploads
 
@@ -149,7 +152,7 @@ def test_large_previews_are_decoded_one_at_a_time(
 
     def preview(*_: object) -> bytes:
         with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)
+            both.wait(60 if at_once else 0.5)
             met.append(True)
         return b"a preview"
 
