@@ -34,7 +34,7 @@ gc.disable()  # until all tests are collected: a third of that time
 
 _READY = re.compile(r"GAMMA is ready on (\S+)")
 _START_TIMEOUT = 120  # s
-_FINAL_TIMEOUT = 90  # s
+_FINAL_TIMEOUT = 200  # s
 
 
 _SLOW_FOLDERS = ("attacks/", "browser/", "faults/", "training/fitting/")
@@ -176,7 +176,7 @@ class Serve:
     def metrics(self, which: int = 0) -> str:
         """Metrics of the API (0) or of the worker (1)."""
         url = f"http://127.0.0.1:{self.metrics_port + which}/metrics"
-        return httpx2.get(url, verify=False).text
+        return httpx2.get(url, timeout=60, verify=False).text
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal (0: none), wait for the end and return the exit code."""

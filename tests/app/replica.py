@@ -49,12 +49,12 @@ class Replica:
     def client(self, key: str | None = None) -> httpx2.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         # Loading the certificates of authorities, which HTTP does not use, takes 40 ms.
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, verify=False)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=60, verify=False)
 
     def raw(self, *lines: str, body: bytes = b"") -> tuple[int, dict[str, str]]:
         """Send raw lines and body; returns status and header fields."""
         request = "\r\n".join([*lines, f"Host: 127.0.0.1:{self.port}", "", ""]).encode("latin-1")
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(request + body)
             with connection.makefile("rb") as answer:
                 status = int(answer.readline().split()[1])
@@ -66,12 +66,12 @@ class Replica:
 
     def hang_up_after(self, request: bytes) -> None:
         """Send these bytes, then close the connection."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(request)
 
     def metrics(self) -> str:
         url = f"http://127.0.0.1:{self.metrics_port}/metrics"
-        return httpx2.get(url, verify=False).text
+        return httpx2.get(url, timeout=60, verify=False).text
 
     def log(self) -> str:
         return self._log.read_text()

@@ -47,7 +47,7 @@ def wait_for(api: Replica, code: str) -> httpx2.Response:
 
     What asks has no body: it ends as `file_missing` if it is admitted, and leaves nothing behind.
     """
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     with api.client() as client:
         while (answer := client.post("/v1/detections")).json()["code"] != code:
             assert time.monotonic() < deadline, answer.text

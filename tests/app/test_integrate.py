@@ -52,7 +52,7 @@ def shell(commands: list[str], folder: Path, **environment: str) -> str:
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -283,7 +283,7 @@ def program(code: str, *arguments: str, **environment: str) -> list[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=80,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

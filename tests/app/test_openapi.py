@@ -158,5 +158,5 @@ def test_service_matches_the_document(
         headers={"Authorization": f"Bearer {KEYS['alice']}"},
         # In a query a number is a name like any other.
         excluded_checks=UNKNOWABLE if vague else [],
-        timeout=60,
+        timeout=280,
     )

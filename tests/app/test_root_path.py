@@ -52,11 +52,11 @@ def test_links_are_paths_of_the_host(below: tuple[Replica, StandIn], client: htt
     assert problem["type"] == f"{ROOT}/docs#detection_unfinished"
     assert problem["detection"] == unfinished.headers["Location"] == location
     standin.finish(identity)
-    record = httpx2.get(urljoin(api.url, location)).json()
+    record = httpx2.get(urljoin(api.url, location), timeout=60).json()
     for head, mask in record["masks"].items():
         assert mask["mask_url"] == f"{location}/masks/{head}.png"
         assert mask["overlay_url"] == f"{location}/overlays/{head}.png"
-        assert httpx2.get(urljoin(api.url, mask["mask_url"])).status_code == 200
+        assert httpx2.get(urljoin(api.url, mask["mask_url"]), timeout=60).status_code == 200
 
 
 def test_links_of_lists_and_batches(client: httpx2.Client) -> None:

@@ -121,4 +121,4 @@ def test_delivery_cache_and_crash(service: Serve, receiver: Receiver) -> None:
 
     processes = psutil.Process(service.process.pid).children(recursive=True)
     assert service.stop() == 0
-    assert not psutil.wait_procs(processes, timeout=30)[1]
+    assert not psutil.wait_procs(processes, timeout=60)[1]

@@ -81,7 +81,7 @@ def test_the_example_in_typescript(service: Serve, folder: Path) -> None:
         env={"GAMMA": service.url, "GAMMA_KEY": "any"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     result, listed, refused = done.stdout.splitlines()

@@ -91,7 +91,7 @@ def test_documented_commands_produce_a_served_model(folders: Path) -> None:
     version = json.loads((folders / last[3] / "config.json").read_text())["version"]
     served = Serve(folders / "service", *last[2:], GAMMA_MAX_BATCH="1").wait_until_ready()
     try:
-        answer = httpx2.get(f"{served.url}/v1/model").json()
+        answer = httpx2.get(f"{served.url}/v1/model", timeout=60).json()
     finally:
         served.stop()
     assert answer["version"] == version
