@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -153,6 +154,18 @@ def row(page: Page, name: str) -> Locator:
 
 def names(page: Page) -> list[str]:
     return page.locator(".row .name").all_text_contents()
+
+
+def expect_names(page: Page, expected: Sequence[str]) -> None:
+    expect(page.locator(".row .name")).to_have_text(expected)
+
+
+def expect_held(page: Page, held: Sequence[Route], count: int) -> None:
+    """Wait until so many requests have been taken, whose answers a test holds back."""
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while len(held) < count:
+        assert time.monotonic() < deadline, f"{len(held)} of {count} requests"
+        page.wait_for_timeout(10)  # in which Playwright calls the handlers
 
 
 def pick_filter(page: Page, label: str) -> None:

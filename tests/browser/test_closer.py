@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.pages import Console, MadeList, made_record, rows
+from tests.browser.pages import Console, MadeList, expect_held, made_record, rows
 from tests.conftest import encode, photo
 
 SIDE = 512
@@ -106,12 +106,14 @@ def test_late_view_is_not_taken_for_that_of_the_next_picture(alone: Page) -> Non
         rows(alone).nth(place).click()
         with alone.expect_request("**/v1/detections/*/image"):
             alone.get_by_label("Look closer").select_option("Noise residual")
+    expect_held(alone, held, 2)
     smooth = Image.new("RGB", (SIDE, SIDE), (90, 120, 60))
     with alone.expect_request("**/static/analysis.js"):
         for route, picture in zip(held, (smooth, grain(SIDE)), strict=True):
             with alone.expect_request_finished(lambda one: one.url.endswith("/image")):
                 route.fulfill(body=encode(picture, "PNG"), content_type="image/png")
     expect(alone.locator("#closer-note")).to_have_text("Noise residual: being prepared …")
+    expect_held(alone, workers, 1)
     workers[0].continue_()
     expect(alone.locator("#closer-image")).to_have_js_property("naturalWidth", SIDE)
     assert alone.evaluate(MEAN, [50, 50, 120])[3] > 10
@@ -139,6 +141,7 @@ def test_tools_wait_for_their_code(alone: Page) -> None:
     compare = alone.get_by_role("button", name="Compare")
     expect(alone.get_by_role("button", name="Zoom in")).to_be_visible()
     expect(compare).to_be_disabled()
+    expect_held(alone, held, 1)
     held[0].continue_()
     compare.click()
     expect(alone.get_by_role("button", name="Stop comparing")).to_be_visible()

@@ -19,6 +19,7 @@ from tests.browser.pages import (
     Console,
     MadeList,
     choose,
+    expect_held,
     expect_natural_size,
     fact,
     file,
@@ -255,6 +256,7 @@ def test_stage_has_the_shape_of_its_picture_when_the_record_comes_first(alone: P
     chosen = file(OTHER_SIZE, "tall.png")
     with alone.expect_response("**/v1/detections"):
         choose(alone, chosen)
+    expect_held(alone, held, 1)
     held[0].fulfill(body=chosen["buffer"], content_type="image/png")
     expect(alone.locator("#picture")).to_be_visible()
     alone.evaluate("while (drawings.length > 0) drawings.shift()()")
