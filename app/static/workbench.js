@@ -22,7 +22,13 @@ import { Selection } from "./selection.js";
 import { counted } from "./words.js";
 
 const SETTLED = 150; // ms after which the history of an opened picture is loaded
-const STYLE = "static/css/decide.css";
+
+const style = element("link", { rel: "stylesheet", href: "static/css/decide.css" });
+// The tools wait for it, or they would push the picture away and back; without it they work too.
+await new Promise((resolve) => {
+  style.onload = style.onerror = resolve;
+  document.head.append(style);
+});
 
 /**
  * @typedef {object} Page
@@ -61,7 +67,6 @@ export class Workbench {
 
   /** @param {Page} page */
   constructor(page) {
-    document.head.append(element("link", { rel: "stylesheet", href: STYLE }));
     const { library, list } = page;
     this.#page = page;
     this.#decisions = new Decisions(library);

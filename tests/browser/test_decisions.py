@@ -12,14 +12,17 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.pages import (
+    SIZE,
     Console,
     MadeList,
     answer,
     choose,
     expect_held,
     expect_names,
+    expect_natural_size,
     file,
     made_record,
+    overlay,
     problem,
     row,
     rows,
@@ -78,6 +81,20 @@ def test_four_hundred_pictures_are_reviewed_with_the_keyboard_alone(page: Page) 
     expected = {identity(count - 1 - place): opinions[place % 4] for place in range(count)}
     assert made.reviews.decisions() == expected
     assert all(len(entries) == 1 for entries in made.reviews.history.values())
+
+
+def test_picture_keeps_its_place_until_the_tools_have_their_style(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/decide.css", lambda route: held.append(route))
+    MadeList(page, [made_record(0)])
+    page.reload()
+    rows(page).click()
+    expect_natural_size(overlay(page, "ai"), SIZE)
+    expect_held(page, held, 1)
+    expect(page.locator("#decide")).to_be_hidden()
+    expect(page.locator("#team")).to_be_empty()
+    held[0].continue_()
+    expect(page.locator("#decide")).to_have_css("display", "flex")
 
 
 def test_note_and_name_are_sent_and_remembered(page: Page) -> None:
