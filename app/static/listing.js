@@ -44,7 +44,8 @@ export class Listing extends EventTarget {
   }
 
   /** List what is new, and compare all that is listed with the service. */
-  refreshAll() {
+  async refreshAll() {
+    await this.#loading; // it may compare less
     return this.#load(null, true);
   }
 
