@@ -355,25 +355,27 @@ def open_made(page: Page, number: int, **changes: object) -> None:
     page.reload()
     row(page, made["ref_id"]).click()
     expect_natural_size(overlay(page, "ai"), SIZE)
+    settle(page)
 
 
 def settle(page: Page) -> None:
-    """Wait until the picture keeps its size: text and buttons beside it arrive later."""
-    page.wait_for_function(
-        """() => {
-            const box = JSON.stringify(document.getElementById("stage").getBoundingClientRect());
-            const isSame = window.lastBox === box;
-            window.lastBox = box;
-            return isSame;
-        }""",
-        polling=300,
-    )
+    """Wait for the texts and buttons around the picture, after which it keeps its place."""
+    expect(headline(page).get_by_role("heading").first).to_be_visible()
+    expect(page.locator("#decision-state")).not_to_be_empty()
+    expect(page.locator("#compare")).to_be_enabled()
 
 
 def place(element: Locator) -> FloatRect:
     found = element.bounding_box()
     assert found is not None
     return found
+
+
+def places(page: Page, selector: str) -> list[FloatRect]:
+    """Of all elements that match, at the same moment, in the order of the document."""
+    return page.locator(selector).evaluate_all(
+        "all => all.map((e) => e.getBoundingClientRect().toJSON())"
+    )
 
 
 def queued_record(number: int) -> dict:

@@ -28,6 +28,7 @@ from tests.browser.pages import (
     names,
     overlay,
     pick_filter,
+    places,
     problem,
     record,
     row,
@@ -122,7 +123,7 @@ def test_grid_of_thumbnails(alone: Page) -> None:
     alone.get_by_text("Grid", exact=True).click()
     alone.reload()
     expect(rows(alone)).to_have_count(30)
-    boxes = [box for entry in rows(alone).all()[:12] if (box := entry.bounding_box())]
+    boxes = places(alone, ".row")[:12]
     columns = sum(box["y"] == boxes[0]["y"] for box in boxes)
     assert columns > 4
     assert all(box["height"] > box["width"] for box in boxes)

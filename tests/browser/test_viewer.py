@@ -29,6 +29,7 @@ from tests.browser.pages import (
     open_made,
     overlay,
     place,
+    places,
     record,
     row,
     rows,
@@ -229,8 +230,8 @@ def test_overlay_lies_exactly_on_the_picture(page: Page) -> None:
     finished(page, (SIZE[1], SIZE[0]))
     expect_natural_size(page.locator("#picture"), (SIZE[1], SIZE[0]))
     expect_natural_size(overlay(page, "ai"), (SIZE[1], SIZE[0]))
-    picture = place(page.locator("#picture"))
-    assert picture == place(overlay(page, "ai"))
+    picture, ai = places(page, "#picture, .overlay[data-layer=ai]")
+    assert picture == ai
     assert picture["height"] / picture["width"] == pytest.approx(SIZE[0] / SIZE[1], rel=0.01)
 
 
@@ -268,7 +269,7 @@ def test_stage_has_the_shape_of_its_picture_when_the_record_comes_first(alone: P
 
 def test_boxes_lie_on_the_regions(alone: Page) -> None:
     open_made(alone, 4)
-    stage, mark = place(alone.locator("#stage")), place(alone.locator(".mark"))
+    stage, mark = places(alone, "#stage, .mark")
     x, y, width, height = REGION["box"]
     scale = stage["width"] / SIZE[0]
     assert mark["x"] - stage["x"] == pytest.approx(x * scale, abs=1)
@@ -287,10 +288,9 @@ def test_boxes_can_be_seen_and_numbers_read_at_every_edge(alone: Page) -> None:
     whole = {"box": [0, 0, width, height], "area": 1.0, "score": 0.5}
     others = [corner | {"box": [width - 40, y, 12, 12]} for y in range(40, 360, 40)]
     open_made(alone, 0, masks=masks(ai=[whole, corner, top, *others, corner, corner]))
-    settle(alone)
-    stage = place(alone.locator("#stage"))
-    for mark in alone.locator(".mark").all():
-        number, box = place(mark.locator("span")), place(mark)
+    stage, *marks = places(alone, "#stage, .mark, .mark span")
+    assert len(marks) == 2 * (5 + len(others))
+    for box, number in zip(marks[::2], marks[1::2], strict=True):
         assert number["x"] >= stage["x"]
         assert number["y"] >= stage["y"] - 1
         assert number["x"] + number["width"] <= stage["x"] + stage["width"] + 1
@@ -327,7 +327,8 @@ def test_picture_comes_back_after_an_outage(alone: Page, console: Console) -> No
         expect(note).to_contain_text(what)
     assert note.inner_text().count("The service cannot be reached") == 1
     expect(alone.locator(".mark")).to_have_count(0)
-    assert place(note)["y"] < place(alone.locator("#panes"))["y"]
+    above, below = places(alone, "#viewer-note, #panes")
+    assert above["y"] < below["y"]
     alone.unroute(pictures)
     expect_natural_size(alone.locator("#picture"), SIZE)
     expect_natural_size(overlay(alone, "ai"), SIZE)
@@ -369,6 +370,7 @@ def test_states_are_visible_in_forced_colours(alone: Page) -> None:
     page.reload()
     row(page, "picture 0.jpg").click()
     expect_natural_size(overlay(page, "ai"), SIZE)
+    settle(page)
     page.mouse.move(0, 0)
     labels = page.locator("#tools .choice label > span")
     assert ground(row(page, "picture 0.jpg")) != ground(row(page, "picture 4.jpg"))

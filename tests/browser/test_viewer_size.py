@@ -18,17 +18,13 @@ from tests.browser.pages import (
     made_record,
     open_made,
     place,
+    places,
     row,
     rows,
+    settle,
 )
 
 NOTICED = FACTS | {"notice": "A score is no proof. " * 20}
-FILLS_ITS_PANE = """() => {
-    const [stage, panes] = ["stage", "panes"].map((id) =>
-        document.getElementById(id).getBoundingClientRect());
-    const gap = Math.min(panes.width - stage.width, panes.height - stage.height);
-    return Math.abs(gap) <= 1;
-}"""
 
 
 @pytest.fixture
@@ -38,7 +34,7 @@ def page(alone: Page) -> Page:
 
 def test_picture_and_its_legend_fit_the_window(page: Page) -> None:
     open_made(page, 4, image=made_record(4)["image"] | {"height": SIZE[0]})
-    detection, viewer = place(page.locator("#detection")), place(page.locator("#viewer"))
+    detection, viewer = places(page, "#detection, #viewer")
     assert viewer["y"] + viewer["height"] <= detection["y"] + detection["height"]
 
 
@@ -63,10 +59,11 @@ def test_picture_has_half_of_the_window_and_its_result_stays(
     alone.reload()
     expect(alone.locator("#notice-title")).to_be_visible()
     rows(alone).click()
-    expect(alone.locator("#decide")).to_be_visible()
+    settle(alone)
     expect(alone.locator("#stage")).to_be_in_viewport(ratio=1)
-    alone.wait_for_function(FILLS_ITS_PANE)  # the size settles after text and buttons
-    stage, panes = place(alone.locator("#stage")), place(alone.locator("#panes"))
+    panes, stage = places(alone, "#panes, #stage")
+    gap = min(panes["width"] - stage["width"], panes["height"] - stage["height"])
+    assert gap == pytest.approx(0, abs=1)
     half = window[0] * window[1] / 2
     assert panes["width"] * panes["height"] >= half or stage["width"] == window[0]
     expect(headline(alone)).to_be_in_viewport(ratio=1)
@@ -105,7 +102,7 @@ def test_side_by_side_shows_the_same_place(page: Page) -> None:
     original = page.get_by_role("group", name="Original")
     layered = page.get_by_role("group", name="With the layer")
     expect_natural_size(original.get_by_role("img"), SIZE)
-    one, other = place(original), place(layered)
+    one, other = places(page, ".pane:not([hidden])")
     assert one["y"] == other["y"]
     assert one["x"] + one["width"] <= other["x"]
     for _ in range(3):
