@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.pages import (
-    TIMEOUT,
+    SLOW,
     choose,
     expect_natural_size,
     file,
@@ -118,7 +118,7 @@ def test_a_picture_is_sent_shown_saved_and_deleted(page: Page, proxy: Proxy) -> 
 
 def test_documentation_calls_the_api_below_the_path(page: Page, proxy: Proxy) -> None:
     page.get_by_role("link", name="API").click()
-    page.locator("#operations-system-livez").get_by_role("button").first.click(timeout=TIMEOUT)
+    page.locator("#operations-system-livez").get_by_role("button").first.click(timeout=SLOW)
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".request-url pre")).to_have_text(f"{proxy.url}livez")

@@ -65,6 +65,7 @@ def identity(number: int) -> str:
     return f"{number:032x}"
 
 
+@pytest.mark.timeout(600)
 def test_four_hundred_pictures_are_reviewed_with_the_keyboard_alone(page: Page) -> None:
     count, opinions = 400, ["genuine", "ai", "manipulated", "unsure"]
     made = MadeList(page, [made_record(number) for number in range(count)])

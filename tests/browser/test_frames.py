@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.browser.pages import (
-    TIMEOUT,
+    SLOW,
     MadeList,
     choose,
     fact,
@@ -95,5 +95,5 @@ def test_frames_of_an_upload(page: Page) -> None:
     first, *others = (photo(160, 120, seed) for seed in range(3))
     data = encode(first, "GIF", save_all=True, append_images=others, duration=200)
     choose(page, {"name": "moving.gif", "mimeType": "image/gif", "buffer": data})
-    expect(page.locator(".frames li")).to_have_count(3, timeout=TIMEOUT)
+    expect(page.locator(".frames li")).to_have_count(3, timeout=SLOW)
     expect(fact(page, "Examined")).to_contain_text("frames of 3")

@@ -14,8 +14,8 @@ from tests.browser.pages import (
     NO_PICTURE,
     OTHER_SIZE,
     SIZE,
+    SLOW,
     SMALL_SIZE,
-    TIMEOUT,
     TRANSFER,
     Console,
     MadeList,
@@ -46,7 +46,7 @@ def test_chooser_takes_many_and_each_has_its_row(page: Page) -> None:
     assert chooser.value.is_multiple()
     chooser.value.set_files([file(SMALL_SIZE, f"{n}.png", seed=n) for n in range(8)])
     expect_names(page, [f"{n}.png" for n in range(8)])
-    expect(page.locator("#tally")).to_have_text("8", timeout=TIMEOUT)
+    expect(page.locator("#tally")).to_have_text("8", timeout=SLOW)
     finished(page, SMALL_SIZE)
     expect(page.get_by_role("heading", level=2, name="0.png")).to_be_visible()
     assert len(page.request.get("/v1/detections").json()["detections"]) == 8
@@ -68,7 +68,7 @@ def test_progress_of_each_picture(page: Page) -> None:
     expect(rows(page).filter(has_text="Cancelled")).to_have_count(5)
     page.unroute("**/v1/detections")
     page.get_by_role("button", name="Try 5 pictures again").click()
-    expect(page.locator("#tally")).to_have_text("5", timeout=TIMEOUT)
+    expect(page.locator("#tally")).to_have_text("5", timeout=SLOW)
     finished(page, SMALL_SIZE)
 
 
@@ -370,7 +370,7 @@ def test_one_bad_picture_among_good_ones(page: Page, console: Console) -> None:
     console.provoked.append("415")
     choose(page, file(SMALL_SIZE), NO_PICTURE, file(OTHER_SIZE, "other.png"))
     expect(row(page, "notes.png")).to_contain_text("The file is not an image")
-    expect(page.locator("#tally")).to_have_text("3", timeout=TIMEOUT)
+    expect(page.locator("#tally")).to_have_text("3", timeout=SLOW)
     page.locator("#filters label").filter(has_text="No result").click()
     expect_names(page, ["notes.png"])
 
@@ -379,7 +379,7 @@ def test_picture_that_fails_to_decode(page: Page, console: Console) -> None:
     console.provoked.append("422")
     whole = encode(photo(*SIZE), "JPEG")
     choose(page, file(name="cut.jpg") | {"buffer": whole[: len(whole) // 2]})
-    expect(page.locator("#problem")).to_contain_text("could not be examined", timeout=TIMEOUT)
+    expect(page.locator("#problem")).to_contain_text("could not be examined", timeout=SLOW)
     expect(fact(page, "Code")).to_have_text("image_truncated")
     expect(summary(page)).to_be_hidden()
 
@@ -395,7 +395,7 @@ def test_upload_beyond_the_limit(page: Page, console: Console) -> None:
         }"""
     )
     shown = page.locator("#problem")
-    expect(shown).to_contain_text("The upload is too large", timeout=TIMEOUT)
+    expect(shown).to_contain_text("The upload is too large")
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -417,7 +417,7 @@ def test_rate_limit_pauses_and_resumes_uploads(page: Page, console: Console, sta
     page.unroute("**/v1/detections")
     with page.expect_request("**/v1/detections") as sent:
         page.get_by_role("button", name="Try now").click()
-    expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
+    expect(page.locator("#tally")).to_have_text("2", timeout=SLOW)
     expect(notice).to_be_hidden()
     assert len(tries) == 2  # one for each: what the service asked for was obeyed
     assert sent.value.headers["idempotency-key"] in tries

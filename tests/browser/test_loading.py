@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Response, expect
 from tests.browser.pages import (
     FACTS,
     NO_PICTURE,
-    TIMEOUT,
+    SLOW,
     Console,
     MadeList,
     answer,
@@ -80,7 +80,7 @@ def test_says_that_no_worker_is_ready_until_one_is(alone: Page, console: Console
     expect(alone.locator("#notice")).to_contain_text("they wait in the queue")
     alone.unroute("**/v1/model")
     alone.route("**/v1/model", answer(FACTS))
-    expect(alone.locator("#notice")).to_be_hidden(timeout=TIMEOUT)
+    expect(alone.locator("#notice")).to_be_hidden()
     expect(alone.locator("#model-line")).to_contain_text("2026.1")
 
 
@@ -140,7 +140,7 @@ def test_narrow_page_shows_the_list_or_the_picture(alone: Page) -> None:
 def test_documentation_shows_the_operations(page: Page) -> None:
     page.goto("/docs")
     operations = page.locator(".opblock")
-    expect(operations.first).to_be_visible()
+    expect(operations.first).to_be_visible(timeout=SLOW)
     document = page.request.get("/openapi.json").json()
     described = [*document["paths"].values(), *document["webhooks"].values()]
     expect(operations).to_have_count(sum(len(methods) for methods in described))

@@ -11,8 +11,8 @@ from tests.browser.pages import (
     MANY,
     OTHER_SIZE,
     SIZE,
+    SLOW,
     SMALL_SIZE,
-    TIMEOUT,
     Console,
     MadeList,
     answer,
@@ -227,7 +227,7 @@ def test_keys_can_be_switched_off_and_leave_fields_alone(alone: Page) -> None:
 
 def test_list_survives_a_reload(page: Page) -> None:
     choose(page, file(SMALL_SIZE, "one.png"), file(OTHER_SIZE, "two.png"))
-    expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
+    expect(page.locator("#tally")).to_have_text("2", timeout=SLOW)
     expect_names(page, ["one.png", "two.png"])
     scores = dict(zip(names(page), page.locator(".row .figure").all_inner_texts(), strict=True))
     newest_first = page.request.get("/v1/detections").json()["detections"]
@@ -345,7 +345,7 @@ def test_ends_without_a_result_in_words(alone: Page, error: str, words: str) -> 
 
 def test_delete(page: Page) -> None:
     choose(page, file(SMALL_SIZE, "one.png"), file(OTHER_SIZE, "two.png"))
-    expect(page.locator("#tally")).to_have_text("2", timeout=TIMEOUT)
+    expect(page.locator("#tally")).to_have_text("2", timeout=SLOW)
     finished(page, SMALL_SIZE)
     path = f"/v1/detections/{record(page)['id']}"
     page.keyboard.press("x")

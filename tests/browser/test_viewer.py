@@ -16,6 +16,7 @@ from tests.browser.pages import (
     OTHER_SIZE,
     REGION,
     SIZE,
+    SLOW,
     Console,
     MadeList,
     choose,
@@ -453,7 +454,7 @@ def test_late_responses_for_an_earlier_picture_are_ignored(page: Page, late: str
         expect_natural_size(overlay(page, layer), OTHER_SIZE)
     with page.expect_response(held[0].request.url):
         held[0].continue_()
-    expect(row(page, "photo.png").locator(".figure")).not_to_be_empty(timeout=30_000)
+    expect(row(page, "photo.png").locator(".figure")).not_to_be_empty(timeout=SLOW)
     expect_natural_size(page.locator("#picture"), OTHER_SIZE)
     expect_natural_size(overlay(page, "ai"), OTHER_SIZE)
     expect(page.locator("#detection-title")).to_have_text("second.png")
