@@ -15,6 +15,7 @@ from app.contract.settings import Settings
 from app.contract.store import Store
 from model.canary import ModelSickError
 from model.detector import Detector
+from model.engine import DeviceError
 from pictures.decoders import Decoders, ProvenanceOptions
 from worker import metrics
 from worker.batch_worker import BatchWorker, worker_name
@@ -50,7 +51,7 @@ def run(settings: Settings, *, burst: bool) -> None:
     check_port(settings.metrics_host, settings.metrics_port, "GAMMA_METRICS_PORT")
     redis = connect_with_retries(settings.required_redis_url)
     store = Store.open(redis, settings, retry_for=_STORE_RETRY)
-    with _reporting_sickness(settings):
+    with _reporting_failures(settings):
         _work(settings, redis, store, origins, burst=burst)
 
 
@@ -82,17 +83,19 @@ def _work(
 
 
 @contextmanager
-def _reporting_sickness(settings: Settings) -> Iterator[None]:
-    """Report a sick model in Redis, where it can be seen after this process has ended.
+def _reporting_failures(settings: Settings) -> Iterator[None]:
+    """Report a sick model or device in Redis, where it can be seen after this process has ended.
 
     Tries once, since the process has to end even if Redis is unavailable or full.
     """
     try:
         yield
-    except ModelSickError as error:
-        log.critical("model_sick", reason=str(error))
+    except (ModelSickError, DeviceError) as error:
+        sick = isinstance(error, ModelSickError)
+        log.critical("model_sick" if sick else "device_failed", reason=str(error))
         with suppress(RedisError), connect(settings.required_redis_url, retries=1) as redis:
-            Store(redis).workers.report_sick(str(error))
+            workers = Store(redis).workers
+            (workers.report_sick if sick else workers.report_device_failure)(str(error))
         raise
 
 

@@ -83,9 +83,6 @@ WORKER_INFO = Gauge(
 OUT_OF_MEMORY = Counter(
     "gamma_out_of_memory", "Forward passes that did not fit into the device's memory"
 )
-DEVICE_ERRORS = Counter(
-    "gamma_device_errors", "Failures of the device, after which the worker ends"
-)
 DEVICE_MEMORY = Gauge("gamma_gpu_memory_bytes", "Memory of the CUDA device", ["kind"])
 
 for _source, _says in product(Source, (*Says, "nothing")):

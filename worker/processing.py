@@ -30,7 +30,7 @@ from app.contract.schemas import (
 )
 from app.contract.store import Store
 from model.detector import Detector, GlanceError, Part
-from model.engine import CropOutputs, DeviceError, GlanceFeatures
+from model.engine import CropOutputs, GlanceFeatures
 from model.findings import Finding, decisive, manipulated
 from model.regions import MaskSummary
 from model.views import Crops
@@ -191,9 +191,6 @@ class Processor:
             parts = [Part(frame.crops, frame.sight, start, stop) for frame, start, stop in each]
             computed = iter(self._detector.forward(parts))
             outputs = [_joined(islice(computed, len(some))) for some in shares]
-        except DeviceError:
-            metrics.DEVICE_ERRORS.inc()
-            raise
         finally:
             if self._detector.batch_limit < limit:
                 metrics.OUT_OF_MEMORY.inc()
@@ -212,11 +209,7 @@ class Processor:
             ModelSickError: if the model fails it.
             DeviceError: if the device is unusable.
         """
-        try:
-            self._detector.check()
-        except DeviceError:
-            metrics.DEVICE_ERRORS.inc()
-            raise
+        self._detector.check()
 
     def _look(self, new: Sequence[ReadyFrame]) -> list[GlanceFeatures | None]:
         return self._detector.look([frame.crops for frame in new])

@@ -16,6 +16,7 @@ from app.contract.schemas import Detection, ErrorCode, ModelInfo, Status
 WORKERS_KEY = "gamma:workers"
 MODEL_KEY = "gamma:model"  # model of the worker with the latest heartbeat
 SICK_KEY = "gamma:model-sick"  # reason of a failed model check; expires
+DEVICE_FAILED_KEY = "gamma:device-failed"  # what the device of a worker said; expires
 FIELDS = ("status", "record", "deadline")  # of a record's hash, in the order of `read`
 WAITING_KEY = "gamma:waiting"  # sorted set of all waiting detections, as `waiting_key`
 RESERVATIONS_KEY = "gamma:reservations"  # sorted set of memory reservations, by expiry

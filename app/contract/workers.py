@@ -12,7 +12,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from app.contract import records
 from app.contract.models import WorkerInfo
 
-_SICK_LIFE = 600  # s; longer than the restart delay of a failing worker
+_REPORT_LIFE = 600  # s; longer than the restart delay of a failing worker
 
 
 class WorkerRegistry:
@@ -40,7 +40,11 @@ class WorkerRegistry:
 
     def report_sick(self, reason: str) -> None:
         """Report a failed model check for ten minutes."""
-        self._redis.set(records.SICK_KEY, reason, ex=_SICK_LIFE)
+        self._redis.set(records.SICK_KEY, reason, ex=_REPORT_LIFE)
+
+    def report_device_failure(self, reason: str) -> None:
+        """Report a failed device for ten minutes."""
+        self._redis.set(records.DEVICE_FAILED_KEY, reason, ex=_REPORT_LIFE)
 
     def live(self) -> list[WorkerInfo]:
         """The live workers."""
@@ -69,6 +73,7 @@ def count_workers(pipeline: Pipeline) -> None:
     pipeline.zcount(records.WORKERS_KEY, time.time(), "+inf")
 
 
-def ask_sick(pipeline: Pipeline) -> None:
-    """Add the command that reads whether a model check failed recently to `pipeline`."""
+def ask_failures(pipeline: Pipeline) -> None:
+    """Add the commands that read whether a model check or a device failed recently."""
     pipeline.exists(records.SICK_KEY)
+    pipeline.exists(records.DEVICE_FAILED_KEY)

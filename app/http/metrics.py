@@ -29,7 +29,7 @@ from app.contract.jobs import Backlog, ask_backlog, ask_detections, read_backlog
 from app.contract.reservation import ask_reserved
 from app.contract.schemas import ErrorCode
 from app.contract.settings import Settings
-from app.contract.workers import ask_sick, ask_suspended, count_workers
+from app.contract.workers import ask_failures, ask_suspended, count_workers
 from app.webhooks import queue as webhooks
 
 UNCOUNTED = frozenset({"/livez", "/readyz"})
@@ -103,11 +103,12 @@ class _QueueCollector(Collector):
                 count_workers(pipeline)
                 ask_reserved(pipeline)
                 ask_suspended(pipeline)
-                ask_sick(pipeline)
+                ask_failures(pipeline)
                 pipeline.time()
                 pipeline.info()
                 replies = pipeline.execute()
-            detections, deliveries, workers, reserved, suspended, sick, clock, info = replies
+            detections, deliveries, workers, reserved, suspended, *failures, clock, info = replies
+            sick, device_failed = failures
         except RedisError as error:
             log.error("redis_unreadable", error=str(error))
             yield _gauge("gamma_redis_up", "Whether Redis answers this process", 0)
@@ -141,6 +142,11 @@ class _QueueCollector(Collector):
             "gamma_model_sick",
             "Whether a worker's model failed its check in the last 10 minutes",
             sick,
+        )
+        yield _gauge(
+            "gamma_device_failed",
+            "Whether a worker's device failed in the last 10 minutes",
+            device_failed,
         )
 
 

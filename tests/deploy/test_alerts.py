@@ -39,6 +39,7 @@ HEALTHY = {
     'gamma_redis_up{instance="a"}': "1",
     'gamma_workers{instance="a"}': "2",
     'gamma_model_sick{instance="a"}': "0",
+    'gamma_device_failed{instance="a"}': "0",
     'gamma_queue_depth{instance="a"}': "3",
     'gamma_queue_oldest_age_seconds{instance="a"}': "2",
     'gamma_webhook_queue_oldest_age_seconds{instance="a"}': "0",
@@ -55,7 +56,6 @@ HEALTHY = {
     'gamma_jobs_in_hand{instance="w"}': "4",
     LAST_SUCCESS: "0+STEP",
     'gamma_out_of_memory_total{instance="w"}': "0",
-    'gamma_device_errors_total{instance="w"}': "0",
     JOBS % "succeeded": "0+150",
     JOBS % "unreadable": "0+50",
     JOBS % "failed": "0",
@@ -318,8 +318,8 @@ SCENES = [
     ),
     Scene(
         "a device fails",
-        {'gamma_device_errors_total{instance="w"}': "0x8 1x600"},
-        {"1m": set(), "5m": {"GammaDeviceErrors"}, "30m": set()},
+        {'gamma_device_failed{instance="a"}': "0x8 1x40 0x600"},
+        {"1m": set(), "5m": {"GammaDeviceFailed"}, "30m": set()},
     ),
     Scene(
         "a device hangs in one of two workers",

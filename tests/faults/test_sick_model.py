@@ -50,20 +50,29 @@ def change(weights: Path, names: list[str], factor: float) -> None:
     save_file(tensors, weights)
 
 
-def work(stack: Stack, weights: Path) -> CompletedProcess[str]:
+def work(stack: Stack, weights: Path, **environment: str) -> CompletedProcess[str]:
     """Run `gamma worker` with this checkpoint until the queue is empty."""
     return gamma(
         *("worker", "--burst", "--checkpoint", str(weights.parent)),
         GAMMA_REDIS_URL=stack.url,
         GAMMA_METRICS_PORT=str(free_port()),
+        **environment,
     )
 
 
-def sick(stack: Stack) -> float:
-    """The value of `gamma_model_sick` in the API's metrics."""
+def sick(stack: Stack, what: str = "gamma_model_sick") -> float:
+    """The value of a metric of the API."""
     families = metrics._QueueCollector(Settings(redis_url=stack.url)).collect()
-    (found,) = (one for one in families if one.name == "gamma_model_sick")
+    (found,) = (one for one in families if one.name == what)
     return float(found.samples[0].value)
+
+
+def test_failed_device_is_seen_after_its_worker_has_ended(stack: Stack, weights: Path) -> None:
+    assert sick(stack, "gamma_device_failed") == 0
+    ended = work(stack, weights, GAMMA_DEVICE="cuda:99")
+    assert ended.returncode == 1
+    assert "cannot be used" in ended.stderr
+    assert (sick(stack, "gamma_device_failed"), sick(stack)) == (1, 0)
 
 
 def test_checkpoint_with_nan_gives_no_result_until_it_is_repaired(
