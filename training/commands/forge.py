@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -16,7 +16,7 @@ from training.data import journal, objects, originals
 from training.data.align import Aligner
 from training.data.blend import Blender
 from training.data.crop import Cropper
-from training.data.engines import ClassicalEngine, Engine, Fill
+from training.data.engines import ClassicalEngine, Engine, Fill, RetouchEngine
 from training.data.inpaint import Inpainter, InpaintError, Plan
 from training.data.manifest import Row
 from training.data.masks import MaskType
@@ -55,7 +55,11 @@ _Count = Annotated[
 ]
 _Seed = Annotated[int, typer.Option(min=0, help="Random seed")]
 _Workers = Annotated[int, typer.Option(min=1, help="Number of threads")]
-_EngineName = Literal["autoencoder", "diffusers", "classical"]
+_EngineName = Literal["autoencoder", "diffusers", "classical", "retouch"]
+_NOT_AI: dict[str, Callable[[], Engine]] = {
+    "classical": ClassicalEngine,
+    "retouch": RetouchEngine,
+}
 _CORES = os.cpu_count() or 1
 
 
@@ -81,7 +85,12 @@ def tamper(
 def inpaint(
     pictures: _Originals,
     out: _Out,
-    engine: Annotated[_EngineName, typer.Option(help="Inpainting engine; classical is not AI")],
+    engine: Annotated[
+        _EngineName,
+        typer.Option(
+            help="Inpainting engine; not AI: classical, and retouch (blur, resampling, denoising)"
+        ),
+    ],
     model: Annotated[
         str | None,
         typer.Option(
@@ -114,9 +123,9 @@ def inpaint(
 
     The pictures are lossless and have the size of their originals; `data align` makes JPEGs.
     """
-    if (model is None) is not (engine == "classical"):
+    if (model is None) is not (engine in _NOT_AI):
         raise typer.BadParameter(
-            "autoencoder and diffusers need --model, classical takes none", param_hint="--model"
+            "autoencoder and diffusers need --model, others take none", param_hint="--model"
         )
     if prompt and engine != "diffusers":
         raise typer.BadParameter("only diffusers takes a prompt", param_hint="--prompt")
@@ -201,8 +210,8 @@ def crop(
 
 
 def _engine(name: _EngineName, model: str, fill: Fill, steps: int, device: str) -> Engine:
-    if name == "classical":
-        return ClassicalEngine()
+    if name in _NOT_AI:
+        return _NOT_AI[name]()
     import torch
 
     if device == "auto":

@@ -14,6 +14,9 @@ from training.data.labels import Kind
 from training.errors import UserError
 
 _RADIUS = 3  # pixels, neighbourhood of classical inpainting
+_BLUR = (0.8, 3.0)  # standard deviation, pixels
+_SHRINK = (1.5, 4.0)
+_DENOISE = (3, 12)  # filter strength of non-local means, levels
 
 
 class EngineError(UserError):
@@ -95,6 +98,41 @@ class ClassicalEngine:
             cv2.INPAINT_TELEA,
         )
         return repainted.astype(np.uint8)
+
+
+class RetouchEngine:
+    """Blurs, resamples or denoises the region: smooth like a decoder's output, but not AI."""
+
+    kind = Kind.CLASSICAL_INPAINT
+    generator = "opencv-retouch"
+    fill = None
+    wants_donor = False
+    settings: ClassVar[dict[str, JsonValue]] = {
+        "engine": generator,
+        "blur": list(_BLUR),
+        "shrink": list(_SHRINK),
+        "denoise": list(_DENOISE),
+    }
+
+    def repaint(self, task: Task) -> NDArray[np.uint8]:
+        """Return the picture with the region changed by one of the three, chosen by the seed."""
+        import cv2
+
+        rng = np.random.default_rng(task.seed)
+        picture = np.ascontiguousarray(task.picture)
+        height, width = task.region.shape
+        match rng.integers(3):
+            case 0:
+                changed = cv2.GaussianBlur(picture, (0, 0), rng.uniform(*_BLUR))
+            case 1:
+                factor = rng.uniform(*_SHRINK)
+                size = max(1, round(width / factor)), max(1, round(height / factor))
+                small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+                changed = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+            case _:
+                strength = rng.uniform(*_DENOISE)
+                changed = cv2.fastNlMeansDenoisingColored(picture, None, strength, strength)
+        return np.where(task.region[..., None], changed, task.picture).astype(np.uint8)
 
 
 def pad(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ class Kind(StrEnum):
     SPLICE = "splice"
     SYNTHETIC = "synthetic"
     CLASSICAL_INPAINT = "classical_inpaint"
-    """Inpainted by an algorithm without a neural network."""
+    """Inpainted or retouched by an algorithm without a neural network."""
 
 
 class MaskLabel(StrEnum):

@@ -27,7 +27,7 @@ from tests.training.data.forging import (
 from training.data import autoencoder, journal, manifest, masks
 from training.data.autoencoder import AutoencoderEngine, TinyFlux2
 from training.data.blend import blend
-from training.data.engines import EngineError, Fill, Task
+from training.data.engines import EngineError, Fill, RetouchEngine, Task
 from training.data.labels import LABELS, Kind, MaskLabel
 from training.data.masks import MaskType
 
@@ -228,6 +228,23 @@ def test_autoencoder_of_flux(tmp_path: Path, taef2: Path, fill: Fill) -> None:
     assert len({row.mask_type for row in rows}) > 1
 
 
+def test_retouching_takes_away_detail_in_three_ways() -> None:
+    picture = np.asarray(photo(96), np.uint8)
+    region = np.zeros(picture.shape[:2], bool)
+    region[16:80, 16:80] = True
+
+    def detail(pixels: np.ndarray) -> float:
+        return float(np.abs(np.diff(pixels[region.nonzero()].astype(int), axis=0)).mean())
+
+    results = {
+        RetouchEngine().repaint(Task(picture, region, seed, "", None)).tobytes()
+        for seed in range(12)
+    }
+    assert len(results) == 12
+    for result in results:
+        assert detail(np.frombuffer(result, np.uint8).reshape(picture.shape)) < detail(picture)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["AutoencoderTiny", "AutoencoderKL"])
 def test_autoencoders_of_diffusers(tmp_path: Path, form: str) -> None:
@@ -274,13 +291,18 @@ def test_pipeline_of_diffusers(tmp_path: Path, pipeline: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "again")
 
 
-def test_classical_inpainting_is_manipulated_but_not_ai(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "generator"), [("classical", "opencv-telea"), ("retouch", "opencv-retouch")]
+)
+def test_repairs_without_a_network_are_manipulated_but_not_ai(
+    tmp_path: Path, engine: str, generator: str
+) -> None:
     out = tmp_path / "out"
     pictures = make_pictures(tmp_path)
-    answer = command("inpaint", pictures, out, "--engine", "classical", "--count", 3)
+    answer = command("inpaint", pictures, out, "--engine", engine, "--count", 3)
     assert answer.exit_code == 0, answer.output
     rows = rows_of(out)
-    assert {row.kind for row in rows} == {Kind.CLASSICAL_INPAINT}
+    assert {(row.kind, row.generator) for row in rows} == {(Kind.CLASSICAL_INPAINT, generator)}
     labels = LABELS[Kind.CLASSICAL_INPAINT]
     assert not labels.ai_generated
     assert (labels.ai, labels.manipulation) == (MaskLabel.NONE, MaskLabel.REGION)
