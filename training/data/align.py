@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from training.data import manifest
 from training.data.manifest import Row
-from training.data.pixels import Subsampling, encode_jpeg, read_picture, write
+from training.data.pixels import Subsampling, encode_jpeg, read_picture, shorten, write
 
 
 class Aligner:
@@ -65,7 +65,7 @@ class Aligner:
         if row.format == "JPEG" and not self._everything:
             file, data = picture, picture.read_bytes()
         else:
-            file = self._folder / "aligned" / f"{item:06d}_{picture.stem}.jpg"
+            file = self._folder / "aligned" / f"{item:06d}_{shorten(picture.stem)}.jpg"
             data = encode_jpeg(read_picture(picture), self._quality, self._subsampling)
             write(file, data)
         return [manifest.describe_version(row, file, self._folder, row.kind, mask=mask, data=data)]

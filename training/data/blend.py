@@ -14,7 +14,7 @@ from training.data.journal import SkippedError
 from training.data.labels import Kind
 from training.data.manifest import Row
 from training.data.originals import Originals
-from training.data.pixels import encode_png, read_picture, read_region, write
+from training.data.pixels import encode_png, read_picture, read_region, shorten, write
 
 
 def blend(
@@ -72,7 +72,8 @@ class Blender:
                 f"{original.shape[:2]} differ in size"
             )
         data = encode_png(blend(original, repainted, region))
-        file = self._folder / "blended" / f"{item:06d}_{Path(row.path).stem}.png"
+        name = f"{item:06d}_{shorten(Path(row.path).stem)}.png"
+        file = self._folder / "blended" / name
         write(file, data)
         return [
             manifest.describe_version(row, file, self._folder, Kind.BLENDED, mask=mask, data=data)

@@ -8,8 +8,15 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from training.data import manifest
-from training.data.manifest import Row
-from training.data.pixels import encode_png, encode_region, read_picture, read_region, write
+from training.data.manifest import PictureUnreadableError, Row
+from training.data.pixels import (
+    encode_png,
+    encode_region,
+    read_picture,
+    read_region,
+    shorten,
+    write,
+)
 
 
 class Cropper:
@@ -41,17 +48,20 @@ class Cropper:
         """Write the crop of picture number `item` and return its row.
 
         Raises:
-            PictureUnreadableError: It or its mask cannot be decoded.
+            PictureUnreadableError: It or its mask cannot be decoded, or their sizes differ.
             OSError: A file cannot be opened or written.
         """
         row = self.rows[item]
-        name = f"{item:06d}_{Path(row.path).stem}.png"
+        name = f"{item:06d}_{shorten(Path(row.path).stem)}.png"
         top, left = (row.height - self._size) // 2, (row.width - self._size) // 2
         box = slice(top, top + self._size), slice(left, left + self._size)
         mask = None
         if row.mask is not None:
+            region = read_region(self._root / row.mask)
+            if region.shape != (row.height, row.width):
+                raise PictureUnreadableError(f"{row.mask}: not of the size of {row.path}")
             mask = self._folder / "masks" / name
-            write(mask, encode_region(read_region(self._root / row.mask)[box]))
+            write(mask, encode_region(region[box]))
         file = self._folder / "pictures" / name
         data = encode_png(read_picture(self._root / row.path)[box])
         write(file, data)

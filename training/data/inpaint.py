@@ -22,7 +22,7 @@ from training.data.manifest import PictureUnreadableError, Row
 from training.data.masks import MaskType
 from training.data.objects import Objects
 from training.data.originals import Originals
-from training.data.pixels import encode_png, encode_region, write
+from training.data.pixels import encode_png, encode_region, shorten, write
 from training.errors import UserError
 
 _CATEGORY = "{category}"
@@ -171,7 +171,7 @@ class Inpainter:
         """
         rendering = self._render(item)
         source = rendering.source
-        stem = f"{item:06d}_{Path(source.path).stem}"
+        stem = f"{item:06d}_{shorten(Path(source.path).stem)}"
         mask = self._folder / "masks" / f"{stem}.png"
         write(mask, rendering.mask)
         rows = []

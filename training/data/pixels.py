@@ -101,6 +101,11 @@ def encode_jpeg(
     return _encode(pixels, "JPEG", quality=quality, subsampling=subsampling)
 
 
+def shorten(name: str, most: int = 180) -> str:
+    """Return a name cut to `most` bytes of UTF-8: a file name has at most 255."""
+    return name.encode()[:most].decode(errors="ignore")
+
+
 def write(file: Path, data: bytes) -> None:
     """Write a file atomically.
 

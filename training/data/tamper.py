@@ -23,7 +23,7 @@ from training.data.labels import Kind
 from training.data.manifest import PictureUnreadableError, Row
 from training.data.objects import Objects, ObjectsError
 from training.data.originals import Originals
-from training.data.pixels import encode_jpeg, encode_region, write
+from training.data.pixels import encode_jpeg, encode_region, shorten, write
 
 QUALITIES = (60, 100)
 ROTATED = 0.30
@@ -33,6 +33,7 @@ SCALES = (0.75, 1.25)
 AREAS = (0.01, 0.5)
 """Minimum and maximum area of a pasted object, relative to the picture (our choice)."""
 _LARGEST_OVERLAP = 0.5  # maximum overlap of a copy with its source object (our choice)
+_LONGEST_NAME = 90  # bytes of each picture's name in that of a forgery
 _ATTEMPTS = 30  # attempts to find a suitable object and position
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
@@ -193,7 +194,8 @@ class Forger:
         prefix, kind = ("cm", Kind.COPY_MOVE)
         if self._how is Tampering.SPLICE:
             prefix, kind = ("sp", Kind.SPLICE)
-        stem = f"{item:06d}_{parameters.name(Path(target.path).name, Path(source.path).name)}"
+        names = (shorten(Path(row.path).name, _LONGEST_NAME) for row in (target, source))
+        stem = f"{item:06d}_{parameters.name(*names)}"
         mask = self._folder / f"{prefix}_masks" / f"{stem}.png"
         picture = self._folder / f"{prefix}_images" / f"{stem}.jpg"
         data = encode_jpeg(forged, parameters.quality)
