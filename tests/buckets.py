@@ -17,7 +17,7 @@ import boto3
 
 from tests.ports import free_port
 
-_START_TIMEOUT = 110  # s
+_START_TIMEOUT = 200  # s
 _NAMES = itertools.count()
 SECRET = "a-secret-that-no-log-may-hold"
 

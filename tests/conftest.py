@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.disable()  # until all tests are collected: a third of that time
 
 _READY = re.compile(r"GAMMA is ready on (\S+)")
-_START_TIMEOUT = 120  # s
+_START_TIMEOUT = 200  # s
 _FINAL_TIMEOUT = 200  # s
 
 

@@ -19,7 +19,7 @@ import psycopg
 from tests.conftest import require_program
 from tests.ports import free_port
 
-_START_TIMEOUT = 60  # s
+_START_TIMEOUT = 200  # s
 _PROGRAMS = "/usr/lib/postgresql/*/bin"  # where Debian has them, which is not in PATH
 
 

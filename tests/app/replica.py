@@ -14,7 +14,7 @@ import httpx2
 from tests.conftest import free_port
 from tests.forks import Forked, Light, without_settings
 
-_START_TIMEOUT = 110  # s
+_START_TIMEOUT = 200  # s
 
 
 class Replica:
