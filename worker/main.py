@@ -90,12 +90,15 @@ def _reporting_failures(settings: Settings) -> Iterator[None]:
     """
     try:
         yield
-    except (ModelSickError, DeviceError) as error:
-        sick = isinstance(error, ModelSickError)
-        log.critical("model_sick" if sick else "device_failed", reason=str(error))
+    except ModelSickError as error:
+        log.critical("model_sick", reason=str(error))
         with suppress(RedisError), connect(settings.required_redis_url, retries=1) as redis:
-            workers = Store(redis).workers
-            (workers.report_sick if sick else workers.report_device_failure)(str(error))
+            Store(redis).workers.report_sick(str(error))
+        raise
+    except DeviceError as error:
+        log.critical("device_failed", reason=str(error))
+        with suppress(RedisError), connect(settings.required_redis_url, retries=1) as redis:
+            Store(redis).workers.report_device_failure(str(error))
         raise
 
 
