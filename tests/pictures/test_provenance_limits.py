@@ -121,6 +121,13 @@ def test_packet_within_the_limits_is_read() -> None:
     assert xmp.read(packet(body="<a/>" * 40_000)).statement is not None
 
 
+def test_names_of_namespaces_have_a_limit() -> None:
+    longest = "x" * 200
+    assert xmp.read(packet(f' xmlns:x="{longest}"')).statement is not None
+    with pytest.raises(ValueError, match="too long"):
+        xmp.read(packet(f' xmlns:x="{longest}x"'))
+
+
 def test_total_size_and_number_of_text_chunks() -> None:
     large = text_chunk("Comment", bytes(MAX_PART))
     found = embedded.read(begin_with(*[large] * 5), "PNG")
