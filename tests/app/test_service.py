@@ -26,6 +26,7 @@ from app.contract.submission import Submission
 from app.http import service as service_module
 from app.http.api import create_app
 from app.http.problems import ServiceError
+from app.http.routes import system
 from app.http.service import Service
 from app.http.waiting import FinishedEvents
 from pictures.findings import View
@@ -93,6 +94,28 @@ def test_refused_writes_are_reported_as_an_outage(tmp_path: Path, refusal: str) 
         redis.replicaof("NO", "ONE")
         redis.config_set("min-replicas-to-write", 0)
         assert client.post("/v1/detections", files={"file": new_picture()}).status_code == 202
+
+
+def test_readiness_is_answered_while_its_check_hangs(
+    pair_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def hang(_: Service) -> list[object]:
+        answered.wait(60)
+        return []
+
+    monkeypatch.setattr(system, "_live", hang)
+    monkeypatch.setattr(system, "_READY_TIMEOUT", 0.1)
+    api = httpx2.ASGITransport(create_app(Settings(redis_url=pair_redis_url)))
+
+    async def ask() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=api, base_url="http://localhost") as client:
+            answer = await client.get("/readyz")
+            answered.set()
+            return answer
+
+    assert_problem(asyncio.run(ask()), 503, "redis_unavailable")
 
 
 # -- memory ---------------------------------------------------------------------------------------
