@@ -98,6 +98,16 @@ def test_picture_keeps_its_place_until_the_tools_have_their_style(page: Page) ->
     expect(page.locator("#decide")).to_have_css("display", "flex")
 
 
+def test_tools_work_without_their_style(page: Page, console: Console) -> None:
+    console.provoked.append("ERR_FAILED")
+    page.route("**/decide.css", lambda route: route.abort())
+    made = opened(page)
+    page.keyboard.press("1")
+    expect(title(page)).to_have_text("picture 1.jpg")
+    saved(page)
+    assert made.decisions() == {identity(2): "genuine"}
+
+
 def test_note_and_name_are_sent_and_remembered(page: Page) -> None:
     made = opened(page)
     page.keyboard.press("t")
