@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from training.data.objects import Shape
 
-AREAS = (0.01, 0.5)
+AREAS = (0.01, 0.6)
 """Minimum and maximum area of a region, relative to the picture (our choice)."""
-_SIDES = (
-    0.2,
-    0.7,
-)  # of a random region's box, relative to the picture
+_SIDES = (0.2, 0.8)  # of a random region's box, relative to the picture
 _CORNERS = (5, 12)  # corners of a random polygon
 _ATTEMPTS = 100
 
@@ -50,7 +47,7 @@ def draw(
         rng: Source of randomness.
 
     Returns:
-        The region (H, W), 1 % to 50 % of the picture, and the name of its object, if any. None: no
+        The region (H, W), 1 % to 60 % of the picture, and the name of its object, if any. None: no
         object has a suitable size.
     """
     if not kind.needs_object:
