@@ -202,3 +202,16 @@ def test_the_documented_receiver_checks_the_signature(secret: str, status: int) 
     body = event.model_dump_json().encode()
     headers = SigningSecrets.parse(SECRET).headers(event.id, int(time.time()), body)
     assert names["receive"](headers, body, secret) == status
+
+
+def test_moderators_read_the_thresholds_of_the_built_in_model() -> None:
+    config = json.loads((ROOT / "model/pretrained/config.json").read_text())
+    shown = {
+        name: f"{value:.1%}".replace("%", " %") for name, value in config["thresholds"].items()
+    }
+    page = PAGES["docs/moderate.md"]
+    low, high = shown["uncertain"], shown["ai_generated"]
+    assert f"below {low}." in page
+    assert f"between {low} and {high}." in page
+    assert f"the score is {high} or more" in page
+    assert f"({shown['manipulated_area']} with the built-in model)" in page
