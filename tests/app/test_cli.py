@@ -20,7 +20,7 @@ from app.command.embedded import private_redis
 from model import checkpoint
 from model.config import GammaConfig
 from model.network import GammaModel
-from tests.conftest import encode, photo
+from tests.conftest import encode, free_port, photo
 from tests.forks import gamma
 from tests.provenance import PARAMETERS, with_text
 from tests.writing import page_of_text
@@ -171,8 +171,9 @@ def test_invalid_setting_prints_one_line(tmp_path: Path) -> None:
 
 
 def test_api_and_worker_need_a_redis_url(tmp_path: Path) -> None:
+    ports = {"GAMMA_PORT": str(free_port()), "GAMMA_METRICS_PORT": str(free_port())}
     for command in ("api", "worker"):
-        answer = gamma_here(command, cwd=tmp_path)
+        answer = gamma_here(command, cwd=tmp_path, **ports)
         assert answer.returncode == 1
         assert "GAMMA_REDIS_URL" in answer.stderr
 
