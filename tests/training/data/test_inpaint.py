@@ -236,6 +236,7 @@ def test_retouching_takes_away_detail_in_three_ways() -> None:
     def detail(pixels: np.ndarray) -> float:
         return float(np.abs(np.diff(pixels[region.nonzero()].astype(int), axis=0)).mean())
 
+    assert {int(np.random.default_rng(seed).integers(3)) for seed in range(12)} == {0, 1, 2}
     results = {
         RetouchEngine().repaint(Task(picture, region, seed, "", None)).tobytes()
         for seed in range(12)
